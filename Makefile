@@ -1,0 +1,43 @@
+# Two commands for a newcomer: `make demo` and `make test`. Both install what they need first, once.
+PY ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+.DEFAULT_GOAL := help
+
+.PHONY: help install weights demo test test-slow lint format clean
+
+help:
+	@echo "make demo   install, then run the whole job on the sample recordings and print where the report is"
+	@echo "make test   install, then run the tests"
+	@echo "make lint   ruff and mypy"
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@test -x "$(BIN)/python" || $(PY) -m venv $(VENV)
+	@echo "installing (about 4 minutes the first time) ..."
+	@"$(BIN)/python" -m pip install -q --disable-pip-version-check torch -c constraints.txt
+	@"$(BIN)/python" -m pip install -q --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	@"$(BIN)/python" -m voxmill.torchaudio_cpu
+	@touch $(VENV)/.installed
+
+weights: install
+	@"$(BIN)/python" -m voxmill.weights
+
+demo: weights
+	@"$(BIN)/python" -m voxmill.demo
+
+test: weights
+	@"$(BIN)/python" -m pytest -q $(ARGS)
+
+test-slow: weights
+	@"$(BIN)/python" -m pytest -q -m slow $(ARGS)
+
+lint: install
+	@"$(BIN)/python" -m ruff check . && "$(BIN)/python" -m ruff format --check . && "$(BIN)/python" -m mypy
+
+format: install
+	@"$(BIN)/python" -m ruff format . && "$(BIN)/python" -m ruff check --fix .
+
+clean:
+	rm -rf demo-out build .pytest_cache .ruff_cache .mypy_cache

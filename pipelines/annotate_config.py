@@ -1,0 +1,72 @@
+"""Configuration of the annotation job: what labels depend on, what selection uses, how it runs.
+
+Only `label` decides what the models compute; changing `select`, `write` or `run` never runs a model again.
+"""
+
+from pydantic import Field
+
+from annotation.events import EventsConfig
+from annotation.quality import QualityConfig
+from annotation.segmentation import SegmentationConfig
+from annotation.separation import SeparationConfig
+from annotation.transcription import TranscriptionConfig
+from voxmill.config import Config
+
+
+class LabelConfig(Config):
+    """Everything that a label can depend on."""
+
+    events: EventsConfig = EventsConfig()
+    separation: SeparationConfig = SeparationConfig()
+    segmentation: SegmentationConfig = SegmentationConfig()
+    transcription: TranscriptionConfig = TranscriptionConfig()
+    quality: QualityConfig = QualityConfig()
+    window_seconds: float = Field(600.0, gt=30, description="longer recordings are cut into windows at silences")
+    unit_seconds: float = Field(120.0, gt=1, description="recordings are grouped into work units up to this length")
+
+
+class SelectConfig(Config):
+    """Thresholds, applied late. None switches a rule off."""
+
+    min_seconds: float | None = 2.0
+    max_seconds: float | None = 300.0
+    min_dnsmos_ovr: float | None = 2.0
+    min_snr_db: float | None = 5.0
+    max_clipping: float | None = 0.01
+    min_bandwidth_hz: float | None = 3000.0
+    max_dc_offset: float | None = 0.1
+    max_compression_ratio: float | None = 2.4
+    max_no_speech_probability: float | None = 0.8
+    min_mean_log_probability: float | None = -1.0
+    max_repeated_ngram: float | None = 0.3
+    min_characters_per_second: float | None = 2.0
+    max_characters_per_second: float | None = 35.0
+    min_language_probability: float | None = 0.5
+    text_language_must_agree_above: float | None = 0.8
+    max_given_wer: float | None = 0.5
+    allow_forced_cuts: bool = False
+
+
+class WriteConfig(Config):
+    """Shards: sessions are kept whole until a shard would pass `shard_megabytes`."""
+
+    shard_megabytes: float = Field(256.0, gt=0)
+    examples_per_reason: int = Field(3, ge=0)
+
+
+class RunConfig(Config):
+    """How the job runs; nothing here changes what comes out."""
+
+    workers: int | None = Field(None, ge=1, description="replicas of each model; None: one a CPU of the cluster")
+    threads: int = Field(1, ge=1, description="CPU threads a model may use")
+    gpu_share: float = Field(0.25, ge=0, le=1, description="share of a GPU each model takes when the cluster has any")
+    progress: bool = True
+
+
+class AnnotateConfig(Config):
+    """The recipe of `annotate`."""
+
+    label: LabelConfig = LabelConfig()
+    select: SelectConfig = SelectConfig()
+    write: WriteConfig = WriteConfig()
+    run: RunConfig = RunConfig()

@@ -1,0 +1,132 @@
+"""From what the user named to work units: inputs are scanned once (Ray tasks), results kept for the next run.
+
+Scanning decodes a file to the end: it finds damage, hashes the PCM and chooses where long recordings are cut.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.annotate_config import LabelConfig
+from pipelines.manifest import Entry
+from pipelines.shards import to_json, write_atomically
+from pipelines.units import Part, Unit, group
+from voxmill.config import fingerprint
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """One input after scanning: `info` and `bounds` where it could be read, `problem` (reason, detail) otherwise."""
+
+    entry: Entry
+    info: dict[str, Any] | None
+    bounds: list[tuple[int, int]]
+    problem: tuple[str, str] | None
+
+
+def _cache_path(out: Path, entry: Entry, window_seconds: float) -> Path | None:
+    try:
+        stat = os.stat(entry.path)
+    except OSError:
+        return None
+    identity = [os.fsencode(os.path.abspath(entry.path)).hex(), stat.st_size, stat.st_mtime_ns, window_seconds]
+    key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
+    return out / "work" / "scans" / key[:2] / f"{key}.json"
+
+
+def scan_one(path: str, window_seconds: float) -> dict[str, Any]:
+    """Result of decoding one file to the end, as plain JSON."""
+    from pipelines import media
+
+    try:
+        info, bounds = media.scan(path, window_seconds)
+    except media.Unreadable as error:
+        return {"problem": [error.reason, error.detail]}
+    return {"info": dataclasses.asdict(info), "bounds": bounds, "problem": None}
+
+
+def scan(entries: list[Entry], out: Path, label: LabelConfig) -> Iterator[Scanned]:
+    """Scans every input in Ray tasks, in any order; what an earlier run scanned is read from OUT."""
+    import ray
+
+    @ray.remote(num_cpus=1)
+    def scan_recording(path: str, window_seconds: float, cache: str | None) -> dict[str, Any]:
+        result = scan_one(path, window_seconds)
+        if cache is not None:
+            write_atomically(Path(cache), to_json(result))
+        return result
+
+    waiting: dict[Any, Entry] = {}
+    limit = int(ray.cluster_resources().get("CPU", 1)) * 4
+    for entry in entries:
+        if entry.problem is not None:
+            yield Scanned(entry, None, [], entry.problem)
+            continue
+        cache = _cache_path(out, entry, label.window_seconds)
+        if cache is not None and cache.exists():
+            yield _scanned(entry, json.loads(cache.read_bytes()))
+            continue
+        if len(waiting) >= limit:
+            done, _ = ray.wait(list(waiting), num_returns=1)
+            yield _scanned(waiting.pop(done[0]), ray.get(done[0]))
+        reference = scan_recording.remote(entry.path, label.window_seconds, None if cache is None else str(cache))
+        waiting[reference] = entry
+    while waiting:
+        done, _ = ray.wait(list(waiting), num_returns=1)
+        yield _scanned(waiting.pop(done[0]), ray.get(done[0]))
+
+
+def _scanned(entry: Entry, result: dict[str, Any]) -> Scanned:
+    if result["problem"]:
+        return Scanned(entry, None, [], (result["problem"][0], result["problem"][1]))
+    return Scanned(entry, result["info"], [(a, b) for a, b in result["bounds"]], None)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What is to be done: units in a stable order, inputs that ended while scanning, and every input by name."""
+
+    units: list[Unit]
+    scanned: list[Scanned]
+    duplicates: dict[str, str]
+
+
+def plan(scanned: list[Scanned], label: LabelConfig) -> Corpus:
+    """Names recordings by their PCM, sets repeats aside, groups the rest into units. Depends on content alone."""
+    scanned = sorted(scanned, key=lambda s: s.entry.name)
+    first: dict[str, str] = {}
+    duplicates: dict[str, str] = {}
+    parts: list[Part] = []
+    for item in scanned:
+        if item.info is None:
+            continue
+        entry, info = item.entry, item.info
+        recording_id = recording_id_of(item)
+        assert recording_id is not None
+        if recording_id in first:
+            duplicates[entry.name] = first[recording_id]
+            continue
+        first[recording_id] = entry.name
+        for window, (start, end) in enumerate(item.bounds):
+            parts.append(
+                Part(
+                    recording_id=recording_id, name=entry.name, path=entry.path, window=window,
+                    start_sample=start, end_sample=end, sample_rate=info["sample_rate"],
+                    channel_choice=info["channel_choice"], session=entry.session or entry.name, speaker=entry.speaker,
+                    text=entry.text, language=entry.language, licence=entry.licence,
+                )
+            )  # fmt: skip
+    models = {"label": label.model_dump(mode="json")}
+    return Corpus(group(parts, label.unit_seconds, fingerprint(models)), scanned, duplicates)
+
+
+def recording_id_of(item: Scanned) -> str | None:
+    """The identity of a readable input. The rate is part of it: the same samples at another rate sound different."""
+    if item.info is None:
+        return None
+    return hashlib.sha256(f"{item.info['pcm_sha256']}:{item.info['sample_rate']}".encode()).hexdigest()[:32]

@@ -1,0 +1,104 @@
+"""What flows between the stages of the graph: one row a work unit, its state as JSON and its audio as one blob.
+
+Plain bytes instead of ragged tensors: Arrow carries them without guessing, and a row costs one copy a stage.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+log = logging.getLogger("voxmill")
+
+
+class UnitState:
+    """A unit on its way: `state["parts"][i]` beside `audio[i]`, float32 mono at the part's own rate."""
+
+    def __init__(self, state: dict[str, Any], audio: list[np.ndarray]):
+        self.state, self.audio = state, audio
+
+    @classmethod
+    def from_row(cls, state: str, blob: bytes) -> "UnitState":
+        values = json.loads(state)
+        flat = np.frombuffer(blob, dtype=np.float32)
+        bounds = np.cumsum([0, *[part.get("num_samples", 0) for part in values["parts"]]])
+        return cls(values, [flat[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)])
+
+    def to_row(self) -> dict[str, Any]:
+        for part, samples in zip(self.state["parts"], self.audio, strict=True):
+            part["num_samples"] = len(samples)
+        blob = np.concatenate(self.audio).astype(np.float32).tobytes() if self.audio else b""
+        return {"state": json.dumps(self.state), "audio": blob}
+
+    def live(self) -> Iterator[tuple[int, dict[str, Any], np.ndarray]]:
+        """Parts that no stage has ended yet."""
+        for index, (part, samples) in enumerate(zip(self.state["parts"], self.audio, strict=True)):
+            if "end" not in part:
+                yield index, part, samples
+
+    def end(
+        self,
+        index: int,
+        stage: str,
+        reason: str,
+        *,
+        value: float | None = None,
+        threshold: float | None = None,
+        detail: str = "",
+    ) -> None:
+        """Gives a part its terminal state; its audio travels no further."""
+        self.state["parts"][index]["end"] = {
+            "stage": stage, "reason": reason, "value": value, "threshold": threshold, "detail": detail,
+        }  # fmt: skip
+        self.audio[index] = np.zeros(0, dtype=np.float32)
+
+
+class Stage:
+    """Base of every actor of the graph: unpacks rows, times them, counts calls, isolates a failing recording.
+
+    A subclass names itself in `title` and implements `part` (one recording at a time) or `unit` (all of them).
+    """
+
+    title = ""
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        rows = []
+        for state, blob in zip(batch["state"].to_pylist(), batch["audio"].to_pylist(), strict=True):
+            unit = UnitState.from_row(state, blob)
+            began = time.perf_counter()
+            calls = self.unit(unit)
+            spent = unit.state.setdefault("stages", {})
+            spent[self.title] = {
+                "seconds": time.perf_counter() - began,
+                "audio_seconds": sum(p["num_samples"] / p["sample_rate"] for _, p, _ in unit.live()),
+                "calls": calls,
+            }
+            rows.append(unit.to_row())
+        return pa.table(
+            {
+                "state": pa.array([row["state"] for row in rows], pa.large_string()),
+                "audio": pa.array([row["audio"] for row in rows], pa.large_binary()),
+            }
+        )
+
+    def unit(self, unit: UnitState) -> int:
+        """Labels all live parts of a unit and returns the number of model calls."""
+        calls = 0
+        for index, part, samples in list(unit.live()):
+            try:
+                calls += self.part(unit, index, part, samples)
+            except (MemoryError, OSError):
+                raise
+            except Exception as error:
+                # One recording that breaks a model is named and passed by; the rest of the corpus goes on.
+                log.exception("%s failed on %r", self.title, part["name"])
+                unit.end(index, self.title, "model_error", detail=f"{type(error).__name__}: {error}"[:500])
+        return calls
+
+    def part(self, unit: UnitState, index: int, part: dict[str, Any], samples: np.ndarray) -> int:
+        """Labels one part in place and returns the number of model calls."""
+        raise NotImplementedError

@@ -1,0 +1,107 @@
+"""The whole job on a few real recordings with the real models on a real local Ray."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLES = ROOT / "samples" / "recordings"
+
+
+def run(*arguments: str, timeout: float = 400) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "pipelines" / "annotate.py"), *arguments]
+    environment = os.environ | {"RAY_AUTH_MODE": "disabled", "PYTHONWARNINGS": "ignore"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A corpus of two recordings, one under two names, beside files that hold no audio; and its dataset."""
+    folder = tmp_path_factory.mktemp("a corpus")
+    corpus, out = folder / "in", folder / "out"
+    (corpus / "deep.er").mkdir(parents=True)
+    recordings = sorted(SAMPLES.glob("*.flac"))
+    spoken, music = recordings[0], next(path for path in recordings if "music" in path.name)
+    audio, rate = soundfile.read(spoken, frames=20 * 16000)
+    soundfile.write(corpus / "one \u202eعربي 🎙.flac", audio, rate)
+    shutil.copy(corpus / "one \u202eعربي 🎙.flac", corpus / "deep.er" / "two\nlines.flac")
+    noise, rate = soundfile.read(music, frames=5 * 16000)
+    soundfile.write(corpus / "music.wav", noise, rate)
+    (corpus / "empty.wav").touch()
+    (corpus / "text.wav").write_text("not audio\n" * 50)
+    os.symlink("loop.wav", corpus / "loop.wav")
+    done = run(str(corpus), str(out), "run.workers=1")
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return corpus, out
+
+
+def test_every_input_has_one_terminal_state(finished: tuple[Path, Path]) -> None:
+    _, out = finished
+    rows = {row["path"]: row for row in pq.read_table(out / "recordings.parquet").to_pylist()}
+    assert {path: row["reason"] for path, row in rows.items()} == {
+        "one \u202eعربي 🎙.flac": "same_audio",
+        "deep.er/two\nlines.flac": "kept",
+        "music.wav": rows["music.wav"]["reason"],
+        "empty.wav": "empty_file",
+        "text.wav": "not_audio",
+        "loop.wav": "missing",
+    }
+    assert rows["music.wav"]["state"] == "rejected"
+
+
+def test_clips_are_what_the_index_says(finished: tuple[Path, Path]) -> None:
+    import webdataset
+
+    _, out = finished
+    rows = {row["clip_id"]: row for row in pq.read_table(out / "clips.parquet").to_pylist()}
+    assert rows
+    shards = sorted(str(path) for path in (out / "shards").glob("*.tar"))
+    samples = list(webdataset.WebDataset(shards, shardshuffle=False))
+    assert {sample["__key__"] for sample in samples} == set(rows)
+    for sample in samples:
+        row = rows[sample["__key__"]]
+        audio, rate = soundfile.read(__import__("io").BytesIO(sample["flac"]))
+        assert len(audio) == row["end_sample"] - row["start_sample"] and rate == row["sample_rate"]
+        assert json.loads(sample["json"])["text"] == row["text"] != ""
+        assert all(0 <= w["start"] <= w["end"] <= row["duration"] + 1e-6 for w in row["words"])
+        with open(out / row["shard"], "rb") as file:
+            file.seek(row["offset"])
+            assert file.read(row["size"]) == sample["flac"]
+
+
+def test_a_changed_threshold_runs_no_model(finished: tuple[Path, Path]) -> None:
+    corpus, out = finished
+    before = {path: path.stat().st_mtime_ns for path in (out / "work" / "units").rglob("*.tar")}
+    began = time.monotonic()
+    done = run(str(corpus), str(out), "select.min_dnsmos_ovr=4.9")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert time.monotonic() - began < 120
+    assert before == {path: path.stat().st_mtime_ns for path in (out / "work" / "units").rglob("*.tar")}
+    assert json.loads((out / "run.json").read_text())["labelled"] == 0
+    rejected = pq.read_table(out / "rejected.parquet").to_pylist()
+    assert {row["reason"] for row in rejected} >= {"low_dnsmos_ovr"}
+    assert run(str(corpus), str(out)).returncode == 0
+
+
+def test_mistakes_are_one_line_and_status_two(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    corpus, out = finished
+    cases = {
+        "other labels": (str(corpus), str(out), "label.segmentation.max_seconds=10"),
+        "unknown key": (str(corpus), str(tmp_path / "x"), "select.min_dnsmos=3"),
+        "no input": (str(tmp_path / "nowhere"), str(tmp_path / "x")),
+        "foreign folder": (str(corpus), str(corpus)),
+    }
+    for name, arguments in cases.items():
+        done = run(*arguments)
+        assert done.returncode == 2, name
+        assert len(done.stderr.strip().splitlines()) == 1, (name, done.stderr)
+        assert "Traceback" not in done.stderr
+    assert "max_seconds" in run(*cases["other labels"]).stderr

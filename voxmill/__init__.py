@@ -1,0 +1,1 @@
+"""voxmill: recordings to labelled clips, training and evaluation for VoxCPM2."""

@@ -1,0 +1,62 @@
+"""The `voxmill` command. Heavy imports happen inside the commands, so that `--help` answers at once."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from voxmill.errors import UserError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.callback()
+def root() -> None:
+    """Raw recordings to labelled clips in WebDataset shards for VoxCPM2."""
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def annotate(
+    source: Annotated[str, typer.Argument(metavar="IN", help="folder, glob, or JSONL or Parquet manifest")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="folder for shards, indexes and the report")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[config.yaml] [key=value ...]", help="recipe and overrides")
+    ] = None,
+) -> None:
+    """Turns recordings into a dataset. The same command goes on after a crash; a changed threshold runs no model.
+
+    Example: voxmill annotate recordings/ dataset/ select.min_dnsmos_ovr=3.0
+    """
+    from pipelines.annotate import main as run
+
+    raise typer.Exit(run([source, str(out), *(settings or [])]))
+
+
+@app.command()
+def report(out: Annotated[Path, typer.Argument(metavar="OUT", help="a finished dataset")]) -> None:
+    """Writes report.html and the dataset card of a finished dataset again."""
+    if not (out / "run.json").exists():
+        raise UserError(f"{out}: no run.json there; name the OUT of a finished `voxmill annotate`")
+    from pipelines.card import write_card
+    from pipelines.report import write_report
+
+    write_card(out)
+    print(write_report(out))
+
+
+@app.command()
+def fetch() -> None:
+    """Fetches the embedded models once (about 270 MB); silent when all is there."""
+    from voxmill.weights import fetch as fetch_weights
+
+    fetch_weights()
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line and exit status 2."""
+    try:
+        app()
+    except UserError as error:
+        print(f"voxmill: {error}", file=sys.stderr)
+        sys.exit(2)
