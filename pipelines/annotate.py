@@ -87,7 +87,7 @@ def annotate(source: str, out: Path, config: AnnotateConfig) -> dict[str, Any]:
         "separation": _separation(found, config),
         "recordings": len(recordings), "units": len(corpus.units), "found_done": found_done, "labelled": labelled,
         "kept": len(found.kept), "rejected": len(found.rejected),
-        "hours_in": sum((row["duration"] or 0.0) for row in recordings) / 3600,
+        "hours_in": sum(row.get("duration") or 0.0 for row in recordings) / 3600,
         "hours_kept": sum(row["duration"] for row in found.kept) / 3600,
         "started": started.isoformat(), "finished": datetime.datetime.now(datetime.UTC).isoformat(),
         "wall_seconds": time.perf_counter() - clock, "workers": workers, "seed": 0,
