@@ -60,8 +60,12 @@ LOST_ACCENTS = re.compile(
     r"ingese|ocupadas?|uniran|esta terriblemente|esten|escucharas|vacias|esta usted|esta a punto)\b",
     re.IGNORECASE,
 )
-# Prompts in which the voice says something else than the list: heard, and left out.
-WRONG: frozenset[str] = frozenset()
+# Left out: Whisper hears the voice say something else than the list, or the list misspells it.
+WRONG = frozenset(
+    ["en/conf-userwilljoin", "es/priv-recordintro", "es/vm-savefolder", "es/conf-placeintoconf", "es/pbx-parkingfailed"]
+    + ["fr/please-try-call-later", "fr/queue-thereare", "fr/vm-newuser", "it/queue-thereare", "it/vm-incorrect-mailbox"]
+    + ["it/vm-mismatch", "ru/conf-onlyperson", "ru/vm-star-cancel", "ru/conf-userswilljoin"]
+)
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,7 @@ def clean(text: str) -> str | None:
     """The text as spoken; None when it is no plain sentence (digits, notes in brackets, lost letters, choices)."""
     text = re.sub(r"^\.\.\.|^…|[“”«»\"]", "", text.strip()).strip()
     text = re.sub(r"\s+", " ", re.sub(r"(…|\.{2,})$", ".", text))
+    text = re.sub(r"\b([Чч])то бы\b", r"\1тобы", text)  # the Russian list splits the word
     if re.search(r"[\d\[\](){}<>=/\\_*#@:;|\ufffd]|\.\.|…|www| \.|\?(?=.)|pu\?|\b[A-Z]{2,}\b", text):
         return None
     return text if len(text.split()) >= 4 else None
