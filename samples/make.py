@@ -7,6 +7,7 @@ folder with those packages extracted: `python samples/make.py --debs FOLDER`. Th
 import argparse
 import difflib
 import gzip
+import itertools
 import json
 import random
 import re
@@ -23,7 +24,7 @@ import soundfile
 RATE = 16_000
 SEED = 20
 HERE = Path(__file__).resolve().parent
-TARGET_S = 48.0
+TARGET_S = 47.0
 LEVEL = 0.5  # of the prompts: headroom for the mixes, and smaller files
 NOISE = 10 ** (-75 / 20)  # a faint floor under the pauses, as every real recording has
 
@@ -234,17 +235,19 @@ def make(root: Path, out: Path) -> None:
     gain = (power(audio) / power(music) / 10 ** (5 / 10)) ** 0.5
     samples.add("en-music", audio + gain * music, turns, BY_SA, speaker="allison-smith", language="en")
 
-    music = decode(root / MUSIC / "reno_project-system.g722")[30 * RATE : 45 * RATE]
+    music = decode(root / MUSIC / "reno_project-system.g722")[30 * RATE : 45 * RATE] * LEVEL
     samples.add("music", music, [], BY_SA)
 
-    # No pauses here: both people talk from the first to the last second.
-    streams = [join(take(left[language], 15), None) for language in ("en", "fr")]
-    length = min(len(audio) for audio, _ in streams)
-    level = [power(audio) ** 0.5 for audio, _ in streams]
-    mixed = sum(audio[:length] * (level[0] / own) for (audio, _), own in zip(streams, level, strict=True))
-    both = [turn for _, turns in streams for turn in turns if turn["start"] < length / RATE]
-    both = [{**turn, "end": min(turn["end"], round(length / RATE, 3))} for turn in both]
-    samples.add("two-at-once", np.asarray(mixed), sorted(both, key=lambda turn: turn["start"]), BY_SA)
+    # No pauses here, and French prompts that last as long as the English: both talk from first to last.
+    english = take(left["en"], 15)
+    wanted = sum(len(p.audio) for p in english)
+    choices = (c for n in (3, 4) for c in itertools.combinations(left["fr"][:14], n))
+    french = min(choices, key=lambda choice: abs(sum(len(p.audio) for p in choice) - wanted))
+    (first, first_turns), (second, second_turns) = join(english, None), join(list(french), None)
+    mixed = np.zeros(max(len(first), len(second)), np.float32)
+    mixed[: len(first)] += first
+    mixed[: len(second)] += second * (power(first) / power(second)) ** 0.5
+    samples.add("two-at-once", mixed, sorted(first_turns + second_turns, key=lambda turn: turn["start"]), BY_SA)
     samples.close()
 
 
