@@ -140,6 +140,11 @@ class QualityMeter:
     """All quality measures of a clip."""
 
     def __init__(self, config: QualityConfig, threads: int = 1):
+        # A library that is missing must stop the job here, not end recordings one by one.
+        import librosa  # noqa: F401
+        import pyloudnorm  # noqa: F401
+        import soxr  # noqa: F401
+
         self.config = config
         self.dnsmos = Dnsmos(config.dnsmos_hops, threads)
 

@@ -91,7 +91,7 @@ class Stage:
         for index, part, samples in list(unit.live()):
             try:
                 calls += self.part(unit, index, part, samples)
-            except (MemoryError, OSError):
+            except (MemoryError, OSError, ImportError):
                 raise
             except Exception as error:
                 # One recording that breaks a model is named and passed by; the rest of the corpus goes on.
