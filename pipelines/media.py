@@ -48,6 +48,7 @@ class _Damage:
 
     warning: str = ""
     nonfinite: int = 0
+    declared_seconds: float = 0.0
 
 
 def _open(path: str) -> Any:
@@ -97,6 +98,7 @@ def _channels(path: str, damage: _Damage) -> Iterator[tuple[int, str, np.ndarray
     try:
         stream = container.streams.audio[0]
         codec = stream.codec_context.name
+        damage.declared_seconds = float(stream.duration * stream.time_base) if stream.duration else 0.0
         rate = 0
         try:
             for packet in container.demux(stream):
@@ -221,6 +223,10 @@ def scan(
     # Uncorrelated channels leave half of one channel's power in the mean; below a tenth they cancel.
     if channels == 2 and power["mean"] < 0.1 * power[louder]:
         choice = louder
+    seconds = count / min(rate, MAX_RATE)
+    # Some containers only estimate their length; what is missing must be more than that to be worth a word.
+    if not damage.warning and seconds < 0.98 * damage.declared_seconds - 0.5:
+        damage.warning = f"ends early ({seconds:.1f} s where the header says {damage.declared_seconds:.1f} s)"
     if damage.nonfinite > count / 2:
         raise Unreadable("non_finite", f"{damage.nonfinite} of {count} samples are not finite")
     if damage.nonfinite:

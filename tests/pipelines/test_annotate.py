@@ -1,8 +1,8 @@
 """The whole job on a few real recordings with the real models on a real local Ray."""
 
+import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
+from samples import bad_input
+
 ROOT = Path(__file__).resolve().parents[2]
-SAMPLES = ROOT / "samples" / "recordings"
 
 
 def run(*arguments: str, timeout: float = 400) -> subprocess.CompletedProcess[str]:
@@ -24,20 +25,10 @@ def run(*arguments: str, timeout: float = 400) -> subprocess.CompletedProcess[st
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A corpus of two recordings, one under two names, beside files that hold no audio; and its dataset."""
+    """The bad-input set and its dataset."""
     folder = tmp_path_factory.mktemp("a corpus")
     corpus, out = folder / "in", folder / "out"
-    (corpus / "deep.er").mkdir(parents=True)
-    recordings = sorted(SAMPLES.glob("*.flac"))
-    spoken, music = recordings[0], SAMPLES / "music.flac"
-    audio, rate = soundfile.read(spoken, frames=20 * 16000)
-    soundfile.write(corpus / "one \u202eعربي 🎙.flac", audio, rate)
-    shutil.copy(corpus / "one \u202eعربي 🎙.flac", corpus / "deep.er" / "two\nlines.flac")
-    noise, rate = soundfile.read(music, frames=5 * 16000)
-    soundfile.write(corpus / "music.wav", noise, rate)
-    (corpus / "empty.wav").touch()
-    (corpus / "text.wav").write_text("not audio\n" * 50)
-    os.symlink("loop.wav", corpus / "loop.wav")
+    bad_input.make(corpus)
     done = run(str(corpus), str(out), "run.workers=1")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return corpus, out
@@ -45,16 +36,25 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def test_every_input_has_one_terminal_state(finished: tuple[Path, Path]) -> None:
     _, out = finished
-    rows = {row["path"]: row for row in pq.read_table(out / "recordings.parquet").to_pylist()}
-    assert {path: row["reason"] for path, row in rows.items()} == {
-        "one \u202eعربي 🎙.flac": "same_audio",
-        "deep.er/two\nlines.flac": "kept",
-        "music.wav": rows["music.wav"]["reason"],
-        "empty.wav": "empty_file",
-        "text.wav": "not_audio",
-        "loop.wav": "missing",
-    }
-    assert rows["music.wav"]["state"] == "rejected"
+    rows = pq.read_table(out / "recordings.parquet").to_pylist()
+    assert sorted(row["path"] for row in rows) == sorted(bad_input.CASES)
+    for row in rows:
+        expected = bad_input.CASES[row["path"]]
+        assert row["state"] == expected.state, row
+        assert not expected.reasons or row["reason"] in expected.reasons, row
+    details = {row["path"]: row["detail"] for row in rows}
+    assert "damaged" in details["truncated.flac"]
+    assert all(row["duration"] < 20 for row in rows if row["path"] == "lying header.wav")
+    assert "10 samples not finite" in details["some nan.wav"]
+    assert details["emoji 🎙.flac"] == "dotted.name.v1.2.flac"
+
+
+def test_a_telephone_band_in_a_48_khz_file_is_found_out(finished: tuple[Path, Path]) -> None:
+    _, out = finished
+    recordings = {row["path"]: row["recording_id"] for row in pq.read_table(out / "recordings.parquet").to_pylist()}
+    clips = pq.read_table(out / "clips.parquet").to_pylist()
+    limited = [clip for clip in clips if clip["recording_id"] == recordings["8 kHz upsampled.flac"]]
+    assert limited and all(c["sample_rate"] == 48000 and c["quality"]["bandwidth_hz"] < 4400 for c in limited)
 
 
 def test_clips_are_what_the_index_says(finished: tuple[Path, Path]) -> None:
@@ -68,7 +68,7 @@ def test_clips_are_what_the_index_says(finished: tuple[Path, Path]) -> None:
     assert {sample["__key__"] for sample in samples} == set(rows)
     for sample in samples:
         row = rows[sample["__key__"]]
-        audio, rate = soundfile.read(__import__("io").BytesIO(sample["flac"]))
+        audio, rate = soundfile.read(io.BytesIO(sample["flac"]))
         assert len(audio) == row["end_sample"] - row["start_sample"] and rate == row["sample_rate"]
         assert json.loads(sample["json"])["text"] == row["text"] != ""
         assert all(0 <= w["start"] <= w["end"] <= row["duration"] + 1e-6 for w in row["words"])

@@ -1,0 +1,128 @@
+"""The bad-input set: what real corpora hold besides recordings, each case made from the sample recordings.
+
+    python samples/bad_input.py FOLDER
+
+The tests and the audit run the job over it. `CASES` says how each one must end.
+"""
+
+import json
+import os
+import shutil
+import struct
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+RECORDINGS = Path(__file__).resolve().parent / "recordings"
+RATE = 16000
+
+
+@dataclass(frozen=True)
+class Case:
+    """How an input must end: its state, and its reasons where the state does not say it all."""
+
+    state: str
+    reasons: tuple[str, ...] = ()
+
+
+CASES: dict[str, Case] = {
+    "zero bytes.wav": Case("unreadable", ("empty_file",)),
+    "text.wav": Case("unreadable", ("not_audio",)),
+    "truncated.flac": Case("kept"),
+    "wrong extension.mp3": Case("kept"),
+    "lying header.wav": Case("kept"),
+    "silence.wav": Case("rejected", ("no_speech",)),
+    "all nan.wav": Case("unreadable", ("non_finite",)),
+    "some nan.wav": Case("kept"),
+    "antiphase.flac": Case("kept"),
+    "clipped.flac": Case("rejected", ("high_clipping",)),
+    "dc offset.flac": Case("rejected", ("high_dc_offset",)),
+    "8 kHz upsampled.flac": Case("kept"),
+    "0.2 s.wav": Case("rejected", ("no_speech",)),
+    "music only.flac": Case("rejected", ("no_speech",)),
+    "two at once.flac": Case("rejected", ("overlapped_speech",)),
+    "two languages.flac": Case("kept"),
+    "a/same name.flac": Case("kept"),
+    "b/same name.flac": Case("kept"),
+    "dotted.name.v1.2.flac": Case("kept"),
+    "right to left \u202eعربي.flac": Case("duplicate", ("same_audio",)),
+    "emoji 🎙.flac": Case("duplicate", ("same_audio",)),
+    "new\nline.flac": Case("duplicate", ("same_audio",)),
+    "loop.wav": Case("unreadable", ("missing",)),
+    "dangling.wav": Case("unreadable", ("missing",)),
+}
+
+
+def turn(name: str, number: int) -> np.ndarray:
+    """A spoken sentence of a sample recording with 0.4 s around it, float64 [samples] at 16 kHz."""
+    lines = (RECORDINGS.parent / "truth.jsonl").read_text(encoding="utf-8").splitlines()
+    truth = {row["path"]: row["turns"] for row in map(json.loads, lines)}
+    chosen = truth[f"recordings/{name}.flac"][number]
+    audio, _ = soundfile.read(RECORDINGS / f"{name}.flac")
+    return audio[max(int((chosen["start"] - 0.4) * RATE), 0) : int((chosen["end"] + 0.4) * RATE)]
+
+
+def make(folder: Path) -> dict[str, Case]:
+    """Writes the whole set below `folder` and returns how each input must end, by name."""
+    for below in ("", "a", "b"):
+        (folder / below).mkdir(parents=True, exist_ok=True)
+    # Every kept case has audio of its own, or it would end as a duplicate.
+    said = [turn("en-1", number) for number in range(8)] + [turn("en-2", number) for number in range(4)]
+    french = [turn("fr-1", number) for number in range(2)]
+
+    (folder / "zero bytes.wav").touch()
+    (folder / "text.wav").write_text("this is no audio\n" * 50)
+    soundfile.write(folder / "whole.flac", np.concatenate(said[:2]), RATE)
+    content = (folder / "whole.flac").read_bytes()
+    (folder / "truncated.flac").write_bytes(content[: len(content) * 2 // 3])
+    (folder / "whole.flac").unlink()
+    soundfile.write(folder / "wrong extension.mp3", said[1], RATE, format="FLAC")
+    soundfile.write(folder / "lying header.wav", said[2], RATE)
+    _claim_an_hour(folder / "lying header.wav")
+    soundfile.write(folder / "silence.wav", np.zeros(3 * RATE), RATE)
+    soundfile.write(folder / "all nan.wav", np.full(3 * RATE, np.nan), RATE, subtype="FLOAT")
+    some = said[3].copy()
+    some[1000:1010] = np.nan
+    soundfile.write(folder / "some nan.wav", some, RATE, subtype="FLOAT")
+    soundfile.write(folder / "antiphase.flac", np.stack([said[4], -said[4]], axis=1), RATE)
+    soundfile.write(folder / "clipped.flac", np.clip(said[5] * 30, -1, 1), RATE)
+    soundfile.write(folder / "dc offset.flac", said[6] + 0.3, RATE)
+    soundfile.write(folder / "8 kHz upsampled.flac", _band_limited(said[7]), 48000)
+    soundfile.write(folder / "0.2 s.wav", said[0][RATE // 2 : RATE // 2 + RATE // 5], RATE)
+    music, _ = soundfile.read(RECORDINGS / "music.flac", frames=6 * RATE)
+    soundfile.write(folder / "music only.flac", music, RATE)
+    both, _ = soundfile.read(RECORDINGS / "two-at-once.flac", frames=12 * RATE)
+    soundfile.write(folder / "two at once.flac", both, RATE)
+    soundfile.write(folder / "two languages.flac", np.concatenate([said[8], *french]), RATE)
+    soundfile.write(folder / "a/same name.flac", said[9], RATE)
+    soundfile.write(folder / "b/same name.flac", said[10], RATE)
+    soundfile.write(folder / "dotted.name.v1.2.flac", said[11], RATE)
+    for name in ("right to left \u202eعربي.flac", "emoji 🎙.flac", "new\nline.flac"):
+        shutil.copy(folder / "dotted.name.v1.2.flac", folder / name)
+    for name, target in (("loop.wav", "loop.wav"), ("dangling.wav", "nothing.wav")):
+        (folder / name).unlink(missing_ok=True)
+        os.symlink(target, folder / name)
+    return dict(CASES)
+
+
+def _claim_an_hour(path: Path) -> None:
+    """Makes a WAV's header promise an hour of samples that are not there."""
+    content = bytearray(path.read_bytes())
+    place = content.index(b"data") + 4
+    content[place : place + 4] = struct.pack("<I", 3600 * RATE * 2)
+    path.write_bytes(content)
+
+
+def _band_limited(audio: np.ndarray) -> np.ndarray:
+    """The audio at 48 kHz as a telephone line leaves it: nothing above 4 kHz."""
+    return soxr.resample(soxr.resample(audio, RATE, 8000), 8000, 48000)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python samples/bad_input.py FOLDER")
+    make(Path(sys.argv[1]))
