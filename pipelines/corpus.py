@@ -17,6 +17,7 @@ from pipelines.manifest import Entry
 from pipelines.shards import to_json, write_atomically
 from pipelines.units import Part, Unit, group
 from voxmill.config import fingerprint
+from voxmill.errors import JobError
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ def scan(entries: list[Entry], out: Path, label: LabelConfig) -> Iterator[Scanne
     """Scans every input in Ray tasks, in any order; what an earlier run scanned is read from OUT."""
     import ray
 
-    @ray.remote(num_cpus=1)
+    # A file that ends the decoder's process is tried twice, then it is that file's own end and not the job's.
+    @ray.remote(num_cpus=1, max_retries=1)
     def scan_recording(path: str, window_seconds: float, cache: str | None) -> dict[str, Any]:
         result = scan_one(path, window_seconds)
         if cache is not None:
@@ -72,13 +74,25 @@ def scan(entries: list[Entry], out: Path, label: LabelConfig) -> Iterator[Scanne
             yield _scanned(entry, json.loads(cache.read_bytes()))
             continue
         if len(waiting) >= limit:
-            done, _ = ray.wait(list(waiting), num_returns=1)
-            yield _scanned(waiting.pop(done[0]), ray.get(done[0]))
+            yield _next(waiting)
         reference = scan_recording.remote(entry.path, label.window_seconds, None if cache is None else str(cache))
         waiting[reference] = entry
     while waiting:
-        done, _ = ray.wait(list(waiting), num_returns=1)
-        yield _scanned(waiting.pop(done[0]), ray.get(done[0]))
+        yield _next(waiting)
+
+
+def _next(waiting: dict[Any, Entry]) -> Scanned:
+    """Waits for any one of the scans; raises JobError where the machine, not the file, is at fault."""
+    import ray
+
+    done, _ = ray.wait(list(waiting), num_returns=1)
+    entry = waiting.pop(done[0])
+    try:
+        return _scanned(entry, ray.get(done[0]))
+    except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
+        return Scanned(entry, None, [], ("crash", f"its decoder's process died ({type(error).__name__})"))
+    except ray.exceptions.RayTaskError as error:
+        raise JobError(f"scanning {entry.name!r}: {error.cause or error}") from None
 
 
 def _scanned(entry: Entry, result: dict[str, Any]) -> Scanned:
@@ -121,8 +135,12 @@ def plan(scanned: list[Scanned], label: LabelConfig) -> Corpus:
                     text=entry.text, language=entry.language, licence=entry.licence,
                 )
             )  # fmt: skip
-    models = {"label": label.model_dump(mode="json")}
-    return Corpus(group(parts, label.unit_seconds, fingerprint(models)), scanned, duplicates)
+    return Corpus(group(parts, label.unit_seconds, label_fingerprint(label)), scanned, duplicates)
+
+
+def label_fingerprint(label: LabelConfig) -> str:
+    """What a unit's name says of the configuration that labelled it."""
+    return fingerprint({"label": label.model_dump(mode="json")})
 
 
 def recording_id_of(item: Scanned) -> str | None:

@@ -1,6 +1,8 @@
-"""From finished units to the dataset: select, pack shards, write the indexes. Runs no model and is always repeatable."""
+"""From finished units to the indexes: gather, select, number. Runs no model and is always repeatable."""
 
 import io
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,10 @@ import pyarrow.parquet as pq
 
 from pipelines.annotate_config import AnnotateConfig
 from pipelines.selection import Verdict, judge
-from pipelines.shards import Member, TarWriter, read_member, to_json, write_atomically
+from pipelines.shards import write_atomically
 from pipelines.units import Unit, read_unit, unit_path
 
+UNITS_A_TASK = 64
 _WORD = pa.struct(
     [("word", pa.string()), ("start", pa.float64()), ("end", pa.float64()), ("probability", pa.float64())]
 )
@@ -68,9 +71,8 @@ def gather(units: list[Unit], out: Path, config: AnnotateConfig) -> Gathered:
     """Reads every unit's labels, applies selection and drops clips that were met before (same audio, same bounds)."""
     found = Gathered()
     seen: set[str] = set()
-    for unit in units:
-        path = unit_path(out, unit.unit_id)
-        state = read_unit(path)
+    for unit, (state, places) in zip(units, _read_units(units, out), strict=True):
+        path = str(unit_path(Path(), unit.unit_id))
         for name, spent in state.get("stages", {}).items():
             total = found.stages.setdefault(name, {"seconds": 0.0, "audio_seconds": 0.0, "calls": 0})
             for key in total:
@@ -79,7 +81,8 @@ def gather(units: list[Unit], out: Path, config: AnnotateConfig) -> Gathered:
             found.parts.setdefault(part["recording_id"], []).append(part)
             for clip in part.get("clips", []) if "end" not in part else []:
                 row = _clip_row(part, clip)
-                row["unit"] = str(path.relative_to(out))
+                offset, size = places[f"{row['clip_id']}.flac"]
+                row |= {"shard": path, "offset": offset, "size": size, "sha256": None, "position": None}
                 verdict = judge(row, config.select)
                 if verdict is None and row["clip_id"] in seen:
                     verdict = Verdict("select", "duplicate_clip", None, None)
@@ -96,6 +99,26 @@ def gather(units: list[Unit], out: Path, config: AnnotateConfig) -> Gathered:
     return found
 
 
+def _read_units(units: list[Unit], out: Path) -> Iterator[tuple[dict[str, Any], dict[str, tuple[int, int]]]]:
+    """Labels and member places of every unit, in order, read by Ray tasks."""
+    import ray
+
+    @ray.remote(num_cpus=0.5)
+    def read(paths: list[str]) -> list[tuple[dict[str, Any], dict[str, tuple[int, int]]]]:
+        return [read_unit(Path(path)) for path in paths]
+
+    paths = [str(unit_path(out, unit.unit_id)) for unit in units]
+    chunks = [paths[i : i + UNITS_A_TASK] for i in range(0, len(paths), UNITS_A_TASK)]
+    ahead = max(int(ray.cluster_resources().get("CPU", 1)) * 4, 4)
+    waiting: deque[Any] = deque()
+    for chunk in chunks:
+        waiting.append(read.remote(chunk))
+        if len(waiting) >= ahead:
+            yield from ray.get(waiting.popleft())
+    while waiting:
+        yield from ray.get(waiting.popleft())
+
+
 def _clip_row(part: dict[str, Any], clip: dict[str, Any]) -> dict[str, Any]:
     duration = (clip["end_sample"] - clip["start_sample"]) / part["sample_rate"]
     return {
@@ -107,72 +130,6 @@ def _clip_row(part: dict[str, Any], clip: dict[str, Any]) -> dict[str, Any]:
         "stages": [1],
         "order": (part["name"], clip["start_sample"]),
     }  # fmt: skip
-
-
-def write_shards(found: Gathered, out: Path, config: AnnotateConfig) -> None:
-    """Packs kept clips into tars, sessions whole, and fills in shard, offset, size and sha256 of every row.
-
-    A shard is named by its content, so a second run finds it and a run with other thresholds never overwrites one
-    that a reader has open; what no index names any more is removed at the end.
-    """
-    locate(found.kept + found.rejected, out)
-    limit = config.write.shard_megabytes * 1e6
-    sessions: dict[str, list[dict[str, Any]]] = {}
-    for row in found.kept:
-        sessions.setdefault(row["session"], []).append(row)
-    shards: list[list[dict[str, Any]]] = [[]]
-    size = 0.0
-    for rows in sessions.values():
-        total = sum(row["size"] for row in rows)
-        if shards[-1] and size + total > limit:
-            shards.append([])
-            size = 0.0
-        for row in rows:
-            if shards[-1] and size + row["size"] > limit:
-                shards.append([])
-                size = 0.0
-            shards[-1].append(row)
-            size += row["size"]
-    folder = out / "shards"
-    written = set()
-    for number, rows in enumerate(filter(None, shards)):
-        path = folder / f"clips-{number:06d}.tar"
-        with TarWriter(path) as tar:
-            for row in rows:
-                flac = read_member(out, row["shard"], row["offset"], row["size"])
-                member = tar.add(f"{row['clip_id']}.flac", flac)
-                tar.add(f"{row['clip_id']}.json", to_json(metadata(row)))
-                _place(row, member, str(path.relative_to(out)))
-        written.add(path.name)
-    for stale in folder.glob("*.tar"):
-        if stale.name not in written:
-            stale.unlink()
-
-
-def metadata(row: dict[str, Any]) -> dict[str, Any]:
-    """What a clip's `.json` member says: its index row without the place in the tar."""
-    names = [name for name, _ in CLIP_FIELDS if name not in ("shard", "offset", "size", "sha256")]
-    return {name: row[name] for name in names}
-
-
-def _place(row: dict[str, Any], member: Member, shard: str) -> None:
-    row |= {"shard": shard, "offset": member.offset, "size": member.size, "sha256": member.sha256}
-
-
-def locate(rows: list[dict[str, Any]], out: Path) -> None:
-    """Fills in where each clip's audio lies in its unit's file."""
-    import tarfile
-
-    by_unit: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        by_unit.setdefault(row["unit"], []).append(row)
-    for unit, members in by_unit.items():
-        with tarfile.open(out / unit) as tar:
-            places = {info.name: (info.offset_data, info.size) for info in tar}
-        for row in members:
-            offset, size = places[f"{row['clip_id']}.flac"]
-            row |= {"shard": unit, "offset": offset, "size": size, "sha256": None}
-            row.setdefault("position", None)
 
 
 def write_index(path: Path, schema: pa.Schema, rows: list[dict[str, Any]]) -> None:

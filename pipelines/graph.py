@@ -4,13 +4,15 @@ Every model is a pool of actors. CPU shares add up to one a worker, so that `wor
 where the cluster has GPUs, separation, segmentation and transcription take a share of one each.
 """
 
+import logging
+import warnings
 from collections.abc import Iterator
-from typing import Any
 
 import pyarrow as pa
 
 from pipelines import stages
 from pipelines.annotate_config import AnnotateConfig
+from pipelines.row import Settings, Stage
 from pipelines.units import Unit
 
 # Measured shares of a core on the sample recordings; Ray only uses them to place actors.
@@ -23,41 +25,68 @@ CPU_SHARES = {
     "Measure": 0.2,
     "Write": 0.05,
 }
+# A unit that takes its worker with it is tried so often; then its block is given up and `labelling` looks into it.
+RETRIES = 2
+# Units that may wait between two stages, a worker; what a killed driver loses is these.
+WAITING_UNITS = 3
+BYTES_PER_SAMPLE = 4
 
 
-def run_units(units: list[Unit], out: str, config: AnnotateConfig, workers: int, gpus: float) -> Iterator[str]:
-    """Runs the graph over units that are not done yet and yields each one's final state (JSON) as it is written."""
+def run_units(
+    units: list[Unit], out: str, config: AnnotateConfig, workers: int, gpus: float, in_flight: int = 2
+) -> Iterator[str]:
+    """Runs the graph over units that are not done yet and yields each one's final state (JSON) as it is written.
+
+    A unit whose worker dies more than `RETRIES` times over it yields nothing.
+
+    Args:
+        in_flight: units an actor is given at a time. With one, a dying worker takes no other unit with it.
+    """
     import ray.data
+    from ray.data import ExecutionResources
 
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    context.print_on_execution_start = False
     context.issue_detectors_config.detectors = []  # advice about memory of actors that this job sizes itself
+    context.max_errored_blocks = -1
+    largest = max(sum(p.end_sample - p.start_sample for p in unit.parts) for unit in units) * BYTES_PER_SAMPLE
+    waiting = float(max(largest * WAITING_UNITS * workers, 64e6))
+    context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=waiting)
     device = "cuda" if gpus else "cpu"
     share = config.run.gpu_share if gpus else 0.0
-    label, threads = config.label, config.run.threads
     empty = pa.array([b""], pa.large_binary())
     dataset: ray.data.Dataset = ray.data.from_arrow(
         [pa.table({"state": pa.array([unit.to_json()], pa.large_string()), "audio": empty}) for unit in units]
     )
-    plan: list[tuple[type[stages.Stage], dict[str, Any], bool]] = [
-        (stages.Decode, {"label": label}, False),
-        (stages.Listen, {"label": label}, False),
-        (stages.Separate, {"label": label, "threads": threads, "device": device}, True),
-        (stages.Segment, {"label": label, "threads": threads, "device": device}, True),
-        (stages.Transcribe, {"label": label, "threads": threads, "device": device}, True),
-        (stages.Measure, {"label": label, "threads": threads}, False),
-        (stages.Write, {"out": out}, False),
+    settings = Settings(config.label, config.run.threads, device)
+    plan: list[tuple[type[Stage], bool]] = [
+        (stages.Decode, False),
+        (stages.Listen, False),
+        (stages.Separate, True),
+        (stages.Segment, True),
+        (stages.Transcribe, True),
+        (stages.Measure, False),
+        (stages.Write, False),
     ]
-    for stage, arguments, on_gpu in plan:
-        dataset = dataset.map_batches(
-            stage,
-            fn_constructor_kwargs=arguments,
-            batch_size=1,
-            batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=min(workers, len(units))),
-            num_cpus=CPU_SHARES[stage.title],
-            num_gpus=share if on_gpu and share else None,
-        )
+    with warnings.catch_warnings():
+        # The only way to bound retries; Ray 2.64 drops it, and the pinned range ends below that.
+        warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
+        for stage, on_gpu in plan:
+            dataset = dataset.map_batches(
+                stage,
+                fn_constructor_kwargs={"out": out, "settings": settings},
+                batch_size=1,
+                batch_format="pyarrow",
+                compute=ray.data.ActorPoolStrategy(
+                    size=min(workers, len(units)), max_tasks_in_flight_per_actor=in_flight
+                ),
+                num_cpus=CPU_SHARES[stage.title],
+                num_gpus=share if on_gpu and share else None,
+                max_restarts=-1,
+                max_task_retries=RETRIES,
+            )
     for batch in dataset.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0):
         assert isinstance(batch, pa.Table)
         yield from batch["state"].to_pylist()

@@ -7,10 +7,16 @@ import json
 import logging
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
+from pipelines.annotate_config import LabelConfig
+from pipelines.journal import Journal
+from voxmill.errors import UserError
 
 log = logging.getLogger("voxmill")
 
@@ -56,27 +62,51 @@ class UnitState:
         }  # fmt: skip
         self.audio[index] = np.zeros(0, dtype=np.float32)
 
+    def fail(self, why: dict[str, str]) -> None:
+        """Marks the whole unit as not to be done now: `kind` is `user` or `machine`, `message` is one line."""
+        self.state["fatal"] = why
+        self.audio = [np.zeros(0, dtype=np.float32) for _ in self.audio]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every stage is told: the recipe of the labels, CPU threads a model, and torch's device."""
+
+    label: LabelConfig
+    threads: int
+    device: str
+
 
 class Stage:
     """Base of every actor of the graph: unpacks rows, times them, counts calls, isolates a failing recording.
 
-    A subclass names itself in `title` and implements `part` (one recording at a time) or `unit` (all of them).
+    A subclass names itself in `title`, loads its models in `load`, and implements `part` (one recording at a time) or
+    `unit` (all of them). What no recording is to blame for (no space, no memory, a model that does not load) travels to
+    the driver as `state["fatal"]`, past all later stages: the driver ends the job with one line.
     """
 
     title = ""
+
+    def __init__(self, out: str, settings: Settings):
+        self.out = Path(out)
+        self.journal = Journal(self.out, self.title)
+        self._broken: dict[str, str] | None = None
+        try:
+            self.load(settings)
+        except UserError as error:
+            self._broken = {"kind": "user", "message": str(error)}
+        except (ImportError, MemoryError, OSError) as error:
+            self._broken = _fatal(self.title, error)
+
+    def load(self, settings: Settings) -> None:
+        """Loads what the stage needs; called once an actor."""
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = []
         for state, blob in zip(batch["state"].to_pylist(), batch["audio"].to_pylist(), strict=True):
             unit = UnitState.from_row(state, blob)
-            began = time.perf_counter()
-            calls = self.unit(unit)
-            spent = unit.state.setdefault("stages", {})
-            spent[self.title] = {
-                "seconds": time.perf_counter() - began,
-                "audio_seconds": sum(p["num_samples"] / p["sample_rate"] for _, p, _ in unit.live()),
-                "calls": calls,
-            }
+            if "fatal" not in unit.state:
+                self._label(unit)
             rows.append(unit.to_row())
         return pa.table(
             {
@@ -84,6 +114,24 @@ class Stage:
                 "audio": pa.array([row["audio"] for row in rows], pa.large_binary()),
             }
         )
+
+    def _label(self, unit: UnitState) -> None:
+        began = time.perf_counter()
+        if self._broken is not None:
+            unit.fail(self._broken)
+            return
+        try:
+            self.journal.begin(unit.state["unit_id"])
+            calls = self.unit(unit)
+            self.journal.end(unit.state["unit_id"], calls)
+        except (ImportError, MemoryError, OSError) as error:
+            unit.fail(_fatal(self.title, error))
+            return
+        unit.state.setdefault("stages", {})[self.title] = {
+            "seconds": time.perf_counter() - began,
+            "audio_seconds": sum(p["num_samples"] / p["sample_rate"] for _, p, _ in unit.live()),
+            "calls": calls,
+        }
 
     def unit(self, unit: UnitState) -> int:
         """Labels all live parts of a unit and returns the number of model calls."""
@@ -102,3 +150,9 @@ class Stage:
     def part(self, unit: UnitState, index: int, part: dict[str, Any], samples: np.ndarray) -> int:
         """Labels one part in place and returns the number of model calls."""
         raise NotImplementedError
+
+
+def _fatal(title: str, error: BaseException) -> dict[str, str]:
+    name = getattr(error, "filename", None)
+    what = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return {"kind": "machine", "message": f"{title}: {what}" + (f" ({name})" if name else "")}

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import tarfile
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,14 +27,20 @@ class Member:
 
 
 class TarWriter:
-    """Writes a tar whose bytes depend on names and contents alone; it appears under its name only when complete."""
+    """Writes a tar whose bytes depend on names and contents alone; it appears under its name only when complete.
 
-    def __init__(self, path: Path):
-        self.path = path
+    Args:
+        path: where it will lie.
+        named_by_content: puts the first twelve digits of the tar's own sha256 before the suffix; `path` says so after.
+    """
+
+    def __init__(self, path: Path, named_by_content: bool = False):
+        self.path, self.sha256, self.size = path, "", 0
+        self._by_content = named_by_content
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        self._file = open(self._temporary, "wb")  # noqa: SIM115 - closed in __exit__
-        self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+        self._temporary = _temporary(path)
+        self._file = _HashingFile(self._temporary)
+        self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)  # type: ignore[call-overload]  # noqa: SIM115
 
     def add(self, name: str, content: bytes) -> Member:
         """Appends one member and says where it lies."""
@@ -50,17 +57,48 @@ class TarWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        complete = False
         try:
             if kind is None:
                 self._tar.close()
-                self._file.flush()
-                os.fsync(self._file.fileno())
+                self._file.sync()
+                self.sha256, self.size = self._file.hash.hexdigest(), self._file.tell()
+                complete = True
         finally:
             self._file.close()
-        if kind is None:
+            if not complete:
+                self._temporary.unlink(missing_ok=True)
+        if complete:
+            if self._by_content:
+                self.path = self.path.with_name(f"{self.path.stem}-{self.sha256[:12]}{self.path.suffix}")
             os.replace(self._temporary, self.path)
-        else:
-            self._temporary.unlink(missing_ok=True)
+
+
+class _HashingFile:
+    """A file that is only appended to, and the sha256 of what went in."""
+
+    def __init__(self, path: Path):
+        self._file = open(path, "wb")  # noqa: SIM115 - closed by its owner
+        self.hash = hashlib.sha256()
+
+    def write(self, content: bytes) -> int:
+        self.hash.update(content)
+        return self._file.write(content)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def sync(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _temporary(path: Path) -> Path:
+    # Two machines may share both a folder and a process number.
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
 
 
 def read_member(out: Path, shard: str, offset: int, size: int) -> bytes:
@@ -76,7 +114,7 @@ def read_member(out: Path, shard: str, offset: int, size: int) -> bytes:
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a whole file under a temporary name, syncs it and renames it into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         with open(temporary, "wb") as file:
             file.write(content)

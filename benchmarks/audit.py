@@ -1,0 +1,208 @@
+"""Kills the main job at random points and looks whether anything was lost, done twice or came out different.
+
+    python benchmarks/audit.py [--kills 20] [--seed 0] [--folder DIR]
+
+The corpus is the bad-input set. One run is left alone with one worker and one with two; then drivers and workers are
+killed with -9 at random moments and the same command is given again, on one and on two workers in turn, until the
+dataset is whole. A work unit repeats only what was in flight: begun, and not yet written, when its process died.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[0] = str(ROOT)
+
+from pipelines.journal import read_journal, repeated_calls  # noqa: E402
+from samples import bad_input  # noqa: E402
+from voxmill.local_ray import environment, local_ray  # noqa: E402
+
+# The corpus lasts 73 s: in small units a killed run has some done, some in flight and some not begun.
+UNITS = "label.unit_seconds=6"
+INDEXES = ("clips.parquet", "rejected.parquet", "recordings.parquet")
+
+
+@dataclass
+class Tally:
+    """What the audit found over all kills."""
+
+    kills: int = 0
+    driver_kills: int = 0
+    datasets: int = 0
+    lost: int = 0
+    repeated: int = 0
+    same_bytes: bool = True
+    model_calls: int = 0
+    model_calls_repeated: int = 0
+    units_in_flight: int = 0
+    moments: list[str] = field(default_factory=list)
+
+
+def start(corpus: Path, out: Path, workers: int, address: str) -> subprocess.Popen[bytes]:
+    """The job as a process of its own; what it says goes to a file beside OUT."""
+    command = [
+        sys.executable,
+        str(ROOT / "pipelines" / "annotate.py"),
+        str(corpus),
+        str(out),
+        f"run.workers={workers}",
+        UNITS,
+    ]
+    with open(out.with_suffix(".log"), "ab") as log:
+        return subprocess.Popen(command, env=environment() | {"RAY_ADDRESS": address}, stdout=log, stderr=log)
+
+
+def finish(job: subprocess.Popen[bytes], out: Path) -> None:
+    """Waits for a job; a failed one ends the audit with its last words."""
+    if job.wait(timeout=1800) != 0:
+        sys.exit(f"the job failed with {job.returncode}: {out.with_suffix('.log').read_text()[-2000:]}")
+
+
+def digest(out: Path) -> dict[str, str]:
+    """sha256 of every shard by name and of every index's rows."""
+    found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted((out / "shards").iterdir())}
+    for name in INDEXES:
+        rows = json.dumps(pq.read_table(out / name).to_pylist(), sort_keys=True, default=str)
+        found[name] = hashlib.sha256(rows.encode()).hexdigest()
+    return found
+
+
+def worker_processes(head: psutil.Process) -> list[psutil.Process]:
+    """The Ray workers of this audit's own Ray that do some of the job's work."""
+    found = []
+    for process in head.children(recursive=True):
+        try:
+            title = " ".join(process.cmdline())
+        except psutil.Error:
+            continue
+        if title.startswith(("ray::MapWorker", "ray::scan_recording", "ray::read", "ray::write")):
+            found.append(process)
+    return found
+
+
+def in_flight(out: Path) -> set[str]:
+    """Units that some stage has begun and that have no file yet."""
+    begun = {unit for _, unit in read_journal(out)}
+    return {unit for unit in begun if not (out / "work" / "units" / unit[:2] / f"{unit}.tar").exists()}
+
+
+def count_faults(out: Path, inputs: list[str], reference: dict[str, Any]) -> tuple[int, int]:
+    """(lost, repeated): inputs and clips of the reference that are missing, and any that are there twice."""
+    names = pq.read_table(out / "recordings.parquet")["path"].to_pylist()
+    clips = [clip for name in INDEXES[:2] for clip in pq.read_table(out / name)["clip_id"].to_pylist()]
+    lost = len(set(inputs) - set(names)) + len(reference["clips"] - set(clips))
+    return lost, len(names) - len(set(names)) + len(clips) - len(set(clips))
+
+
+def audit(corpus: Path, folder: Path, kills: int, seed: int, head: psutil.Process, address: str) -> Tally:
+    """The whole audit on one running Ray; `folder` gets the datasets."""
+    inputs = sorted(bad_input.CASES)
+    choice = random.Random(seed)
+    tally = Tally()
+    began = time.monotonic()
+    finish(start(corpus, folder / "alone-1", 1, address), folder / "alone-1")
+    seconds = time.monotonic() - began
+    expected = digest(folder / "alone-1")
+    reference = {
+        "clips": {c for n in INDEXES[:2] for c in pq.read_table(folder / "alone-1" / n)["clip_id"].to_pylist()}
+    }
+    print(f"left alone, one worker: {seconds:.0f} s", flush=True)
+    finish(start(corpus, folder / "alone-2", 2, address), folder / "alone-2")
+    tally.same_bytes &= digest(folder / "alone-2") == expected
+    print(f"left alone, two workers: same bytes {tally.same_bytes}", flush=True)
+    while tally.kills < kills:
+        out = folder / f"killed-{tally.datasets}"
+        workers = 1
+        job = start(corpus, out, workers, address)
+        while job.poll() is None:
+            if tally.kills >= kills:
+                finish(job, out)
+                break
+            deadline = time.monotonic() + choice.uniform(1, seconds * 0.8)
+            while time.monotonic() < deadline and job.poll() is None:
+                time.sleep(0.1)
+            if job.poll() is not None:
+                break
+            victims = worker_processes(head)
+            if victims and choice.random() < 0.4:
+                victim = choice.choice(sorted(victims, key=lambda p: p.pid))
+                title = " ".join(victim.cmdline())[:60]
+                victim.kill()
+                tally.units_in_flight += 2
+            else:
+                job.kill()
+                job.wait()
+                title, flying = "the driver", in_flight(out)
+                tally.units_in_flight += len(flying)
+                tally.driver_kills += 1
+                workers = 3 - workers
+                job = start(corpus, out, workers, address)
+            tally.kills += 1
+            tally.moments.append(title)
+            print(f"kill {tally.kills} of {kills}: {title}", flush=True)
+        finish(job, out)
+        lost, repeated = count_faults(out, inputs, reference)
+        calls, again = repeated_calls(out)
+        same = digest(out) == expected
+        tally.lost += lost
+        tally.repeated += repeated
+        tally.model_calls += calls
+        tally.model_calls_repeated += again
+        tally.same_bytes &= same
+        tally.datasets += 1
+        print(
+            f"dataset {tally.datasets}: lost {lost}, twice {repeated}, same bytes {same}, calls again {again}",
+            flush=True,
+        )
+    return tally
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, default=None, help="where the datasets are made (default: temporary)")
+    arguments = parser.parse_args()
+    folder = arguments.folder or Path(tempfile.mkdtemp(prefix="voxmill-audit-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    corpus = folder / "in"
+    bad_input.make(corpus)
+    with local_ray(num_cpus=max(os.cpu_count() or 1, 2)) as address:
+        head = psutil.Process()
+        tally = audit(corpus, folder, arguments.kills, arguments.seed, head, address)
+    table = Table(title=f"{len(bad_input.CASES)} inputs, {tally.datasets} datasets")
+    table.add_column("what")
+    table.add_column("found", justify="right")
+    for name in (
+        "kills",
+        "driver_kills",
+        "lost",
+        "repeated",
+        "same_bytes",
+        "model_calls",
+        "model_calls_repeated",
+        "units_in_flight",
+    ):
+        table.add_row(name.replace("_", " "), str(getattr(tally, name)))
+    Console().print(table)
+    keys = ("kills", "lost", "repeated", "same_bytes", "model_calls_repeated", "units_in_flight", "driver_kills")
+    print(json.dumps({key: getattr(tally, key) for key in keys}))
+
+
+if __name__ == "__main__":
+    main()

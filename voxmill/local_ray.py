@@ -1,0 +1,92 @@
+"""A Ray of our own on this machine, on loopback and with token authentication, for the demo and the benchmarks."""
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from voxmill.errors import JobError
+
+
+def environment() -> dict[str, str]:
+    """The environment of every Ray command of ours: authentication is on, as the control store listens everywhere."""
+    token = Path.home() / ".cache" / "voxmill" / "ray-token"
+    if not token.exists():
+        token.parent.mkdir(parents=True, exist_ok=True)
+        token.touch(mode=0o600)
+        token.write_text(secrets.token_hex(32))
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    ours = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "PATH": path, "PYTHONWARNINGS": "ignore"}
+    return {"RAY_USAGE_STATS_ENABLED": "0"} | dict(os.environ) | ours
+
+
+def answers(dashboard: str) -> bool:
+    """Whether a Ray dashboard answers at this address."""
+    try:
+        with urllib.request.urlopen(f"{dashboard}/api/version", timeout=2):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+
+
+@contextmanager
+def local_ray(dashboard_port: int | None = None, num_cpus: int | None = None) -> Iterator[str]:
+    """Starts a head on loopback, yields its address (`host:port`) and ends it.
+
+    Args:
+        dashboard_port: where the dashboard, through which jobs are submitted, answers; None: no dashboard.
+        num_cpus: what Ray may believe in; None: all of them.
+
+    Raises:
+        JobError: it does not start within a minute.
+    """
+    # Ray's sockets live under its temporary folder and a socket's path may have 107 bytes: not below this checkout.
+    folder = Path(tempfile.mkdtemp(prefix="voxmill-ray-"))
+    port = _free_port()
+    command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--node-ip-address=127.0.0.1"]
+    command += [f"--port={port}", f"--temp-dir={folder}", f"--include-dashboard={dashboard_port is not None}"]
+    if dashboard_port is not None:
+        command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard_port}"]
+    if num_cpus is not None:
+        command += [f"--num-cpus={num_cpus}"]
+    with open(folder / "start.log", "wb") as log:
+        head = subprocess.Popen(command, env=environment(), stdout=log, stderr=log)
+    try:
+        for _ in range(120):
+            if head.poll() is not None:
+                tail = (folder / "start.log").read_text(errors="replace").strip().splitlines()[-3:]
+                raise JobError(f"a local Ray could not be started: {' '.join(tail)}")
+            if answers(f"http://127.0.0.1:{dashboard_port}") if dashboard_port else _listens(folder / "start.log"):
+                break
+            time.sleep(0.5)
+        else:
+            raise JobError(f"a local Ray did not answer within a minute; see {folder}/start.log")
+        yield f"127.0.0.1:{port}"
+    finally:
+        head.terminate()
+        try:
+            head.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            head.kill()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _listens(log: Path) -> bool:
+    return "Ray runtime started" in log.read_text(errors="replace")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
