@@ -1,0 +1,213 @@
+"""How true the labels are, on recordings of which the words are known; writes docs/truth.md.
+
+    python benchmarks/truth.py [--folder DIR]
+
+First the sample recordings as they are, then two of them under real music at 0, 5 and 10 dB, with separation switched
+off, always on, and where the job itself asks for it. Prompts are known as whole turns: word times are judged at the
+first word's start and the last word's end of each turn. The voices are studio prompts, easier than most speech.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import soundfile
+from rich.console import Console
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[0] = str(ROOT)
+
+from annotation.text_checks import tokens  # noqa: E402
+from benchmarks.job import run_job  # noqa: E402
+from benchmarks.tables import markdown, table  # noqa: E402
+from voxmill.local_ray import local_ray  # noqa: E402
+
+SAMPLES = ROOT / "samples"
+MIXED = ("en-1", "it-1")
+LEVELS_DB = (0, 5, 10)
+
+
+@dataclass
+class Score:
+    """Counts that add up over recordings."""
+
+    words: int = 0
+    words_kept: float = 0.0
+    errors: int = 0
+    compared: int = 0
+    starts: list[float] = field(default_factory=list)
+    ends: list[float] = field(default_factory=list)
+
+    def __iadd__(self, other: "Score") -> "Score":
+        self.words += other.words
+        self.words_kept += other.words_kept
+        self.errors += other.errors
+        self.compared += other.compared
+        self.starts += other.starts
+        self.ends += other.ends
+        return self
+
+    @property
+    def wer(self) -> float | None:
+        return self.errors / self.compared if self.compared else None
+
+    def row(self, name: str) -> list[str]:
+        edges = [_spread(self.starts), _spread(self.ends)]
+        wer = "-" if self.wer is None else f"{self.wer:.1%}"
+        return [name, str(self.words), f"{self.words_kept / max(self.words, 1):.1%}", wer, *edges]
+
+
+HEADINGS = ["recording", "true words", "in kept clips", "WER", "word start error", "word end error"]
+
+
+def _spread(seconds: list[float]) -> str:
+    """Median and 90th percentile of absolute errors, in milliseconds."""
+    if not seconds:
+        return "-"
+    return f"{np.median(seconds) * 1000:.0f} / {np.percentile(seconds, 90) * 1000:.0f} ms"
+
+
+def score(turns: list[dict[str, Any]], clips: list[dict[str, Any]], language: str) -> Score:
+    """Judges one recording's kept clips (index rows) against its true turns."""
+    import jiwer
+
+    result = Score()
+    spans = [(c["start_sample"] / c["sample_rate"], c["end_sample"] / c["sample_rate"]) for c in clips]
+    words = [
+        (start + w["start"], start + w["end"])
+        for (start, _), clip in zip(spans, clips, strict=True)
+        for w in clip["words"]
+    ]
+    truth: list[str] = []
+    for turn in turns:
+        said = tokens(turn["text"], language)
+        inside = sum(max(min(b, turn["end"]) - max(a, turn["start"]), 0.0) for a, b in spans)
+        share = min(inside / (turn["end"] - turn["start"]), 1.0)
+        result.words += len(said)
+        result.words_kept += len(said) * (1.0 if share > 0.98 else share)
+        if share < 0.5:
+            continue
+        truth += said
+        mine = [(a, b) for a, b in words if turn["start"] - 0.4 <= (a + b) / 2 <= turn["end"] + 0.4]
+        if share > 0.9 and mine:
+            result.starts.append(abs(mine[0][0] - turn["start"]))
+            result.ends.append(abs(mine[-1][1] - turn["end"]))
+    heard = [word for clip in clips for word in tokens(clip["text"], language)]
+    if truth:
+        found = jiwer.process_words(" ".join(truth), " ".join(heard))
+        result.errors = found.substitutions + found.deletions + found.insertions
+        result.compared = len(truth)
+    return result
+
+
+def kept_clips(out: Path) -> dict[str, list[dict[str, Any]]]:
+    """Kept clips by the recording's name, in order of time."""
+    names = {row["recording_id"]: row["path"] for row in pq.read_table(out / "recordings.parquet").to_pylist()}
+    found: dict[str, list[dict[str, Any]]] = {}
+    for clip in pq.read_table(out / "clips.parquet").to_pylist():
+        found.setdefault(names[clip["recording_id"]], []).append(clip)
+    return {name: sorted(rows, key=lambda row: row["start_sample"]) for name, rows in found.items()}
+
+
+def read_truth() -> dict[str, list[dict[str, Any]]]:
+    """True turns by the recording's path."""
+    lines = (SAMPLES / "truth.jsonl").read_text(encoding="utf-8").splitlines()
+    return {row["path"]: row["turns"] for row in map(json.loads, lines)}
+
+
+def samples_table(folder: Path, address: str) -> list[list[str]]:
+    """One row a sample recording of one voice, and one for all without music."""
+    out = folder / "samples-out"
+    run_job(SAMPLES / "manifest.jsonl", out, address)
+    clips, rows, total = kept_clips(out), [], Score()
+    for path, turns in read_truth().items():
+        name = Path(path).stem
+        if not turns or name == "two-at-once":
+            continue
+        found = score(turns, clips.get(path, []), name[:2])
+        rows.append(found.row(name))
+        if "music" not in name:
+            total += found
+    return [*rows, total.row("all without music")]
+
+
+def mix(folder: Path) -> Path:
+    """Writes speech under looped music at every level and a manifest of it."""
+    music, rate = soundfile.read(SAMPLES / "recordings" / "music.flac")
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for name in MIXED:
+        speech, _ = soundfile.read(SAMPLES / "recordings" / f"{name}.flac")
+        under = np.resize(music, len(speech))
+        loud = speech[np.abs(speech) > 1e-3]
+        for level in LEVELS_DB:
+            gain = np.sqrt(np.mean(loud**2) / np.mean(under**2) / 10 ** (level / 10))
+            mixed = speech + gain * under
+            path = f"{name} {level} dB.flac"
+            soundfile.write(folder / path, mixed / max(np.abs(mixed).max(), 1.0), rate)
+            rows.append({"path": path, "language": name[:2]})
+    manifest = folder / "manifest.jsonl"
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return manifest
+
+
+def separation_table(folder: Path, address: str) -> tuple[list[list[str]], dict[str, float | None]]:
+    """WER of all that was said, for each level, without separation, with, and where the job asks for it."""
+    manifest = mix(folder / "mixed")
+    truth, results = read_truth(), {}
+    # Selection is off: clips that a threshold drops would hide what separation does to the words.
+    open_doors = [f"select.{key}=null" for key in _thresholds()]
+    for mode in ("never", "always", "auto"):
+        out = folder / f"mixed-{mode}"
+        run_job(manifest, out, address, f"label.separation.mode={mode}", *open_doors)
+        clips = kept_clips(out)
+        for level in LEVELS_DB:
+            total = Score()
+            for name in MIXED:
+                total += score(truth[f"recordings/{name}.flac"], clips.get(f"{name} {level} dB.flac", []), name[:2])
+            results[mode, level] = total
+    rows, numbers = [], {}
+    for level in LEVELS_DB:
+        cells = []
+        for mode in ("never", "always", "auto"):
+            found = results[mode, level]
+            cells += ["-" if found.wer is None else f"{found.wer:.1%}", f"{found.words_kept / found.words:.0%}"]
+            numbers[f"wer_{mode}_{level}_db"] = found.wer
+        rows.append([f"{level} dB", *cells])
+    return rows, numbers
+
+
+def _thresholds() -> list[str]:
+    from pipelines.annotate_config import SelectConfig
+
+    return [name for name, value in SelectConfig() if isinstance(value, float)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=None, help="where the datasets are made (default: temporary)")
+    folder = parser.parse_args().folder or Path(tempfile.mkdtemp(prefix="voxmill-truth-"))
+    with local_ray() as address:
+        samples = samples_table(folder, address)
+        mixed, numbers = separation_table(folder, address)
+    levels = ["speech to music", "never: WER", "words", "always: WER", "words", "where needed: WER", "words"]
+    console = Console(width=120)
+    console.print(table("sample recordings", HEADINGS, samples))
+    console.print(table("separation", levels, mixed))
+    parts = ["# How true the labels are", "", "Written by `python benchmarks/truth.py`; whisper base, int8.", ""]
+    parts += ["Errors of word times are absolute, median / 90th percentile, at the edges of known turns.", ""]
+    parts += [markdown(HEADINGS, samples), "", "Two recordings under real music, selection switched off:", ""]
+    parts += [markdown(levels, mixed), ""]
+    (ROOT / "docs").mkdir(exist_ok=True)
+    (ROOT / "docs" / "truth.md").write_text("\n".join(parts), encoding="utf-8")
+    print(json.dumps({"wer": samples[-1][3], "words_kept": samples[-1][2], **numbers}))
+
+
+if __name__ == "__main__":
+    main()
