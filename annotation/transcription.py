@@ -1,13 +1,13 @@
 """Transcripts with word times by faster-whisper, clips of one language decoded together in batches.
 
-Whisper's word times come from its cross-attention (DTW) and start up to 0.4 s early after silence; they are clamped
-to the clip's speech edges. No forced aligner is embedded, and every clip says so in `aligner`.
+Whisper's word times come from its cross-attention (DTW); `word_edges` moves them out of pauses. No forced aligner is
+embedded, and every clip says so in `aligner`.
 """
 
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -21,7 +21,11 @@ CHUNK_SECONDS = 30.0
 
 
 class TranscriptionConfig(Config):
-    """What is decoded how. `language_windows` windows of 30 s a recording vote for its language."""
+    """What is decoded how. `language_windows` windows of 30 s a recording vote for its language.
+
+    `hear` says what is decoded where a recording was separated: Whisper knows music better than what separation leaves
+    of a voice (`docs/truth.md`).
+    """
 
     model: str = "embedded"
     compute_type: str = "int8"
@@ -29,6 +33,7 @@ class TranscriptionConfig(Config):
     batch_size: int = 8
     language: str | None = None
     language_windows: int = 3
+    hear: Literal["recorded", "clip"] = "recorded"
     redecode_below: float = -0.8
     redecode_compression: float = 2.4
 
@@ -52,7 +57,7 @@ class Transcript:
     mean_log_probability: float = 0.0
     no_speech_probability: float = 0.0
     redecoded: bool = False
-    aligner: str = "none (whisper cross-attention)"
+    aligner: str = "none (whisper cross-attention, pauses cut)"
 
 
 class Transcriber:
@@ -64,7 +69,9 @@ class Transcriber:
     """
 
     def __init__(self, config: TranscriptionConfig, model: str | Path, device: str = "cpu", threads: int = 1):
-        from faster_whisper import BatchedInferencePipeline, WhisperModel
+        from faster_whisper import WhisperModel
+
+        from annotation.cropped_whisper import CroppedPipeline
 
         try:
             self.model = WhisperModel(
@@ -72,7 +79,7 @@ class Transcriber:
             )
         except (RuntimeError, ValueError, OSError) as error:
             raise UserError(f"transcription.model={model}: faster-whisper cannot load it ({error})") from error
-        self.pipeline = BatchedInferencePipeline(self.model)
+        self.pipeline = CroppedPipeline(self.model)
         self.config = config
 
     def detect_language(self, audio: np.ndarray) -> tuple[str, float]:
@@ -86,20 +93,29 @@ class Transcriber:
         starts = np.linspace(0, max(len(audio) - size, 0), num).astype(int)
         votes: list[tuple[str, float]] = []
         for start in starts:
-            language, probability, _ = self.model.detect_language(audio[start : start + size])
-            votes.append((language, float(probability)))
+            votes.append(self._hear_language(audio[start : start + size]))
         ranking = Counter(language for language, _ in votes)
         winner = max(ranking, key=lambda code: (ranking[code], sum(p for c, p in votes if c == code)))
         return winner, float(np.mean([p for c, p in votes if c == winner]))
+
+    def _hear_language(self, window: np.ndarray) -> tuple[str, float]:
+        """Most probable Whisper language code of at most 30 s, and its probability."""
+        from annotation.cropped_whisper import kept_frames
+
+        frames = kept_frames(len(window) / RATE)
+        features = self.model.feature_extractor(np.pad(window, (0, max(frames * 160 - len(window), 0))))
+        ranking = self.model.model.detect_language(self.model.encode(np.ascontiguousarray(features[..., :frames])))
+        token, probability = ranking[0][0]
+        return token.strip("<|>"), float(probability)
 
     def transcribe(self, clips: list[np.ndarray], language: str) -> list[Transcript]:
         """Transcripts of clips (float32 [samples] at 16 kHz, any length) that share a Whisper language code.
 
         A clip over 30 s is decoded in pieces cut at its quietest moments and put together again.
         """
-        pieces: list[tuple[int, int, int]] = []
-        for index, clip in enumerate(clips):
-            pieces += [(index, start, end) for start, end in _pieces(clip)]
+        pieces = [(index, start, end) for index, clip in enumerate(clips) for start, end in _pieces(clip)]
+        # A batch costs what its longest piece costs: equals together.
+        pieces.sort(key=lambda piece: (piece[2] - piece[1], piece))
         decoded = self._decode([clips[i][a:b] for i, a, b in pieces], language, self.config.beam_size)
         doubtful = [k for k, d in enumerate(decoded) if self._is_doubtful(d)]
         if doubtful:
@@ -111,7 +127,8 @@ class Transcriber:
                 decoded[k]["redecoded"] = True
         results = []
         for index, clip in enumerate(clips):
-            mine = [(a, d) for (i, a, _), d in zip(pieces, decoded, strict=True) if i == index]
+            found = [(a, d) for (i, a, _), d in zip(pieces, decoded, strict=True) if i == index]
+            mine = sorted(found, key=lambda piece: piece[0])
             results.append(_join(mine, len(clip) / RATE))
         return results
 

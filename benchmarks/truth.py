@@ -3,8 +3,9 @@
     python benchmarks/truth.py [--folder DIR]
 
 First the sample recordings as they are, then two of them under real music at 0, 5 and 10 dB, with separation switched
-off, always on, and where the job itself asks for it. Prompts are known as whole turns: word times are judged at the
-first word's start and the last word's end of each turn. The voices are studio prompts, easier than most speech.
+off, on with Whisper hearing the voice or the recording, and as the job does it by default. Prompts are known as whole
+turns: word times are judged at the first word's start and the last word's end of each turn. The voices are studio
+prompts, easier than most speech.
 """
 
 import argparse
@@ -31,6 +32,12 @@ from voxmill.local_ray import local_ray  # noqa: E402
 SAMPLES = ROOT / "samples"
 MIXED = ("en-1", "it-1")
 LEVELS_DB = (0, 5, 10)
+MODES = {
+    "never": ["label.separation.mode=never"],
+    "voice": ["label.separation.mode=always", "label.transcription.hear=clip"],
+    "recorded": ["label.separation.mode=always"],
+    "default": [],
+}
 
 
 @dataclass
@@ -163,9 +170,9 @@ def separation_table(folder: Path, address: str) -> tuple[list[list[str]], dict[
     truth, results = read_truth(), {}
     # Selection is off: clips that a threshold drops would hide what separation does to the words.
     open_doors = [f"select.{key}=null" for key in _thresholds()]
-    for mode in ("never", "always", "auto"):
+    for mode, settings in MODES.items():
         out = folder / f"mixed-{mode}"
-        run_job(manifest, out, address, f"label.separation.mode={mode}", *open_doors)
+        run_job(manifest, out, address, *settings, *open_doors)
         clips = kept_clips(out)
         for level in LEVELS_DB:
             total = Score()
@@ -175,7 +182,7 @@ def separation_table(folder: Path, address: str) -> tuple[list[list[str]], dict[
     rows, numbers = [], {}
     for level in LEVELS_DB:
         cells = []
-        for mode in ("never", "always", "auto"):
+        for mode in MODES:
             found = results[mode, level]
             cells += ["-" if found.wer is None else f"{found.wer:.1%}", f"{found.words_kept / found.words:.0%}"]
             numbers[f"wer_{mode}_{level}_db"] = found.wer
@@ -196,7 +203,8 @@ def main() -> None:
     with local_ray() as address:
         samples = samples_table(folder, address)
         mixed, numbers = separation_table(folder, address)
-    levels = ["speech to music", "never: WER", "words", "always: WER", "words", "where needed: WER", "words"]
+    heard = ["not separated", "separated, voice heard", "separated, recording heard", "the default"]
+    levels = ["speech to music", *[cell for name in heard for cell in (f"{name}: WER", "words")]]
     console = Console(width=120)
     console.print(table("sample recordings", HEADINGS, samples))
     console.print(table("separation", levels, mixed))

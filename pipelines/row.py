@@ -20,24 +20,31 @@ from voxmill.errors import UserError
 
 log = logging.getLogger("voxmill")
 
+_NOTHING = np.zeros(0, dtype=np.float32)
+
 
 class UnitState:
-    """A unit on its way: `state["parts"][i]` beside `audio[i]`, float32 mono at the part's own rate."""
+    """A unit on its way: `state["parts"][i]` beside `audio[i]`, float32 mono at the part's own rate.
 
-    def __init__(self, state: dict[str, Any], audio: list[np.ndarray]):
+    `recorded[i]` is the part before separation at 16 kHz, where a later stage asks for it; empty otherwise.
+    """
+
+    def __init__(self, state: dict[str, Any], audio: list[np.ndarray], recorded: list[np.ndarray] | None = None):
         self.state, self.audio = state, audio
+        self.recorded = recorded or [_NOTHING] * len(audio)
 
     @classmethod
     def from_row(cls, state: str, blob: bytes) -> "UnitState":
         values = json.loads(state)
         flat = np.frombuffer(blob, dtype=np.float32)
-        bounds = np.cumsum([0, *[part.get("num_samples", 0) for part in values["parts"]]])
-        return cls(values, [flat[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)])
+        sizes = [part.get(name, 0) for name in ("num_samples", "num_recorded") for part in values["parts"]]
+        pieces = np.split(flat, np.cumsum(sizes)[:-1]) if sizes else []
+        return cls(values, pieces[: len(values["parts"])], pieces[len(values["parts"]) :])
 
     def to_row(self) -> dict[str, Any]:
-        for part, samples in zip(self.state["parts"], self.audio, strict=True):
-            part["num_samples"] = len(samples)
-        blob = np.concatenate(self.audio).astype(np.float32).tobytes() if self.audio else b""
+        for part, samples, recorded in zip(self.state["parts"], self.audio, self.recorded, strict=True):
+            part["num_samples"], part["num_recorded"] = len(samples), len(recorded)
+        blob = np.concatenate(self.audio + self.recorded).astype(np.float32).tobytes() if self.audio else b""
         return {"state": json.dumps(self.state), "audio": blob}
 
     def live(self) -> Iterator[tuple[int, dict[str, Any], np.ndarray]]:
@@ -60,12 +67,17 @@ class UnitState:
         self.state["parts"][index]["end"] = {
             "stage": stage, "reason": reason, "value": value, "threshold": threshold, "detail": detail,
         }  # fmt: skip
-        self.audio[index] = np.zeros(0, dtype=np.float32)
+        self.audio[index] = self.recorded[index] = _NOTHING
 
     def fail(self, why: dict[str, str]) -> None:
         """Marks the whole unit as not to be done now: `kind` is `user` or `machine`, `message` is one line."""
         self.state["fatal"] = why
-        self.audio = [np.zeros(0, dtype=np.float32) for _ in self.audio]
+        self.release()
+
+    def release(self) -> None:
+        """Lets go of all audio."""
+        self.audio = [_NOTHING for _ in self.audio]
+        self.recorded = [_NOTHING for _ in self.audio]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from annotation.quality import Dnsmos, QualityMeter
 from annotation.segmentation import SpeechSegmenter
 from annotation.text_checks import check_text, error_rate
 from annotation.transcription import Transcriber, clamp_words, language_of
+from annotation.word_edges import tighten
 from pipelines.row import Settings, Stage, UnitState
 from pipelines.shards import TarWriter, to_json
 from pipelines.units import unit_path
@@ -92,6 +93,7 @@ class Separate(Stage):
     def load(self, settings: Settings) -> None:
         _limit_threads(settings.threads)
         self.config = settings.label.separation
+        self.keeps_recorded = settings.label.transcription.hear == "recorded"
         self.threads, self.device = settings.threads, settings.device
         self._separator: separating.Separator | None = None
         self._judge: Dnsmos | None = None
@@ -121,6 +123,8 @@ class Separate(Stage):
             part["separation"]["used"] = True
             part["origin"] = "separated"
             unit.audio[index] = voice
+            if self.keeps_recorded:
+                unit.recorded[index] = at_16k(samples, part["sample_rate"])
         return 1
 
 
@@ -166,12 +170,14 @@ class Transcribe(Stage):
         self.transcriber = Transcriber(self.config, model, settings.device, settings.threads)
 
     def unit(self, unit: UnitState) -> int:
-        by_language: dict[str, list[tuple[int, dict[str, Any], np.ndarray]]] = {}
+        by_language: dict[str, list[tuple[dict[str, Any], np.ndarray, np.ndarray]]] = {}
         calls = 0
         for index, part, samples in unit.live():
             audio = at_16k(samples, part["sample_rate"])
             scale = RATE / part["sample_rate"]
-            pieces = [audio[round(c["start"] * scale) : round(c["end"] * scale)] for c in part["clips"]]
+            heard = unit.recorded[index] if len(unit.recorded[index]) else audio
+            ranges = [slice(round(c["start"] * scale), round(c["end"] * scale)) for c in part["clips"]]
+            pieces = [heard[range_] for range_ in ranges]
             given = part["language"] or self.config.language
             if given:
                 language, probability = given.split("-")[0], 1.0
@@ -179,15 +185,16 @@ class Transcribe(Stage):
                 language, probability = self.transcriber.detect_language(np.concatenate(pieces))
                 calls += 1
             part["language_probability"] = probability
-            for clip, piece in zip(part["clips"], pieces, strict=True):
+            for clip, piece, range_ in zip(part["clips"], pieces, ranges, strict=True):
                 clip["language"] = part["language"] or language_of(language)
-                by_language.setdefault(language, []).append((index, clip, piece))
+                by_language.setdefault(language, []).append((clip, piece, audio[range_]))
+            unit.recorded[index] = np.zeros(0, dtype=np.float32)
         for language, members in sorted(by_language.items()):
-            transcripts = self.transcriber.transcribe([piece for _, _, piece in members], language)
+            transcripts = self.transcriber.transcribe([piece for _, piece, _ in members], language)
             calls += len(members)
-            for (_, clip, piece), transcript in zip(members, transcripts, strict=True):
+            for (clip, piece, audio), transcript in zip(members, transcripts, strict=True):
                 duration = len(piece) / RATE
-                words = clamp_words(transcript.words, 0.0, duration)
+                words = tighten(clamp_words(transcript.words, 0.0, duration), audio)
                 checks = check_text(transcript.text, clip["language"], duration)
                 clip["text"] = transcript.text
                 clip["words"] = [dataclasses.asdict(word) for word in words]
@@ -243,7 +250,7 @@ class Write(Stage):
             tar.add("unit.json", to_json(unit.state))
             for clip_id, content in flacs:
                 tar.add(f"{clip_id}.flac", content)
-        unit.audio = [np.zeros(0, dtype=np.float32) for _ in unit.audio]
+        unit.release()
         return 0
 
 
