@@ -1,0 +1,222 @@
+"""The released `config.json` of VoxCPM2, field for field, and three presets.
+
+A key that nobody reads is an error in a configuration that a user writes, as everywhere in voxmill. A released
+`config.json` carries such keys (`mean_mode`), so `read_config` sets them aside and `write_config` puts them back.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from voxmill.config import Config
+from voxmill.errors import UserError
+
+DTYPES = ("bfloat16", "bf16", "float16", "fp16", "float32", "fp32")
+
+
+class RopeScaling(Config):
+    """Longrope: one divisor of the angle per pair of channels (head_dim / 2 of them)."""
+
+    type: Literal["longrope"] = "longrope"
+    long_factor: tuple[float, ...]
+    short_factor: tuple[float, ...]
+    original_max_position_embeddings: int = 32768
+
+
+class LanguageModelConfig(Config):
+    """A MiniCPM-4 stack: TSLM as it stands, the other stacks through `local_stack` and `residual_stack`."""
+
+    bos_token_id: int = 1
+    eos_token_id: int = 2
+    hidden_size: int
+    intermediate_size: int
+    max_position_embeddings: int
+    num_attention_heads: int
+    num_hidden_layers: int
+    num_key_value_heads: int
+    rms_norm_eps: float = 1e-5
+    rope_theta: float = 10000.0
+    rope_scaling: RopeScaling
+    kv_channels: int | None = None
+    """Channels of a head; absent: hidden_size / num_attention_heads."""
+    vocab_size: int
+    use_mup: bool = True
+    scale_emb: float = 12.0
+    dim_model_base: int = 256
+    """Kept for the file's sake: the released code does not read it."""
+    scale_depth: float = 1.4
+    no_rope: bool = False
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> "LanguageModelConfig":
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"num_attention_heads {self.num_attention_heads} must be a multiple of "
+                f"num_key_value_heads {self.num_key_value_heads}"
+            )
+        if self.kv_channels is None and self.hidden_size % self.num_attention_heads:
+            raise ValueError("hidden_size must be a multiple of num_attention_heads where kv_channels is absent")
+        for name in ("long_factor", "short_factor"):
+            found = len(getattr(self.rope_scaling, name))
+            if not self.no_rope and found != self.head_dim // 2:
+                raise ValueError(f"rope_scaling.{name} has {found} factors, head_dim / 2 is {self.head_dim // 2}")
+        return self
+
+    @property
+    def head_dim(self) -> int:
+        """Channels of one attention head."""
+        return self.kv_channels or self.hidden_size // self.num_attention_heads
+
+
+class LocalStackConfig(Config):
+    """Size of LocEnc's stack; everything else comes from the language model's configuration."""
+
+    hidden_dim: int = 1024
+    ffn_dim: int = 4096
+    num_heads: int = 16
+    num_layers: int = 4
+    kv_channels: int | None = None
+
+
+class FlowConfig(Config):
+    """Flow matching (`cfm_config`)."""
+
+    sigma_min: float = 1e-6
+    """Kept for the file's sake: the released code does not read it, nor solver, reg_loss_type, inference_cfg_rate."""
+    solver: str = "euler"
+    t_scheduler: Literal["log-norm", "uniform"] = "log-norm"
+    training_cfg_rate: float = Field(default=0.1, ge=0, le=1)
+    inference_cfg_rate: float = 1.0
+    reg_loss_type: str = "l1"
+    ratio_r_neq_t_range: tuple[float, float] = (0.25, 0.75)
+    noise_cond_prob_range: tuple[float, float] = (0.0, 0.0)
+    noise_cond_scale: float = 0.0
+
+
+class DiTConfig(LocalStackConfig):
+    """LocDiT: size of its stack and its flow matching. `dit_mean_mode`: the loss is MeanFlow's."""
+
+    dit_mean_mode: bool = False
+    cfm_config: FlowConfig = FlowConfig()
+
+
+class AudioVAEConfig(Config):
+    """AudioVAE V2 (report 3.2)."""
+
+    encoder_dim: int = 128
+    encoder_rates: tuple[int, ...] = (2, 5, 8, 8)
+    latent_dim: int = 64
+    decoder_dim: int = 2048
+    decoder_rates: tuple[int, ...] = (8, 6, 5, 2, 2, 2)
+    depthwise: bool = True
+    use_noise_block: bool = False
+    sr_bin_boundaries: tuple[int, ...] | None = (20000, 30000, 40000)
+    cond_type: Literal["scale_bias", "scale_bias_init", "add", "concat"] = "scale_bias"
+    cond_dim: int = 128
+    cond_out_layer: bool = False
+    sample_rate: int = 16000
+    """Rate of the audio that the encoder takes, in hertz."""
+    out_sample_rate: int = 48000
+    """Rate of the audio that the decoder gives, in hertz."""
+
+
+class VoxCPM2Config(Config):
+    """All of `config.json`. Lengths in LM positions, a patch is `patch_size` latent frames (160 ms released)."""
+
+    architecture: Literal["voxcpm2"] = "voxcpm2"
+    lm_config: LanguageModelConfig
+    patch_size: int = Field(default=4, ge=1)
+    feat_dim: int = 64
+    residual_lm_num_layers: int = 8
+    residual_lm_no_rope: bool = False
+    scalar_quantization_latent_dim: int = 512
+    scalar_quantization_scale: int = Field(default=9, ge=1)
+    encoder_config: LocalStackConfig
+    dit_config: DiTConfig
+    audio_vae_config: AudioVAEConfig = AudioVAEConfig()
+    max_length: int = 8192
+    device: str = "cuda"
+    dtype: Literal["bfloat16", "bf16", "float16", "fp16", "float32", "fp32"] = "bfloat16"
+    unread: dict[str, Any] = Field(default_factory=dict, exclude=True)
+    """Keys of the file that nothing reads, by dotted name; `write_config` puts them back."""
+
+    @property
+    def residual_stack(self) -> LanguageModelConfig:
+        """RALM: the language model's block with its own depth, no vocabulary, RoPE or none."""
+        return self.lm_config.model_copy(
+            update={
+                "num_hidden_layers": self.residual_lm_num_layers,
+                "vocab_size": 0,
+                "no_rope": self.residual_lm_no_rope,
+            }
+        )
+
+    def local_stack(self, size: LocalStackConfig) -> LanguageModelConfig:
+        """LocEnc or LocDiT: `size` over the language model's heads of keys and values, RoPE, eps and muP."""
+        return LanguageModelConfig.model_validate(
+            self.lm_config.model_dump()
+            | {
+                "hidden_size": size.hidden_dim,
+                "intermediate_size": size.ffn_dim,
+                "num_attention_heads": size.num_heads,
+                "num_hidden_layers": size.num_layers,
+                "kv_channels": size.kv_channels,
+                "vocab_size": 0,
+            }
+        )
+
+
+def read_config(path: str | Path) -> VoxCPM2Config:
+    """Reads a released `config.json`, or the folder that holds it.
+
+    Raises:
+        UserError: unreadable, not JSON, another architecture, or a field with a wrong value; names file and field.
+    """
+    path = Path(path)
+    path = path / "config.json" if path.is_dir() else path
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); name a folder with a released config.json"
+        ) from None
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(values, dict) or values.get("architecture") != "voxcpm2":
+        found = values.get("architecture", "voxcpm") if isinstance(values, dict) else type(values).__name__
+        raise UserError(f"{path}: architecture is {found!r}; only 'voxcpm2' checkpoints are supported")
+    unread: dict[str, Any] = {}
+    while True:
+        try:
+            return VoxCPM2Config.model_validate(values | {"unread": unread})
+        except ValidationError as error:
+            extra = [e["loc"] for e in error.errors() if e["type"] == "extra_forbidden"]
+            if not extra:
+                first = error.errors()[0]
+                field = ".".join(str(part) for part in first["loc"])
+                raise UserError(f"{path}: {field} = {first.get('input')!r}: {first['msg']}") from None
+            for location in extra:
+                place = values
+                for part in location[:-1]:
+                    place = place[part]
+                unread[".".join(str(part) for part in location)] = place.pop(location[-1])
+
+
+def released_values(config: VoxCPM2Config) -> dict[str, Any]:
+    """`config` as the released `config.json` has it: absent where None (the released code rejects null)."""
+    values = config.model_dump(mode="json", exclude_none=True)
+    for dotted, value in config.unread.items():
+        place = values
+        *parents, last = dotted.split(".")
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = value
+    return values
+
+
+def write_config(config: VoxCPM2Config, folder: str | Path) -> None:
+    """Writes `folder/config.json` in the released form."""
+    text = json.dumps(released_values(config), indent=2, ensure_ascii=False)
+    (Path(folder) / "config.json").write_text(text + "\n", encoding="utf-8")

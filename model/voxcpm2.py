@@ -1,0 +1,112 @@
+"""VoxCPM2 without its AudioVAE: the module tree with the released names, and the training forward (report 3.1, eq. 1).
+
+    LocEnc ─▶ TSLM ─▶ FSQ ─▶ fusion ─▶ RALM ─▶ LocDiT            stop predictor on TSLM-FSQ
+
+LocEnc runs on audio positions only, LocDiT and the stop predictor on target patches only; see `packing`.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.attention import Packed, Span
+from model.config import VoxCPM2Config
+from model.flow_matching import Draws, draw, flow_error
+from model.fsq import FSQ
+from model.locdit import LocDiT
+from model.locenc import LocEnc
+from model.losses import LossSums, loss_sums
+from model.packing import PackedBatch
+from model.transformer import MiniCPM
+
+
+class LocDiTDecoder(nn.Module):
+    """Holds the estimator under its released name."""
+
+    def __init__(self, config: VoxCPM2Config) -> None:
+        super().__init__()
+        self.estimator = LocDiT(config)
+
+
+class VoxCPM2(nn.Module):
+    """The language-model core, 577 tensors at the released size."""
+
+    def __init__(self, config: VoxCPM2Config) -> None:
+        super().__init__()
+        self.config = config
+        size = config.lm_config.hidden_size
+        enc_size, dit_size = config.encoder_config.hidden_dim, config.dit_config.hidden_dim
+        self.base_lm = MiniCPM(config.lm_config)
+        self.residual_lm = MiniCPM(config.residual_stack, max_positions=config.lm_config.max_position_embeddings)
+        self.feat_encoder = LocEnc(config)
+        self.feat_decoder = LocDiTDecoder(config)
+        self.fsq_layer = FSQ(size, latent=config.scalar_quantization_latent_dim, scale=config.scalar_quantization_scale)
+        self.enc_to_lm_proj = nn.Linear(enc_size, size)
+        self.lm_to_dit_proj = nn.Linear(size, dit_size)
+        self.res_to_dit_proj = nn.Linear(size, dit_size)
+        self.fusion_concat_proj = nn.Linear(2 * size, size)
+        self.stop_proj = nn.Linear(size, size)
+        self.stop_head = nn.Linear(size, 2, bias=False)
+
+    def encode_patches(self, patches_APD: Tensor) -> Tensor:
+        """LocEnc and its projection: one LM vector a patch, [A, hidden]."""
+        return self.enc_to_lm_proj(self.feat_encoder(patches_APD))
+
+    def backbone(
+        self, tokens_N: Tensor, audio_APD: Tensor, audio_at_A: Tensor, base_span: Span, residual_span: Span
+    ) -> tuple[Tensor, Tensor]:
+        """(TSLM-FSQ hidden states, RALM hidden states), [N, hidden] each.
+
+        Args:
+            tokens_N: text ids; what stands at audio positions does not matter.
+            audio_APD: patches at `audio_at_A`, indexes into N.
+            base_span, residual_span: who sees whom; two spans because each stack has its own cache.
+        """
+        embedded_NC = self.base_lm.embed(tokens_N)
+        audio_AC = self.encode_patches(audio_APD).to(embedded_NC.dtype)
+        hidden_NC = self.base_lm(embedded_NC.index_copy(0, audio_at_A, audio_AC), base_span)
+        quantised_AC = self.fsq_layer(hidden_NC[audio_at_A]).to(hidden_NC.dtype)
+        hidden_NC = hidden_NC.index_copy(0, audio_at_A, quantised_AC)
+        acoustic_NC = torch.zeros_like(hidden_NC).index_copy(0, audio_at_A, audio_AC.to(hidden_NC.dtype))
+        fused_NC = self.fusion_concat_proj(torch.cat([hidden_NC, acoustic_NC], dim=-1))
+        return hidden_NC, self.residual_lm(fused_NC, residual_span)
+
+    def condition(self, lm_NC: Tensor, residual_NC: Tensor) -> Tensor:
+        """LocDiT's two condition tokens, [N, 2, dit hidden]."""
+        return torch.stack([self.lm_to_dit_proj(lm_NC), self.res_to_dit_proj(residual_NC)], dim=1)
+
+    def stop_logits(self, lm_NC: Tensor) -> Tensor:
+        """[N, 2]: go on, stop."""
+        return self.stop_head(F.silu(self.stop_proj(lm_NC)))
+
+    def forward(
+        self,
+        batch: PackedBatch,
+        *,
+        draws: Draws | None = None,
+        generator: torch.Generator | None = None,
+        progress: float = 0.0,
+    ) -> LossSums:
+        """Both losses of a packed batch.
+
+        Args:
+            draws: random numbers from outside; None draws them from `generator` (None: the global one).
+            progress: share of the training done, 0 to 1.
+        """
+        dit = self.config.dit_config
+        if draws is None:
+            draws = draw(batch.target_GPD, dit.cfm_config, generator=generator)
+        span = Packed(batch.documents)
+        hidden_NC, residual_NC = self.backbone(batch.tokens_N, batch.audio_APD, batch.audio_at_A, span, span)
+        lm_GC, residual_GC = hidden_NC[batch.source_G], residual_NC[batch.source_G]
+        error_GP = flow_error(
+            self.feat_decoder.estimator,
+            batch.target_GPD,
+            self.condition(lm_GC, residual_GC),
+            batch.condition_GPD,
+            draws,
+            dit.cfm_config,
+            mean_mode=dit.dit_mean_mode,
+            progress=progress,
+        )
+        return loss_sums(error_GP, self.stop_logits(lm_GC), batch.stop_G)
