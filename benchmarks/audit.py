@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import random
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,14 +22,15 @@ from typing import Any
 import psutil
 import pyarrow.parquet as pq
 from rich.console import Console
-from rich.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
+from benchmarks.job import finish_job, run_job, start_job  # noqa: E402
+from benchmarks.tables import table  # noqa: E402
 from pipelines.journal import read_journal, repeated_calls  # noqa: E402
 from samples import bad_input  # noqa: E402
-from voxmill.local_ray import environment, local_ray  # noqa: E402
+from voxmill.local_ray import local_ray  # noqa: E402
 
 # The corpus lasts 73 s: in small units a killed run has some done, some in flight and some not begun.
 UNITS = "label.unit_seconds=6"
@@ -51,26 +51,6 @@ class Tally:
     model_calls_repeated: int = 0
     units_in_flight: int = 0
     moments: list[str] = field(default_factory=list)
-
-
-def start(corpus: Path, out: Path, workers: int, address: str) -> subprocess.Popen[bytes]:
-    """The job as a process of its own; what it says goes to a file beside OUT."""
-    command = [
-        sys.executable,
-        str(ROOT / "pipelines" / "annotate.py"),
-        str(corpus),
-        str(out),
-        f"run.workers={workers}",
-        UNITS,
-    ]
-    with open(out.with_suffix(".log"), "ab") as log:
-        return subprocess.Popen(command, env=environment() | {"RAY_ADDRESS": address}, stdout=log, stderr=log)
-
-
-def finish(job: subprocess.Popen[bytes], out: Path) -> None:
-    """Waits for a job; a failed one ends the audit with its last words."""
-    if job.wait(timeout=1800) != 0:
-        sys.exit(f"the job failed with {job.returncode}: {out.with_suffix('.log').read_text()[-2000:]}")
 
 
 def digest(out: Path) -> dict[str, str]:
@@ -115,23 +95,23 @@ def audit(corpus: Path, folder: Path, kills: int, seed: int, head: psutil.Proces
     choice = random.Random(seed)
     tally = Tally()
     began = time.monotonic()
-    finish(start(corpus, folder / "alone-1", 1, address), folder / "alone-1")
+    run_job(corpus, folder / "alone-1", address, "run.workers=1", UNITS)
     seconds = time.monotonic() - began
     expected = digest(folder / "alone-1")
     reference = {
         "clips": {c for n in INDEXES[:2] for c in pq.read_table(folder / "alone-1" / n)["clip_id"].to_pylist()}
     }
     print(f"left alone, one worker: {seconds:.0f} s", flush=True)
-    finish(start(corpus, folder / "alone-2", 2, address), folder / "alone-2")
+    run_job(corpus, folder / "alone-2", address, "run.workers=2", UNITS)
     tally.same_bytes &= digest(folder / "alone-2") == expected
     print(f"left alone, two workers: same bytes {tally.same_bytes}", flush=True)
     while tally.kills < kills:
         out = folder / f"killed-{tally.datasets}"
         workers = 1
-        job = start(corpus, out, workers, address)
+        job = start_job(corpus, out, address, f"run.workers={workers}", UNITS)
         while job.poll() is None:
             if tally.kills >= kills:
-                finish(job, out)
+                finish_job(job, out)
                 break
             deadline = time.monotonic() + choice.uniform(1, seconds * 0.8)
             while time.monotonic() < deadline and job.poll() is None:
@@ -139,7 +119,14 @@ def audit(corpus: Path, folder: Path, kills: int, seed: int, head: psutil.Proces
             if job.poll() is not None:
                 break
             victims = worker_processes(head)
-            if victims and choice.random() < 0.4:
+            # A coin decides who is next, not how often workers happen to be there: they come seconds after the driver.
+            wants_worker = choice.random() < 0.5
+            while wants_worker and not victims and job.poll() is None:
+                time.sleep(0.5)
+                victims = worker_processes(head)
+            if job.poll() is not None:
+                break
+            if wants_worker:
                 victim = choice.choice(sorted(victims, key=lambda p: p.pid))
                 title = " ".join(victim.cmdline())[:60]
                 victim.kill()
@@ -151,11 +138,11 @@ def audit(corpus: Path, folder: Path, kills: int, seed: int, head: psutil.Proces
                 tally.units_in_flight += len(flying)
                 tally.driver_kills += 1
                 workers = 3 - workers
-                job = start(corpus, out, workers, address)
+                job = start_job(corpus, out, address, f"run.workers={workers}", UNITS)
             tally.kills += 1
             tally.moments.append(title)
             print(f"kill {tally.kills} of {kills}: {title}", flush=True)
-        finish(job, out)
+        finish_job(job, out)
         lost, repeated = count_faults(out, inputs, reference)
         calls, again = repeated_calls(out)
         same = digest(out) == expected
@@ -185,21 +172,11 @@ def main() -> None:
     with local_ray(num_cpus=max(os.cpu_count() or 1, 2)) as address:
         head = psutil.Process()
         tally = audit(corpus, folder, arguments.kills, arguments.seed, head, address)
-    table = Table(title=f"{len(bad_input.CASES)} inputs, {tally.datasets} datasets")
-    table.add_column("what")
-    table.add_column("found", justify="right")
-    for name in (
-        "kills",
-        "driver_kills",
-        "lost",
-        "repeated",
-        "same_bytes",
-        "model_calls",
-        "model_calls_repeated",
-        "units_in_flight",
-    ):
-        table.add_row(name.replace("_", " "), str(getattr(tally, name)))
-    Console().print(table)
+    shown = ["kills", "driver_kills", "lost", "repeated", "same_bytes"]
+    shown += ["model_calls", "model_calls_repeated", "units_in_flight"]
+    rows = [[name.replace("_", " "), str(getattr(tally, name))] for name in shown]
+    title = f"{len(bad_input.CASES)} inputs, {tally.datasets} datasets"
+    Console().print(table(title, ["what", "found"], rows))
     keys = ("kills", "lost", "repeated", "same_bytes", "model_calls_repeated", "units_in_flight", "driver_kills")
     print(json.dumps({key: getattr(tally, key) for key in keys}))
 

@@ -1,0 +1,166 @@
+"""What the engine costs: the main job beside the bare sum of its model calls, and one worker beside two.
+
+    python benchmarks/pipeline.py [--repeats 3] [--folder DIR]
+
+The corpus is the sample recordings at three speeds, each a different recording to the job. The bare process loads the
+same models and calls them on the same units, one after another, without Ray; decoding, writing and reporting are not
+in its sum, they are in the job's wall time. Both have the same one core. Ray's own start is not counted. Then the job
+runs with two workers on two cores. Turns are taken; medians are shown.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+from rich.console import Console
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[0] = str(ROOT)
+
+from benchmarks.job import run_job  # noqa: E402
+from benchmarks.tables import table  # noqa: E402
+from voxmill.local_ray import local_ray  # noqa: E402
+
+SPEEDS = (1.0, 0.93, 1.08)
+# What a bare loop cannot do without; the other stages are the engine's.
+MODEL_STAGES = ("Listen", "Separate", "Segment", "Transcribe", "Measure")
+
+
+def make_corpus(folder: Path) -> tuple[Path, float]:
+    """Writes the sample recordings at every speed and returns their folder and their hours."""
+    import soxr
+
+    folder.mkdir(parents=True, exist_ok=True)
+    seconds = 0.0
+    for path in sorted((ROOT / "samples" / "recordings").glob("*.flac")):
+        samples, rate = soundfile.read(path, dtype="float32")
+        for speed in SPEEDS:
+            said = samples if speed == 1 else soxr.resample(samples, rate * speed, rate)
+            soundfile.write(folder / f"{path.stem} x{speed}.flac", np.clip(said, -1, 1), rate)
+            seconds += len(said) / rate
+    return folder, seconds / 3600
+
+
+def bare(source: Path, folder: Path) -> dict[str, Any]:
+    """Loads every stage in this process and runs all units through, timing loading and calls apart."""
+    from pipelines import stages
+    from pipelines.annotate_config import AnnotateConfig
+    from pipelines.corpus import Scanned, plan, scan_one
+    from pipelines.manifest import read_inputs
+    from pipelines.row import Settings, UnitState
+
+    config = AnnotateConfig()
+    scanned = []
+    for entry in read_inputs(str(source)):
+        found = scan_one(entry.path, config.label.window_seconds)
+        scanned.append(Scanned(entry, found["info"], [(a, b) for a, b in found["bounds"]], None))
+    units = plan(scanned, config.label).units
+    clock = time.perf_counter()
+    settings = Settings(config.label, 1, "cpu")
+    order = [getattr(stages, name)(str(folder), settings) for name in ("Decode", *MODEL_STAGES)]
+    loading = time.perf_counter() - clock
+    seconds = dict.fromkeys(MODEL_STAGES, 0.0)
+    for unit in units:
+        state = UnitState.from_row(unit.to_json(), b"")
+        for stage in order:
+            clock = time.perf_counter()
+            stage.unit(state)
+            if stage.title in seconds:
+                seconds[stage.title] += time.perf_counter() - clock
+    return {"loading": loading, "calls": sum(seconds.values()), "stages": seconds}
+
+
+def bare_process(source: Path, folder: Path) -> dict[str, Any]:
+    """`bare` in a fresh process with one thread, on the cores that this process may use."""
+    command = [sys.executable, str(Path(__file__).resolve()), "--bare", str(source), "--folder", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    if done.returncode:
+        sys.exit(f"the bare loop failed: {done.stderr[-2000:]}")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def job(source: Path, out: Path, cores: set[int]) -> dict[str, Any]:
+    """The job with one worker a core on a Ray that has these cores only; `run.json` of it."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        with local_ray(num_cpus=len(cores)) as address:
+            run_job(source, out, address, f"run.workers={len(cores)}")
+    finally:
+        os.sched_setaffinity(0, before)
+    run: dict[str, Any] = json.loads((out / "run.json").read_text())
+    return run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--folder", type=Path, default=None, help="where the datasets are made (default: temporary)")
+    parser.add_argument("--bare", type=Path, default=None, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    folder = arguments.folder or Path(tempfile.mkdtemp(prefix="voxmill-pipeline-"))
+    if arguments.bare is not None:
+        print(json.dumps(bare(arguments.bare, folder)))
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        sys.exit("this benchmark needs two cores")
+    source, hours = make_corpus(folder / "in")
+    loops, ones, twos = [], [], []
+    for turn in range(arguments.repeats):
+        os.sched_setaffinity(0, {cores[0]})
+        loops.append(bare_process(source, folder / f"bare-{turn}"))
+        os.sched_setaffinity(0, set(cores))
+        ones.append(job(source, folder / f"one-{turn}", {cores[0]}))
+        twos.append(job(source, folder / f"two-{turn}", set(cores[:2])))
+        walls = f"one worker {ones[-1]['wall_seconds']:.0f} s, two {twos[-1]['wall_seconds']:.0f} s"
+        print(f"turn {turn + 1}: bare {loops[-1]['loading'] + loops[-1]['calls']:.0f} s, {walls}", flush=True)
+    loading = statistics.median(loop["loading"] for loop in loops)
+    calls = statistics.median(loop["calls"] for loop in loops)
+    overhead = statistics.median(
+        one["wall_seconds"] / (loop["loading"] + loop["calls"]) for one, loop in zip(ones, loops, strict=True)
+    )
+    strict = statistics.median(one["wall_seconds"] / loop["calls"] for one, loop in zip(ones, loops, strict=True))
+    speedup = statistics.median(a["wall_seconds"] / b["wall_seconds"] for a, b in zip(ones, twos, strict=True))
+    one, two = (statistics.median(run["wall_seconds"] for run in runs) for runs in (ones, twos))
+    rows = [
+        ["models loaded", f"{loading:.1f} s", ""],
+        ["model calls", f"{calls:.1f} s", f"{hours * 3600 / calls:.2f}"],
+        ["the job, 1 worker on 1 core", f"{one:.1f} s", f"{hours * 3600 / one:.2f}"],
+        ["the job, 2 workers on 2 cores", f"{two:.1f} s", f"{hours * 3600 / two / 2:.2f}"],
+    ]
+    headings = ["what", "wall time", "audio hours a core hour"]
+    console = Console(width=110)
+    console.print(table(f"{hours * 60:.1f} minutes of audio, {arguments.repeats} turns", headings, rows))
+    spent = {stage["name"]: stage for stage in ones[-1]["stages"]}
+    rows = [
+        [name, f"{s['seconds']:.1f} s", "-" if not s["seconds"] else f"{s['audio_seconds'] / s['seconds']:.1f}"]
+        for name, s in spent.items()
+    ]
+    console.print(table("stages of the job, 1 worker", ["stage", "busy", "audio hours a core hour"], rows))
+    print(f"conditional separation: {json.dumps(ones[-1]['separation'])}")
+    result = {
+        "overhead": round(overhead, 3),
+        "overhead_without_loading": round(strict, 3),
+        "speedup_2_workers": round(speedup, 3),
+        "audio_hours_per_core_hour": round(hours * 3600 / one, 3),
+        "audio_hours_per_core_hour_by_stage": {
+            name: round(s["audio_seconds"] / s["seconds"], 2) for name, s in spent.items() if s["seconds"]
+        },
+        "separation": ones[-1]["separation"],
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
