@@ -89,9 +89,15 @@ def count_faults(out: Path, inputs: list[str], reference: dict[str, Any]) -> tup
     return lost, len(names) - len(set(names)) + len(clips) - len(set(clips))
 
 
-def audit(corpus: Path, folder: Path, kills: int, seed: int, head: psutil.Process, address: str) -> Tally:
-    """The whole audit on one running Ray; `folder` gets the datasets."""
-    inputs = sorted(bad_input.CASES)
+def audit(
+    corpus: Path, inputs: list[str], folder: Path, kills: int, seed: int, head: psutil.Process, address: str
+) -> Tally:
+    """The whole audit on one running Ray; `folder` gets the datasets.
+
+    Args:
+        inputs: names that must each come out once.
+        head: the process below which Ray's workers are.
+    """
     choice = random.Random(seed)
     tally = Tally()
     began = time.monotonic()
@@ -171,7 +177,7 @@ def main() -> None:
     bad_input.make(corpus)
     with local_ray(num_cpus=max(os.cpu_count() or 1, 2)) as address:
         head = psutil.Process()
-        tally = audit(corpus, folder, arguments.kills, arguments.seed, head, address)
+        tally = audit(corpus, sorted(bad_input.CASES), folder, arguments.kills, arguments.seed, head, address)
     shown = ["kills", "driver_kills", "lost", "repeated", "same_bytes"]
     shown += ["model_calls", "model_calls_repeated", "units_in_flight"]
     rows = [[name.replace("_", " "), str(getattr(tally, name))] for name in shown]

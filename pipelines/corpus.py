@@ -131,7 +131,8 @@ def plan(scanned: list[Scanned], label: LabelConfig) -> Corpus:
                 Part(
                     recording_id=recording_id, name=entry.name, path=entry.path, window=window,
                     start_sample=start, end_sample=end, sample_rate=info["sample_rate"],
-                    channel_choice=info["channel_choice"], session=entry.session or entry.name, speaker=entry.speaker,
+                    channel_choice=info["channel_choice"], seekable=info["seekable"],
+                    session=entry.session or entry.name, speaker=entry.speaker,
                     text=entry.text, language=entry.language, licence=entry.licence,
                 )
             )  # fmt: skip

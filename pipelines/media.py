@@ -40,15 +40,17 @@ class MediaInfo:
     channel_choice: str
     complete: bool
     warning: str
+    seekable: bool
 
 
 @dataclass
 class _Damage:
-    """What a decode met on its way."""
+    """What a decode met on its way; `first_sample` is where it began after a jump."""
 
     warning: str = ""
     nonfinite: int = 0
     declared_seconds: float = 0.0
+    first_sample: int = 0
 
 
 def _open(path: str) -> Any:
@@ -89,8 +91,8 @@ def _short(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error)[:200]
 
 
-def _channels(path: str, damage: _Damage) -> Iterator[tuple[int, str, np.ndarray]]:
-    """Blocks as (rate, codec, float32 [channels, samples]) of the first audio stream."""
+def _channels(path: str, damage: _Damage, jump_to: int = 0) -> Iterator[tuple[int, str, np.ndarray]]:
+    """Blocks as (rate, codec, float32 [channels, samples]) of the first audio stream, from at or before `jump_to`."""
     import av
 
     container, file = _open(path)
@@ -100,6 +102,9 @@ def _channels(path: str, damage: _Damage) -> Iterator[tuple[int, str, np.ndarray
         codec = stream.codec_context.name
         damage.declared_seconds = float(stream.duration * stream.time_base) if stream.duration else 0.0
         rate = 0
+        if jump_to:
+            # FFmpeg lands on the packet that holds the sample or on one before it.
+            container.seek(int(jump_to / stream.rate / stream.time_base), stream=stream, backward=True)
         try:
             for packet in container.demux(stream):
                 try:
@@ -112,6 +117,9 @@ def _channels(path: str, damage: _Damage) -> Iterator[tuple[int, str, np.ndarray
                     if rate and frame.sample_rate != rate:
                         damage.warning = f"the rate changes from {rate} to {frame.sample_rate} Hz; cut there"
                         return
+                    if jump_to and not rate:
+                        begin = (frame.pts - (stream.start_time or 0)) * stream.time_base
+                        damage.first_sample = round(begin * frame.sample_rate)
                     rate = frame.sample_rate
                     bad = ~np.isfinite(block)
                     if bad.any():
@@ -162,7 +170,7 @@ class _Limiter:
 
 
 def stream(path: str, channel_choice: str = "mean") -> Iterator[np.ndarray]:
-    """Mono float32 blocks of a file at its rate (at most 48 kHz).
+    """Mono float32 blocks of a whole file at its rate (at most 48 kHz).
 
     Raises:
         Unreadable: nothing can be decoded.
@@ -231,10 +239,13 @@ def scan(
         raise Unreadable("non_finite", f"{damage.nonfinite} of {count} samples are not finite")
     if damage.nonfinite:
         damage.warning = "; ".join(filter(None, [damage.warning, f"{damage.nonfinite} samples not finite, set to 0"]))
-    rate = min(rate, MAX_RATE)
+    native_rate, rate = rate, min(rate, MAX_RATE)
+    # Only these count their samples exactly in every packet, and only a whole file and no resampler keep the count.
+    exact = codec == "flac" or codec.startswith("pcm_")
+    seekable = exact and not damage.warning and native_rate <= MAX_RATE
     info = MediaInfo(
         rate, channels, codec, count, hashes[choice].hexdigest(), peak, damage.nonfinite, choice,
-        not damage.warning, damage.warning,
+        not damage.warning, damage.warning, seekable,
     )  # fmt: skip
     return info, _cut(np.concatenate(energy[choice]), count, rate, window_seconds, search_seconds)
 
@@ -269,22 +280,47 @@ def _cut(
     return [*bounds, (start * size, count)]
 
 
-def read_window(path: str, start_sample: int, end_sample: int, channel_choice: str = "mean") -> np.ndarray:
-    """Mono float32 samples [start, end) of a file, decoded from its beginning so that the cut is exact.
+def read_window(
+    path: str, start_sample: int, end_sample: int, channel_choice: str = "mean", seekable: bool = False
+) -> np.ndarray:
+    """Mono float32 samples [start, end) of a file.
+
+    Args:
+        seekable: what `scan` found; such a file is entered near the window. Others are decoded from their beginning,
+            as that is the only way to an exact cut.
 
     Raises:
         Unreadable: nothing can be decoded, or the file is shorter than it was when it was scanned.
     """
-    kept: list[np.ndarray] = []
-    position = 0
-    for block in stream(path, channel_choice):
-        low, high = max(start_sample - position, 0), min(end_sample - position, len(block))
-        if low < high:
-            kept.append(block[low:high].copy())
-        position += len(block)
-        if position >= end_sample:
-            break
-    audio = np.concatenate(kept) if kept else np.zeros(0, dtype=np.float32)
+    blocks = _from(path, start_sample, channel_choice) if seekable else _whole(path, channel_choice)
+    audio = _collect(blocks, start_sample, end_sample)
     if len(audio) != end_sample - start_sample:
         raise Unreadable("changed", f"{len(audio)} samples where scanning found {end_sample - start_sample}")
     return audio
+
+
+def _whole(path: str, channel_choice: str) -> Iterator[tuple[int, np.ndarray]]:
+    position = 0
+    for block in stream(path, channel_choice):
+        yield position, block
+        position += len(block)
+
+
+def _from(path: str, start_sample: int, channel_choice: str) -> Iterator[tuple[int, np.ndarray]]:
+    """(position, mono block) from near `start_sample` on."""
+    damage, position = _Damage(), -1
+    for _, _, block in _channels(path, damage, jump_to=start_sample):
+        position = damage.first_sample if position < 0 else position
+        yield position, _mono(block, channel_choice)
+        position += block.shape[1]
+
+
+def _collect(blocks: Iterator[tuple[int, np.ndarray]], start_sample: int, end_sample: int) -> np.ndarray:
+    kept: list[np.ndarray] = []
+    for position, block in blocks:
+        low, high = max(start_sample - position, 0), min(end_sample - position, len(block))
+        if low < high:
+            kept.append(block[low:high].copy())
+        if position + len(block) >= end_sample:
+            break
+    return np.concatenate(kept) if kept else np.zeros(0, dtype=np.float32)

@@ -53,7 +53,9 @@ class Decode(Stage):
         from pipelines import media
 
         try:
-            audio = media.read_window(part["path"], part["start_sample"], part["end_sample"], part["channel_choice"])
+            audio = media.read_window(
+                part["path"], part["start_sample"], part["end_sample"], part["channel_choice"], part["seekable"]
+            )
         except media.Unreadable as error:
             unit.end(index, self.title, error.reason, detail=error.detail)
             return 0

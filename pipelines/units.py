@@ -27,6 +27,7 @@ class Part:
     end_sample: int
     sample_rate: int
     channel_choice: str
+    seekable: bool
     session: str
     speaker: str | None
     text: str | None

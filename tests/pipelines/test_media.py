@@ -85,6 +85,31 @@ def test_windows_of_a_long_file_join_without_a_gap(tmp_path: Path) -> None:
         assert np.abs(audio[cut - rate // 20 : cut + rate // 20]).max() < 0.02
 
 
+@pytest.mark.parametrize(
+    ("name", "subtype", "channels"), [("x.flac", "PCM_16", 1), ("x.flac", "PCM_24", 2), ("x.wav", "PCM_16", 2)]
+)
+def test_a_jump_into_a_file_reads_the_same_samples(tmp_path: Path, name: str, subtype: str, channels: int) -> None:
+    audio, rate = soundfile.read(SAMPLE, dtype="float32")
+    audio = np.stack([np.roll(audio, 7 * channel) for channel in range(channels)], axis=1)
+    soundfile.write(tmp_path / name, audio, rate, subtype=subtype)
+    info, _ = media.scan(str(tmp_path / name))
+    assert info.seekable
+    for start, end in ((0, 10), (1, 4097), (100_003, 200_001), (info.num_samples - 5, info.num_samples)):
+        jumped = media.read_window(str(tmp_path / name), start, end, "mean", seekable=True)
+        assert np.array_equal(jumped, media.read_window(str(tmp_path / name), start, end))
+
+
+def test_only_whole_files_with_exact_counts_are_jumped_into(tmp_path: Path) -> None:
+    audio, rate = soundfile.read(SAMPLE, frames=5 * 16000)
+    encode(audio, rate, tmp_path / "x.mp3", "mp3", "libmp3lame")
+    soundfile.write(tmp_path / "whole.flac", audio, rate)
+    content = (tmp_path / "whole.flac").read_bytes()
+    (tmp_path / "cut.flac").write_bytes(content[: len(content) // 2])
+    soundfile.write(tmp_path / "fast.flac", np.resize(audio, 96000), 96000)
+    found = {path.name: media.scan(str(path))[0].seekable for path in tmp_path.iterdir()}
+    assert found == {"x.mp3": False, "cut.flac": False, "fast.flac": False, "whole.flac": True}
+
+
 def test_a_file_that_may_not_be_read_says_so(tmp_path: Path) -> None:
     # A process of another user, since root may read everything.
     file = Path("/tmp") / f"voxmill-permission-{os.getpid()}.wav"

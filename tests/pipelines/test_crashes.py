@@ -1,0 +1,96 @@
+"""Processes die, disks fill up: nothing is lost, nothing comes twice, the same command goes on."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+from benchmarks.audit import audit
+from benchmarks.job import finish_job, run_job, start_job
+from pipelines.journal import read_journal
+from samples import bad_input
+from voxmill.local_ray import local_ray
+
+CHOSEN = ("truncated.flac", "silence.wav", "a/same name.flac", "emoji 🎙.flac", "dotted.name.v1.2.flac", "text.wav")
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with local_ray(num_cpus=2) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few of the bad inputs: each crash costs a start of all models."""
+    folder = tmp_path_factory.mktemp("few") / "in"
+    bad_input.make(folder)
+    for name in set(bad_input.CASES) - set(CHOSEN):
+        (folder / name).unlink()
+    return folder
+
+
+def states(out: Path) -> dict[str, tuple[str, str | None]]:
+    return {row["path"]: (row["state"], row["reason"]) for row in pq.read_table(out / "recordings.parquet").to_pylist()}
+
+
+def test_killed_jobs_go_on_and_end_with_the_same_bytes(corpus: Path, address: str, tmp_path: Path) -> None:
+    tally = audit(corpus, sorted(CHOSEN), tmp_path, 2, 3, psutil.Process(), address)
+    assert tally.kills == 2
+    assert (tally.lost, tally.repeated, tally.same_bytes) == (0, 0, True)
+    assert tally.model_calls > 0
+
+
+def test_a_recording_that_ends_its_worker_is_named_and_passed_by(corpus: Path, address: str, tmp_path: Path) -> None:
+    """Whoever begins to segment the guilty recording is killed, again and again, as a broken driver would do it."""
+    out = tmp_path / "out"
+    job = start_job(corpus, out, address, "run.workers=1", "label.unit_seconds=2")
+    guilty, killed = "", set()
+    deadline = time.monotonic() + 300
+    while job.poll() is None and time.monotonic() < deadline:
+        for (stage, unit), record in read_journal(out).items():
+            if stage != "Segment" or (guilty and unit != guilty):
+                continue
+            guilty = unit
+            for pid in record.pids - killed:
+                killed.add(pid)
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.005)
+    finish_job(job, out)
+    found = states(out)
+    crashed = [name for name, (_, reason) in found.items() if reason == "crash"]
+    assert len(crashed) == 1 and sorted(found) == sorted(CHOSEN)
+    row = next(r for r in pq.read_table(out / "recordings.parquet").to_pylist() if r["path"] == crashed[0])
+    assert row["stage"] == "Segment" and row["state"] == "rejected"
+    assert len(killed) >= 3 and "one by one" in out.with_suffix(".log").read_text()
+
+
+def test_a_full_disk_ends_with_one_line_and_the_same_command_goes_on(
+    corpus: Path, address: str, tmp_path: Path
+) -> None:
+    small = tmp_path / "small disk"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=220k", "tmpfs", str(small)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a small disk can only be mounted by root")
+    try:
+        job = start_job(corpus, small / "out", address, "run.workers=1")
+        log = small / "out.log"
+        assert job.wait(timeout=300) == 1
+        last = log.read_text().strip().splitlines()[-1]
+        assert re.search(r"No space left on device.*the same command goes on", last), last
+        assert "Traceback" not in log.read_text()
+        subprocess.run(["mount", "-o", "remount,size=200m", str(small)], check=True)
+        run_job(corpus, small / "out", address, "run.workers=1")
+        assert sorted(states(small / "out")) == sorted(CHOSEN)
+        assert json.loads((small / "out" / "run.json").read_text())["kept"] > 0
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
