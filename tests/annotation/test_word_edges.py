@@ -29,6 +29,13 @@ def test_edges_in_continuous_speech_stay() -> None:
     assert tighten(words, audio) == words
 
 
+def test_the_last_word_before_a_pause_ends_with_its_sound() -> None:
+    said = speech(0.6)
+    audio = np.concatenate([said, np.zeros(RATE // 2, dtype=np.float32), said, np.zeros(RATE // 2, dtype=np.float32)])
+    found = tighten([Word("a", 0.0, 0.3, 1.0), Word("b", 0.8, 1.5, 1.0)], audio)
+    assert abs(found[0].end - 0.6) <= 0.03 and found[1].start >= 1.0 and abs(found[1].end - 1.7) <= 0.03
+
+
 def test_silence_and_no_words_are_left_as_they_are() -> None:
     words = [Word("ghost", 0.2, 0.6, 0.1)]
     assert tighten(words, np.zeros(RATE, dtype=np.float32)) == words
