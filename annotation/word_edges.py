@@ -31,7 +31,7 @@ def tighten(words: list[Word], audio: np.ndarray) -> list[Word]:
     sounding = _sounding(audio)
     trimmed = [_trim(word, sounding) for word in words]
     # A word may grow up to where the next one begins, which is known once that has lost its silence.
-    limits = [word.start for word in trimmed[1:]] + [len(sounding) / FRAMES]
+    limits = [*[word.start for word in trimmed], len(sounding) / FRAMES][1:]
     return [_extend(word, sounding, limit) for word, limit in zip(trimmed, limits, strict=True)]
 
 
