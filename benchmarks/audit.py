@@ -125,8 +125,8 @@ def audit(
             if job.poll() is not None:
                 break
             victims = worker_processes(head)
-            # A coin decides who is next, not how often workers happen to be there: they come seconds after the driver.
-            wants_worker = choice.random() < 0.5
+            # In turn, not as they happen to be there: workers come seconds after their driver.
+            wants_worker = tally.kills % 2 == 1
             while wants_worker and not victims and job.poll() is None:
                 time.sleep(0.5)
                 victims = worker_processes(head)

@@ -65,7 +65,7 @@ def bare(source: Path, folder: Path) -> dict[str, Any]:
         scanned.append(Scanned(entry, found["info"], [(a, b) for a, b in found["bounds"]], None))
     units = plan(scanned, config.label).units
     clock = time.perf_counter()
-    settings = Settings(config.label, 1, "cpu")
+    settings = Settings(config.label, config.voices, 1, "cpu")
     order = [getattr(stages, name)(str(folder), settings) for name in ("Decode", *MODEL_STAGES)]
     loading = time.perf_counter() - clock
     seconds = dict.fromkeys(MODEL_STAGES, 0.0)

@@ -21,15 +21,17 @@ if __name__ == "__main__":
     # A script run by path has its own folder first on sys.path; the packages lie one level up.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from pipelines import finish, packing, summary
+from pipelines import control, finish, index, packing, summary
 from pipelines.annotate_config import AnnotateConfig
 from pipelines.corpus import plan, scan
+from pipelines.describing import describe
 from pipelines.journal import repeated_calls
 from pipelines.labelling import label_units
 from pipelines.manifest import read_inputs
 from pipelines.output import claim
 from pipelines.progress import Progress
 from pipelines.shards import write_atomically
+from pipelines.voices import label_voices
 from voxmill.config import load_config
 from voxmill.errors import JobError, UserError
 
@@ -64,14 +66,23 @@ def annotate(source: str, out: Path, config: AnnotateConfig) -> dict[str, Any]:
         corpus = plan(scanned, config.label)
         gpus = float(resources.get("GPU", 0))
         units, found_done = label_units(corpus.units, out, config, workers, gpus, progress)
+        voiced = label_voices(units, out, config, workers, gpus, progress)
 
         progress.say("selecting and packing shards")
         found = finish.gather(units, out, config)
-        shards = packing.write_shards(found, out, config.write.shard_megabytes)
-        finish.write_index(out / "clips.parquet", finish.CLIPS, found.kept)
-        finish.write_index(out / "rejected.parquet", finish.REJECTED, found.rejected)
+        figures = control.label_corpus(found, config.control)
+        control.screen(found, config.control)
+        finish.number(found)
+        groups = packing.divide(found.kept, config.write.shard_megabytes * 1e6)
+        if "references" in config.control.labels:
+            figures["references"] = control.add_references(groups, config.control)
+        figures["descriptions"] = describe(found.kept, out, config, workers, progress)
+        figures["teaches"] = control.teach(found.kept, config.control)
+        shards = packing.write_shards(groups, out)
+        index.write_index(out / "clips.parquet", index.CLIPS, [summary.clip(row) for row in found.kept])
+        index.write_index(out / "rejected.parquet", index.REJECTED, [summary.clip(row) for row in found.rejected])
         recordings = summary.recordings(corpus, found)
-        finish.write_index(out / "recordings.parquet", finish.RECORDINGS, recordings)
+        index.write_index(out / "recordings.parquet", index.RECORDINGS, recordings)
         packing.remove_stale(out, shards)
         calls, repeated = repeated_calls(out)
         run = {
@@ -79,10 +90,10 @@ def annotate(source: str, out: Path, config: AnnotateConfig) -> dict[str, Any]:
             "versions": {name: version(name) for name in VERSIONS},
             "models": summary.models(config),
             "stages": [{"name": name, **spent} for name, spent in found.stages.items()],
-            "separation": summary.separation_savings(found, config),
+            "separation": summary.separation_savings(found, config), "control": figures,
             "model_calls": calls, "model_calls_repeated": repeated, "shards": shards,
             "recordings": len(recordings), "units": len(units), "found_done": found_done,
-            "labelled": len(units) - found_done, "kept": len(found.kept), "rejected": len(found.rejected),
+            "labelled": len(units) - found_done, "voiced": voiced, "kept": len(found.kept), "rejected": len(found.rejected),
             "hours_in": sum(row.get("duration") or 0.0 for row in recordings) / 3600,
             "hours_kept": sum(row["duration"] for row in found.kept) / 3600,
             "started": started.isoformat(), "finished": datetime.datetime.now(datetime.UTC).isoformat(),

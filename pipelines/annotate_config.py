@@ -1,14 +1,28 @@
 """Configuration of the annotation job: what labels depend on, what selection uses, how it runs.
 
-Only `label` decides what the models compute; changing `select`, `write` or `run` never runs a model again.
+Only `label` decides what clips are cut and said; each labeller of `voices` and each label of `control` can be changed
+or added on a finished dataset. Changing `select`, `write` or `run` never runs a model again.
 """
+
+from typing import Literal
 
 from pydantic import Field
 
+from annotation.age import AgeConfig
+from annotation.descriptions import DescriptionsConfig
+from annotation.emotion import EmotionConfig
 from annotation.events import EventsConfig
+from annotation.expressiveness import ExpressivenessConfig
+from annotation.facts import FactsConfig
+from annotation.gender import GenderConfig
+from annotation.modes import ModesConfig
+from annotation.prosody import ProsodyConfig
 from annotation.quality import QualityConfig
+from annotation.references import ReferencesConfig
 from annotation.segmentation import SegmentationConfig
 from annotation.separation import SeparationConfig
+from annotation.speaker import SpeakerConfig
+from annotation.speaker_clusters import ClusterConfig
 from annotation.transcription import TranscriptionConfig
 from voxmill.config import Config
 
@@ -23,6 +37,36 @@ class LabelConfig(Config):
     quality: QualityConfig = QualityConfig()
     window_seconds: float = Field(600.0, gt=30, description="longer recordings are cut into windows at silences")
     unit_seconds: float = Field(120.0, gt=1, description="recordings are grouped into work units up to this length")
+
+
+Labeller = Literal["prosody", "speaker", "gender", "emotion", "age"]
+LABELLERS: tuple[Labeller, ...] = ("prosody", "speaker", "gender", "emotion", "age")
+
+
+class VoicesConfig(Config):
+    """What is measured of every clip's voice, each labeller by itself: one that changes is run again, the others not."""
+
+    labellers: tuple[Labeller, ...] = LABELLERS
+    prosody: ProsodyConfig = ProsodyConfig()
+    speaker: SpeakerConfig = SpeakerConfig()
+    gender: GenderConfig = GenderConfig()
+    emotion: EmotionConfig = EmotionConfig()
+    age: AgeConfig = AgeConfig()
+
+
+Control = Literal["speakers", "expressiveness", "references", "descriptions"]
+
+
+class ControlConfig(Config):
+    """What is made of it over the whole corpus: who speaks, how expressively, which clips can stand for one another."""
+
+    labels: tuple[Control, ...] = ("speakers", "expressiveness", "references", "descriptions")
+    speakers: ClusterConfig = ClusterConfig()
+    expressiveness: ExpressivenessConfig = ExpressivenessConfig()
+    references: ReferencesConfig = ReferencesConfig()
+    facts: FactsConfig = FactsConfig()
+    descriptions: DescriptionsConfig = DescriptionsConfig()
+    modes: ModesConfig = ModesConfig()
 
 
 class SelectConfig(Config):
@@ -60,6 +104,7 @@ class RunConfig(Config):
     workers: int | None = Field(None, ge=1, description="replicas of each model; None: one a CPU of the cluster")
     threads: int = Field(1, ge=1, description="CPU threads a model may use")
     gpu_share: float = Field(0.25, ge=0, le=1, description="share of a GPU each model takes when the cluster has any")
+    askers: int = Field(8, ge=1, description="requests to a description endpoint at a time")
     progress: bool = True
 
 
@@ -67,6 +112,8 @@ class AnnotateConfig(Config):
     """The recipe of `annotate`."""
 
     label: LabelConfig = LabelConfig()
+    voices: VoicesConfig = VoicesConfig()
+    control: ControlConfig = ControlConfig()
     select: SelectConfig = SelectConfig()
     write: WriteConfig = WriteConfig()
     run: RunConfig = RunConfig()

@@ -6,7 +6,7 @@ where the cluster has GPUs, separation, segmentation and transcription take a sh
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
@@ -24,6 +24,7 @@ CPU_SHARES = {
     "Transcribe": 0.4,
     "Measure": 0.2,
     "Write": 0.05,
+    "Voices": 1.0,
 }
 # A unit that takes its worker with it is tried so often; then its block is given up and `labelling` looks into it.
 RETRIES = 2
@@ -32,14 +33,43 @@ WAITING_UNITS = 3
 BYTES_PER_SAMPLE = 4
 
 
+PLAN: tuple[tuple[type[Stage], bool], ...] = (
+    (stages.Decode, False),
+    (stages.Listen, False),
+    (stages.Separate, True),
+    (stages.Segment, True),
+    (stages.Transcribe, True),
+    (stages.Measure, False),
+    (stages.Write, False),
+)
+
+
 def run_units(
     units: list[Unit], out: str, config: AnnotateConfig, workers: int, gpus: float, in_flight: int = 2
 ) -> Iterator[str]:
-    """Runs the graph over units that are not done yet and yields each one's final state (JSON) as it is written.
+    """Runs the whole graph over units that are not done yet; see `run_stages`."""
+    largest = max(sum(p.end_sample - p.start_sample for p in unit.parts) for unit in units) * BYTES_PER_SAMPLE
+    return run_stages(PLAN, [unit.to_json() for unit in units], largest, out, config, workers, gpus, in_flight)
+
+
+def run_stages(
+    plan: Sequence[tuple[type[Stage], bool]],
+    states: list[str],
+    largest: int,
+    out: str,
+    config: AnnotateConfig,
+    workers: int,
+    gpus: float,
+    in_flight: int = 2,
+) -> Iterator[str]:
+    """Runs stages over units and yields each one's final state (JSON) as it is done.
 
     A unit whose worker dies more than `RETRIES` times over it yields nothing.
 
     Args:
+        plan: stages in order, and whether each takes a share of a GPU where there are any.
+        states: a unit's state as JSON each.
+        largest: bytes of audio of the largest unit.
         in_flight: units an actor is given at a time. With one, a dying worker takes no other unit with it.
     """
     import ray.data
@@ -51,25 +81,15 @@ def run_units(
     context.print_on_execution_start = False
     context.issue_detectors_config.detectors = []  # advice about memory of actors that this job sizes itself
     context.max_errored_blocks = -1
-    largest = max(sum(p.end_sample - p.start_sample for p in unit.parts) for unit in units) * BYTES_PER_SAMPLE
     waiting = float(max(largest * WAITING_UNITS * workers, 64e6))
     context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=waiting)
     device = "cuda" if gpus else "cpu"
     share = config.run.gpu_share if gpus else 0.0
     empty = pa.array([b""], pa.large_binary())
     dataset: ray.data.Dataset = ray.data.from_arrow(
-        [pa.table({"state": pa.array([unit.to_json()], pa.large_string()), "audio": empty}) for unit in units]
+        [pa.table({"state": pa.array([state], pa.large_string()), "audio": empty}) for state in states]
     )
-    settings = Settings(config.label, config.run.threads, device)
-    plan: list[tuple[type[Stage], bool]] = [
-        (stages.Decode, False),
-        (stages.Listen, False),
-        (stages.Separate, True),
-        (stages.Segment, True),
-        (stages.Transcribe, True),
-        (stages.Measure, False),
-        (stages.Write, False),
-    ]
+    settings = Settings(config.label, config.voices, config.run.threads, device)
     with warnings.catch_warnings():
         # The only way to bound retries; Ray 2.64 drops it, and the pinned range ends below that.
         warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
@@ -80,7 +100,7 @@ def run_units(
                 batch_size=1,
                 batch_format="pyarrow",
                 compute=ray.data.ActorPoolStrategy(
-                    size=min(workers, len(units)), max_tasks_in_flight_per_actor=in_flight
+                    size=min(workers, len(states)), max_tasks_in_flight_per_actor=in_flight
                 ),
                 num_cpus=CPU_SHARES[stage.title],
                 num_gpus=share if on_gpu and share else None,

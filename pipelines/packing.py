@@ -6,14 +6,12 @@ A second run finds the same names, and a run with other thresholds never overwri
 from pathlib import Path
 from typing import Any
 
-from pipelines.finish import CLIP_FIELDS, Gathered
+from pipelines.index import CLIP_FIELDS, PLACE
 from pipelines.shards import TarWriter, read_member, to_json
 
-_PLACE = ("shard", "offset", "size", "sha256")
 
-
-def write_shards(found: Gathered, out: Path, shard_megabytes: float) -> list[dict[str, Any]]:
-    """Writes every shard and fills in shard, offset, size and sha256 of every kept row.
+def write_shards(groups: list[list[dict[str, Any]]], out: Path) -> list[dict[str, Any]]:
+    """Writes a shard a group and fills in shard, offset, size and sha256 of every row.
 
     Returns:
         One dict a shard: name, bytes, sha256, clips.
@@ -24,7 +22,6 @@ def write_shards(found: Gathered, out: Path, shard_megabytes: float) -> list[dic
     def write(number: int, rows: list[dict[str, Any]]) -> tuple[list[tuple[Any, ...]], dict[str, Any]]:
         return write_shard(number, rows, out)
 
-    groups = divide(found.kept, shard_megabytes * 1e6)
     window = max(int(ray.cluster_resources().get("CPU", 1)) * 2, 2)
     waiting: dict[Any, int] = {}
     shards: list[dict[str, Any]] = [{} for _ in groups]
@@ -34,7 +31,7 @@ def write_shards(found: Gathered, out: Path, shard_megabytes: float) -> list[dic
         number = waiting.pop(done[0])
         places, shards[number] = ray.get(done[0])
         for row, place in zip(groups[number], places, strict=True):
-            row |= dict(zip(_PLACE, place, strict=True))
+            row |= dict(zip([name for name, _ in PLACE], place, strict=True))
 
     for number, rows in enumerate(groups):
         waiting[write.remote(number, rows)] = number
@@ -79,8 +76,9 @@ def write_shard(number: int, rows: list[dict[str, Any]], out: Path) -> tuple[lis
 
 
 def metadata(row: dict[str, Any]) -> dict[str, Any]:
-    """What a clip's `.json` member says: its index row without its place in the tar."""
-    return {name: row[name] for name, _ in CLIP_FIELDS if name not in _PLACE}
+    """What a clip's `.json` member says; labels that may change later are in the index alone."""
+    given = {"speaker": row["given_speaker"]}
+    return {name: row[name] for name, _ in CLIP_FIELDS} | given
 
 
 def remove_stale(out: Path, shards: list[dict[str, Any]]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipelines.annotate_config import LabelConfig
+from pipelines.annotate_config import LabelConfig, VoicesConfig
 from pipelines.journal import Journal
 from voxmill.errors import UserError
 
@@ -82,9 +82,10 @@ class UnitState:
 
 @dataclass(frozen=True)
 class Settings:
-    """What every stage is told: the recipe of the labels, CPU threads a model, and torch's device."""
+    """What every stage is told: the recipes of the labels, CPU threads a model, and torch's device."""
 
     label: LabelConfig
+    voices: VoicesConfig
     threads: int
     device: str
 

@@ -1,11 +1,31 @@
 """What a finished run says of itself: one row an input, the models, what separation cost and spared."""
 
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
 from pipelines.annotate_config import AnnotateConfig
 from pipelines.corpus import Corpus, Scanned, recording_id_of
+from pipelines.describing import index_row
 from pipelines.finish import Gathered
+
+
+def clip(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as the index holds it: the classes that were found, and descriptions as plain data."""
+    voice = row["voice"]
+    gender = voice.get("gender") or {}
+    female = gender.get("female")
+    sure = None if gender.get("label") is None or female is None else max(female, 1 - female)
+    measured = voice.get("prosody") or {"error": ""}
+    return row | {
+        "prosody": None if "error" in measured else measured,
+        "gender": {"label": gender.get("label"), "probability": sure, "reason": gender.get("reason")},
+        "emotion": voice.get("emotion"),
+        "age": voice.get("age"),
+        "facts": [asdict(fact) for fact in row["facts"]],
+        "descriptions": [index_row(description) for description in row.get("described", [])],
+        "parents": [],
+    }
 
 
 def recordings(corpus: Corpus, found: Gathered) -> list[dict[str, Any]]:
@@ -97,6 +117,15 @@ def models(config: AnnotateConfig) -> list[dict[str, Any]]:
         ("Segment", label.segmentation.model, "pyannote-segmentation"),
         ("Transcribe", label.transcription.model, "whisper-base"),
     ]  # fmt: skip
+    voices = config.voices
+    named += [
+        (name.title(), getattr(voices, name).model, asset)
+        for name, asset in (("speaker", "speaker-campplus"), ("gender", "voice2gender"), ("emotion", ""), ("age", ""))
+        if name in voices.labellers and getattr(voices, name).model
+    ]
+    writer = config.control.descriptions
+    if "descriptions" in config.control.labels and writer.writer == "embedded":
+        named.append(("Describe", writer.embedded.model, "smollm2-135m"))
     rows: list[dict[str, Any]] = []
     for stage, model, asset in named:
         if model == "embedded":

@@ -1,0 +1,153 @@
+"""Descriptions of the kept clips: Ray actors that write, or threads that ask an endpoint; replies are kept in OUT.
+
+An endpoint has one client for all threads, so that its rate limit, its budget and its failures are counted once.
+"""
+
+import dataclasses
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from annotation.descriptions import DescribedClip, Describer, Description, Descriptions, DescriptionsConfig
+from annotation.verification import Evidence
+from pipelines.annotate_config import AnnotateConfig
+from pipelines.control import Row, class_probabilities
+from pipelines.progress import Progress
+from pipelines.shards import read_member
+from voxmill.weights import asset_path
+
+CLIPS_A_TASK = 64
+
+
+def describe(rows: list[Row], out: Path, config: AnnotateConfig, workers: int, progress: Progress) -> dict[str, Any]:
+    """Adds `described`, a list of `Description`, to every row; returns figures for the report.
+
+    Raises:
+        JobError: the endpoint is down, refuses the key, or the budget is spent. What was answered is not asked again.
+    """
+    for row in rows:
+        row["described"] = []
+    rule = config.control.descriptions
+    if "descriptions" not in config.control.labels or not rows:
+        return {}
+    began = time.perf_counter()
+    counts: Counter[str] = Counter()
+    figures: dict[str, Any] = {"writer": rule.writer}
+    dropped: Counter[str] = Counter()
+    with progress.stage("Describing", len(rows), "clips") as bar:
+        if rule.writer == "endpoint":
+            results = _ask(rows, out, rule, config.run.askers, counts, figures)
+        else:
+            results = _write(rows, out, rule, workers, counts)
+        for row, result in zip(rows, results, strict=True):
+            row["described"] = result.kept
+            dropped.update(item.reason for item in result.dropped)
+            bar.advance(1)
+    figures |= {
+        "seconds": time.perf_counter() - began, "counts": dict(sorted(counts.items())),
+        "dropped": dict(dropped.most_common()), "verdicts": _verdicts(rows),
+    }  # fmt: skip
+    return figures
+
+
+def _clip(row: Row, out: Path, hears: bool) -> DescribedClip:
+    audio = None
+    if hears:
+        from pipelines.voices import decode_flac
+
+        audio = decode_flac(read_member(out, row["shard"], row["offset"], row["size"]))
+    return DescribedClip(row["clip_id"], row["language"], Evidence(row["facts"], class_probabilities(row)), audio)
+
+
+def _ask(
+    rows: list[Row], out: Path, rule: DescriptionsConfig, askers: int, counts: Counter[str], figures: dict[str, Any]
+) -> Iterator[Descriptions]:
+    from annotation.chat_endpoint import ChatEndpoint
+
+    chat, own = ChatEndpoint(rule.endpoint), threading.local()
+    describers: list[Describer] = []
+
+    def one(row: Row) -> Descriptions:
+        if not hasattr(own, "describer"):
+            own.describer = Describer(rule, chat=chat, cache=_cache(out))
+            describers.append(own.describer)
+        result: Descriptions = own.describer(_clip(row, out, rule.hears))
+        return result
+
+    with ThreadPoolExecutor(askers) as pool:
+        try:
+            yield from pool.map(one, rows)
+        finally:
+            pool.shutdown(cancel_futures=True)
+    for describer in describers:
+        counts.update(describer.counts)
+    figures["usage"] = dataclasses.asdict(chat.usage)
+
+
+def _write(
+    rows: list[Row], out: Path, rule: DescriptionsConfig, workers: int, counts: Counter[str]
+) -> Iterator[Descriptions]:
+    import ray
+    from ray.util import ActorPool
+
+    @ray.remote(num_cpus=1, max_restarts=2, max_task_retries=2)
+    class Writer:
+        """One describer in a process of its own."""
+
+        def __init__(self, cache: str):
+            rewriter = None
+            if rule.writer == "embedded":
+                from annotation.embedded_llm import EmbeddedLlm
+
+                weights = asset_path("smollm2-135m") if rule.embedded.model == "embedded" else None
+                rewriter = EmbeddedLlm(rule.embedded, weights)
+            self.describer = Describer(rule, rewriter=rewriter, cache=Path(cache))
+
+        def write(self, clips: list[DescribedClip]) -> tuple[list[Descriptions], Counter[str]]:
+            self.describer.counts.clear()
+            return [self.describer(clip) for clip in clips], Counter(self.describer.counts)
+
+    chunks = [rows[i : i + CLIPS_A_TASK] for i in range(0, len(rows), CLIPS_A_TASK)]
+    cache = str(_cache(out).resolve())
+    actors = [
+        Writer.remote(cache)  # type: ignore[attr-defined]
+        for _ in range(min(workers, len(chunks)))
+    ]
+    try:
+        todo = [[_clip(row, out, hears=False) for row in chunk] for chunk in chunks]
+        for results, counted in ActorPool(actors).map(lambda actor, clips: actor.write.remote(clips), todo):
+            counts.update(counted)
+            yield from results
+    finally:
+        for actor in actors:
+            ray.kill(actor)
+
+
+def _cache(out: Path) -> Path:
+    return out / "work" / "replies"
+
+
+def _verdicts(rows: list[Row]) -> list[dict[str, Any]]:
+    """How many claims passed, failed and abstained, by language of the text and attribute."""
+    found: Counter[tuple[str, str, str]] = Counter()
+    for row in rows:
+        for description in row["described"]:
+            for verdict in description.verdicts:
+                found[description.language, verdict.attribute, verdict.verdict] += 1
+    keys = sorted({key[:2] for key in found})
+    return [
+        {"language": language, "attribute": attribute}
+        | {outcome: found[language, attribute, outcome] for outcome in ("pass", "fail", "abstain")}
+        for language, attribute in keys
+    ]
+
+
+def index_row(description: Description) -> dict[str, Any]:
+    """A description as the index holds it."""
+    plain = dataclasses.asdict(description)
+    plain["facts"] = [{"attribute": name, "word": word} for name, word in description.facts.items()]
+    return plain
