@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 import os
 from collections import Counter
@@ -13,8 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import soundfile
-import soxr
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.ticker import MaxNLocator
@@ -34,9 +30,9 @@ from pipelines.card import (
     total,
     visible,
 )
+from pipelines.listening import controllability, listeners
+from pipelines.previews import EXAMPLE_SECONDS, listenable, spread
 
-EXAMPLE_RATE = 16_000
-EXAMPLE_SECONDS = 15.0
 KEPT_EXAMPLES = 6
 REASON_EXAMPLES = 3
 # 15 s of 32 kbit/s Opus is about 80 kB in base64, so the page stays near 10 MB even with forty drop reasons.
@@ -50,6 +46,7 @@ HISTOGRAMS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("DNSMOS overall", "MOS", "quality.dnsmos_ovr", ("dnsmos_ovr",)),
     ("Signal to noise", "dB", "quality.snr_db", ("snr_db", "snr")),
     ("Speaking rate", "characters/s", "transcript.characters_per_second", ("characters_per_second",)),
+    ("Expressiveness", "deviations", "expressiveness", ("threshold",)),
     ("Bandwidth", "Hz", "quality.bandwidth_hz", ("bandwidth_hz", "bandwidth")),
 )
 # Which step of the funnel a stage's time belongs to, by the words a stage is likely named with.
@@ -133,31 +130,6 @@ def histogram(outcome: Outcome, title: str, unit: str, column: str, aliases: tup
     }
 
 
-def listenable(out: Path, row: Mapping[str, Any]) -> str | None:
-    """A clip as a small data URI, or None where its bytes are gone (work folder swept) or do not decode."""
-    if not row.get("shard") or row.get("offset") is None or not row.get("size"):
-        return None
-    try:
-        with open(out / str(row["shard"]), "rb") as shard:
-            shard.seek(int(row["offset"]))
-            packed = io.BytesIO(shard.read(int(row["size"])))
-        with soundfile.SoundFile(packed) as source:
-            rate = source.samplerate
-            audio = source.read(int(EXAMPLE_SECONDS * rate), dtype="float32", always_2d=True).mean(axis=1)
-    except (OSError, ValueError, soundfile.LibsndfileError):
-        return None
-    if not audio.size:
-        return None
-    heard = np.clip(soxr.resample(audio, rate, EXAMPLE_RATE), -1.0, 1.0)
-    small = io.BytesIO()
-    # Level 0.9 is near 32 kbit/s in libsndfile's scale: speech stays clean enough to judge why it was dropped.
-    with soundfile.SoundFile(small, "w", EXAMPLE_RATE, 1, format="OGG", subtype="OPUS", compression_level=0.9) as sink:
-        # libsndfile's Ogg encoders put a whole call's samples on the stack, so a second is written at a time.
-        for start in range(0, len(heard), EXAMPLE_RATE):
-            sink.write(heard[start : start + EXAMPLE_RATE])
-    return "data:audio/ogg;base64," + base64.b64encode(small.getvalue()).decode("ascii")
-
-
 def example(outcome: Outcome, table: pa.Table, row: int, note: str) -> dict[str, Any]:
     record = table.slice(row, 1).to_pylist()[0]
     text = str(record.get("text") or "")
@@ -180,13 +152,6 @@ def example(outcome: Outcome, table: pa.Table, row: int, note: str) -> dict[str,
         "threshold": number(record.get("threshold")),
         "facts": [fact for fact in facts if not fact[1].startswith("–")],
     }
-
-
-def spread(order: np.ndarray, count: int) -> list[int]:
-    """Up to count rows evenly spread over an ordering, both ends included."""
-    if len(order) <= count:
-        return [int(row) for row in order]
-    return [int(order[round(i * (len(order) - 1) / (count - 1))]) for i in range(count)]
 
 
 def drop_reasons(outcome: Outcome, budget: int) -> list[dict[str, Any]]:
@@ -381,6 +346,8 @@ def write_report(out: Path) -> Path:
         ],
         histograms=[chart for spec in HISTOGRAMS if (chart := histogram(outcome, *spec))],
         separation=run.get("separation") or {},
+        control=controllability(outcome),
+        listeners=listeners(outcome),
         stages=stage_costs(run),
         models=run.get("models") or [],
         config=yaml.safe_dump(run.get("config") or {}, sort_keys=False, allow_unicode=True),

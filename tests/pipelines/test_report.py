@@ -20,7 +20,8 @@ import soundfile
 import yaml
 
 from pipelines.card import visible, write_card
-from pipelines.report import EXAMPLE_RATE, EXAMPLE_SECONDS, write_report
+from pipelines.previews import EXAMPLE_RATE, EXAMPLE_SECONDS
+from pipelines.report import write_report
 
 HOSTILE = "<script>alert(1)</script>"
 EVIL_PATH = 'in/two\nlines "quoted" \u202egnp.exe 🎙️ <img src=x onerror=alert(2)>.wav'
