@@ -50,6 +50,7 @@ class Tally:
     model_calls: int = 0
     model_calls_repeated: int = 0
     units_in_flight: int = 0
+    rule_violations: int = 0
     moments: list[str] = field(default_factory=list)
 
 
@@ -158,6 +159,8 @@ def audit(
         tally.model_calls_repeated += again
         tally.same_bytes &= same
         tally.datasets += 1
+        run = json.loads((out / "run.json").read_text())
+        tally.rule_violations += run["control"]["references"]["rule_violations"]
         print(
             f"dataset {tally.datasets}: lost {lost}, twice {repeated}, same bytes {same}, calls again {again}",
             flush=True,
@@ -179,11 +182,20 @@ def main() -> None:
         head = psutil.Process()
         tally = audit(corpus, sorted(bad_input.CASES), folder, arguments.kills, arguments.seed, head, address)
     shown = ["kills", "driver_kills", "lost", "repeated", "same_bytes"]
-    shown += ["model_calls", "model_calls_repeated", "units_in_flight"]
+    shown += ["model_calls", "model_calls_repeated", "units_in_flight", "rule_violations"]
     rows = [[name.replace("_", " "), str(getattr(tally, name))] for name in shown]
     title = f"{len(bad_input.CASES)} inputs, {tally.datasets} datasets"
     Console().print(table(title, ["what", "found"], rows))
-    keys = ("kills", "lost", "repeated", "same_bytes", "model_calls_repeated", "units_in_flight", "driver_kills")
+    keys = (
+        "kills",
+        "lost",
+        "repeated",
+        "same_bytes",
+        "model_calls_repeated",
+        "units_in_flight",
+        "driver_kills",
+        "rule_violations",
+    )
     print(json.dumps({key: getattr(tally, key) for key in keys}))
 
 

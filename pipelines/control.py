@@ -15,7 +15,7 @@ from annotation.expressiveness import MEASURES, keep_expressive, score_expressiv
 from annotation.facts import Norms, describe_clip
 from annotation.modes import Labels, teaches
 from annotation.prosody import Prosody
-from annotation.references import References, SessionClips, find_references, violations
+from annotation.references import SessionClips, find_references, violations
 from annotation.speaker_clusters import name_speakers, purity
 from pipelines.annotate_config import ControlConfig
 from pipelines.finish import Gathered
@@ -175,15 +175,6 @@ def session_clips(rows: list[Row]) -> SessionClips:
         quality=[math.nan if row["quality"]["dnsmos_ovr"] is None else row["quality"]["dnsmos_ovr"] for row in rows],
         embedding=_embeddings(rows),
     )
-
-
-def audit_references(rows: list[Row], config: ControlConfig, embeddings: np.ndarray) -> list[str]:
-    """Violations of the reference rules in finished index rows of one session of one shard."""
-    from annotation.references import Reference
-
-    clips = dataclasses.replace(session_clips([row | {"voice": {}} for row in rows]), embedding=embeddings)
-    found = [[Reference(r["clip_id"], r["similarity"]) for r in row["references"]] for row in rows]
-    return violations(clips, References(found, [row["no_reference"] for row in rows]), config.references)
 
 
 def teach(rows: list[Row], config: ControlConfig) -> dict[str, Any]:

@@ -46,8 +46,25 @@ def report(out: Annotated[Path, typer.Argument(metavar="OUT", help="a finished d
 
 
 @app.command()
+def export(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="a finished dataset")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="where train.jsonl and audio/ are written")],
+    settings: Annotated[list[str] | None, typer.Argument(metavar="[key=value ...]")] = None,
+) -> None:
+    """Writes a dataset as the JSONL that the released fine-tuning script reads.
+
+    Example: voxmill export dataset/ finetune/ descriptions=2 max_seconds=20
+    """
+    from pipelines.export import export as run
+
+    for name, count in run(out, folder, settings or []).items():
+        print(f"{name}: {count}")
+    print(folder / "train.jsonl")
+
+
+@app.command()
 def fetch() -> None:
-    """Fetches the embedded models once (about 270 MB); silent when all is there."""
+    """Fetches the embedded models once (about 400 MB); silent when all is there."""
     from voxmill.weights import fetch as fetch_weights
 
     fetch_weights()

@@ -1,5 +1,6 @@
 """The whole job on a few real recordings with the real models on a real local Ray."""
 
+import hashlib
 import io
 import json
 import os
@@ -23,15 +24,54 @@ def run(*arguments: str, timeout: float = 400) -> subprocess.CompletedProcess[st
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)
 
 
+def shard_bytes(out: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (out / "shards").iterdir()}
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The bad-input set and its dataset."""
+def bare(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, str]]:
+    """The bad-input set and its dataset without controllability labels."""
     folder = tmp_path_factory.mktemp("a corpus")
     corpus, out = folder / "in", folder / "out"
     bad_input.make(corpus)
+    done = run(str(corpus), str(out), "run.workers=1", "voices.labellers=[]", "control.labels=[]")
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return corpus, out, shard_bytes(out)
+
+
+@pytest.fixture(scope="module")
+def finished(bare: tuple[Path, Path, dict[str, str]]) -> tuple[Path, Path]:
+    """The same dataset after the labels were added."""
+    corpus, out, _ = bare
     done = run(str(corpus), str(out), "run.workers=1")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return corpus, out
+
+
+def test_labels_are_added_later_without_touching_audio(
+    bare: tuple[Path, Path, dict[str, str]], finished: tuple[Path, Path]
+) -> None:
+    _, out, before = bare
+    assert shard_bytes(out) == before
+    summary = json.loads((out / "run.json").read_text())
+    assert summary["labelled"] == 0 and summary["voiced"] > 0
+    rows = pq.read_table(out / "clips.parquet").to_pylist()
+    assert all(row["prosody"] and row["speaker"] and row["descriptions"] and row["stages"] for row in rows)
+    assert all(row["references"] or row["no_reference"] for row in rows)
+    assert summary["control"]["references"]["rule_violations"] == 0
+    assert all(v["verdict"] != "fail" for row in rows for d in row["descriptions"] for v in d["verdicts"])
+    assert {row["emotion"]["reason"] for row in rows} == {"no_model"}
+    page = (out / "report.html").read_text()
+    assert 'id="listen"' in page and "no_model" in page
+
+
+def test_one_labeller_can_be_run_again_alone(finished: tuple[Path, Path]) -> None:
+    corpus, out = finished
+    before = {path: path.stat().st_mtime_ns for path in (out / "work" / "voices").rglob("*.json")}
+    assert run(str(corpus), str(out), "run.workers=1", "voices.gender.min_probability=0.99").returncode == 0
+    after = {path: path.stat().st_mtime_ns for path in (out / "work" / "voices").rglob("*.json")}
+    assert before.items() <= after.items()
+    assert {path.parent.parent.name.split("-")[0] for path in after.keys() - before.keys()} == {"gender"}
 
 
 def test_every_input_has_one_terminal_state(finished: tuple[Path, Path]) -> None:
