@@ -51,7 +51,7 @@ class Voices(Stage):
 
         torch.set_num_threads(settings.threads)
         self.config = settings.voices
-        self.labellers = {name: _LOADERS[name](settings) for name in settings.voices.labellers}
+        self.labellers = load_labellers(settings)
 
     def unit(self, unit: UnitState) -> int:
         unit_id = unit.state["unit_id"]
@@ -162,6 +162,15 @@ _LOADERS: dict[Labeller, Callable[[Settings], Label]] = {
     "emotion": _emotion,
     "age": _age,
 }
+
+
+def load_labellers(settings: Settings) -> dict[Labeller, Label]:
+    """Every labeller that the configuration asks for, its weights loaded.
+
+    Raises:
+        UserError: a model cannot be loaded.
+    """
+    return {name: _LOADERS[name](settings) for name in settings.voices.labellers}
 
 
 def decode_vector(label: dict[str, Any] | None) -> np.ndarray | None:
