@@ -104,6 +104,7 @@ class RunConfig(Config):
     workers: int | None = Field(None, ge=1, description="replicas of each model; None: one a CPU of the cluster")
     threads: int = Field(1, ge=1, description="CPU threads a model may use")
     gpu_share: float = Field(0.25, ge=0, le=1, description="share of a GPU each model takes when the cluster has any")
+    pools: bool | None = Field(None, description="an actor pool a model; None: where there are GPUs")
     askers: int = Field(8, ge=1, description="requests to a description endpoint at a time")
     progress: bool = True
 

@@ -1,7 +1,8 @@
-"""The Ray Data graph of `annotate`: decode, listen, separate, segment, transcribe, measure, write.
+"""The Ray Data graph of `annotate`: decode, listen, separate, segment, transcribe, measure, write, voices.
 
-Every model is a pool of actors. CPU shares add up to one a worker, so that `workers` is what fits on so many cores;
-where the cluster has GPUs, separation, segmentation and transcription take a share of one each.
+Where the cluster has GPUs, every model is a pool of actors: separation, segmentation, transcription and voices take a
+share of a GPU each, and CPU shares add up to one a worker. Without GPUs one pool runs all stages in one process a
+worker: nothing waits for a GPU there, and eight processes would each import torch and fight for the same core.
 """
 
 import logging
@@ -12,19 +13,21 @@ import pyarrow as pa
 
 from pipelines import stages
 from pipelines.annotate_config import AnnotateConfig
-from pipelines.row import Settings, Stage
+from pipelines.row import Settings, Stage, UnitState
 from pipelines.units import Unit
+from pipelines.voices import Voices
 
 # Measured shares of a core on the sample recordings; Ray only uses them to place actors.
 CPU_SHARES = {
     "Decode": 0.05,
     "Listen": 0.05,
-    "Separate": 0.15,
-    "Segment": 0.1,
-    "Transcribe": 0.4,
+    "Separate": 0.1,
+    "Segment": 0.05,
+    "Transcribe": 0.3,
     "Measure": 0.2,
     "Write": 0.05,
-    "Voices": 1.0,
+    "Voices": 0.2,
+    "Worker": 1.0,
 }
 # A unit that takes its worker with it is tried so often; then its block is given up and `labelling` looks into it.
 RETRIES = 2
@@ -41,7 +44,26 @@ PLAN: tuple[tuple[type[Stage], bool], ...] = (
     (stages.Transcribe, True),
     (stages.Measure, False),
     (stages.Write, False),
+    (Voices, True),
 )
+
+
+class Worker(Stage):
+    """All stages one after another in one process; audio stays where it is."""
+
+    title = "Worker"
+
+    def load(self, settings: Settings) -> None:
+        self.stages = [stage(str(self.out), settings) for stage, _ in PLAN]
+
+    def run(self, unit: UnitState) -> None:
+        for stage in self.stages:
+            stage.run(unit)
+        unit.release()
+
+
+# Ray shows a stage by its class's name.
+Worker.__name__ = "_".join(stage.title for stage, _ in PLAN)
 
 
 def run_units(
@@ -49,7 +71,9 @@ def run_units(
 ) -> Iterator[str]:
     """Runs the whole graph over units that are not done yet; see `run_stages`."""
     largest = max(sum(p.end_sample - p.start_sample for p in unit.parts) for unit in units) * BYTES_PER_SAMPLE
-    return run_stages(PLAN, [unit.to_json() for unit in units], largest, out, config, workers, gpus, in_flight)
+    pools = gpus > 0 if config.run.pools is None else config.run.pools
+    plan = PLAN if pools else ((Worker, False),)
+    return run_stages(plan, [unit.to_json() for unit in units], largest, out, config, workers, gpus, in_flight)
 
 
 def run_stages(

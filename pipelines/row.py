@@ -118,8 +118,7 @@ class Stage:
         rows = []
         for state, blob in zip(batch["state"].to_pylist(), batch["audio"].to_pylist(), strict=True):
             unit = UnitState.from_row(state, blob)
-            if "fatal" not in unit.state:
-                self._label(unit)
+            self.run(unit)
             rows.append(unit.to_row())
         return pa.table(
             {
@@ -128,7 +127,10 @@ class Stage:
             }
         )
 
-    def _label(self, unit: UnitState) -> None:
+    def run(self, unit: UnitState) -> None:
+        """Labels a unit, keeps what that took in its state, and marks it where the machine cannot go on."""
+        if "fatal" in unit.state:
+            return
         began = time.perf_counter()
         if self._broken is not None:
             unit.fail(self._broken)
