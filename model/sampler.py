@@ -55,7 +55,9 @@ def guide(
         flat_RN, base_RN = conditional_RPD.flatten(1), unconditional_RPD.flatten(1)
         scale_R1 = (flat_RN * base_RN).sum(1, keepdim=True) / (base_RN.square().sum(1, keepdim=True) + 1e-8)
         unconditional_RPD = unconditional_RPD * scale_R1[:, :, None]
-    return unconditional_RPD + guidance_R11 * (conditional_RPD - unconditional_RPD)
+    # A weight a row is fp32 and stays so in the product, so that it gives what one weight for all gives in bf16.
+    apart_RPD = (guidance_R11 * (conditional_RPD - unconditional_RPD)).to(conditional_RPD.dtype)
+    return unconditional_RPD + apart_RPD
 
 
 @torch.no_grad()
@@ -79,7 +81,7 @@ def sample(
         mean_mode: the estimator was trained with MeanFlow and is told how far each step goes.
     """
     rows = noise_RPD.shape[0]
-    guidance_R11 = guidance.to(noise_RPD.dtype)[:, None, None] if isinstance(guidance, Tensor) else guidance
+    guidance_R11 = guidance.float()[:, None, None] if isinstance(guidance, Tensor) else guidance
     both_mu = torch.cat([mu_RMC, torch.zeros_like(mu_RMC)])
     both_conditions = torch.cat([condition_RPD, condition_RPD])
     spans_S = torch.tensor(plan.steps, dtype=plan.times_S.dtype, device=plan.times_S.device)
