@@ -33,11 +33,15 @@ class Draws:
 
 
 def draw(clean_GPD: Tensor, config: FlowConfig, *, generator: torch.Generator | None = None) -> Draws:
-    """Fresh draws for these patches, in their dtype, from `generator` (of their device) or the global one."""
+    """Fresh draws for these patches, from `generator` (of their device) or the global one.
+
+    They have the patches' dtype but for the first two, which are compared with probabilities: in bf16, zero alone would
+    come once in 256.
+    """
     rows = clean_GPD.shape[0]
     device, dtype = clean_GPD.device, clean_GPD.dtype
 
-    def uniform() -> Tensor:
+    def uniform(dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.rand(rows, device=device, dtype=dtype, generator=generator)
 
     def normal() -> Tensor:
@@ -45,10 +49,10 @@ def draw(clean_GPD: Tensor, config: FlowConfig, *, generator: torch.Generator | 
 
     def time() -> Tensor:
         if config.t_scheduler != "log-norm":
-            return uniform()
+            return uniform(dtype)
         return torch.randn(rows, device=device, dtype=dtype, generator=generator)
 
-    return Draws(uniform(), uniform(), normal(), time(), time(), uniform(), normal())
+    return Draws(uniform(), uniform(), normal(), time(), time(), uniform(dtype), normal())
 
 
 def times(draws: Draws, config: FlowConfig, *, progress: float, mean_mode: bool) -> tuple[Tensor, Tensor]:
@@ -86,7 +90,8 @@ def flow_error(
         mean_mode: MeanFlow's target, by a forward derivative of the estimator along the path.
         progress: share of the training done, 0 to 1.
     """
-    mu_GMC = mu_GMC * (draws.keep_G > config.training_cfg_rate)[:, None, None]
+    if config.training_cfg_rate:
+        mu_GMC = mu_GMC * (draws.keep_G > config.training_cfg_rate)[:, None, None]
     if config.noise_cond_scale:
         start, end = config.noise_cond_prob_range
         noisy_G = draws.noisy_condition_G > 1 - (start + progress * (end - start))
