@@ -1,0 +1,214 @@
+"""Layers of AudioVAE V2: causal convolutions with weight norm, Snake, residual units, the sample-rate condition.
+
+Every layer looks only to its left. Given a `History` it takes what lies there from the call before and leaves what
+the next call needs, so audio of any length goes through in pieces, each stream with a history of its own; without
+one, zeros lie there. Weight norm keeps its legacy names `weight_g` and `weight_v`; `fold` computes the weight once.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.config import AudioVAEConfig
+
+
+class History:
+    """What each causal layer saw last: [B, C, width] per layer, empty before the first piece."""
+
+    def __init__(self) -> None:
+        self.tails_BCW: dict[nn.Module, Tensor] = {}
+
+    def extend(self, layer: nn.Module, x_BCT: Tensor, width: int) -> Tensor:
+        """`x_BCT` with the `width` samples on its left, [B, C, width + T]; keeps the last `width` for the next call."""
+        tail = self.tails_BCW.get(layer)
+        joined = F.pad(x_BCT, (width, 0)) if tail is None else torch.cat([tail, x_BCT], dim=-1)
+        # A copy: a view would keep the whole piece alive.
+        self.tails_BCW[layer] = joined[..., joined.shape[-1] - width :].clone()
+        return joined
+
+    @staticmethod
+    def join(histories: Sequence["History"], sizes: Sequence[int]) -> "History":
+        """Rows of several histories as one. A new history among old ones has heard silence: zeros."""
+        joined = History()
+        for layer in {layer: None for history in histories for layer in history.tails_BCW}:
+            known = next(history.tails_BCW[layer] for history in histories if layer in history.tails_BCW)
+            joined.tails_BCW[layer] = torch.cat(
+                [
+                    history.tails_BCW.get(layer, known.new_zeros(size, *known.shape[1:]))
+                    for history, size in zip(histories, sizes, strict=True)
+                ]
+            )
+        return joined
+
+    def split(self, sizes: Sequence[int]) -> list["History"]:
+        """The inverse of `join`."""
+        parts = [History() for _ in sizes]
+        for layer, tail_BCW in self.tails_BCW.items():
+            for part, rows in zip(parts, tail_BCW.split(list(sizes)), strict=True):
+                part.tails_BCW[layer] = rows.clone()
+        return parts
+
+
+class CausalConv1d(nn.Module):
+    """A convolution over the past: [B, C_in, T] to [B, C_out, T / stride], T a multiple of the stride.
+
+    Left context: dilation * (kernel - 1) samples, or one stride where the kernel is two strides long.
+    """
+
+    def __init__(
+        self,
+        num_in: int,
+        num_out: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.stride, self.dilation, self.groups = stride, dilation, groups
+        self.context = dilation * (kernel - 1) - (stride - 1)
+        self._add_weights(torch.empty(num_out, num_in // groups, kernel), num_out if bias else 0)
+
+    def _add_weights(self, weight: Tensor, num_bias: int) -> None:
+        bound = 1 / math.sqrt(weight.shape[1] * weight.shape[2])
+        nn.init.uniform_(weight, -bound, bound)  # what PyTorch gives a convolution
+        bias = nn.Parameter(torch.empty(num_bias).uniform_(-bound, bound)) if num_bias else None
+        self.register_parameter("bias", bias)
+        self.weight_g = nn.Parameter(weight.norm(dim=(1, 2), keepdim=True))
+        self.weight_v = nn.Parameter(weight)
+        self.register_buffer("folded", None, persistent=False)
+        self.register_load_state_dict_pre_hook(CausalConv1d._forget)
+
+    @property
+    def weight(self) -> Tensor:
+        """g * v / |v|, the norm over all dimensions but the first."""
+        if self.folded is not None:
+            return self.folded
+        return self.weight_v * (self.weight_g / self.weight_v.norm(dim=(1, 2), keepdim=True))
+
+    def fold(self) -> None:
+        """Computes the weight once; it follows `weight_g` and `weight_v` again after `train()` or new weights."""
+        self.folded = None
+        self.folded = self.weight.detach()
+
+    def train(self, mode: bool = True) -> Self:
+        if mode:
+            self.folded = None
+        return super().train(mode)
+
+    def _forget(self, *_: object) -> None:
+        self.folded = None
+
+    def forward(self, x_BCT: Tensor, history: History | None = None) -> Tensor:
+        if self.context:
+            x_BCT = F.pad(x_BCT, (self.context, 0)) if history is None else history.extend(self, x_BCT, self.context)
+        return F.conv1d(x_BCT, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
+class CausalTransposedConv1d(CausalConv1d):
+    """Upsampling: [B, C_in, T] to [B, C_out, T * stride]; an output sample hears one input sample and the one before.
+
+    `weight_v` is [C_in, C_out, 2 * stride], so weight norm is over each *input* channel here.
+    """
+
+    def __init__(self, num_in: int, num_out: int, *, stride: int) -> None:
+        nn.Module.__init__(self)
+        self.stride = stride
+        self._add_weights(torch.empty(num_in, num_out, 2 * stride), num_out)
+
+    def forward(self, x_BCT: Tensor, history: History | None = None) -> Tensor:
+        x_BCT = F.pad(x_BCT, (1, 0)) if history is None else history.extend(self, x_BCT, 1)
+        # Each end hears one sample less than it should: the first stride lacks its past, the last its present.
+        return F.conv_transpose1d(x_BCT, self.weight, self.bias, self.stride)[..., self.stride : -self.stride]
+
+
+class Snake(nn.Module):
+    """x + sin(alpha * x)^2 / alpha, one alpha per channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.ones(1, channels, 1))
+
+    def forward(self, x_BCT: Tensor) -> Tensor:
+        scale = (self.alpha + 1e-9).reciprocal()
+        wave_BCT = self.alpha * x_BCT
+        if torch.is_grad_enabled():
+            return torch.addcmul(x_BCT, scale, wave_BCT.sin().square())
+        # In place where no gradient needs the steps: fresh memory costs more than the arithmetic.
+        return wave_BCT.sin_().square_().mul_(scale).add_(x_BCT)
+
+
+class ResidualUnit(nn.Module):
+    """x plus a dilated convolution of seven taps and one of one tap, each after Snake."""
+
+    def __init__(self, channels: int, *, dilation: int, groups: int) -> None:
+        super().__init__()
+        self.block = nn.ModuleList(
+            [
+                Snake(channels),
+                CausalConv1d(channels, channels, 7, dilation=dilation, groups=groups),
+                Snake(channels),
+                CausalConv1d(channels, channels, 1),
+            ]
+        )
+
+    def forward(self, x_BCT: Tensor, history: History | None = None) -> Tensor:
+        before, dilated, between, mixed = self.block
+        return x_BCT + mixed(between(dilated(before(x_BCT), history)))
+
+
+class NoiseBlock(nn.Module):
+    """x + noise * (W x): one Gaussian draw per sample, the same for all channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.linear = CausalConv1d(channels, channels, 1, bias=False)
+
+    def forward(self, x_BCT: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
+        """`generators`: one per row, so that a row's noise does not hang on its neighbours; None: the global one."""
+        rows, _, length = x_BCT.shape
+        if generators is None:
+            noise_B1T = torch.randn(rows, 1, length, dtype=x_BCT.dtype, device=x_BCT.device)
+        else:
+            draws = [torch.randn(1, length, generator=g, dtype=x_BCT.dtype, device=g.device) for g in generators]
+            noise_B1T = torch.stack(draws).to(x_BCT.device)
+        return x_BCT + noise_B1T * self.linear(x_BCT)
+
+
+class SampleRateCondition(nn.Module):
+    """Tells a decoder block the bandwidth to aim at, by one of four ways (`cond_type`)."""
+
+    def __init__(self, channels: int, config: AudioVAEConfig) -> None:
+        super().__init__()
+        assert config.sr_bin_boundaries is not None
+        bins, self.kind = len(config.sr_bin_boundaries) + 1, config.cond_type
+        if self.kind in ("scale_bias", "scale_bias_init"):
+            self.scale_embed = nn.Embedding(bins, channels)
+            self.bias_embed = nn.Embedding(bins, channels)
+            spread = 1.0 if self.kind == "scale_bias_init" else 0.0
+            nn.init.normal_(self.scale_embed.weight, mean=1.0, std=spread)
+            nn.init.normal_(self.bias_embed.weight, std=spread)
+        else:
+            self.cond_embed = nn.Embedding(bins, channels if self.kind == "add" else config.cond_dim)
+        if config.cond_out_layer:
+            wide = channels + (config.cond_dim if self.kind == "concat" else 0)
+            self.out_layer = nn.ModuleList([Snake(wide), CausalConv1d(wide, channels, 1)])
+
+    def forward(self, x_BCT: Tensor, bin_B: Tensor) -> Tensor:
+        """`bin_B`: index of the sample rate's bin, one per row or one for all ([1])."""
+        if self.kind == "add":
+            x_BCT = x_BCT + self.cond_embed(bin_B)[..., None]
+        elif self.kind == "concat":
+            condition_BC1 = self.cond_embed(bin_B)[..., None]
+            x_BCT = torch.cat([x_BCT, condition_BC1.expand(x_BCT.shape[0], -1, x_BCT.shape[-1])], dim=1)
+        else:
+            x_BCT = torch.addcmul(self.bias_embed(bin_B)[..., None], x_BCT, self.scale_embed(bin_B)[..., None])
+        for layer in getattr(self, "out_layer", ()):
+            x_BCT = layer(x_BCT)
+        return x_BCT
