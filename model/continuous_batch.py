@@ -77,8 +77,13 @@ class _State:
 
     def select(self, rows: list[int]) -> "_State":
         index = torch.tensor(rows, device=self.lm_RC.device)
-        kept = (tensor[index] for tensor in (self.lm_RC, self.residual_RC, self.condition_RPD))
-        return _State(*kept, self.base.select(rows), self.residual.select(rows))
+        return _State(
+            self.lm_RC[index],
+            self.residual_RC[index],
+            self.condition_RPD[index],
+            self.base.select(rows),
+            self.residual.select(rows),
+        )
 
     @staticmethod
     def join(states: Sequence["_State"]) -> "_State":
@@ -150,6 +155,7 @@ class ContinuousBatch:
         self._state = self._advance(state, torch.stack([past[index] for index in going]))
         return stepped
 
+    @torch.inference_mode()
     def leave(self, rows: Sequence[Row]) -> None:
         """Lets rows go before they are finished (a listener who has hung up)."""
         going = [index for index, row in enumerate(self.rows) if row not in rows]
@@ -168,14 +174,14 @@ class ContinuousBatch:
             by_steps[row.settings.steps].append(index)
         patches_RPD = torch.empty_like(noise_RPD)
         for steps, members in by_steps.items():
-            index = torch.tensor(members, device=self.device)
-            patches_RPD[index] = sample(
+            rows = torch.tensor(members, device=self.device)
+            patches_RPD[rows] = sample(
                 self.model.feat_decoder.estimator,
-                mu_RMC[index],
-                state.condition_RPD[index],
-                noise_RPD[index],
+                mu_RMC[rows],
+                state.condition_RPD[rows],
+                noise_RPD[rows],
                 self._schedule(steps),
-                guidance=guidance_R[index],
+                guidance=guidance_R[rows],
                 mean_mode=config.dit_config.dit_mean_mode,
             )
         return patches_RPD

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from voxmill.errors import UserError
+from voxmill.errors import JobError, UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -63,6 +63,41 @@ def export(
 
 
 @app.command()
+def generate(
+    checkpoint: Annotated[Path, typer.Option(help="a checkpoint folder in the released layout")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="WAV file, - for raw 16-bit PCM on stdout, or a folder")],
+    text: Annotated[str | None, typer.Option(help="what to say")] = None,
+    description: Annotated[str | None, typer.Option(help='how, such as "a warm, deep voice"')] = None,
+    reference: Annotated[Path | None, typer.Option(help="a recording of the speaker")] = None,
+    prompt: Annotated[Path | None, typer.Option(help="a recording to go on from")] = None,
+    prompt_text: Annotated[str | None, typer.Option(help="what is said in the prompt")] = None,
+    requests: Annotated[Path | None, typer.Option(help="JSONL of many requests, generated in a batch")] = None,
+    stream: Annotated[bool, typer.Option("--stream", help="write every 160 ms the moment they are there")] = False,
+    seed: Annotated[int | None, typer.Option(help="gives the same speech again")] = None,
+    lora: Annotated[Path | None, typer.Option(help="folder of LoRA weights to merge")] = None,
+    steps: Annotated[int | None, typer.Option(help="Euler steps a patch [10]")] = None,
+    guidance: Annotated[float | None, typer.Option(help="guidance weight, 1 to 3 [2.0]")] = None,
+    min_len: Annotated[int | None, typer.Option(help="patches before it may stop, less 2 [2]")] = None,
+    max_len: Annotated[int | None, typer.Option(help="patches at most [4096]")] = None,
+    batch: Annotated[int, typer.Option(help="requests in progress at once")] = 16,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    dtype: Annotated[str | None, typer.Option(help="bfloat16 or float32 [the checkpoint's]")] = None,
+) -> None:
+    """Speaks a text, or every request of a JSONL file.
+
+    Example: voxmill generate --checkpoint VoxCPM2/ --text "Good evening." --reference anna.wav -o evening.wav
+    """
+    from model.generate_command import Options, run
+
+    run(
+        Options(
+            checkpoint, out, text, description, reference, prompt, prompt_text, requests, stream, seed, lora, steps,
+            guidance, min_len, max_len, batch, device, dtype,
+        )
+    )  # fmt: skip
+
+
+@app.command()
 def fetch() -> None:
     """Fetches the embedded models once (about 400 MB); silent when all is there."""
     from voxmill.weights import fetch as fetch_weights
@@ -71,9 +106,12 @@ def fetch() -> None:
 
 
 def main() -> None:
-    """Entry point: a user's mistake is one line and exit status 2."""
+    """Entry point: a user's mistake is one line and exit status 2; what the machine cannot do, one line and 1."""
     try:
         app()
     except UserError as error:
         print(f"voxmill: {error}", file=sys.stderr)
         sys.exit(2)
+    except JobError as error:
+        print(f"voxmill: {error}", file=sys.stderr)
+        sys.exit(1)
