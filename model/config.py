@@ -121,6 +121,15 @@ class AudioVAEConfig(Config):
     out_sample_rate: int = 48000
     """Rate of the audio that the decoder gives, in hertz."""
 
+    @model_validator(mode="after")
+    def _condition_fits(self) -> "AudioVAEConfig":
+        bounds = self.sr_bin_boundaries
+        if bounds is not None and list(bounds) != sorted(set(bounds)):
+            raise ValueError(f"sr_bin_boundaries must rise, found {list(bounds)}")
+        if bounds is not None and self.cond_type == "concat" and not self.cond_out_layer:
+            raise ValueError("cond_type 'concat' needs cond_out_layer: true, which brings the channels back")
+        return self
+
 
 class VoxCPM2Config(Config):
     """All of `config.json`. Lengths in LM positions, a patch is `patch_size` latent frames (160 ms released)."""
