@@ -59,6 +59,9 @@ class CausalConv1d(nn.Module):
     Left context: dilation * (kernel - 1) samples, or one stride where the kernel is two strides long.
     """
 
+    bias: nn.Parameter | None
+    folded: Tensor | None
+
     def __init__(
         self,
         num_in: int,
