@@ -82,14 +82,8 @@ def _orders(options: Options) -> list[Order]:
         raise UserError("nothing to say; give --text, or --requests FILE.jsonl")
     if options.out != STDOUT and options.out.is_dir():
         raise UserError(f"{options.out}: is a folder; name a WAV file, or - for raw PCM on stdout")
-    return [
-        Order(
-            "speech",
-            *(getattr(options, key) for key in single),
-            seed=seed,
-            settings=check_settings(settings),
-        )
-    ]
+    words = (getattr(options, key) for key in single)
+    return [Order("speech", *words, seed, check_settings(settings))]
 
 
 def _load(options: Options) -> Any:
@@ -229,7 +223,7 @@ def _pcm(audio_T: Any) -> bytes:
 def _open_wav(path: Path, rate: int) -> wave.Wave_write:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = wave.open(str(path), "wb")
+        file = wave.open(str(path), "wb")  # noqa: SIM115, the caller closes it
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); name another file") from None
     file.setnchannels(1)
