@@ -64,12 +64,12 @@ def times(draws: Draws, config: FlowConfig, *, progress: float, mean_mode: bool)
     first_G, second_G = draws.first_time_G, draws.second_time_G
     if config.t_scheduler == "log-norm":
         first_G, second_G = torch.sigmoid(first_G - 0.4), torch.sigmoid(second_G - 0.4)
-    low_G, high_G = torch.minimum(first_G, second_G), torch.maximum(first_G, second_G)
     if not mean_mode:
         return second_G, second_G
     start, end = config.ratio_r_neq_t_range
-    differs_G = draws.differ_G < start + progress * (end - start)
-    return torch.where(differs_G, low_G, high_G), high_G
+    # Where they do not differ both are the second draw, not the later one: t keeps the scheduler's distribution.
+    first_G = torch.where(draws.differ_G < start + progress * (end - start), first_G, second_G)
+    return torch.minimum(first_G, second_G), torch.maximum(first_G, second_G)
 
 
 def flow_error(

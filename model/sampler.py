@@ -89,7 +89,7 @@ def sample(
         plan.times_S, spans_S if mean_mode else torch.zeros_like(spans_S), dtype=noise_RPD.dtype
     )
     patch_RPD = noise_RPD
-    for token_1C, step in zip(tokens_SC.split(1), plan.steps, strict=True):
+    for token_1C, step in zip(tokens_SC[:, None].unbind(), plan.steps, strict=True):  # also of no steps
         velocity = estimator(torch.cat([patch_RPD, patch_RPD]), both_mu, token_1C, both_conditions)
         guided_RPD = guide(velocity[:rows], velocity[rows:], guidance_R11, zero_star=zero_star)
         patch_RPD = patch_RPD - step * guided_RPD
