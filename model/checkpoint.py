@@ -1,0 +1,256 @@
+"""Checkpoint folders in the released layout, both ways (spec 1.1).
+
+The released code loads with `strict=False`, so a wrong file gives noise. Here every tensor is checked by name and shape
+before anything is built from it, and weights go to their device one by one: no second copy of the model in memory.
+"""
+
+import os
+import pickle
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from model.audio_vae import AudioVAE
+from model.config import DTYPES, VoxCPM2Config, read_config, write_config
+from model.rope import RotaryTable
+from model.text_tokenizer import FILE as TOKENIZER
+from model.text_tokenizer import TextTokenizer
+from model.voxcpm2 import VoxCPM2
+from voxmill.errors import UserError
+
+MODEL_FILES = ("model.safetensors", "pytorch_model.bin")
+VAE_FILES = ("audiovae.safetensors", "audiovae.pth")
+"""In order of preference."""
+TOKENIZER_FILES = (
+    TOKENIZER,
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.model",
+    "tokenization_voxcpm2.py",
+)
+NAMED = 4
+"""So many tensors are named in an error, the rest counted."""
+_LONG_NAMES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All of a checkpoint folder. `model` and `vae` are in eval mode; `vae` is frozen."""
+
+    config: VoxCPM2Config
+    model: VoxCPM2
+    vae: AudioVAE
+    tokenizer: TextTokenizer
+
+
+def load_checkpoint(
+    folder: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+) -> Checkpoint:
+    """Reads a released checkpoint folder.
+
+    Args:
+        dtype: of the model; None takes the configuration's. The AudioVAE is always fp32.
+
+    Raises:
+        UserError: a file is missing, damaged or holds anything but tensors; a tensor is missing, too many or has
+            another shape; the tokenizer has more ids than the model has embeddings. Each names file and tensor.
+    """
+    folder, device = Path(folder), torch.device(device)
+    config = read_config(folder)
+    tokenizer = TextTokenizer.from_folder(folder)
+    if tokenizer.size > config.lm_config.vocab_size:
+        raise UserError(
+            f"{folder / TOKENIZER}: has {tokenizer.size} ids, but lm_config.vocab_size is "
+            f"{config.lm_config.vocab_size}; use the tokenizer that the model was trained with"
+        )
+    model, vae = load_model(folder, config, device=device, dtype=dtype), load_vae(folder, config, device=device)
+    return Checkpoint(config, model, vae, tokenizer)
+
+
+def load_model(
+    folder: str | Path,
+    config: VoxCPM2Config,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+) -> VoxCPM2:
+    """The model without its AudioVAE, in eval mode; arguments and errors as in `load_checkpoint`."""
+    device, dtype = torch.device(device), dtype or torch_dtype(config.dtype)
+    with torch.device("meta"):
+        model = VoxCPM2(config)
+    _fill(model, _first(Path(folder), MODEL_FILES), device, dtype)
+    for module in model.modules():
+        if isinstance(module, RotaryTable):
+            module.to_empty(device=device).fill()
+            module.to(dtype)
+    _check_filled(model)
+    return model.eval()
+
+
+def load_vae(folder: str | Path, config: VoxCPM2Config, *, device: str | torch.device = "cpu") -> AudioVAE:
+    """The AudioVAE alone, fp32 and frozen; errors as in `load_checkpoint`."""
+    with torch.device("meta"):
+        vae = AudioVAE(config.audio_vae_config)
+    _fill(vae, _first(Path(folder), VAE_FILES), torch.device(device), torch.float32)
+    _check_filled(vae)
+    return vae.freeze()
+
+
+def new_checkpoint(config: VoxCPM2Config, *, tokenizer_from: str | Path, seed: int) -> Checkpoint:
+    """Random weights, fp32 on the CPU, as PyTorch initialises each layer. The global RNG stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model, vae = VoxCPM2(config), AudioVAE(config.audio_vae_config)
+    return Checkpoint(config, model.eval(), vae.freeze(), TextTokenizer.from_folder(tokenizer_from))
+
+
+def save_checkpoint(
+    folder: str | Path,
+    *,
+    config: VoxCPM2Config,
+    model: VoxCPM2,
+    vae: AudioVAE,
+    tokenizer_from: str | Path,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Writes a folder that the released tools load. It appears whole or not at all.
+
+    Args:
+        folder: must not exist, or be empty.
+        tokenizer_from: folder whose tokenizer files are copied.
+        dtype: of the model's tensors in the file; None: as they are. The AudioVAE is written as it is.
+
+    Raises:
+        UserError: the folder holds something; no tokenizer to copy.
+        ValueError: the model's tensors are not those of `config`, such as with LoRA not merged.
+    """
+    from safetensors.torch import save_file
+
+    folder, source = Path(folder), Path(tokenizer_from)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: holds something already; name a new folder")
+    if not (source / TOKENIZER).is_file():
+        raise UserError(f"{source / TOKENIZER}: not there; a checkpoint needs its tokenizer")
+    with torch.device("meta"):
+        fresh_model, fresh_vae = VoxCPM2(config), AudioVAE(config.audio_vae_config)
+    for module, fresh in ((model, fresh_model), (vae, fresh_vae)):
+        wrong = _differences(_shapes(module.state_dict()), _shapes(fresh.state_dict()))
+        if wrong:
+            raise ValueError(f"the {type(fresh).__name__} is not what the configuration says: {wrong}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        write_config(config, partial)
+        weights = {name: tensor.to(dtype or tensor.dtype).contiguous() for name, tensor in model.state_dict().items()}
+        save_file(weights, partial / MODEL_FILES[0], metadata={"format": "pt"})
+        # The released tools all read the .pth; only later ones look for safetensors here.
+        torch.save({"state_dict": dict(vae.state_dict())}, partial / VAE_FILES[1])
+        for name in TOKENIZER_FILES:
+            if (source / name).is_file():
+                shutil.copyfile(source / name, partial / name)
+        for path in partial.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        partial.chmod(0o755)
+        partial.rename(folder)
+    except BaseException:
+        shutil.rmtree(partial)
+        raise
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """The type that `config.dtype` names, short or long."""
+    assert name in DTYPES
+    return getattr(torch, _LONG_NAMES.get(name, name))
+
+
+def _first(folder: Path, names: tuple[str, ...]) -> Path:
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise UserError(f"{folder}: has neither {' nor '.join(names)}; a released checkpoint folder holds one of them")
+
+
+def _fill(module: nn.Module, path: Path, device: torch.device, dtype: torch.dtype) -> None:
+    """Gives `module`, built on the meta device, the tensors of the file."""
+    expected = module.state_dict()
+    stored = _Safetensors(path) if path.suffix == ".safetensors" else _pickled_tensors(path)
+    shapes = stored.shapes() if isinstance(stored, _Safetensors) else _shapes(stored)
+    wrong = _differences(shapes, _shapes(expected))
+    if wrong:
+        raise UserError(f"{path}: {wrong}; is it of another model than its config.json?")
+    items = stored.items()
+    state = {
+        name: tensor.to(device, dtype if expected[name].is_floating_point() else expected[name].dtype)
+        for name, tensor in items
+    }
+    module.load_state_dict(state, assign=True)
+
+
+class _Safetensors:
+    """A file's shapes without its data, then its tensors one at a time."""
+
+    def __init__(self, path: Path) -> None:
+        from safetensors import SafetensorError, safe_open
+
+        self.path = path
+        try:
+            self.file = safe_open(path, framework="pt")
+        except SafetensorError as error:
+            raise UserError(f"{path}: damaged ({error}); copy it again") from None
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(self.file.get_slice(name).get_shape()) for name in self.file.keys()}  # noqa: SIM118
+
+    def items(self) -> Iterator[tuple[str, Tensor]]:
+        for name in self.file.keys():  # noqa: SIM118 (no mapping)
+            yield name, self.file.get_tensor(name)
+
+
+def _pickled_tensors(path: Path) -> Mapping[str, Tensor]:
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path}: refused, damaged or with code besides tensors ({str(error).partition(chr(10))[0]})"
+        ) from None
+    except (RuntimeError, EOFError):
+        raise UserError(f"{path}: damaged or cut off; copy it again") from None
+    loaded = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
+    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise UserError(f"{path}: holds no state dict; a released file is tensors by name")
+    return loaded
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def _differences(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> str:
+    """What is missing, too many, or of another shape, in one line; empty where nothing is."""
+    told = []
+    missing = [name for name in expected if name not in found]
+    extra = [name for name in found if name not in expected]
+    for kind, names in (("missing", missing), ("unexpected", extra)):
+        if names:
+            told.append(f"{kind} {_listed(names)}")
+    other = [name for name, shape in expected.items() if found.get(name, shape) != shape]
+    if other:
+        told.append(_listed([f"{name} is {list(found[name])} instead of {list(expected[name])}" for name in other]))
+    return "; ".join(told)
+
+
+def _listed(names: list[str]) -> str:
+    rest = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _check_filled(module: nn.Module) -> None:
+    left = [name for name, tensor in [*module.named_parameters(), *module.named_buffers()] if tensor.is_meta]
+    assert not left, f"never filled: {left}"
