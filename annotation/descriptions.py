@@ -1,12 +1,14 @@
 """Descriptions of a clip in words: written, cleaned, verified, once repaired, or dropped. Report section 3.6.
 
-Two axes (design: the voice; style: this delivery), four granularities, in English and in the clip's language. Three
-writers: the grammar, which is true by construction; the embedded model, which puts the grammar's sentences in other
-words; an endpoint, which writes from facts or, if it hears, from the clip. Whatever a writer says is verified against
+Two axes (design: the voice; style: this delivery), four granularities, several wordings, in English and in the clip's
+language. Three kinds of writers: the grammar, which is true by construction; the embedded model, which puts the
+grammar's sentences in other words; an endpoint or a batch of engines, which write from facts or, if they hear, from the
+clip. Whatever a writer says is verified against
 the clip's evidence, and where nothing usable comes the grammar answers, and that is counted. A clip is never lost.
 """
 
 import base64
+import hashlib
 import io
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +17,9 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
+from pydantic import Field
 
+from annotation.batch_chat import BatchLlmConfig
 from annotation.chat_endpoint import EndpointConfig, NoAnswerError
 from annotation.claims import unread_words
 from annotation.description_schema import AxisTexts, BadReplyError, DescriptionReply, RepairReply, parse_reply
@@ -38,17 +42,20 @@ BOTH: tuple[Axis, Axis] = ("design", "style")
 class DescriptionsConfig(Config):
     """Who writes what. `clip_language`: also in the clip's language, where `annotation/lexicon/` has its words.
 
-    `hears`: the endpoint understands audio and is sent the clip. `attempts`: how often an unusable reply is asked for
-    again. Below `language_from`, the detector's opinion of a text's language is not trusted.
+    `wordings`: how many texts of each axis, granularity and language; equal ones are kept once. `hears`: the model
+    understands audio and is sent the clip. `attempts`: how often an unusable reply is asked for again. Below
+    `language_from`, the detector's opinion of a text's language is not trusted.
     """
 
-    writer: Literal["template", "embedded", "endpoint"] = "template"
+    writer: Literal["template", "embedded", "endpoint", "processor"] = "template"
     granularities: tuple[Granularity, ...] = GRANULARITIES
+    wordings: int = Field(2, ge=1)
     clip_language: bool = True
     hears: bool = False
     attempts: int = 2
     language_from: float = 0.7
     endpoint: EndpointConfig = EndpointConfig()
+    processor: BatchLlmConfig = BatchLlmConfig()
     embedded: EmbeddedLlmConfig = EmbeddedLlmConfig()
     verification: VerificationConfig = VerificationConfig()
 
@@ -128,6 +135,7 @@ class _Draft:
     axis: Axis
     granularity: Granularity
     language: str
+    wording: int
     text: str
     checked: Checked | None = None
     problem: str = ""
@@ -153,7 +161,8 @@ class Describer:
         rewriter: Rewriter | None = None,
         cache: Path | None = None,
     ):
-        assert (chat is not None) == (config.writer == "endpoint"), "an endpoint writer needs a chat"
+        asks = config.writer in ("endpoint", "processor")
+        assert (chat is not None) == asks, "a writer that asks needs a chat"
         assert (rewriter is not None) == (config.writer == "embedded"), "the embedded writer needs a rewriter"
         self.config, self._chat, self._rewriter, self._cache = config, chat, rewriter, ReplyCache(cache)
         self.counts: Counter[str] = Counter()
@@ -179,19 +188,20 @@ class Describer:
         kept: list[Description] = []
         dropped: list[Dropped] = []
         for language in languages:
-            for draft in self._drafts(clip, language):
-                self._finish(clip, draft, kept, dropped)
+            for wording in range(self.config.wordings):
+                for draft in self._drafts(clip, language, wording):
+                    self._finish(clip, draft, kept, dropped)
         return Descriptions(kept, dropped)
 
-    def _drafts(self, clip: DescribedClip, language: str) -> list[_Draft]:
-        wanted = [(axis, granularity) for axis in BOTH for granularity in self.config.granularities]
-        if self.config.writer == "endpoint":
-            reply = self._ask_for_texts(clip, language)
+    def _drafts(self, clip: DescribedClip, language: str, wording: int) -> list[_Draft]:
+        wanted = [(axis, level, language, wording) for axis in BOTH for level in self.config.granularities]
+        if self._chat is not None:
+            reply = self._ask_for_texts(clip, language, wording)
             if reply is not None:
-                found = [_Draft(axis, level, language, _text_of(reply, axis, level)) for axis, level in wanted]
+                found = [_Draft(*place, _text_of(reply, place[0], place[1])) for place in wanted]
                 return [draft for draft in found if draft.text.strip() or _facts(clip, draft.axis)]
-            return [_Draft(axis, level, language, "", problem="no_reply") for axis, level in wanted]
-        return [_Draft(axis, level, language, self._template(clip, axis, level, language)) for axis, level in wanted]
+            return [_Draft(*place, "", problem="no_reply") for place in wanted]
+        return [_Draft(*place, self._template(clip, *place)) for place in wanted]
 
     def _finish(self, clip: DescribedClip, draft: _Draft, kept: list[Description], dropped: list[Dropped]) -> None:
         if self.config.writer == "template" or (self.config.writer == "embedded" and not _may_rewrite(draft)):
@@ -201,14 +211,18 @@ class Describer:
         generator = self._chat.name if self._chat else self._rewriter.name if self._rewriter else ""
         source, repaired = draft.text, False
         if self._rewriter is not None:
-            draft.text = self._rewritten(source, clip, seed=0)
+            draft.text = self._rewritten(source, clip, seed=2 * draft.wording)
         if not draft.problem:
             self._check(clip, draft, word_by_word=self._rewriter is not None)
             self.counts["written"] += 1
         if draft.problem and draft.problem != "no_reply":
             self.counts["failed"] += 1
             repaired = True
-            again = self._rewritten(source, clip, seed=1) if self._rewriter else self._repaired(clip, draft)
+            again = (
+                self._rewritten(source, clip, seed=2 * draft.wording + 1)
+                if self._rewriter
+                else self._repaired(clip, draft)
+            )
             if again is not None:
                 draft.text, draft.problem = again, ""
                 self._check(clip, draft, word_by_word=self._rewriter is not None)
@@ -219,15 +233,24 @@ class Describer:
             self._keep_template(clip, draft, kept, dropped)
             return
         self.counts["repaired"] += repaired
-        kept.append(self._description(clip, draft, generator, repaired))
+        self._keep(self._description(clip, draft, generator, repaired), kept)
+
+    def _keep(self, description: Description, kept: list[Description]) -> None:
+        place = (description.axis, description.granularity, description.language)
+        same = (d for d in kept if (d.axis, d.granularity, d.language) == place)
+        if any(d.text == description.text for d in same):
+            self.counts["same_wording"] += 1
+        else:
+            kept.append(description)
 
     def _keep_template(
         self, clip: DescribedClip, draft: _Draft, kept: list[Description], dropped: list[Dropped]
     ) -> None:
-        text = self._template(clip, draft.axis, draft.granularity, draft.language)
+        place = (draft.axis, draft.granularity, draft.language, draft.wording)
+        text = self._template(clip, *place)
         if not text:
             return
-        own = _Draft(draft.axis, draft.granularity, draft.language, text)
+        own = _Draft(*place, text)
         self._check(clip, own)
         if own.problem:
             # The evidence contradicts the facts: a class that its own classifier gives little.
@@ -235,7 +258,7 @@ class Describer:
             self.counts["dropped"] += 1
             return
         self.counts["by_template"] += 1
-        kept.append(self._description(clip, own, "template", False))
+        self._keep(self._description(clip, own, "template", False), kept)
 
     def _description(self, clip: DescribedClip, draft: _Draft, generator: str, repaired: bool) -> Description:
         assert draft.checked is not None
@@ -278,8 +301,9 @@ class Describer:
         if draft.checked.off_axis or unread or told != 1.0:
             draft.problem = f"unread words: {' '.join(unread)}" if unread else "facts left out or of the other axis"
 
-    def _template(self, clip: DescribedClip, axis: Axis, granularity: Granularity, language: str) -> str:
-        return write(fact_table(clip.evidence.facts), axis, granularity, language, clip.clip_id)
+    def _template(self, clip: DescribedClip, axis: Axis, granularity: Granularity, language: str, wording: int) -> str:
+        seed = f"{clip.clip_id}/{wording}" if wording else clip.clip_id
+        return write(fact_table(clip.evidence.facts), axis, granularity, language, seed)
 
     def _rewritten(self, sentence: str, clip: DescribedClip, seed: int) -> str:
         assert self._rewriter is not None
@@ -291,14 +315,14 @@ class Describer:
             self._cache.put(key, known, {"model": self._rewriter.name})
         return known
 
-    def _ask_for_texts(self, clip: DescribedClip, language: str) -> DescriptionReply | None:
+    def _ask_for_texts(self, clip: DescribedClip, language: str, wording: int) -> DescriptionReply | None:
         name = "describe_audio.v1" if self.config.hears else "describe_facts.v1"
         text = prompt(name).fill(
             language=language_name(language),
             design=_listed(_facts(clip, "design")),
             style=_listed(_facts(clip, "style")),
         )
-        return self._ask(name, text, clip, DescriptionReply, self.config.hears)
+        return self._ask(name, text, clip, DescriptionReply, self.config.hears, wording)
 
     def _repaired(self, clip: DescribedClip, draft: _Draft) -> str | None:
         name = "repair_facts.v1"
@@ -306,21 +330,24 @@ class Describer:
             language=language_name(draft.language), text=draft.text, wrong=draft.problem,
             facts=_listed(_facts(clip, draft.axis)),
         )  # fmt: skip
-        reply = self._ask(name, text, clip, RepairReply, False)
+        reply = self._ask(name, text, clip, RepairReply, False, draft.wording)
         return None if reply is None else reply.text
 
-    def _ask(self, name: str, text: str, clip: DescribedClip, kind: type[Any], hears: bool) -> Any:
-        """A checked reply from the cache or the endpoint; None where none came that can be used."""
+    def _ask(self, name: str, text: str, clip: DescribedClip, kind: type[Any], hears: bool, wording: int) -> Any:
+        """A checked reply from the cache or the model; None where none came that can be used."""
         assert self._chat is not None
         content: Any = [{"type": "text", "text": text}, _heard(clip)] if hears else text
-        for seed in range(self.config.attempts):
+        first = wording * self.config.attempts
+        for seed in range(first, first + self.config.attempts):
             key = reply_key(
                 model=self._chat.identity, prompt=prompt(name).sha256, text=text, content=clip.clip_id, hears=hears,
                 seed=seed,
             )  # fmt: skip
             known = self._cache.get(key)
             try:
-                answer = self._chat.ask([{"role": "user", "content": content}], seed) if known is None else known
+                message = {"role": "user", "content": content}
+                # Clips with the same facts ask the same: the clip is in the seed, or all would get the same words.
+                answer = self._chat.ask([message], _seed(clip.clip_id) + seed) if known is None else known
                 self.counts["asked" if known is None else "cached"] += 1
             except NoAnswerError as error:
                 self.counts[f"no_answer_{error.kind}"] += 1
@@ -336,6 +363,10 @@ class Describer:
                     self._cache.put(key, answer, {"model": self._chat.name, "prompt": name})
             return reply
         return None
+
+
+def _seed(clip_id: str) -> int:
+    return int.from_bytes(hashlib.sha256(clip_id.encode()).digest()[:3], "big")
 
 
 def _facts(clip: DescribedClip, axis: Axis) -> dict[str, str]:

@@ -1,6 +1,7 @@
-"""Descriptions of the kept clips: Ray actors that write, or threads that ask an endpoint; replies are kept in OUT.
+"""Descriptions of the kept clips: Ray actors that write, threads that ask an endpoint, or Ray Data's LLM processors.
 
-An endpoint has one client for all threads, so that its rate limit, its budget and its failures are counted once.
+Replies are kept in OUT. An endpoint has one client for all threads, so that its rate limit, its budget and its failures
+are counted once.
 """
 
 import dataclasses
@@ -39,7 +40,14 @@ def describe(rows: list[Row], out: Path, config: AnnotateConfig, workers: int, p
     figures: dict[str, Any] = {"writer": rule.writer}
     dropped: Counter[str] = Counter()
     with progress.stage("Describing", len(rows), "clips") as bar:
-        if rule.writer == "endpoint":
+        if rule.writer == "processor":
+            from pipelines.llm_processor import describe_in_rounds
+
+            usage: dict[str, int] = {}
+            figures["usage"] = usage
+            clips = (_clip(row, out, rule.hears) for row in rows)
+            results = describe_in_rounds(clips, rule, _cache(out), counts, usage)
+        elif rule.writer == "endpoint":
             results = _ask(rows, out, rule, config.run.askers, counts, figures)
         else:
             results = _write(rows, out, rule, workers, counts)

@@ -8,6 +8,7 @@ worker: nothing waits for a GPU there, and eight processes would each import tor
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -16,6 +17,9 @@ from pipelines.annotate_config import AnnotateConfig
 from pipelines.row import Settings, Stage, UnitState
 from pipelines.units import Unit
 from pipelines.voices import Voices
+
+if TYPE_CHECKING:
+    from ray.data import DataContext
 
 # Measured shares of a core on the sample recordings; Ray only uses them to place actors.
 CPU_SHARES = {
@@ -66,6 +70,18 @@ class Worker(Stage):
 Worker.__name__ = "_".join(stage.title for stage, _ in PLAN)
 
 
+def quiet_context() -> "DataContext":
+    """Ray Data's settings in this process, without bars and advice of its own: the job shows its own progress."""
+    from ray.data import DataContext
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.issue_detectors_config.detectors = []  # advice about memory of actors that this job sizes itself
+    return context
+
+
 def run_units(
     units: list[Unit], out: str, config: AnnotateConfig, workers: int, gpus: float, in_flight: int = 2
 ) -> Iterator[str]:
@@ -99,11 +115,7 @@ def run_stages(
     import ray.data
     from ray.data import ExecutionResources
 
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.issue_detectors_config.detectors = []  # advice about memory of actors that this job sizes itself
+    context = quiet_context()
     context.max_errored_blocks = -1
     waiting = float(max(largest * WAITING_UNITS * workers, 64e6))
     context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=waiting)

@@ -53,7 +53,9 @@ def describe(
 ) -> tuple[Descriptions, Describer, list[dict[str, Any]]]:
     with chat_server(lambda handler, number, body: handler.reply(answer(body))) as server:
         endpoint = EndpointConfig(url=server.url, model="m", requests_per_minute=6e6, retries=0)
-        describer = Describer(DescriptionsConfig(writer="endpoint", **options), ChatEndpoint(endpoint), cache=cache)
+        describer = Describer(
+            DescriptionsConfig(writer="endpoint", **{"wordings": 1, **options}), ChatEndpoint(endpoint), cache=cache
+        )
         return describer(clip), describer, [seen["body"] for seen in server.seen]
 
 
@@ -100,13 +102,14 @@ def test_what_would_break_the_prefix_is_mended_and_counted() -> None:
 )
 def test_an_answer_that_is_not_one_is_asked_again_and_then_the_grammar_answers(reply: str, count: str) -> None:
     found, describer, seen = describe(lambda body: reply)
-    assert len(seen) == 2 and describer.counts[count] == 2 and [body["seed"] for body in seen] == [0, 1]
+    assert len(seen) == 2 and describer.counts[count] == 2 and seen[1]["seed"] == seen[0]["seed"] + 1
     assert len(found.kept) == 8 and {d.generator for d in found.kept} == {"template"}
     assert describer.counts["by_template"] == 8 and not found.dropped
 
 
 def test_a_second_attempt_may_be_good() -> None:
-    found, describer, seen = describe(lambda body: json.dumps(GOOD) if body["seed"] else "no")
+    answers = iter(["no", json.dumps(GOOD)])
+    found, describer, seen = describe(lambda body: next(answers))
     assert len(texts(found, "m at")) == 8 and describer.counts["reply_not_json"] == 1
 
 
@@ -186,6 +189,24 @@ def test_the_clips_own_language_is_asked_for_and_one_without_words_is_counted() 
     assert template.counts["no_words_for_language"] == 1
 
 
+def test_every_wording_is_another_text_and_equal_ones_are_kept_once() -> None:
+    found, describer, seen = describe(lambda body: json.dumps(GOOD), wordings=3)
+    assert len({body["seed"] for body in seen}) == len(seen) == 3
+    assert len(found.kept) == 8 and describer.counts["same_wording"] == 16
+    grammar = Describer(DescriptionsConfig(wordings=2))
+    kept = [d for n in range(20) for d in grammar(DescribedClip(f"c{n}", "en", EVIDENCE)).kept]
+    assert len(kept) + grammar.counts["same_wording"] == 20 * 2 * 8 and len(kept) > 20 * 8 * 1.3
+    assert all(v.verdict != "fail" for d in kept for v in d.verdicts)
+
+
+def test_clips_with_the_same_facts_ask_for_different_words() -> None:
+    seeds = set()
+    for name in ("c1", "c2"):
+        _, _, seen = describe(lambda body: json.dumps(GOOD), DescribedClip(name, "en", EVIDENCE))
+        seeds.add(seen[0]["seed"])
+    assert len(seeds) == 2
+
+
 def test_a_writer_that_hears_gets_the_clip_and_may_say_what_no_fact_says() -> None:
     clip = DescribedClip("c1", "en", EVIDENCE, np.zeros(1600, dtype=np.float32))
     reply = changed("style", "sentence", "She speaks sadly, slowly and at a high pitch.")
@@ -204,7 +225,7 @@ def test_an_endpoint_that_fails_one_clip_leaves_it_to_the_grammar_and_one_that_i
 
     with chat_server(answer) as server:
         config = EndpointConfig(url=server.url, model="m", retries=0, give_up_after=3, requests_per_minute=6e6)
-        describer = Describer(DescriptionsConfig(writer="endpoint"), ChatEndpoint(config))
+        describer = Describer(DescriptionsConfig(writer="endpoint", wordings=1), ChatEndpoint(config))
         for name in ("a", "b"):
             found = describer(DescribedClip(name, "en", EVIDENCE))
             assert {d.generator for d in found.kept} == {"template"} and len(found.kept) == 8
@@ -242,7 +263,7 @@ def test_a_small_model_says_every_fact_and_nothing_more_or_the_grammar_does(
     answers: tuple[str, ...], generator: str, reason: str
 ) -> None:
     clip = DescribedClip("c1", "en", Evidence(FACTS[1:]))
-    config = DescriptionsConfig(writer="embedded", granularities=("sentence",))
+    config = DescriptionsConfig(writer="embedded", granularities=("sentence",), wordings=1)
     found = Describer(config, rewriter=Parrot(*answers))(clip)
     assert [d.generator for d in found.kept] == [generator]
     assert [d.reason for d in found.dropped] == ([reason] if reason else [])
@@ -250,7 +271,9 @@ def test_a_small_model_says_every_fact_and_nothing_more_or_the_grammar_does(
 
 def test_a_small_model_is_given_english_sentences_only() -> None:
     parrot = Parrot("A woman.")
-    found = Describer(DescriptionsConfig(writer="embedded"), rewriter=parrot)(DescribedClip("c", "fr", EVIDENCE))
+    found = Describer(DescriptionsConfig(writer="embedded", wordings=1), rewriter=parrot)(
+        DescribedClip("c", "fr", EVIDENCE)
+    )
     assert parrot.calls == 2 * 1 + 2 * 2 and len(found.kept) == 16
     assert {d.generator for d in found.kept if d.language == "fr"} == {"template"}
 
