@@ -160,6 +160,11 @@ class AudioVAE(nn.Module):
         """Type of weights, and of latents and audio that come out."""
         return self.encoder.fc_mu.weight_v.dtype
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.encoder.fc_mu.weight_v.device
+
     def freeze(self) -> Self:
         """For use without training: eval mode, no gradients, weight norm computed once (until `train()` or new weights)."""
         self.eval().requires_grad_(False)

@@ -59,7 +59,7 @@ def test_hanzi_without_a_token_is_unknown(tokenizer: TextTokenizer, tmp_path: Pa
     (tmp_path / "tokenizer.json").write_text(json.dumps(values), encoding="utf-8")
     changed = TextTokenizer.from_folder(tmp_path)
     assert changed.encode("嬲囍") == 2 * [values["model"]["vocab"]["<unk>"]]
-    assert changed.size == tokenizer.size + 1
+    assert max(changed.encode("hello嬲囍test")) < changed.size
 
 
 def test_size_is_what_an_embedding_needs(tokenizer: TextTokenizer) -> None:
