@@ -14,6 +14,7 @@ from typing import Any
 
 from pipelines.annotate_config import LabelConfig
 from pipelines.manifest import Entry
+from pipelines.media import digests_of
 from pipelines.shards import to_json, write_atomically
 from pipelines.units import Part, Unit, group
 from voxmill.config import fingerprint
@@ -131,7 +132,7 @@ def plan(scanned: list[Scanned], label: LabelConfig) -> Corpus:
                 Part(
                     recording_id=recording_id, name=entry.name, path=entry.path, window=window,
                     start_sample=start, end_sample=end, sample_rate=info["sample_rate"],
-                    channel_choice=info["channel_choice"], seekable=info["seekable"],
+                    channel_choice=info["channel_choice"], digests=digests_of(info["digests"], start, end),
                     session=entry.session or entry.name, speaker=entry.speaker,
                     text=entry.text, language=entry.language, licence=entry.licence,
                 )

@@ -1,11 +1,12 @@
 """Recordings decoded as a stream with PyAV, whatever the container says; memory is bounded by what the caller keeps.
 
 The container is sniffed from content, never believed from the name. Everything is mono float32 at the source's rate,
-above 48 kHz resampled to 48 kHz.
+above 48 kHz resampled to 48 kHz. A window of a long file is read by a jump into it; whether a decoder gives the same
+samples after a jump is not a matter of belief: scanning keeps digests of blocks, and reading compares them.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ MAX_RATE = 48000
 FRAME_SECONDS = 0.02
 QUIET_FRAMES = 10
 CHOICES = ("mean", "left", "right")
+BLOCK = 480_000
+"""Samples that share a digest: 10 s at 48 kHz."""
+PREROLL = 48_000
+"""A jump lands so many samples early: decoders need some frames before they give what they gave in sequence."""
 
 
 class Unreadable(Exception):
@@ -28,7 +33,10 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """What one full decode found. `pcm_sha256` is over the mono float32 little-endian samples at `sample_rate`."""
+    """What one full decode found. `pcm_sha256` is over the mono float32 little-endian samples at `sample_rate`.
+
+    `digests` has one a `BLOCK` samples, the last one of what is left; none where a jump into the file is hopeless.
+    """
 
     sample_rate: int
     channels: int
@@ -40,7 +48,7 @@ class MediaInfo:
     channel_choice: str
     complete: bool
     warning: str
-    seekable: bool
+    digests: list[str]
 
 
 @dataclass
@@ -197,6 +205,7 @@ def scan(
     """
     damage = _Damage()
     hashes = {choice: hashlib.sha256() for choice in CHOICES}
+    blocks = {choice: _Digests() for choice in CHOICES}
     energy: dict[str, list[np.ndarray]] = {choice: [] for choice in CHOICES}
     power = dict.fromkeys(CHOICES, 0.0)
     peak, count, channels, codec = 0.0, 0, 1, ""
@@ -206,7 +215,9 @@ def scan(
 
     def take(choice: str, mono: np.ndarray) -> int:
         nonlocal peak
-        hashes[choice].update(np.ascontiguousarray(mono, dtype="<f4").tobytes())
+        content = np.ascontiguousarray(mono, dtype="<f4").data.cast("B")
+        hashes[choice].update(content)
+        blocks[choice].update(content)
         energy[choice].append(frames[choice](mono))
         power[choice] += float(np.square(mono, dtype=np.float64).sum())
         peak = max(peak, float(np.abs(mono).max(initial=0.0)))
@@ -240,14 +251,39 @@ def scan(
     if damage.nonfinite:
         damage.warning = "; ".join(filter(None, [damage.warning, f"{damage.nonfinite} samples not finite, set to 0"]))
     native_rate, rate = rate, min(rate, MAX_RATE)
-    # Only these count their samples exactly in every packet, and only a whole file and no resampler keep the count.
-    exact = codec == "flac" or codec.startswith("pcm_")
-    seekable = exact and not damage.warning and native_rate <= MAX_RATE
+    # A resampler's state and what follows damage depend on all that came before.
+    can_jump = not damage.warning and native_rate <= MAX_RATE
     info = MediaInfo(
         rate, channels, codec, count, hashes[choice].hexdigest(), peak, damage.nonfinite, choice,
-        not damage.warning, damage.warning, seekable,
+        not damage.warning, damage.warning, blocks[choice].finish() if can_jump else [],
     )  # fmt: skip
     return info, _cut(np.concatenate(energy[choice]), count, rate, window_seconds, search_seconds)
+
+
+class _Digests:
+    """A short digest of every `BLOCK` float32 samples of a stream that comes in pieces of any length."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.blake2b(digest_size=8)
+        self._missing = BLOCK * 4
+        self._found: list[str] = []
+
+    def update(self, content: memoryview) -> None:
+        while len(content) >= self._missing:
+            self._hash.update(content[: self._missing])
+            content = content[self._missing :]
+            self._end_block()
+        self._hash.update(content)
+        self._missing -= len(content)
+
+    def finish(self) -> list[str]:
+        if self._missing < BLOCK * 4:
+            self._end_block()
+        return self._found
+
+    def _end_block(self) -> None:
+        self._found.append(self._hash.hexdigest())
+        self._hash, self._missing = hashlib.blake2b(digest_size=8), BLOCK * 4
 
 
 class _Frames:
@@ -280,20 +316,33 @@ def _cut(
     return [*bounds, (start * size, count)]
 
 
+def digests_of(digests: list[str], start_sample: int, end_sample: int) -> list[str]:
+    """Those of a file's digests whose blocks the window touches."""
+    return digests[start_sample // BLOCK : -(-end_sample // BLOCK)]
+
+
 def read_window(
-    path: str, start_sample: int, end_sample: int, channel_choice: str = "mean", seekable: bool = False
+    path: str, start_sample: int, end_sample: int, channel_choice: str = "mean", digests: Sequence[str] = ()
 ) -> np.ndarray:
     """Mono float32 samples [start, end) of a file.
 
     Args:
-        seekable: what `scan` found; such a file is entered near the window. Others are decoded from their beginning,
-            as that is the only way to an exact cut.
+        digests: the window's own, see `digests_of`. With them the file is entered near the window; where what comes
+            out is not what the scan met there (AAC fills bands with noise of its own), and without them, it is
+            decoded from its beginning, the only way to an exact cut.
 
     Raises:
         Unreadable: nothing can be decoded, or the file is shorter than it was when it was scanned.
     """
-    blocks = _from(path, start_sample, channel_choice) if seekable else _whole(path, channel_choice)
-    audio = _collect(blocks, start_sample, end_sample)
+    first = start_sample // BLOCK * BLOCK
+    if digests and first:
+        last = first + len(digests) * BLOCK
+        audio = _collect(_from(path, first - PREROLL, channel_choice), first, last)
+        found = _Digests()
+        found.update(np.ascontiguousarray(audio, dtype="<f4").data.cast("B"))
+        if found.finish() == list(digests):
+            return audio[start_sample - first : end_sample - first].copy()
+    audio = _collect(_whole(path, channel_choice), start_sample, end_sample)
     if len(audio) != end_sample - start_sample:
         raise Unreadable("changed", f"{len(audio)} samples where scanning found {end_sample - start_sample}")
     return audio
@@ -307,7 +356,7 @@ def _whole(path: str, channel_choice: str) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def _from(path: str, start_sample: int, channel_choice: str) -> Iterator[tuple[int, np.ndarray]]:
-    """(position, mono block) from near `start_sample` on."""
+    """(position, mono block) from at or before `start_sample` on."""
     damage, position = _Damage(), -1
     for _, _, block in _channels(path, damage, jump_to=start_sample):
         position = damage.first_sample if position < 0 else position

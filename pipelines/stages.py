@@ -54,7 +54,7 @@ class Decode(Stage):
 
         try:
             audio = media.read_window(
-                part["path"], part["start_sample"], part["end_sample"], part["channel_choice"], part["seekable"]
+                part["path"], part["start_sample"], part["end_sample"], part["channel_choice"], part["digests"]
             )
         except media.Unreadable as error:
             unit.end(index, self.title, error.reason, detail=error.detail)

@@ -27,7 +27,7 @@ class Part:
     end_sample: int
     sample_rate: int
     channel_choice: str
-    seekable: bool
+    digests: list[str]
     session: str
     speaker: str | None
     text: str | None

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -85,29 +86,69 @@ def test_windows_of_a_long_file_join_without_a_gap(tmp_path: Path) -> None:
         assert np.abs(audio[cut - rate // 20 : cut + rate // 20]).max() < 0.02
 
 
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is decoded from its beginning from here on."""
+    whole, seen = media.stream, []
+
+    def stream(path: str, channel_choice: str = "mean") -> Iterator[np.ndarray]:
+        seen.append(path)
+        return whole(path, channel_choice)
+
+    monkeypatch.setattr(media, "stream", stream)
+    return seen
+
+
 @pytest.mark.parametrize(
-    ("name", "subtype", "channels"), [("x.flac", "PCM_16", 1), ("x.flac", "PCM_24", 2), ("x.wav", "PCM_16", 2)]
+    ("name", "codec", "channels", "jumps"),
+    [
+        ("x.flac", "PCM_16", 1, True),
+        ("x.flac", "PCM_24", 2, True),
+        ("x.wav", "PCM_16", 2, True),
+        ("x.mp3", "libmp3lame", 1, True),
+        ("x.ogg", "libopus", 1, True),
+        ("x.mp4", "aac", 1, False),
+    ],
 )
-def test_a_jump_into_a_file_reads_the_same_samples(tmp_path: Path, name: str, subtype: str, channels: int) -> None:
-    audio, rate = soundfile.read(SAMPLE, dtype="float32")
-    audio = np.stack([np.roll(audio, 7 * channel) for channel in range(channels)], axis=1)
-    soundfile.write(tmp_path / name, audio, rate, subtype=subtype)
-    info, _ = media.scan(str(tmp_path / name))
-    assert info.seekable
-    for start, end in ((0, 10), (1, 4097), (100_003, 200_001), (info.num_samples - 5, info.num_samples)):
-        jumped = media.read_window(str(tmp_path / name), start, end, "mean", seekable=True)
-        assert np.array_equal(jumped, media.read_window(str(tmp_path / name), start, end))
+def test_a_jump_into_a_file_reads_the_same_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, codec: str, channels: int, jumps: bool
+) -> None:
+    audio, _ = soundfile.read(SAMPLE, dtype="float32")
+    audio = np.tile(audio, 3)
+    if codec.startswith("PCM"):
+        audio = np.stack([np.roll(audio, 7 * channel) for channel in range(channels)], axis=1)
+        soundfile.write(tmp_path / name, audio, 48000, subtype=codec)
+    else:
+        encode(audio, 48000, tmp_path / name, name[2:], codec)
+    path = str(tmp_path / name)
+    info, _ = media.scan(path)
+    whole = np.concatenate(list(media.stream(path)))
+    assert len(info.digests) == -(-info.num_samples // media.BLOCK) >= 3
+    seen = counted(monkeypatch)
+    middle, end = media.BLOCK + 100_003, info.num_samples
+    for start, stop in ((middle, middle + 200_001), (2 * media.BLOCK, end), (end - 5, end)):
+        found = media.read_window(path, start, stop, "mean", media.digests_of(info.digests, start, stop))
+        assert np.array_equal(found, whole[start:stop])
+    assert bool(seen) != jumps
 
 
-def test_only_whole_files_with_exact_counts_are_jumped_into(tmp_path: Path) -> None:
+def test_a_damaged_or_resampled_file_is_not_jumped_into(tmp_path: Path) -> None:
     audio, rate = soundfile.read(SAMPLE, frames=5 * 16000)
-    encode(audio, rate, tmp_path / "x.mp3", "mp3", "libmp3lame")
     soundfile.write(tmp_path / "whole.flac", audio, rate)
     content = (tmp_path / "whole.flac").read_bytes()
     (tmp_path / "cut.flac").write_bytes(content[: len(content) // 2])
     soundfile.write(tmp_path / "fast.flac", np.resize(audio, 96000), 96000)
-    found = {path.name: media.scan(str(path))[0].seekable for path in tmp_path.iterdir()}
-    assert found == {"x.mp3": False, "cut.flac": False, "fast.flac": False, "whole.flac": True}
+    found = {path.name: len(media.scan(str(path))[0].digests) for path in tmp_path.iterdir()}
+    assert found == {"cut.flac": 0, "fast.flac": 0, "whole.flac": 1}
+
+
+def test_a_file_that_changed_after_scanning_is_decoded_anew(tmp_path: Path) -> None:
+    samples = np.random.default_rng(0).uniform(-0.1, 0.1, 2 * media.BLOCK)
+    soundfile.write(tmp_path / "x.wav", samples, 16000)
+    digests = media.scan(str(tmp_path / "x.wav"))[0].digests
+    soundfile.write(tmp_path / "x.wav", samples[::-1], 16000)
+    start, end = media.BLOCK + 5, media.BLOCK + 1000
+    found = media.read_window(str(tmp_path / "x.wav"), start, end, "mean", media.digests_of(digests, start, end))
+    assert np.allclose(found, samples[::-1][start:end], atol=1e-4)
 
 
 def test_a_file_that_may_not_be_read_says_so(tmp_path: Path) -> None:
