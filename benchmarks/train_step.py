@@ -1,0 +1,162 @@
+"""How long one training step takes, forward and backward, beside the released code's.
+
+    python benchmarks/train_step.py [--preset small] [--samples 8] [--repeats 5] [--seed 0]
+
+Both sides have the same weights (random), the same samples and the same random numbers in the loss; fp32 on the CPU.
+The released code gets them as its trainer would: padded to the longest. Ours are packed. Sides take turns, and the
+median of the pairs' ratios is given, so that a machine that slows down slows both. The released code is
+`pip install --no-deps voxcpm==2.0.3`. The last line is one JSON object.
+"""
+
+import argparse
+import json
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[0] = str(ROOT)
+
+from benchmarks.released import released_model  # noqa: E402
+from benchmarks.tables import table  # noqa: E402
+from model.flow_matching import Draws  # noqa: E402
+from model.layouts import Layout, arrange  # noqa: E402
+from model.packing import pack  # noqa: E402
+from model.presets import PRESETS, preset  # noqa: E402
+from model.voxcpm2 import VoxCPM2  # noqa: E402
+from tests.model.dense import DenseBatch, pad, rows_of  # noqa: E402
+from voxmill.errors import UserError  # noqa: E402
+
+PATCHES_A_SECOND = 6.25
+TEXT_TOKENS_A_SECOND = 4.5
+"""English at about 15 characters a second in a vocabulary of 73 k."""
+
+
+def draw_samples(config, num_samples: int, seed: int) -> list[Layout]:
+    """Samples of all modes that training has, in turn; clips of 2 to 15 s, references of 3 to 8 s, as a corpus has."""
+    choose = random.Random(seed)
+    generator = torch.Generator().manual_seed(seed)
+    shape = (config.patch_size, config.feat_dim)
+
+    def patches(seconds: float) -> Tensor:
+        return torch.randn(round(seconds * PATCHES_A_SECOND), *shape, generator=generator)
+
+    layouts = []
+    for number in range(num_samples):
+        seconds = choose.uniform(2, 15)
+        num_tokens = round(seconds * TEXT_TOKENS_A_SECOND)
+        if number % 4 in (1, 3):  # voice design, controllable: a description stands before the text
+            num_tokens += choose.randrange(10, 31)
+        layouts.append(
+            arrange(
+                [choose.randrange(200, config.lm_config.vocab_size) for _ in range(num_tokens)],
+                reference_RPD=patches(choose.uniform(3, 8)) if number % 4 >= 2 else None,
+                target_GPD=patches(seconds),
+                closed=True,
+                patch_shape=shape,
+                max_length=config.max_length,
+            )
+        )
+    choose.shuffle(layouts)
+    return layouts
+
+
+def draw_randomness(batch: DenseBatch, config, seed: int) -> Draws:
+    """What the released loss draws after `torch.manual_seed(seed)`: one row for every position, padding included."""
+    rows, shape = batch.loss_BT.numel(), (batch.loss_BT.numel(), config.feat_dim, config.patch_size)
+    torch.manual_seed(seed)
+    keep, noisy, condition_noise = torch.rand(rows), torch.rand(rows), torch.randn(shape)
+    first, second, differ, noise = torch.randn(rows), torch.randn(rows), torch.rand(rows), torch.randn(shape)
+    return Draws(keep, noisy, condition_noise.transpose(1, 2), first, second, differ, noise.transpose(1, 2))
+
+
+def seconds_of(step: Callable[[], float]) -> float:
+    """Wall seconds of one step."""
+    started = time.perf_counter()
+    step()
+    return time.perf_counter() - started
+
+
+def flops_of(step: Callable[[], float]) -> int:
+    """FLOPs of one step, forward and backward."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", choices=PRESETS, default="small")
+    parser.add_argument("--samples", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    config = preset(options.preset)
+    torch.manual_seed(options.seed)
+    model = VoxCPM2(config)
+    peer = released_model(config, model).train()
+    layouts = draw_samples(config, options.samples, options.seed)
+    padded, packed = pad(layouts), pack(layouts)
+    draws = rows_of(draw_randomness(padded, config, options.seed), padded.loss_BT.flatten() > 0)
+
+    def released() -> float:
+        peer.zero_grad(set_to_none=True)
+        torch.manual_seed(options.seed)
+        losses = peer(padded.tokens_BT, padded.text_BT, padded.patches_BTPD, padded.audio_BT, padded.loss_BT, None,
+                      padded.stop_BT)  # fmt: skip
+        loss = losses["loss/diff"] + losses["loss/stop"]
+        loss.backward()
+        return float(loss.detach())
+
+    def ours() -> float:
+        model.zero_grad(set_to_none=True)
+        loss = model(packed, draws=draws).total()
+        loss.backward()
+        return float(loss.detach())
+
+    wanted, found = released(), ours()  # also the warm-up
+    difference = abs(found - wanted) / abs(wanted)
+    flops = [flops_of(released), flops_of(ours)]
+    pairs = [(seconds_of(released), seconds_of(ours)) for _ in range(options.repeats)]
+    times = [statistics.median(column) for column in zip(*pairs, strict=True)]
+    ratio = statistics.median(a / b for a, b in pairs)
+    positions = [padded.loss_BT.numel(), packed.tokens_N.numel()]
+    computed = [positions[0], packed.audio_APD.shape[0]]
+    targets = [positions[0], packed.target_GPD.shape[0]]
+    rows = [
+        [name, f"{s:.3f}", f"{f / 1e9:.1f}", str(p), str(a), str(t), f"{loss:.6f}"]
+        for name, s, f, p, a, t, loss in zip(
+            ("released", "voxmill"), times, flops, positions, computed, targets, (wanted, found), strict=True
+        )
+    ]
+    headings = ["", "s a step", "GFLOP", "LM positions", "LocEnc patches", "LocDiT patches", "loss"]
+    title = f"training step, {options.preset}, {options.samples} samples, {torch.get_num_threads()} threads"
+    Console(width=110).print(table(title, headings, rows))
+    print(
+        json.dumps(
+            {
+                "ratio": round(ratio, 3),
+                "loss_difference": difference,
+                "flops_ratio": round(flops[0] / flops[1], 3),
+                "ratios": [round(a / b, 3) for a, b in pairs],
+                "seconds_released": round(times[0], 4),
+                "seconds": round(times[1], 4),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        print(f"voxmill: {error}", file=sys.stderr)
+        sys.exit(2)
