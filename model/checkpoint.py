@@ -5,15 +5,13 @@ before anything is built from it, and weights go to their device one by one: no 
 """
 
 import os
-import pickle
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from model.audio_vae import AudioVAE
 from model.config import DTYPES, VoxCPM2Config, read_config, write_config
@@ -21,6 +19,7 @@ from model.rope import RotaryTable
 from model.text_tokenizer import FILE as TOKENIZER
 from model.text_tokenizer import TextTokenizer
 from model.voxcpm2 import VoxCPM2
+from model.weight_files import differences, open_weights, shapes
 from voxmill.errors import UserError
 
 MODEL_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -34,8 +33,6 @@ TOKENIZER_FILES = (
     "tokenizer.model",
     "tokenization_voxcpm2.py",
 )
-NAMED = 4
-"""So many tensors are named in an error, the rest counted."""
 _LONG_NAMES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 
@@ -140,7 +137,7 @@ def save_checkpoint(
     with torch.device("meta"):
         fresh_model, fresh_vae = VoxCPM2(config), AudioVAE(config.audio_vae_config)
     for module, fresh in ((model, fresh_model), (vae, fresh_vae)):
-        wrong = _differences(_shapes(module.state_dict()), _shapes(fresh.state_dict()))
+        wrong = differences(shapes(module.state_dict()), shapes(fresh.state_dict()))
         if wrong:
             raise ValueError(f"the {type(fresh).__name__} is not what the configuration says: {wrong}")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -179,76 +176,15 @@ def _first(folder: Path, names: tuple[str, ...]) -> Path:
 
 def _fill(module: nn.Module, path: Path, device: torch.device, dtype: torch.dtype) -> None:
     """Gives `module`, built on the meta device, the tensors of the file."""
-    expected = module.state_dict()
-    stored = _Safetensors(path) if path.suffix == ".safetensors" else _pickled_tensors(path)
-    shapes = stored.shapes() if isinstance(stored, _Safetensors) else _shapes(stored)
-    wrong = _differences(shapes, _shapes(expected))
+    expected, stored = module.state_dict(), open_weights(path)
+    wrong = differences(stored.shapes(), shapes(expected))
     if wrong:
         raise UserError(f"{path}: {wrong}; is it of another model than its config.json?")
-    items = stored.items()
     state = {
         name: tensor.to(device, dtype if expected[name].is_floating_point() else expected[name].dtype)
-        for name, tensor in items
+        for name, tensor in stored.items()
     }
     module.load_state_dict(state, assign=True)
-
-
-class _Safetensors:
-    """A file's shapes without its data, then its tensors one at a time."""
-
-    def __init__(self, path: Path) -> None:
-        from safetensors import SafetensorError, safe_open
-
-        self.path = path
-        try:
-            self.file = safe_open(path, framework="pt")
-        except SafetensorError as error:
-            raise UserError(f"{path}: damaged ({error}); copy it again") from None
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {name: tuple(self.file.get_slice(name).get_shape()) for name in self.file.keys()}  # noqa: SIM118
-
-    def items(self) -> Iterator[tuple[str, Tensor]]:
-        for name in self.file.keys():  # noqa: SIM118 (no mapping)
-            yield name, self.file.get_tensor(name)
-
-
-def _pickled_tensors(path: Path) -> Mapping[str, Tensor]:
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path}: refused, damaged or with code besides tensors ({str(error).partition(chr(10))[0]})"
-        ) from None
-    except (RuntimeError, EOFError):
-        raise UserError(f"{path}: damaged or cut off; copy it again") from None
-    loaded = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise UserError(f"{path}: holds no state dict; a released file is tensors by name")
-    return loaded
-
-
-def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in state.items()}
-
-
-def _differences(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> str:
-    """What is missing, too many, or of another shape, in one line; empty where nothing is."""
-    told = []
-    missing = [name for name in expected if name not in found]
-    extra = [name for name in found if name not in expected]
-    for kind, names in (("missing", missing), ("unexpected", extra)):
-        if names:
-            told.append(f"{kind} {_listed(names)}")
-    other = [name for name, shape in expected.items() if found.get(name, shape) != shape]
-    if other:
-        told.append(_listed([f"{name} is {list(found[name])} instead of {list(expected[name])}" for name in other]))
-    return "; ".join(told)
-
-
-def _listed(names: list[str]) -> str:
-    rest = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _check_filled(module: nn.Module) -> None:

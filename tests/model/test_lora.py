@@ -1,0 +1,232 @@
+"""LoRA: the oracle's losses, save, load and merge, and every adapter that does not fit."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from benchmarks.released import is_installed
+from model.attention import Bidirectional
+from model.lora import (
+    LoRAConfig,
+    add_lora,
+    load_lora,
+    lora_state,
+    merge_lora,
+    read_lora_config,
+    save_lora,
+    set_lora_enabled,
+)
+from model.voxcpm2 import VoxCPM2
+from tests.model.dense import compact, rows_of
+from tests.model.oracle import error, read_oracle
+from tests.model.test_oracle import batch_of, draws_of
+from voxmill.errors import UserError
+
+ALL = LoRAConfig(enable_lm=True, enable_dit=True, enable_proj=True, r=4, alpha=8)
+
+
+@pytest.fixture
+def model() -> VoxCPM2:
+    return read_oracle().core()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the oracle's adapter to damage."""
+    return Path(shutil.copytree(read_oracle().lora, tmp_path / "lora"))
+
+
+def losses(model: VoxCPM2) -> tuple[Tensor, Tensor]:
+    batch = batch_of(read_oracle())
+    draws = rows_of(draws_of(read_oracle(), 0.0), batch.loss_BT.flatten() > 0)
+    return model(compact(batch), draws=draws).mean()
+
+
+def stir(model: VoxCPM2) -> None:
+    """Adapters that change something."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for tensor in lora_state(model).values():
+            tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.2)
+
+
+def total(model: VoxCPM2) -> Tensor:
+    return torch.stack(losses(model)).sum()
+
+
+def test_oracle_losses(model: VoxCPM2) -> None:
+    oracle = read_oracle()
+    plain = total(model)
+    load_lora(model, oracle.lora)
+    diffusion, stop = losses(model)
+    assert error(diffusion, oracle["lora.loss_diff"]) <= 1e-5
+    assert error(stop, oracle["lora.loss_stop"]) <= 1e-5
+    assert error(diffusion + stop, plain) > 1e-3  # the adapter is heard
+    assert set(lora_state(model)) == set(oracle.json["lora.trainable"])
+
+
+def test_only_adapters_train_and_start_as_nothing(model: VoxCPM2) -> None:
+    plain = total(model)
+    names = add_lora(model, ALL)
+    assert error(total(model), plain) <= 1e-6
+    total(model).backward()
+    trained = {name for name, value in model.named_parameters() if value.requires_grad}
+    assert trained == set(lora_state(model)) == {f"{name}.lora_{part}" for name in names for part in "AB"}
+    # B starts at zero, so in the first step A has no gradient yet, and B has.
+    assert all(value.grad is not None for name, value in model.named_parameters() if name in trained)
+    assert all(value.grad.abs().sum() > 0 for name, value in lora_state(model).items() if name.endswith("B"))
+    with pytest.raises(ValueError, match="has LoRA already"):
+        add_lora(model, ALL)
+
+
+@pytest.mark.parametrize(
+    ("enabled", "inside", "count"),
+    [
+        ({"enable_lm": True}, ("base_lm", "residual_lm"), 20),
+        ({"enable_dit": True}, ("feat_decoder.estimator.decoder",), 8),
+        ({"enable_proj": True}, ("enc_to_lm_proj", "lm_to_dit_proj", "res_to_dit_proj", "fusion_concat_proj"), 4),
+        ({"enable_lm": True, "target_modules_lm": ("up_proj",)}, ("base_lm", "residual_lm"), 5),
+        ({"enable_dit": True, "target_modules_dit": ("cond_proj",)}, ("feat_decoder.estimator.cond_proj",), 1),
+    ],
+)
+def test_targets(model: VoxCPM2, enabled: dict, inside: tuple[str, ...], count: int) -> None:
+    names = add_lora(model, LoRAConfig(**enabled))
+    assert len(names) == count and all(name.startswith(inside) for name in names)
+
+
+@torch.no_grad()
+def test_merge_and_switch(model: VoxCPM2) -> None:
+    before, plain = {name: value.clone() for name, value in model.state_dict().items()}, total(model)
+    add_lora(model, ALL)
+    stir(model)
+    adapted = total(model)
+    set_lora_enabled(model, False)
+    assert error(total(model), plain) <= 1e-6
+    set_lora_enabled(model, True)
+    assert error(total(model), adapted) <= 1e-6 and error(adapted, plain) > 1e-3
+    merge_lora(model)
+    assert model.state_dict().keys() == before.keys() and not lora_state(model)
+    assert error(total(model), adapted) <= 1e-5
+    assert all(value.requires_grad for value in model.parameters())
+
+
+def test_dropout_is_for_training_only(model: VoxCPM2) -> None:
+    add_lora(model, ALL.model_copy(update={"dropout": 0.5}))
+    stir(model)
+    hidden = torch.randn(2, 3, read_oracle().config.lm_config.hidden_size)
+    stack = model.base_lm
+
+    def twice() -> bool:
+        return torch.equal(stack(hidden, Bidirectional()), stack(hidden, Bidirectional()))
+
+    assert twice()
+    model.train()
+    assert not twice()
+
+
+def test_round_trip(model: VoxCPM2, tmp_path: Path) -> None:
+    add_lora(model, ALL)
+    stir(model)
+    save_lora(tmp_path / "out", model, ALL, base_model="ckpt")
+    other = read_oracle().core()
+    assert load_lora(other, tmp_path / "out") == ALL == read_lora_config(tmp_path / "out")
+    assert error(total(other), total(model)) <= 1e-6
+    load_lora(other, read_oracle().lora)  # into adapters of the same form
+    assert error(losses(other)[0], read_oracle()["lora.loss_diff"]) <= 1e-5
+    written, original = (
+        json.loads((place / "lora_config.json").read_text()) for place in (tmp_path / "out", read_oracle().lora)
+    )
+    assert written == original and isinstance(written["lora_config"]["alpha"], int)
+    with pytest.raises(ValueError, match="not what the configuration says"):
+        save_lora(tmp_path / "b", model, ALL.model_copy(update={"r": 2}), base_model="ckpt")
+
+
+@pytest.mark.skipif(not is_installed(), reason="the released code (voxcpm) is not installed")
+def test_released_code_loads_what_we_write(model: VoxCPM2, tmp_path: Path) -> None:
+    import transformers  # noqa: F401  (before voxcpm: it must not meet a half-imported torchaudio)
+    from voxcpm.model.voxcpm2 import LoRAConfig as ReleasedConfig
+    from voxcpm.model.voxcpm2 import VoxCPM2Model
+
+    add_lora(model, ALL)
+    stir(model)
+    save_lora(tmp_path, model, ALL, base_model="ckpt")
+    values = json.loads((tmp_path / "lora_config.json").read_text())["lora_config"]
+    peer = VoxCPM2Model.from_local(
+        str(read_oracle().checkpoint), optimize=False, device="cpu", lora_config=ReleasedConfig(**values)
+    )
+    loaded, skipped = peer.load_lora_weights(str(tmp_path))
+    assert not skipped and set(loaded) == set(lora_state(model))
+    expected = peer.get_lora_state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in lora_state(model).items())
+
+
+def refused(model: VoxCPM2, folder: Path, reason: str) -> None:
+    before = set(model.state_dict())
+    with pytest.raises(UserError, match=reason) as told:
+        load_lora(model, folder)
+    assert "\n" not in str(told.value) and set(model.state_dict()) == before
+
+
+def rewrite(folder: Path, **values: object) -> None:
+    path = folder / "lora_config.json"
+    found = json.loads(path.read_text())
+    found["lora_config"] |= values
+    path.write_text(json.dumps(found))
+
+
+def test_rank_mismatch(model: VoxCPM2, folder: Path) -> None:
+    rewrite(folder, r=8)
+    refused(model, folder, r"base_lm\.layers\.0\.self_attn\.q_proj\.lora_A is \[4, 64\] instead of \[8, 64\]")
+    add_lora(model, ALL.model_copy(update={"r": 8}))
+    refused(model, read_oracle().lora, r"is \[4, 64\] instead of \[8, 64\].*the model has other adapters")
+
+
+def test_target_mismatch(model: VoxCPM2, folder: Path) -> None:
+    rewrite(folder, target_proj_modules=["enc_to_lm_proj"])
+    refused(model, folder, r"unexpected fusion_concat_proj\.lora_A")
+    rewrite(folder, target_proj_modules=["enc_to_lm_proj", "wrong_proj"])
+    refused(
+        model, folder, r"target_proj_modules: 'wrong_proj' is no linear layer of the model; choose of enc_to_lm_proj"
+    )
+    rewrite(folder, enable_lm=False, enable_dit=False, enable_proj=False)
+    refused(model, folder, "adapts nothing")
+    shutil.rmtree(folder)
+    shutil.copytree(read_oracle().lora, folder)
+    weights = load_file(folder / "lora_weights.safetensors")
+    weights.pop("enc_to_lm_proj.lora_B")
+    save_file(weights, folder / "lora_weights.safetensors")
+    refused(model, folder, r"missing enc_to_lm_proj\.lora_B")
+
+
+def test_scale_mismatch(model: VoxCPM2, folder: Path) -> None:
+    add_lora(model, ALL.model_copy(update={"alpha": 32.0}))
+    refused(model, folder, "alpha / r is 2, the model's 8")
+
+
+def test_missing_and_broken_files(model: VoxCPM2, folder: Path) -> None:
+    rewrite(folder, r=0)
+    refused(model, folder, "lora_config.json: r = 0")
+    rewrite(folder, r=4, rank=4)
+    refused(model, folder, "lora_config.json: rank = 4: Extra inputs")
+    (folder / "lora_config.json").write_text("[]")
+    refused(model, folder, "has no lora_config")
+    (folder / "lora_config.json").write_text("{")
+    refused(model, folder, "not valid JSON")
+    (folder / "lora_config.json").unlink()
+    refused(model, folder, "lora_config.json: cannot be read")
+    shutil.copy(read_oracle().lora / "lora_config.json", folder)
+    (folder / "lora_weights.safetensors").unlink()
+    refused(model, folder, "neither lora_weights.safetensors nor lora_weights.ckpt")
+
+
+def test_older_file_name(model: VoxCPM2, folder: Path) -> None:
+    weights = load_file(folder / "lora_weights.safetensors")
+    (folder / "lora_weights.safetensors").unlink()
+    torch.save({"state_dict": weights}, folder / "lora_weights.ckpt")
+    load_lora(model, folder)
+    assert all(torch.equal(value, weights[name]) for name, value in lora_state(model).items())
