@@ -14,6 +14,10 @@ from voxmill.config import Config
 from voxmill.errors import UserError
 
 DTYPES = ("bfloat16", "bf16", "float16", "fp16", "float32", "fp32")
+NULLABLE = ("audio_vae_config.sr_bin_boundaries",)
+"""Where null has a meaning of its own in the released code."""
+LAST_SPECIAL_TOKEN = 104
+"""The last id that `layouts` uses."""
 
 
 class RopeScaling(Config):
@@ -151,6 +155,27 @@ class VoxCPM2Config(Config):
     unread: dict[str, Any] = Field(default_factory=dict, exclude=True)
     """Keys of the file that nothing reads, by dotted name; `write_config` puts them back."""
 
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "VoxCPM2Config":
+        for name, size in (("encoder_config", self.encoder_config), ("dit_config", self.dit_config)):
+            try:
+                self.local_stack(size)
+            except ValidationError as error:
+                raise ValueError(f"{name}: {_explain(error)}") from None
+        if self.dit_config.hidden_dim % 2 or self.dit_config.hidden_dim < 4:
+            raise ValueError(
+                f"dit_config.hidden_dim = {self.dit_config.hidden_dim}: must be even, 4 or more (time embedding)"
+            )
+        if self.lm_config.vocab_size <= LAST_SPECIAL_TOKEN:
+            raise ValueError(
+                f"lm_config.vocab_size = {self.lm_config.vocab_size}: the special tokens go up to {LAST_SPECIAL_TOKEN}"
+            )
+        if self.feat_dim != self.audio_vae_config.latent_dim:
+            raise ValueError(
+                f"feat_dim = {self.feat_dim}: must equal audio_vae_config.latent_dim, {self.audio_vae_config.latent_dim}"
+            )
+        return self
+
     @property
     def residual_stack(self) -> LanguageModelConfig:
         """RALM: the language model's block with its own depth, no vocabulary, RoPE or none."""
@@ -196,6 +221,9 @@ def read_config(path: str | Path) -> VoxCPM2Config:
     if not isinstance(values, dict) or values.get("architecture") != "voxcpm2":
         found = values.get("architecture", "voxcpm") if isinstance(values, dict) else type(values).__name__
         raise UserError(f"{path}: architecture is {found!r}; only 'voxcpm2' checkpoints are supported")
+    nulls = _nulls(values)
+    if nulls:
+        raise UserError(f"{path}: {nulls[0]} is null, which the released code refuses; leave the key out")
     unread: dict[str, Any] = {}
     while True:
         try:
@@ -203,9 +231,7 @@ def read_config(path: str | Path) -> VoxCPM2Config:
         except ValidationError as error:
             extra = [e["loc"] for e in error.errors() if e["type"] == "extra_forbidden"]
             if not extra:
-                first = error.errors()[0]
-                field = ".".join(str(part) for part in first["loc"])
-                raise UserError(f"{path}: {field} = {first.get('input')!r}: {first['msg']}") from None
+                raise UserError(f"{path}: {_explain(error)}") from None
             for location in extra:
                 place = values
                 for part in location[:-1]:
@@ -213,9 +239,26 @@ def read_config(path: str | Path) -> VoxCPM2Config:
                 unread[".".join(str(part) for part in location)] = place.pop(location[-1])
 
 
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    found = "" if isinstance(first.get("input"), dict) else f" = {first.get('input')!r}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{field}{found}: {message}" if field else message
+
+
+def _nulls(values: Any, place: str = "") -> list[str]:
+    """Dotted names of what is null, but for those that may be."""
+    if isinstance(values, dict):
+        return [name for key, value in values.items() for name in _nulls(value, f"{place}.{key}" if place else key)]
+    return [place] if values is None and place not in NULLABLE else []
+
+
 def released_values(config: VoxCPM2Config) -> dict[str, Any]:
-    """`config` as the released `config.json` has it: absent where None (the released code rejects null)."""
+    """`config` as the released `config.json` has it: absent where None, but for what may be null there."""
     values = config.model_dump(mode="json", exclude_none=True)
+    if config.audio_vae_config.sr_bin_boundaries is None:
+        values["audio_vae_config"]["sr_bin_boundaries"] = None
     for dotted, value in config.unread.items():
         place = values
         *parents, last = dotted.split(".")

@@ -65,6 +65,7 @@ def draw_config(seed: int) -> VoxCPM2Config:
         }  # fmt: skip
 
     original = choose.choice([64, 100])
+    feat_dim = choose.choice([6, 8])
     lm_heads = heads()
     mean_mode = seed % 4 == 3
     noisy = choose.random() < 0.5
@@ -80,7 +81,7 @@ def draw_config(seed: int) -> VoxCPM2Config:
             use_mup=choose.random() < 0.5, scale_emb=choose.choice([2.0, 12.0]), scale_depth=choose.choice([0.7, 1.4]),
             no_rope=choose.random() < 0.2,
         ),
-        patch_size=choose.choice([2, 3, 4]), feat_dim=choose.choice([6, 8]),
+        patch_size=choose.choice([2, 3, 4]), feat_dim=feat_dim,
         residual_lm_num_layers=choose.choice([1, 2]), residual_lm_no_rope=choose.random() < 0.5,
         scalar_quantization_latent_dim=choose.choice([10, 20]), scalar_quantization_scale=choose.choice([1, 4, 9, 16]),
         encoder_config=LocalStackConfig(**local()),
@@ -93,7 +94,7 @@ def draw_config(seed: int) -> VoxCPM2Config:
             ),
         ),
         audio_vae_config=AudioVAEConfig(
-            encoder_dim=2, encoder_rates=(2, 2), latent_dim=4, decoder_dim=8, decoder_rates=(2, 2)
+            encoder_dim=2, encoder_rates=(2, 2), latent_dim=feat_dim, decoder_dim=8, decoder_rates=(2, 2)
         ),
         max_length=64, device="cpu", dtype="float32",
     )  # fmt: skip
