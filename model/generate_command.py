@@ -262,7 +262,8 @@ def _progress() -> Any:
         TextColumn("{task.fields[said]}"),
         TimeElapsedColumn(),
     )
-    return Progress(*columns, console=Console(stderr=True), transient=True)
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _said(generator: Any, patches: int) -> str:
@@ -276,7 +277,8 @@ def _rtf(seconds: float, wall: float) -> str:
 
 def _warn(path: Path, finish: str | None) -> None:
     if finish == "length":
-        print(f"voxmill: {path}: ended by its length, not by the model; the end may be cut off", file=sys.stderr)
+        name = "stdout" if path == STDOUT else path
+        print(f"voxmill: {name}: ended by its length, not by the model; the end may be cut off", file=sys.stderr)
 
 
 def _tell(options: Options, text: str) -> None:

@@ -1,0 +1,146 @@
+"""Generation beside the released code: the same weights, the same requests, speech of equal length, on this CPU.
+
+    python benchmarks/generate.py [--repeats 5] [--patches 16] [--preset small] [--threads 2]
+
+`small` preset, random weights, 10 steps, text to waveform: prefill, every patch and the AudioVAE's decoder. The stop
+predictor is not heard, so that all say the same number of patches. The released code takes 16 requests one after
+another, which is all that it can; here they share a batch. Turns are taken; medians are shown. Last line: JSON.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[0] = str(ROOT)
+
+from benchmarks.released import TOKENIZER, released_model  # noqa: E402
+from benchmarks.tables import table  # noqa: E402
+from model.audio_vae import AudioVAE  # noqa: E402
+from model.generation import Generator  # noqa: E402
+from model.presets import preset  # noqa: E402
+from model.request import Request, Settings  # noqa: E402
+from model.text_tokenizer import TextTokenizer  # noqa: E402
+from model.voxcpm2 import VoxCPM2  # noqa: E402
+
+MANY = 16
+TEXT = "hello test 你好世界 hello test"
+
+
+def random_weights(config: Any) -> tuple[VoxCPM2, AudioVAE]:
+    """A model and an AudioVAE with PyTorch's initial weights, always the same."""
+    torch.manual_seed(0)
+    return VoxCPM2(config).eval(), AudioVAE(config.audio_vae_config).freeze()
+
+
+def peer_of(model: VoxCPM2, vae: AudioVAE, dtype: torch.dtype) -> Any:
+    """The released code with these weights."""
+    peer = released_model(model.config, model, dtype=dtype)
+    peer.audio_vae.load_state_dict(vae.state_dict())
+    return peer
+
+
+def requests(count: int, patches: int) -> list[Request]:
+    """So many requests that say `patches` patches each."""
+    settings = Settings(steps=10, min_len=patches, max_len=patches, attempts=1)
+    return [Request(TEXT, settings=settings, seed=number) for number in range(count)]
+
+
+def ask_peer(peer: Any, count: int, patches: int) -> list[torch.Tensor]:
+    """The same requests, one after another; the waveforms."""
+    said = []
+    with contextlib.redirect_stderr(io.StringIO()):  # it draws a progress bar there
+        for number in range(count):
+            torch.manual_seed(number)
+            said.append(peer.generate(TEXT, min_len=patches, max_len=patches, inference_timesteps=10, cfg_value=2.0))
+    return said
+
+
+def timed(work: Callable[[], Any]) -> float:
+    clock = time.perf_counter()
+    work()
+    return time.perf_counter() - clock
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--patches", type=int, default=16, help="patches of 160 ms a request")
+    parser.add_argument("--preset", default="small")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--no-bf16", action="store_true", help="fp32 only")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    patches = arguments.patches
+    config = preset(arguments.preset)
+    model, vae = random_weights(config)
+    tokenizer = TextTokenizer.from_folder(TOKENIZER)
+    peer = peer_of(model, vae, torch.float32)
+    ours = {"fp32": Generator(model, vae, tokenizer)}
+    if not arguments.no_bf16:
+        half = VoxCPM2(config).eval()
+        half.load_state_dict(model.state_dict())
+        ours["bf16"] = Generator(half.to(torch.bfloat16), vae, tokenizer)
+
+    # The same noise must give the same speech, or there is nothing to compare.
+    found = ours["fp32"].generate(requests(1, 2)[0]).audio_T
+    expected = ask_peer(peer, 1, 2)[0][0]
+    difference = (found - expected).abs().max().item()
+    assert found.shape == expected.shape and difference < 1e-3, difference
+
+    def one(generator: Generator) -> None:
+        generator.generate(requests(1, patches)[0])
+
+    def many(generator: Generator) -> None:
+        assert len(list(generator.generate_many(requests(MANY, patches), batch_size=MANY))) == MANY
+
+    work: dict[str, Callable[[], Any]] = {"released, one": lambda: ask_peer(peer, 1, patches)}
+    for name, generator in ours.items():
+        work[f"{name}, one"] = lambda generator=generator: one(generator)  # type: ignore[misc]
+        work[f"{name}, {MANY} in a batch"] = lambda generator=generator: many(generator)  # type: ignore[misc]
+    work[f"released, {MANY} in turn"] = lambda: ask_peer(peer, MANY, patches)
+    seconds: dict[str, list[float]] = {name: [] for name in work}
+    for turn in range(arguments.repeats):
+        for name, call in work.items():
+            seconds[name].append(timed(call))
+        print(f"turn {turn + 1}: " + ", ".join(f"{n} {s[-1]:.2f} s" for n, s in seconds.items()), flush=True)
+
+    speech = patches * config.patch_size * vae.samples_per_latent / config.audio_vae_config.out_sample_rate
+
+    def ratio(name: str, base: str) -> float:
+        return statistics.median(b / a for a, b in zip(seconds[name], seconds[base], strict=True))
+
+    rows = []
+    for name, found_seconds in seconds.items():
+        count = 1 if name.endswith("one") else MANY
+        base = "released, one" if count == 1 else f"released, {MANY} in turn"
+        median = statistics.median(found_seconds)
+        rows.append([name, f"{median:.2f} s", f"{median / (count * speech):.2f}", f"{ratio(name, base):.2f}x"])
+    title = f"{arguments.preset}, {patches} patches a request, {arguments.threads} threads, {arguments.repeats} turns"
+    Console(width=100).print(table(title, ["what", "median", "RTF", "speed"], rows))
+    result = {
+        "ratio_batch_1": round(ratio("fp32, one", "released, one"), 3),
+        "ratio_batch_16": round(ratio(f"fp32, {MANY} in a batch", f"released, {MANY} in turn"), 3),
+        "difference": difference,
+        "threads": arguments.threads,
+    }
+    if "bf16" in ours:
+        result |= {
+            "ratio_batch_1_bf16": round(ratio("bf16, one", "released, one"), 3),
+            "ratio_batch_16_bf16": round(ratio(f"bf16, {MANY} in a batch", f"released, {MANY} in turn"), 3),
+        }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
