@@ -105,6 +105,14 @@ def fetch() -> None:
     fetch_weights()
 
 
+@app.command()
+def doctor() -> None:
+    """Looks at libraries, embedded models, GPU and disk, and says what is missing and how to mend it."""
+    from voxmill.doctor import main as run
+
+    raise typer.Exit(run())
+
+
 def main() -> None:
     """Entry point: a user's mistake is one line and exit status 2; what the machine cannot do, one line and 1."""
     try:

@@ -1,0 +1,5 @@
+"""`python -m voxmill` is the `voxmill` command."""
+
+from voxmill.cli import main
+
+main()
