@@ -126,8 +126,8 @@ def _write(
         for _ in range(min(workers, len(chunks)))
     ]
     try:
-        todo = [[_clip(row, out, hears=False) for row in chunk] for chunk in chunks]
-        for results, counted in ActorPool(actors).map(lambda actor, clips: actor.write.remote(clips), todo):
+        undone = [[_clip(row, out, hears=False) for row in chunk] for chunk in chunks]
+        for results, counted in ActorPool(actors).map(lambda actor, clips: actor.write.remote(clips), undone):
             counts.update(counted)
             yield from results
     finally:

@@ -31,18 +31,18 @@ def label_units(
         UserError: a model cannot be loaded as configured.
     """
     units = _expand(units, out, config)
-    todo = _missing(units, out)
-    done = len(units) - len(todo)
+    undone = _missing(units, out)
+    done = len(units) - len(undone)
     if done:
-        left = {unit.unit_id for unit in todo}
+        left = {unit.unit_id for unit in undone}
         hours = sum(unit.seconds for unit in units if unit.unit_id not in left) / 3600
         progress.say(f"found done: {done} of {len(units)} work units ({hours:.2f} h)")
-    if not todo:
+    if not undone:
         return units, done
-    with progress.stage("Labelling", sum(unit.seconds for unit in todo) / 3600, "audio hours") as bar:
-        _run(todo, out, config, workers, gpus, bar)
-        suspects = _missing(todo, out)
-        if len(suspects) == len(todo) > 1:
+    with progress.stage("Labelling", sum(unit.seconds for unit in undone) / 3600, "audio hours") as bar:
+        _run(undone, out, config, workers, gpus, bar)
+        suspects = _missing(undone, out)
+        if len(suspects) == len(undone) > 1:
             where = ", ".join(culprits(out, suspects[0].unit_id)) or "the first stage"
             raise JobError(f"every worker ended before its first result, in {where}; is there memory for the models?")
         if suspects:
@@ -91,9 +91,9 @@ def _convict(guilty: list[Unit], out: Path, config: AnnotateConfig, gpus: float,
             singles += split(unit, label_fingerprint(config.label))
         else:
             singles.append(unit)
-    todo = [unit for unit in _missing(singles, out) if unit not in guilty]
-    if todo:
-        _run(todo, out, config, 1, gpus, bar, in_flight=1)
+    undone = [unit for unit in _missing(singles, out) if unit not in guilty]
+    if undone:
+        _run(undone, out, config, 1, gpus, bar, in_flight=1)
     for unit in _missing(singles, out):
         _write_crashed(unit, out)
         bar.advance(unit.seconds / 3600)

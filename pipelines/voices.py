@@ -195,15 +195,15 @@ def label_voices(
     def missing(some: list[Unit]) -> list[Unit]:
         return [u for u in some if not all(label_path(folder, u.unit_id).exists() for folder in folders)]
 
-    todo = missing(units)
-    if not todo:
+    undone = missing(units)
+    if not undone:
         return 0
     from pipelines.graph import run_stages
 
-    hours = {unit.unit_id: unit.seconds / 3600 for unit in todo}
+    hours = {unit.unit_id: unit.seconds / 3600 for unit in undone}
     with progress.stage("Voices", sum(hours.values()), "audio hours") as bar:
-        for some, at_once, in_flight in ((todo, workers, 2), (None, 1, 1)):
-            some = missing(todo) if some is None else some
+        for some, at_once, in_flight in ((undone, workers, 2), (None, 1, 1)):
+            some = missing(undone) if some is None else some
             states = [json.dumps({"unit_id": unit.unit_id, "parts": []}) for unit in some]
             if not states:
                 break
@@ -213,8 +213,8 @@ def label_voices(
                 if fatal:
                     raise (UserError if fatal["kind"] == "user" else JobError)(fatal["message"])
                 bar.advance(hours[state["unit_id"]])
-        crashed = missing(todo)
-        if len(crashed) == len(todo) > 1:
+        crashed = missing(undone)
+        if len(crashed) == len(undone) > 1:
             raise JobError("every worker ended before its first result, in Voices; is there memory for the models?")
         for unit in crashed:
             names = ", ".join(repr(part.name) for part in unit.parts[:3])
@@ -223,4 +223,4 @@ def label_voices(
                 path = label_path(folder, unit.unit_id)
                 if not path.exists():
                     write_atomically(path, to_json({"seconds": 0.0, "audio_seconds": 0.0, "calls": 0, "clips": {}}))
-    return len(todo)
+    return len(undone)
