@@ -10,6 +10,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
 from torch.utils.checkpoint import checkpoint
 
 from model.attention import Packed, Span, Step, attend
@@ -137,9 +138,11 @@ class MiniCPM(nn.Module):
         """
         rotation = self.rotation(hidden, span)
         last = len(self.layers) - 1
+        # A recomputed layer would lose its forward derivative, so MeanFlow's estimator keeps its activations.
+        recompute = self.recompute and torch.is_grad_enabled() and unpack_dual(hidden).tangent is None
         for index, layer in enumerate(self.layers):
             wanted = keep if index == last else None
-            if self.recompute and torch.is_grad_enabled():
+            if recompute:
                 hidden = checkpoint(layer, hidden, rotation, span, index, wanted, use_reentrant=False)
             else:
                 hidden = layer(hidden, rotation, span, index, wanted)
