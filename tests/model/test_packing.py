@@ -233,3 +233,13 @@ def test_batch_without_target_has_no_loss(model: VoxCPM2) -> None:
                    source_G=batch.source_G[:0], stop_G=batch.stop_G[:0])  # fmt: skip
     diffusion, stop = model(none).mean()
     assert diffusion.item() == stop.item() == 0
+
+
+def test_row_without_audio_input(model: VoxCPM2) -> None:
+    """A target of one patch is no input: LocEnc gets nothing to read, and a gradient of zeros, not none."""
+    torch.manual_seed(2)
+    model.zero_grad()
+    model(pack([sample(3, 0, 1)])).total().backward()
+    gradients = [parameter.grad for parameter in model.feat_encoder.parameters()]
+    assert all(gradient is not None and not gradient.any() for gradient in gradients)
+    assert model.base_lm.embed_tokens.weight.grad.any()
