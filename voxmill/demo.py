@@ -5,6 +5,7 @@ Starts a Ray of its own on loopback where none answers, and ends what it started
 
 import subprocess
 import sys
+import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,6 +15,27 @@ from voxmill.local_ray import answers, environment, local_ray
 ROOT = Path(__file__).resolve().parent.parent
 PORT = 8265
 DASHBOARD = f"http://127.0.0.1:{PORT}"
+# Each waits up to half a minute inside Ray.
+TRIES = 6
+
+
+def submit(command: list[str]) -> int:
+    """Submits a job, shows its output as it comes, and returns its exit status.
+
+    On a busy machine Ray's dashboard answers before it can take jobs; the same command is then given again.
+    """
+    for _ in range(TRIES):
+        # What Ray says of the upload is only worth reading where it fails.
+        with tempfile.TemporaryFile("w+") as said:
+            status = subprocess.run(command, env=environment(), cwd=ROOT, stderr=said).returncode
+            said.seek(0)
+            text = said.read()
+        if status == 0 or "No available agent" not in text:
+            break
+        print("the local Ray is not ready to take jobs yet; trying again ...", flush=True)
+    if status:
+        print(text, file=sys.stderr)
+    return status
 
 
 def main() -> int:
@@ -25,8 +47,7 @@ def main() -> int:
             stack.enter_context(local_ray(PORT))
         ray = str(Path(sys.executable).parent / "ray")
         job = ["python", "pipelines/annotate.py", str(ROOT / "samples" / "manifest.jsonl"), str(out)]
-        command = [ray, "job", "submit", f"--address={DASHBOARD}", f"--working-dir={ROOT}", "--", *job]
-        status = subprocess.run(command, env=environment(), cwd=ROOT).returncode
+        status = submit([ray, "job", "submit", f"--address={DASHBOARD}", f"--working-dir={ROOT}", "--", *job])
     if status == 0:
         print(f"\nthe report: {out / 'report.html'}")
     return status

@@ -17,6 +17,14 @@ from pathlib import Path
 from voxmill.errors import JobError
 
 
+AGENT_PORTS = (
+    "dashboard-agent-listen-port",
+    "dashboard-agent-grpc-port",
+    "runtime-env-agent-port",
+    "metrics-export-port",
+)
+
+
 def environment() -> dict[str, str]:
     """The environment of every Ray command of ours: authentication is on, as the control store listens everywhere."""
     token = Path.home() / ".cache" / "voxmill" / "ray-token"
@@ -56,6 +64,8 @@ def local_ray(dashboard_port: int | None = None, num_cpus: int | None = None) ->
     port = _free_port()
     command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--node-ip-address=127.0.0.1"]
     command += [f"--port={port}", f"--temp-dir={folder}", f"--include-dashboard={dashboard_port is not None}"]
+    # Another Ray on this machine has the usual ports; without one of its own the agent that takes jobs is silently gone.
+    command += [f"--{name}={_free_port()}" for name in AGENT_PORTS]
     if dashboard_port is not None:
         command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard_port}"]
     if num_cpus is not None:
