@@ -96,7 +96,8 @@ def annotate(source: str, out: Path, config: AnnotateConfig) -> dict[str, Any]:
             "labelled": len(units) - found_done, "voiced": voiced, "kept": len(found.kept), "rejected": len(found.rejected),
             "hours_in": sum(row.get("duration") or 0.0 for row in recordings) / 3600,
             "hours_kept": sum(row["duration"] for row in found.kept) / 3600,
-            "started": started.isoformat(), "finished": datetime.datetime.now(datetime.UTC).isoformat(),
+            "started": started.isoformat(timespec="seconds"),
+            "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "wall_seconds": time.perf_counter() - clock, "workers": workers, "seed": 0,
         }  # fmt: skip
         write_atomically(out / "run.json", json.dumps(run, indent=1, ensure_ascii=False).encode())
