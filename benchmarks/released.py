@@ -9,11 +9,13 @@ so neither side reads a checkpoint.
 import contextlib
 import importlib.util
 import io
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from model.audio_vae import AudioVAE
 from model.config import VoxCPM2Config, released_values
 from model.voxcpm2 import VoxCPM2
 from voxmill.errors import UserError
@@ -51,4 +53,22 @@ def released_model(
     peer.to(dtype).audio_vae.float()
     missing, extra = peer.load_state_dict(weights.state_dict(), strict=False)
     assert not extra and all(name.startswith("audio_vae.") for name in missing), (missing, extra)
+    return peer.eval()
+
+
+def released_vae(vae: AudioVAE) -> Any:
+    """The released AudioVAE with the configuration and weights of ours, fp32 on the CPU.
+
+    Raises:
+        UserError: the released code is not installed.
+    """
+    if not is_installed():
+        raise UserError("the released code is missing; run: pip install --no-deps voxcpm==2.0.3")
+    import transformers  # noqa: F401  (before voxcpm: it must not meet a half-imported torchaudio)
+    from voxcpm.modules.audiovae import AudioVAEConfigV2, AudioVAEV2
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # its weight norm is PyTorch's older one
+        peer = AudioVAEV2(config=AudioVAEConfigV2.model_validate(vae.config.model_dump(mode="json")))
+    peer.load_state_dict(vae.state_dict())
     return peer.eval()

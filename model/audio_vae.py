@@ -25,8 +25,8 @@ from model.audio_vae_layers import (
 from model.config import AudioVAEConfig
 
 DILATIONS = (1, 3, 9)
-PIECE = 64
-"""Latent frames per piece where nobody trains: enough to keep the arithmetic busy, few enough to stay small."""
+PIECE = 32
+"""Latent frames per piece where nobody trains: enough to keep matrix products busy, few enough to bound memory."""
 
 
 class EncoderBlock(nn.Module):

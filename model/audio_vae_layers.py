@@ -111,7 +111,11 @@ class CausalConv1d(nn.Module):
     def forward(self, x_BCT: Tensor, history: History | None = None) -> Tensor:
         if self.context:
             x_BCT = F.pad(x_BCT, (self.context, 0)) if history is None else history.extend(self, x_BCT, self.context)
-        return F.conv1d(x_BCT, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+        weight = self.weight
+        if weight.shape[1:] == (x_BCT.shape[1], 1):
+            # One tap is a matrix product, which PyTorch's convolution does slowly on a CPU.
+            return _product(weight[..., 0], x_BCT, self.bias)
+        return F.conv1d(x_BCT, weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
 
 class CausalTransposedConv1d(CausalConv1d):
@@ -125,10 +129,27 @@ class CausalTransposedConv1d(CausalConv1d):
         self.stride = stride
         self._add_weights(torch.empty(num_in, num_out, 2 * stride), num_out)
 
+    def fold(self) -> None:
+        """Computes the weight once, as the two matrices [stride * C_out, C_in] of this input sample and the one before."""
+        super().fold()
+        assert self.folded is not None
+        self.folded = self.folded.permute(2, 1, 0).reshape(2, -1, self.folded.shape[0])
+
     def forward(self, x_BCT: Tensor, history: History | None = None) -> Tensor:
         x_BCT = F.pad(x_BCT, (1, 0)) if history is None else history.extend(self, x_BCT, 1)
-        # Each end hears one sample less than it should: the first stride lacks its past, the last its present.
-        return F.conv_transpose1d(x_BCT, self.weight, self.bias, self.stride)[..., self.stride : -self.stride]
+        if self.folded is None:
+            # The first stride lacks its past and the last its present: what is between is whole.
+            return F.conv_transpose1d(x_BCT, self.weight, self.bias, self.stride)[..., self.stride : -self.stride]
+        bias = None if self.bias is None else self.bias.repeat(self.stride)
+        now_BST = _product(self.folded[0], x_BCT[..., 1:], bias)
+        both_BST = now_BST.baddbmm_(self.folded[1].expand(len(x_BCT), -1, -1), x_BCT[..., :-1])
+        return both_BST.unflatten(1, (self.stride, -1)).permute(0, 2, 3, 1).flatten(2)
+
+
+def _product(weight_OC: Tensor, x_BCT: Tensor, bias_O: Tensor | None) -> Tensor:
+    """weight x + bias for each sample, [B, O, T]."""
+    weight_BOC = weight_OC.expand(len(x_BCT), -1, -1)
+    return torch.bmm(weight_BOC, x_BCT) if bias_O is None else torch.baddbmm(bias_O[:, None], weight_BOC, x_BCT)
 
 
 class Snake(nn.Module):
