@@ -25,8 +25,8 @@ from model.audio_vae_layers import (
 from model.config import AudioVAEConfig
 
 DILATIONS = (1, 3, 9)
-PIECE = 32
-"""Latent frames per piece where nobody trains: enough to keep matrix products busy, few enough to bound memory."""
+PIECE, ACCELERATOR_PIECE = 32, 256
+"""Latent frames per piece where nobody trains: enough to keep the arithmetic busy, few enough to bound memory."""
 
 
 class EncoderBlock(nn.Module):
@@ -165,6 +165,10 @@ class AudioVAE(nn.Module):
         """Where the weights are."""
         return self.encoder.fc_mu.weight_v.device
 
+    @property
+    def _piece(self) -> int:
+        return PIECE if self.device.type == "cpu" else ACCELERATOR_PIECE
+
     def freeze(self) -> Self:
         """For use without training: eval mode, no gradients, weight norm computed once (until `train()` or new weights)."""
         self.eval().requires_grad_(False)
@@ -185,7 +189,7 @@ class AudioVAE(nn.Module):
         if torch.is_grad_enabled():
             hidden_BCL = self.encoder.hidden(audio_BT[:, None])
         else:
-            history, pieces = History(), audio_BT[:, None].split(PIECE * self.hop, dim=-1)
+            history, pieces = History(), audio_BT[:, None].split(self._piece * self.hop, dim=-1)
             hidden_BCL = torch.cat([self.encoder.hidden(piece, history) for piece in pieces], dim=-1)
         return self.encoder.fc_mu(hidden_BCL), self.encoder.fc_logvar(hidden_BCL)
 
@@ -214,7 +218,7 @@ class AudioVAE(nn.Module):
         rate_1 = self.rates([sample_rate], latents_BDL.device)
         if torch.is_grad_enabled():
             return self.decoder(latents_BDL, rate_1, None, generators)[:, 0]
-        history, pieces = History(), latents_BDL.split(PIECE, dim=-1)
+        history, pieces = History(), latents_BDL.split(self._piece, dim=-1)
         return torch.cat([self.decoder(piece, rate_1, history, generators) for piece in pieces], dim=-1)[:, 0]
 
     def decoder_stream(

@@ -27,7 +27,8 @@ from tests.model.oracle import error, read_oracle
 from tests.model.test_oracle import batch_of, draws_of
 from voxmill.errors import UserError
 
-ALL = LoRAConfig(enable_lm=True, enable_dit=True, enable_proj=True, r=4, alpha=8)
+ALL = read_lora_config(read_oracle().lora)
+LM_LAYERS = read_oracle().config.lm_config.num_hidden_layers + read_oracle().config.residual_lm_num_layers
 
 
 @pytest.fixture
@@ -87,10 +88,10 @@ def test_only_adapters_train_and_start_as_nothing(model: VoxCPM2) -> None:
 @pytest.mark.parametrize(
     ("enabled", "inside", "count"),
     [
-        ({"enable_lm": True}, ("base_lm", "residual_lm"), 20),
-        ({"enable_dit": True}, ("feat_decoder.estimator.decoder",), 8),
+        ({"enable_lm": True}, ("base_lm", "residual_lm"), 4 * LM_LAYERS),
+        ({"enable_dit": True}, ("feat_decoder.estimator.decoder",), 4 * read_oracle().config.dit_config.num_layers),
         ({"enable_proj": True}, ("enc_to_lm_proj", "lm_to_dit_proj", "res_to_dit_proj", "fusion_concat_proj"), 4),
-        ({"enable_lm": True, "target_modules_lm": ("up_proj",)}, ("base_lm", "residual_lm"), 5),
+        ({"enable_lm": True, "target_modules_lm": ("up_proj",)}, ("base_lm", "residual_lm"), LM_LAYERS),
         ({"enable_dit": True, "target_modules_dit": ("cond_proj",)}, ("feat_decoder.estimator.cond_proj",), 1),
     ],
 )
@@ -143,7 +144,7 @@ def test_round_trip(model: VoxCPM2, tmp_path: Path) -> None:
     )
     assert written == original and isinstance(written["lora_config"]["alpha"], int)
     with pytest.raises(ValueError, match="not what the configuration says"):
-        save_lora(tmp_path / "b", model, ALL.model_copy(update={"r": 2}), base_model="ckpt")
+        save_lora(tmp_path / "b", model, ALL.model_copy(update={"r": ALL.r + 1}), base_model="ckpt")
 
 
 @pytest.mark.skipif(not is_installed(), reason="the released code (voxcpm) is not installed")
@@ -180,10 +181,12 @@ def rewrite(folder: Path, **values: object) -> None:
 
 
 def test_rank_mismatch(model: VoxCPM2, folder: Path) -> None:
-    rewrite(folder, r=8)
-    refused(model, folder, r"base_lm\.layers\.0\.self_attn\.q_proj\.lora_A is \[4, 64\] instead of \[8, 64\]")
-    add_lora(model, ALL.model_copy(update={"r": 8}))
-    refused(model, read_oracle().lora, r"is \[4, 64\] instead of \[8, 64\].*the model has other adapters")
+    size, other = read_oracle().config.lm_config.hidden_size, ALL.model_copy(update={"r": 2 * ALL.r})
+    wrong = rf"\[{ALL.r}, {size}\] instead of \[{other.r}, {size}\]"
+    rewrite(folder, r=other.r)
+    refused(model, folder, rf"base_lm\.layers\.0\.self_attn\.q_proj\.lora_A is {wrong}")
+    add_lora(model, other)
+    refused(model, read_oracle().lora, f"is {wrong}.*the model has other adapters")
 
 
 def test_target_mismatch(model: VoxCPM2, folder: Path) -> None:
@@ -204,8 +207,8 @@ def test_target_mismatch(model: VoxCPM2, folder: Path) -> None:
 
 
 def test_scale_mismatch(model: VoxCPM2, folder: Path) -> None:
-    add_lora(model, ALL.model_copy(update={"alpha": 32.0}))
-    refused(model, folder, "alpha / r is 2, the model's 8")
+    add_lora(model, ALL.model_copy(update={"alpha": 40.0 * ALL.r}))
+    refused(model, folder, rf"alpha / r is {ALL.alpha / ALL.r:g}, the model's 40")
 
 
 def test_missing_and_broken_files(model: VoxCPM2, folder: Path) -> None:
