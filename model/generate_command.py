@@ -82,8 +82,8 @@ def _orders(options: Options) -> list[Order]:
         raise UserError("nothing to say; give --text, or --requests FILE.jsonl")
     if options.out != STDOUT and options.out.is_dir():
         raise UserError(f"{options.out}: is a folder; name a WAV file, or - for raw PCM on stdout")
-    words = (getattr(options, key) for key in single)
-    return [Order("speech", *words, seed, check_settings(settings))]
+    words: dict[str, Any] = {key: getattr(options, key) for key in single}
+    return [Order("speech", **words, seed=seed, settings=check_settings(settings))]
 
 
 def _load(options: Options) -> Any:

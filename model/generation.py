@@ -7,6 +7,7 @@ global generator is left alone.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -16,9 +17,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from model.continuous_batch import ContinuousBatch, Finish, Row
+from model.continuous_batch import ContinuousBatch
+from model.decoding import place_of
 from model.packed_linear import packed
 from model.request import Prepared, Request, Tokenizer, prepare
+from model.row import Finish, Row
+from model.static_batch import StaticBatch
 from model.streaming import context_of, decode, decode_next, open_decoder
 from model.voice import Voice, load_voice
 from model.voxcpm2 import VoxCPM2
@@ -79,15 +83,30 @@ class _Job:
 class Generator:
     """Weights ready to speak. Safe to share between threads; every call owns its state.
 
-    On the CPU the weights are packed at once (`packed_linear`): a later change of `model` is not heard.
+    On the CPU the weights are packed at once (`packed_linear`): a later change of `model` is not heard. On a GPU steps
+    are replayed as CUDA graphs (`static_batch`), captured in the first calls; such batches are kept for later calls.
     """
 
-    def __init__(self, model: VoxCPM2, vae: AudioVAE, tokenizer: Tokenizer, *, pack: bool = True) -> None:
+    def __init__(
+        self,
+        model: VoxCPM2,
+        vae: AudioVAE,
+        tokenizer: Tokenizer,
+        *,
+        pack: bool = True,
+        static: bool | None = None,
+        compiled: bool = False,
+    ) -> None:
+        """`static`: batches with fixed buffers; None: on a GPU. `compiled`: these through torch.compile, which takes
+        a minute at first."""
         self.model = packed(model) if pack else model
+        self._static = place_of(model)[0].type == "cuda" if static is None else static
+        self._compiled = compiled
+        self._idle: list[StaticBatch] = []
         self.vae, self.tokenizer = vae, tokenizer
         self.config = model.config
         self.sample_rate = model.config.audio_vae_config.out_sample_rate
-        self.device = model.fsq_layer.in_proj.bias.device
+        self.device = place_of(model)[0]
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, *, pack: bool = True) -> Generator:
@@ -189,8 +208,34 @@ class Generator:
         """Every step's rows; a runaway that is tried again is not shown at its end."""
         if batch_size < 1:
             raise ValueError("batch_size must be 1 or more")
-        waiting = enumerate(requests)
-        batch = ContinuousBatch(self.model)
+        batch = self._take_batch(batch_size)
+        try:
+            yield from self._speak(batch, enumerate(requests), batch_size, retry)
+        except GeneratorExit:  # the listener has hung up
+            batch.leave(batch.rows)
+            self._keep(batch)
+            raise
+        self._keep(batch)  # not after an error: who knows what its buffers hold
+
+    def _keep(self, batch: ContinuousBatch | StaticBatch) -> None:
+        if isinstance(batch, StaticBatch):
+            self._idle.append(batch)
+
+    def _take_batch(self, size: int) -> ContinuousBatch | StaticBatch:
+        if not self._static:
+            return ContinuousBatch(self.model)
+        places = 1 << (size - 1).bit_length()
+        for batch in list(self._idle):
+            if batch.places == places:
+                # Another thread may have been faster.
+                with contextlib.suppress(ValueError):
+                    self._idle.remove(batch)
+                    return batch
+        return StaticBatch(self.model, places, compiled=self._compiled)
+
+    def _speak(
+        self, batch: ContinuousBatch | StaticBatch, waiting: Iterator[tuple[int, Request]], batch_size: int, retry: bool
+    ) -> Iterator[list[tuple[_Job, Row]]]:
         jobs: dict[Row, _Job] = {}
         again: list[_Job] = []
         while True:

@@ -17,10 +17,11 @@ ZERO_INIT_SHARE = 0.04
 
 @dataclass(frozen=True)
 class Schedule:
-    """Euler's steps that move the patch: `times_S` (noise is 1) and how far each goes."""
+    """Euler's steps that move the patch: `times_S` (noise is 1) and how far each goes, as numbers and as a tensor."""
 
     times_S: Tensor
     steps: tuple[float, ...]
+    spans_S: Tensor
 
 
 def swayed_grid(num_steps: int, *, dtype: torch.dtype, sway: float = 1.0) -> Tensor:
@@ -44,7 +45,7 @@ def schedule(num_steps: int, *, dtype: torch.dtype, device: torch.device | str, 
             # The released model measures the next step from the running time, whose rounding bf16 shows.
             step = time - grid_S[number + 1]
     times_S = torch.stack(times) if times else grid_S[:0]
-    return Schedule(times_S.to(device), tuple(steps))
+    return Schedule(times_S.to(device), tuple(steps), torch.tensor(steps, dtype=dtype, device=device))
 
 
 def guide(
@@ -84,10 +85,8 @@ def sample(
     guidance_R11 = guidance.float()[:, None, None] if isinstance(guidance, Tensor) else guidance
     both_mu = torch.cat([mu_RMC, torch.zeros_like(mu_RMC)])
     both_conditions = torch.cat([condition_RPD, condition_RPD])
-    spans_S = torch.tensor(plan.steps, dtype=plan.times_S.dtype, device=plan.times_S.device)
-    tokens_SC = estimator.time_token(
-        plan.times_S, spans_S if mean_mode else torch.zeros_like(spans_S), dtype=noise_RPD.dtype
-    )
+    spans_S = plan.spans_S if mean_mode else torch.zeros_like(plan.spans_S)
+    tokens_SC = estimator.time_token(plan.times_S, spans_S, dtype=noise_RPD.dtype)
     patch_RPD = noise_RPD
     for token_1C, step in zip(tokens_SC[:, None].unbind(), plan.steps, strict=True):  # also of no steps
         velocity = estimator(torch.cat([patch_RPD, patch_RPD]), both_mu, token_1C, both_conditions)

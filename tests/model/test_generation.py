@@ -4,6 +4,7 @@ import contextlib
 import io
 import threading
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import torch
@@ -11,12 +12,14 @@ from torch import Tensor
 
 from benchmarks.released import is_installed, released_model
 from model.audio_vae import AudioVAE
-from model.continuous_batch import ContinuousBatch, Row
+from model.continuous_batch import ContinuousBatch
 from model.generation import Generator, Speech
 from model.kv_cache import GROWTH
 from model.packed_linear import PackedLinear, can_pack, packed
 from model.request import Request, Settings
+from model.row import Row
 from model.sampler import start_noise
+from model.static_batch import StaticBatch
 from model.streaming import context_of, decode, decode_next, open_decoder
 from model.text_tokenizer import TextTokenizer
 from model.voice import Voice
@@ -189,6 +192,46 @@ def test_joins_and_leaves_change_nothing(oracle: Oracle, generator: Generator) -
         finish(batch)
         assert alone.stops == row.stops and alone.finish == row.finish
         assert (spoken(alone) - spoken(row)).abs().max() <= 5e-5
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["plain", "compiled"])
+def test_static_buffers_change_nothing(
+    monkeypatch: pytest.MonkeyPatch, oracle: Oracle, model: VoxCPM2, generator: Generator, compiled: bool
+) -> None:
+    """The GPU's batch, run here without graphs: joins, leaves, two numbers of steps, and buffers that grow."""
+    if compiled:  # whether all can be traced; what is made of it is the compiler's business
+        monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager", fullgraph=True))
+    batch = StaticBatch(model, 4, capacity=16, compiled=compiled)
+    rows = {case: row_of(oracle, generator, case) for case in (CASES[:4] if compiled else CASES)}
+    waiting = list(rows)
+    while waiting or batch.rows:
+        free = batch.places - len(batch.rows)
+        batch.join([rows[waiting.pop(0)] for _ in range(min(len(waiting), free))])
+        assert len(batch.step()) <= 4
+    for case, row in rows.items():
+        assert check(oracle, row, case) <= 1e-4
+    assert batch.capacity > 16
+    left = row_of(oracle, generator, CASES[0])
+    batch.join([left])
+    batch.leave([left])
+    assert batch.step() == [] and left.patches == []
+    with pytest.raises(ValueError, match="4 places"):
+        batch.join([row_of(oracle, generator, case) for case in CASES[:5]])
+
+
+def test_static_generator(oracle: Oracle, model: VoxCPM2, vae: AudioVAE, generator: Generator) -> None:
+    static = Generator(model, vae, generator.tokenizer, pack=False, static=True)
+    plain = Generator(model, vae, generator.tokenizer, pack=False)
+    for _ in range(2):  # the second time in the buffers of the first
+        found, expected = (dict(which.generate_many(sentences(), batch_size=3)) for which in (static, plain))
+        for number, speech in expected.items():
+            assert found[number].finish == speech.finish and len(found[number].patches_GPD) == len(speech.patches_GPD)
+            assert (found[number].patches_GPD - speech.patches_GPD).abs().max() <= 1e-3
+    assert [batch.places for batch in static._idle] == [4]
+    listener = static.stream_many(sentences(), batch_size=3)
+    next(listener)
+    listener.close()  # hangs up: the buffers are free for the next one
+    assert [batch.places for batch in static._idle] == [4] and not static._idle[0].rows
 
 
 def test_a_row_may_hang_up(oracle: Oracle, model: VoxCPM2, generator: Generator) -> None:
