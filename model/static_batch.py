@@ -29,6 +29,11 @@ class StaticBatch:
     Made once and used for many requests, one thread at a time: capturing takes seconds.
     """
 
+    capacity: int
+    """Positions that a place has now."""
+    _lengths: list[int]
+    _advance: "_Replayed"
+
     def __init__(self, model: VoxCPM2, places: int, *, capacity: int = FIRST_CAPACITY, compiled: bool = False) -> None:
         """`compiled`: LocDiT and LocEnc through torch.compile, which fuses their small kernels."""
         self.model, self.places = model, places
@@ -83,8 +88,7 @@ class StaticBatch:
         if self.rows:
             self._reserve(max(self._lengths[place] for place, row in enumerate(self._rows) if row is not None) + 1)
             self._advance()
-            for place, row in enumerate(self._rows):
-                self._lengths[place] += row is not None
+            self._lengths = [length + (row is not None) for length, row in zip(self._lengths, self._rows, strict=True)]
         return [row for _, row in stepped]
 
     @torch.inference_mode()
