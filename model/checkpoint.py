@@ -152,6 +152,7 @@ def save_checkpoint(
             if (source / name).is_file():
                 shutil.copyfile(source / name, partial / name)
         for path in partial.iterdir():
+            path.chmod(0o644)  # safetensors and mkdtemp let nobody else read
             with path.open("rb") as file:
                 os.fsync(file.fileno())
         partial.chmod(0o755)

@@ -123,6 +123,7 @@ def save_lora(folder: str | Path, model: VoxCPM2, config: LoRAConfig, *, base_mo
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.detach().contiguous() for name, tensor in state.items()}, folder / WEIGHT_FILES[0])
+    (folder / WEIGHT_FILES[0]).chmod(0o644)  # safetensors lets nobody else read
     values = config.model_dump(mode="json")
     if config.alpha.is_integer():
         values["alpha"] = int(config.alpha)  # the released code takes whole numbers only

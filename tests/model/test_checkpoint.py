@@ -92,6 +92,7 @@ def test_round_trip(tmp_path: Path) -> None:
     save_checkpoint(target, config=first.config, model=first.model, vae=first.vae, tokenizer_from=source)
     assert {path.name for path in target.iterdir()} == {path.name for path in source.iterdir()}
     assert not [path for path in target.parent.iterdir() if path != target]  # nothing half-written stays
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in [target, *target.iterdir()])  # others may read
     written, original = (json.loads((place / "config.json").read_text()) for place in (target, source))
     found = leaves(written)  # what was left to defaults is written too
     assert {name: found[name] for name in leaves(original)} == leaves(original)
