@@ -103,7 +103,7 @@ def job(source: Path, out: Path, cores: set[int]) -> dict[str, Any]:
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)
     # Ray lowers its workers' priority; the bare loop runs at the usual one.
-    os.environ["RAY_worker_niceness"] = "0"
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray's own spelling
     try:
         with local_ray(num_cpus=len(cores)) as address:
             run_job(source, out, address, f"run.workers={len(cores)}")
