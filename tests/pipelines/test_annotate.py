@@ -131,6 +131,14 @@ def test_a_changed_threshold_runs_no_model(finished: tuple[Path, Path]) -> None:
     assert run(str(corpus), str(out)).returncode == 0
 
 
+def test_a_pool_for_every_model_gives_the_same_bytes(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    """How the job runs where there are GPUs: an actor pool a model, audio travelling from one to the next."""
+    corpus, out = finished
+    done = run(str(corpus), str(tmp_path / "pools"), "run.workers=1", "run.pools=true")
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert shard_bytes(tmp_path / "pools") == shard_bytes(out)
+
+
 def test_mistakes_are_one_line_and_status_two(finished: tuple[Path, Path], tmp_path: Path) -> None:
     corpus, out = finished
     cases = {
