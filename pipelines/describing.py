@@ -21,7 +21,7 @@ from pipelines.progress import Progress
 from pipelines.shards import read_member
 from voxmill.weights import asset_path
 
-CLIPS_A_TASK = 64
+CLIPS_A_TASK = 256
 
 
 def describe(rows: list[Row], out: Path, config: AnnotateConfig, workers: int, progress: Progress) -> dict[str, Any]:
@@ -96,37 +96,41 @@ def _ask(
     figures["usage"] = dataclasses.asdict(chat.usage)
 
 
+class _Writer:
+    """One describer, in a process of its own where there is much to write."""
+
+    def __init__(self, rule: DescriptionsConfig, cache: Path):
+        rewriter = None
+        if rule.writer == "embedded":
+            from annotation.embedded_llm import EmbeddedLlm
+
+            weights = asset_path("smollm2-135m") if rule.embedded.model == "embedded" else None
+            rewriter = EmbeddedLlm(rule.embedded, weights)
+        self.describer = Describer(rule, rewriter=rewriter, cache=cache)
+
+    def write(self, clips: list[DescribedClip]) -> tuple[list[Descriptions], Counter[str]]:
+        self.describer.counts.clear()
+        return [self.describer(clip) for clip in clips], Counter(self.describer.counts)
+
+
 def _write(
     rows: list[Row], out: Path, rule: DescriptionsConfig, workers: int, counts: Counter[str]
 ) -> Iterator[Descriptions]:
     import ray
     from ray.util import ActorPool
 
-    @ray.remote(num_cpus=1, max_restarts=2, max_task_retries=2)
-    class Writer:
-        """One describer in a process of its own."""
-
-        def __init__(self, cache: str):
-            rewriter = None
-            if rule.writer == "embedded":
-                from annotation.embedded_llm import EmbeddedLlm
-
-                weights = asset_path("smollm2-135m") if rule.embedded.model == "embedded" else None
-                rewriter = EmbeddedLlm(rule.embedded, weights)
-            self.describer = Describer(rule, rewriter=rewriter, cache=Path(cache))
-
-        def write(self, clips: list[DescribedClip]) -> tuple[list[Descriptions], Counter[str]]:
-            self.describer.counts.clear()
-            return [self.describer(clip) for clip in clips], Counter(self.describer.counts)
-
+    cache = _cache(out).resolve()
     chunks = [rows[i : i + CLIPS_A_TASK] for i in range(0, len(rows), CLIPS_A_TASK)]
-    cache = str(_cache(out).resolve())
-    actors = [
-        Writer.remote(cache)  # type: ignore[attr-defined]
-        for _ in range(min(workers, len(chunks)))
-    ]
+    undone = [[_clip(row, out, hears=False) for row in chunk] for chunk in chunks]
+    if rule.writer == "template" and len(undone) == 1:
+        # The grammar writes a few clips faster than Ray starts a process.
+        results, counted = _Writer(rule, cache).write(undone[0])
+        counts.update(counted)
+        yield from results
+        return
+    remote = ray.remote(num_cpus=1, max_restarts=2, max_task_retries=2)(_Writer)
+    actors = [remote.remote(rule, cache) for _ in range(min(workers, len(chunks)))]
     try:
-        undone = [[_clip(row, out, hears=False) for row in chunk] for chunk in chunks]
         for results, counted in ActorPool(actors).map(lambda actor, clips: actor.write.remote(clips), undone):
             counts.update(counted)
             yield from results

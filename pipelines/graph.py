@@ -89,6 +89,11 @@ def run_units(
     largest = max(sum(p.end_sample - p.start_sample for p in unit.parts) for unit in units) * BYTES_PER_SAMPLE
     pools = gpus > 0 if config.run.pools is None else config.run.pools
     plan = PLAN if pools else ((Worker, False),)
+    if not pools:
+        # A unit takes such a worker half a minute: one that waits in its queue is one that no idle worker can take,
+        # and the longest first leave the least to wait for at the end.
+        in_flight = 1
+        units = sorted(units, key=lambda unit: -unit.seconds)
     return run_stages(plan, [unit.to_json() for unit in units], largest, out, config, workers, gpus, in_flight)
 
 

@@ -1,8 +1,10 @@
 """A Ray of our own on this machine, on loopback and with token authentication, for the demo and the benchmarks."""
 
+import contextlib
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -15,7 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from voxmill.errors import JobError
-
 
 AGENT_PORTS = (
     "dashboard-agent-listen-port",
@@ -71,7 +72,7 @@ def local_ray(dashboard_port: int | None = None, num_cpus: int | None = None) ->
     if num_cpus is not None:
         command += [f"--num-cpus={num_cpus}"]
     with open(folder / "start.log", "wb") as log:
-        head = subprocess.Popen(command, env=environment(), stdout=log, stderr=log)
+        head = subprocess.Popen(command, env=environment(), stdout=log, stderr=log, start_new_session=True)
     try:
         for _ in range(120):
             if head.poll() is not None:
@@ -84,12 +85,19 @@ def local_ray(dashboard_port: int | None = None, num_cpus: int | None = None) ->
             raise JobError(f"a local Ray did not answer within a minute; see {folder}/start.log")
         yield f"127.0.0.1:{port}"
     finally:
-        head.terminate()
-        try:
-            head.wait(timeout=60)
-        except subprocess.TimeoutExpired:
-            head.kill()
+        _end(head)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end(head: subprocess.Popen[bytes]) -> None:
+    """Ends a head with all that it started: asked politely it would wait half a minute for its workers."""
+    head.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        head.wait(timeout=3)
+    # The session outlives its leader where a process of it does.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(head.pid, signal.SIGKILL)
+    head.wait()
 
 
 def _listens(log: Path) -> bool:
