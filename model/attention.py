@@ -12,6 +12,10 @@ from torch import Tensor
 
 from model.kv_cache import KVCache
 
+SEEN_MULTIPLE = 16
+"""A step looks at a multiple of so many positions: then masked ones, which longer rows of the batch bring along, do not
+change the order in which the visible ones are added up, and a row's result is the same in every batch."""
+
 
 @dataclass(frozen=True)
 class Documents:
@@ -72,7 +76,7 @@ class Step:
     @classmethod
     def over(cls, cache: KVCache) -> "Step":
         """The next step of every row of `cache`, which is widened if it is full."""
-        seen = max(cache.lengths) + 1
+        seen = -(-(max(cache.lengths) + 1) // SEEN_MULTIPLE) * SEEN_MULTIPLE
         cache.reserve(seen)
         positions_R = cache.positions_R()
         visible_RT = torch.arange(seen, device=positions_R.device) <= positions_R[:, None]

@@ -109,9 +109,9 @@ class Generator:
         self.device = place_of(model)[0]
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, *, pack: bool = True) -> Generator:
+    def of(cls, checkpoint: Checkpoint, *, pack: bool = True, compiled: bool = False) -> Generator:
         """The generator of a loaded checkpoint."""
-        return cls(checkpoint.model, checkpoint.vae, checkpoint.tokenizer, pack=pack)
+        return cls(checkpoint.model, checkpoint.vae, checkpoint.tokenizer, pack=pack, compiled=compiled)
 
     def voice(
         self,
