@@ -1,11 +1,12 @@
 """How long one training step takes, forward and backward, beside the released code's.
 
-    python benchmarks/train_step.py [--preset small] [--samples 4] [--repeats 9] [--seed 0]
+    python benchmarks/train_step.py [--preset small] [--samples 4] [--repeats 7] [--threads 1] [--seed 0]
 
 Both sides have the same weights (random), the same samples and the same random numbers in the loss; fp32 on the CPU.
 The released code gets them as its trainer would: padded to the longest. Ours are packed. Sides take turns, and the
-median of the pairs' ratios is given, so that a machine that slows down slows both. The released code is
-`pip install --no-deps voxcpm==2.0.3`. The last line is one JSON object.
+median of the pairs' ratios is given, so that a machine that slows down slows both. One thread by default: threads that
+wait for one another measure what else the machine does. The released code is `pip install --no-deps voxcpm==2.0.3`.
+The last line is one JSON object.
 """
 
 import argparse
@@ -97,9 +98,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=PRESETS, default="small")
     parser.add_argument("--samples", type=int, default=4)
-    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     config = preset(options.preset)
     torch.manual_seed(options.seed)
     model = VoxCPM2(config)
