@@ -3,7 +3,7 @@
     python benchmarks/vae_tiny.py [--minutes 14.5] [--out build/vae-tiny] [--rescore]
 
 Two recordings are held out (one woman's, one man's); training takes at most `--minutes` of wall clock. The trained
-weights are scored beside their own untrained shape and beside 64 mel bands inverted by Griffin-Lim, on 4 s pieces.
+weights are scored beside their own initial state and beside 64 mel bands inverted by Griffin-Lim, on 4 s pieces.
 Writes the table and the learning curve into docs/; `--rescore` scores the newest checkpoint again. Last line: one JSON.
 """
 
@@ -16,8 +16,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
+from evaluation.reconstruction import vae_codec  # noqa: E402
 from evaluation.reconstruction_command import Options, run  # noqa: E402
 from training.train_vae import main as train  # noqa: E402
+from training.train_vae import read_recipe  # noqa: E402
+from training.vae_model import new_vae  # noqa: E402
 from training.vae_state import checkpoints  # noqa: E402
 from voxmill.errors import JobError, UserError  # noqa: E402
 
@@ -45,9 +48,10 @@ def main() -> None:
     if not newest:
         raise UserError(f"{options.out}: no checkpoint there; leave --rescore out")
     scores = options.out / "scores"
-    found = run(
-        Options(newest[-1], str(DATA), scores, CLIP_SECONDS, HELD_OUT, baselines=True, tracking_uri="none")
-    )["scores"]  # fmt: skip
+    recipe = read_recipe("tiny", [])
+    _, untrained = new_vae(recipe.model, recipe.seed)  # what the run began with
+    asked = Options(newest[-1], str(DATA), scores, CLIP_SECONDS, HELD_OUT, baselines=True, tracking_uri="none")
+    found = run(asked, {"its initial state": vae_codec(untrained.freeze())})["scores"]
     if not options.rescore:
         draw_curve(options.out / "metrics.jsonl", ROOT / "docs" / "vae-tiny.svg")
     naive = [name for name in found if name != "AudioVAE"]

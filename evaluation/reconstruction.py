@@ -153,6 +153,8 @@ def _stoi(recorded: np.ndarray, made: np.ndarray) -> float:
 
     import pystoi
 
+    if not recorded.any():
+        return float("nan")
     with warnings.catch_warnings():
         # Too little speech for a frame of 0.4 s: pystoi warns and gives 1e-5, which is no measure.
         warnings.simplefilter("error", RuntimeWarning)
@@ -165,6 +167,8 @@ def _stoi(recorded: np.ndarray, made: np.ndarray) -> float:
 def _pesq(recorded: np.ndarray, made: np.ndarray) -> float:
     import pesq
 
+    if not recorded.any() or not made.any():  # it divides by the loudest sample
+        return float("nan")
     try:
         return float(pesq.pesq(SPEECH_RATE, recorded, made, "wb"))
     except (pesq.NoUtterancesError, pesq.BufferTooShortError):

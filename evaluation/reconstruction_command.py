@@ -1,7 +1,7 @@
 """`voxmill evaluate reconstruction`: a checkpoint's AudioVAE over held-out audio, to a table, files and MLflow."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,11 @@ class Options:
     tracking_uri: str | None = None
 
 
-def run(options: Options) -> dict[str, Any]:
+def run(options: Options, others: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Scores, writes `reconstruction.json`, `.md` and `clips.jsonl` into `out`, logs to MLflow; gives the JSON's content.
+
+    Args:
+        others: more codecs to score beside it, by name (`evaluation.reconstruction.Codec`).
 
     Raises:
         UserError: no checkpoint, no audio that can be used, options that do not fit.
@@ -47,6 +50,7 @@ def run(options: Options) -> dict[str, Any]:
     from pipelines.clip_audio import Skipped
 
     codecs, rate_out = _codecs(options)
+    codecs |= others or {}
     judge, skipped = Judge(rate_out), Skipped()
     rows: list[dict[str, Any]] = []
     for name, audio, rate in _pieces(options, skipped):
@@ -72,10 +76,7 @@ def run(options: Options) -> dict[str, Any]:
 
 
 def _codecs(options: Options) -> tuple[dict[str, Any], int]:
-    import torch
-
     from evaluation.reconstruction import mel_codec, vae_codec
-    from model.audio_vae import AudioVAE
     from model.checkpoint import load_vae
     from model.config import read_config
 
@@ -83,10 +84,6 @@ def _codecs(options: Options) -> tuple[dict[str, Any], int]:
     vae = load_vae(options.checkpoint, config)
     codecs: dict[str, Any] = {"AudioVAE": vae_codec(vae)}
     if options.baselines:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            untrained = AudioVAE(config.audio_vae_config).freeze()
-        codecs["the same, untrained"] = vae_codec(untrained)
         codecs["64 mel bands at 25 Hz, Griffin-Lim"] = mel_codec(pool=4)
         codecs["64 mel bands at 100 Hz, Griffin-Lim"] = mel_codec(pool=1)
     return codecs, config.audio_vae_config.out_sample_rate

@@ -68,6 +68,8 @@ def test_intervals() -> None:
 def test_silence_and_scraps_are_no_measure() -> None:
     silent = Judge().score(np.zeros(16000, dtype=np.float32), 16000, np.zeros(16000, dtype=np.float32), 16000)
     assert np.isnan(silent["pesq_16k"]) and np.isnan(silent["stoi_16k"])
+    scrap = Judge().score(speech(seconds=0.2), 16000, speech(seconds=0.2), 16000)
+    assert np.isnan(scrap["pesq_16k"]) and np.isnan(scrap["stoi_16k"]) and scrap["mel_full"] == 0.0
 
 
 def test_codecs() -> None:
