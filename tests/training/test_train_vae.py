@@ -131,9 +131,9 @@ def test_killed_and_resumed(corpus: Path, whole: Path, tmp_path: Path) -> None:
 
 
 def test_terminated(corpus: Path, tmp_path: Path) -> None:
-    """SIGTERM: saved where it stands, told, and not called done."""
+    """SIGTERM: saved where it stands, told, and not called done; here in bf16."""
     out = tmp_path / "out"
-    (process,) = start(corpus, out, "run.steps=1000000", "run.save_every=1000000")
+    (process,) = start(corpus, out, "run.steps=1000000", "run.save_every=1000000", "precision=bf16")
     wait_for(out / "metrics.jsonl", process)
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=120)
