@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from model.audio_vae import AudioVAE
 from training.audio_crops import Crops
 from training.vae_config import DiscriminatorConfig, OptimizerConfig, VAETrainConfig
 from training.vae_discriminators import Discriminators
@@ -30,6 +31,12 @@ class Sides:
 
     autoencoder: Engine
     discriminators: Engine | None
+
+    @property
+    def vae(self) -> AudioVAE:
+        """What is trained."""
+        assert isinstance(self.autoencoder.module, Autoencoder)
+        return self.autoencoder.module.vae
 
     def named(self) -> dict[str, Engine]:
         """Those that are there, by name."""
@@ -69,8 +76,7 @@ class Stepper:
 
     def __init__(self, config: VAETrainConfig, sides: Sides, place: Place) -> None:
         self.config, self.sides, self.place = config, sides, place
-        vae = sides.autoencoder.module.vae
-        self.rate_out = vae.config.out_sample_rate
+        self.rate_out = sides.vae.config.out_sample_rate
         self.loss = ReconstructionLoss(config, self.rate_out).to(place.device)
 
     def step(self, index: int, crops: Crops, stop: list[float]) -> tuple[dict[str, float], list[float]]:
@@ -86,7 +92,7 @@ class Stepper:
         crops = crops.to(device)
         first = index * config.batch + self.place.rank * rows
         generators = row_generators(config.seed, first, rows)
-        vae = self.sides.autoencoder.module.vae
+        vae = self.sides.vae
         noise_BDL = latent_noise(generators, vae.config.latent_dim, crops.heard_BT.shape[1] // vae.hop).to(device)
         made_BT, mean_BDL, log_variance_BDL = self.sides.autoencoder(
             crops.heard_BT, crops.rate_B, noise_BDL, generators if vae.config.use_noise_block else None
