@@ -97,6 +97,28 @@ def generate(
     )  # fmt: skip
 
 
+@app.command(context_settings={"ignore_unknown_options": True})
+def evaluate(
+    items: Annotated[
+        list[str], typer.Argument(metavar="BENCHMARK... [config.yaml] [key=value ...]", help="KIND:PATH, and settings")
+    ],
+    system: Annotated[list[str], typer.Option(help="NAME=KIND:REST; several are compared")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="folder for the report, the scores and the speech")],
+) -> None:
+    """Scores systems on a benchmark, with intervals and verdicts, and logs to MLflow.
+
+    BENCHMARK is seed-tts-eval:FILE, cv3-eval:FOLDER, minimax-mls:FOLDER, instruct-tts-eval:FILE,
+    thirty-languages:FOLDER or texts:FILE.jsonl. A system is checkpoint:FOLDER[#RECIPE], wavs:FOLDER, command:LINE or
+    speech:URL#MODEL/VOICE.
+
+    Example: voxmill evaluate seed-tts-eval:en/meta.lst --system ours=checkpoint:VoxCPM2/ --system peer=wavs:peer/ -o scores/
+    """
+    from evaluation.evaluate import main as run
+
+    arguments = [argument for one in system for argument in ("--system", one)]
+    raise typer.Exit(run([*arguments, "--out", str(out), *items]))
+
+
 @app.command()
 def fetch() -> None:
     """Fetches the embedded models once (about 400 MB); silent when all is there."""
