@@ -30,6 +30,8 @@ def shown(estimate: Estimate, metric: str) -> str:
     if not np.isfinite(estimate.value):
         return "-"
     rule = METRICS[metric]
+    if not np.isfinite(estimate.low):
+        return f"{estimate.value * rule.scale:.{rule.digits}f}, no interval"
     value, low, high = (f"{x * rule.scale:.{rule.digits}f}" for x in (estimate.value, estimate.low, estimate.high))
     return f"{value} [{low}, {high}]"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,16 @@ def write_results(outcome: Outcome) -> None:
         "scores": [dataclasses.asdict(score) for score in outcome.scores],
         "verdicts": [dataclasses.asdict(v) | {"better": v.better} for v in outcome.verdicts],
     }  # fmt: skip
-    write_text(outcome.out / "results.json", json.dumps(plain, indent=1, ensure_ascii=False))
+    write_text(outcome.out / "results.json", json.dumps(_finite(plain), indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    """Plain data without nan, which JSON has not: null stands for it."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_rows(out: Path) -> dict[tuple[str, str], list[Row]]:

@@ -19,7 +19,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Estimate:
-    """A score with its 95 % interval over `n` utterances; nan where there is nothing to measure."""
+    """A score with its 95 % interval over `n` utterances; nan where there is nothing to measure, or one thing alone."""
 
     value: float
     low: float
@@ -53,7 +53,9 @@ def _bootstrap(data: tuple[np.ndarray, ...], statistic: Callable[..., np.ndarray
     if size == 0:
         return Estimate(float("nan"), float("nan"), float("nan"), 0)
     value = float(statistic(*data))
-    if size == 1 or all(np.ptp(column) == 0 for column in data):
+    if size == 1:
+        return Estimate(value, float("nan"), float("nan"), 1)
+    if all(np.ptp(column) == 0 for column in data):
         return Estimate(value, value, value, size)
     interval = (float("nan"), float("nan"))
     for method in ("BCa", "percentile"):
@@ -70,12 +72,15 @@ def _bootstrap(data: tuple[np.ndarray, ...], statistic: Callable[..., np.ndarray
 
 
 def paired_p(first: Sequence[float], second: Sequence[float], seed: int = SEED) -> float:
-    """Two-sided p of a permutation test on the mean difference of the same utterances; 1 where nothing differs."""
+    """Two-sided p of a permutation test on the mean difference of the same utterances.
+
+    1 where nothing differs, and for a single utterance, from which nothing follows.
+    """
     from scipy import stats
 
     a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     assert a.shape == b.shape
-    if len(a) == 0 or np.array_equal(a, b):
+    if len(a) < 2 or np.array_equal(a, b):
         return 1.0
     found = stats.permutation_test(
         (a, b), lambda x, y, axis: np.mean(x - y, axis=axis), permutation_type="samples", vectorized=True,

@@ -11,6 +11,10 @@ from voxmill.errors import JobError, UserError
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
+listening = typer.Typer(no_args_is_help=True, help="Listening tests: a page to rate speech on, and what was answered.")
+app.add_typer(listening, name="listening")
+
+
 @app.callback()
 def root() -> None:
     """Raw recordings to labelled clips in WebDataset shards for VoxCPM2."""
@@ -117,6 +121,38 @@ def evaluate(
 
     arguments = [argument for one in system for argument in ("--system", one)]
     raise typer.Exit(run([*arguments, "--out", str(out), *items]))
+
+
+@listening.command("build")
+def listening_build(
+    scores: Annotated[Path, typer.Argument(metavar="SCORES", help="the --out of a finished `voxmill evaluate`")],
+    folder: Annotated[Path, typer.Argument(metavar="SESSION", help="where listen.html and key.json are written")],
+    scales: Annotated[str, typer.Option(help="of N (natural), S (like the reference), I (as instructed)")] = "NSI",
+    limit: Annotated[int, typer.Option(help="utterances of each benchmark")] = 20,
+    seed: Annotated[int, typer.Option(help="draws and shuffles")] = 0,
+) -> None:
+    """Makes one page on which listeners rate the systems, blind, and the key to it, which stays with you."""
+    from evaluation.listening.session import build_session
+    from evaluation.results import read_rows
+
+    made = build_session(read_rows(scores), folder, scales=list(scales), limit=limit, seed=seed)
+    for scale, count in made.skipped.items():
+        print(f"{scale}-MOS: {count} utterances without what it needs")
+    print(f"{made.trials} recordings: {made.page}; keep {made.key} from listeners")
+
+
+@listening.command("read")
+def listening_read(
+    folder: Annotated[Path, typer.Argument(metavar="SESSION", help="the folder with key.json")],
+    answers: Annotated[Path, typer.Argument(metavar="ANSWERS", help="a folder of the files that listeners returned")],
+) -> None:
+    """Means with intervals over listeners and items, and how far the listeners agree."""
+    from evaluation.listening.answers import opinion_scores, read_answers, table
+
+    found = read_answers(folder / "key.json", answers)
+    print(table(opinion_scores(found.ratings)))
+    for problem in found.problems:
+        print(f"voxmill: {problem}", file=sys.stderr)
 
 
 @app.command()
