@@ -134,7 +134,7 @@ def _card(run: Run, place: str, row: Row) -> dict[str, Any]:
         "rate": "" if rate is None else f"{100 * rate:.1f} %",
         "similarity": "" if row["similarity"] is None else f"{100 * row['similarity']:.1f}",
         "dnsmos": f"{row['dnsmos']['ovr']:.2f}" if row.get("dnsmos") else "",
-        "followed": {True: "followed", False: "not followed"}.get(row.get("followed"), ""),  # type: ignore[call-overload]
+        "followed": "" if row.get("followed") is None else "followed" if row["followed"] else "not followed",
     }  # fmt: skip
 
 

@@ -115,7 +115,8 @@ def opinion_scores(ratings: Sequence[Rating], seed: int = 0) -> list[Mos]:
         for system in systems:
             own = [rating for rating in mine if rating.system == system]
             ratings_LI = _matrix(own, [rating.item for rating in own])
-            found.append(Mos(scale, system, _two_way(ratings_LI, seed), *ratings_LI.shape, alpha))
+            listeners, items = ratings_LI.shape
+            found.append(Mos(scale, system, _two_way(ratings_LI, seed), listeners, items, alpha))
     return found
 
 

@@ -91,8 +91,12 @@ def build_session(
         raise UserError(f"the page would hold {size / 1e6:.0f} MB of audio; lower --limit")
     id_ = hashlib.sha256(json.dumps([shown, sorted(clips)], sort_keys=True).encode()).hexdigest()[:12]
     write_text(folder / "listen.html", _page({"format": FORMAT, "session": id_, "trials": shown, "clips": clips}))
-    write_text(folder / "key.json", json.dumps({"format": FORMAT, "session": id_, "seed": seed, "trials": key}, indent=1))
-    return Session(id_, folder / "listen.html", folder / "key.json", len(shown), {s: n for s, n in skipped.items() if n})
+    write_text(
+        folder / "key.json", json.dumps({"format": FORMAT, "session": id_, "seed": seed, "trials": key}, indent=1)
+    )
+    return Session(
+        id_, folder / "listen.html", folder / "key.json", len(shown), {s: n for s, n in skipped.items() if n}
+    )
 
 
 def _drawn(

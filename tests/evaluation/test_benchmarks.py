@@ -56,7 +56,11 @@ def test_seed_tts_eval_knows_the_hard_set_and_sees_a_language_from_the_texts(tmp
 
 def test_cv3_eval_reads_a_tree_and_finds_references_from_the_repositorys_root(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    for name, line in (("zero_shot/ja", "静かでした"), ("zero_shot/hard_zh", "四是四"), ("cross_lingual_zeroshot/to_ko", "네")):
+    for name, line in (
+        ("zero_shot/ja", "静かでした"),
+        ("zero_shot/hard_zh", "四是四"),
+        ("cross_lingual_zeroshot/to_ko", "네"),
+    ):
         folder = data / name
         write(folder / "text", f"uttid_1 {line}", "uttid_2 no reference", "uttid_3")
         write(folder / "prompt_text", "uttid_1 what is said")
@@ -71,7 +75,10 @@ def test_cv3_eval_reads_a_tree_and_finds_references_from_the_repositorys_root(tm
     assert ja.reference is not None and ja.reference.samefile(data / "zero_shot" / "ja" / "waveform" / "a.wav")
     assert by_id["zero_shot/hard_zh/uttid_1"].group == "hard-zh"
     assert by_id["cross_lingual_zeroshot/to_ko/uttid_1"].language == "ko"
-    assert {u.group for u in found.utterances if "emotion" in u.id} == {"emotion-zeroshot/en-happy", "emotion-zeroshot/en-sad"}
+    assert {u.group for u in found.utterances if "emotion" in u.id} == {
+        "emotion-zeroshot/en-happy",
+        "emotion-zeroshot/en-sad",
+    }
     assert len(found.malformed) == 6 and all(line.line in (2, 3) for line in found.malformed)
     one = read_benchmark(f"cv3-eval:{data / 'zero_shot' / 'ja'}")
     assert [(u.id, u.group) for u in one.utterances] == [("uttid_1", "ja")]
@@ -101,14 +108,18 @@ def test_instruct_tts_eval_reads_both_forms(tmp_path: Path) -> None:
         {"id": "1", "text": "Stop it!", "APS": {"instruction": "Fast and high."}, "DSD": "Angry.", "RP": "A sailor."},
         {"id": "2", "text": "Go on.", "APS": {"gen_path": "x.wav"}, "RP": {"instruction": "A queen."}},
     ]
-    path = write(tmp_path / "set_en.jsonl", *map(json.dumps, records), "{broken", "[1]", json.dumps({"id": "3", "text": 5}))
+    path = write(
+        tmp_path / "set_en.jsonl", *map(json.dumps, records), "{broken", "[1]", json.dumps({"id": "3", "text": 5})
+    )
     found = read_benchmark(f"instruct-tts-eval:{path}")
     assert [(u.id, u.group, u.description) for u in found.utterances] == [
         ("APS/1", "en-APS", "Fast and high."), ("DSD/1", "en-DSD", "Angry."), ("RP/1", "en-RP", "A sailor."),
         ("RP/2", "en-RP", "A queen."),
     ]  # fmt: skip
     assert sorted(line.line for line in found.malformed) == [2, 3, 4, 5]
-    table = pa.table({"id": ["a"], "text": ["停下！"], "APS": ["快"], "DSD": ["怒"], "RP": ["水手"], "reference_audio": [b"x"]})
+    table = pa.table(
+        {"id": ["a"], "text": ["停下！"], "APS": ["快"], "DSD": ["怒"], "RP": ["水手"], "reference_audio": [b"x"]}
+    )
     pq.write_table(table, tmp_path / "part-0.parquet")
     assert [u.group for u in read_benchmark(f"instruct-tts-eval:{tmp_path / 'part-0.parquet'}").utterances] == [
         "zh-APS", "zh-DSD", "zh-RP",
@@ -121,7 +132,11 @@ def test_thirty_languages_reads_common_voice_and_fleurs_and_clones_from_another_
         "z\tc.mp3\tHej \"du\".\t", "short",
     )  # fmt: skip
     write(tmp_path / "sv-SE" / "clips" / "b.mp3", "audio")
-    write(tmp_path / "es_419" / "test.tsv", "17\t11.wav\tHola a todos.\thola a todos\th o\t1\tMALE", "18\t12.wav\tAdiós.\t\t\t1\tMALE")
+    write(
+        tmp_path / "es_419" / "test.tsv",
+        "17\t11.wav\tHola a todos.\thola a todos\th o\t1\tMALE",
+        "18\t12.wav\tAdiós.\t\t\t1\tMALE",
+    )
     write(tmp_path / "es_419" / "audio" / "test" / "12.wav", "audio")
     write(tmp_path / "eo" / "test.tsv", "client_id\tpath\tsentence", "x\ta.mp3\tSaluton.")
     found = read_benchmark(f"thirty-languages:{tmp_path}")
@@ -153,7 +168,11 @@ def test_what_holds_no_utterance_is_a_users_mistake_in_one_line(kind: str, tmp_p
 
 
 def test_a_benchmark_that_is_not_there_is_named(tmp_path: Path) -> None:
-    for named, said in ((f"seed-tts-eval:{tmp_path}/none", "not there"), ("seed:x", "KIND:PATH"), ("meta.lst", "KIND:PATH")):
+    for named, said in (
+        (f"seed-tts-eval:{tmp_path}/none", "not there"),
+        ("seed:x", "KIND:PATH"),
+        ("meta.lst", "KIND:PATH"),
+    ):
         with pytest.raises(UserError, match=said):
             read_benchmark(named)
     (tmp_path / "latin.jsonl").write_bytes(b'{"text": "caf\xe9"}')

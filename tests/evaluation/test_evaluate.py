@@ -71,7 +71,13 @@ def test_two_engines_end_to_end_and_again(texts: Path, tmp_path: Path) -> None:
     assert len(parents) == 1 and len(logged) == 3
     for child in (run for run in logged if run is not parents[0]):
         assert child.data.tags["mlflow.parentRunId"] == parents[0].info.run_id and child.info.status == "FINISHED"
-        assert {"en.strict", "en.strict.low", "en.strict.high", "en.similarity", "count.ok"} <= child.data.metrics.keys()
+        assert {
+            "en.strict",
+            "en.strict.low",
+            "en.strict.high",
+            "en.similarity",
+            "count.ok",
+        } <= child.data.metrics.keys()
         assert {"dataset_sha256", "normaliser", "model.recognition", "system.command"} <= child.data.params.keys()
         places = {item.path for item in client.list_artifacts(child.info.run_id, "examples")}
         assert places == {"examples/best", "examples/median", "examples/worst"}
@@ -100,7 +106,14 @@ def test_a_folder_of_wavs_is_scored_without_any_model_of_ours_and_texts_are_esca
     (tmp_path / "list.jsonl").write_text("\n".join(json.dumps(line) for line in lines), encoding="utf-8")
     out = tmp_path / "out"
     settings = ["tracking.enabled=false", "scoring.metrics=[transcript]", "progress=false"]
-    arguments = [f"texts:{tmp_path / 'list.jsonl'}", "--system", f"peer=wavs:{tmp_path / 'wavs'}", "--out", str(out), *settings]
+    arguments = [
+        f"texts:{tmp_path / 'list.jsonl'}",
+        "--system",
+        f"peer=wavs:{tmp_path / 'wavs'}",
+        "--out",
+        str(out),
+        *settings,
+    ]
     assert main(arguments) == 0
     rows = read_rows(out)[("texts", "peer")]
     assert [row["status"] for row in rows] == ["ok", "ok", "missing"]

@@ -76,9 +76,9 @@ def test_real_speech_and_every_bad_wav_get_their_scores(takes: list[Take], tmp_p
 
     hits = cache.hits
     assert score_takes(takes, "texts", CONFIG, cache, refuse) == rows
-    assert cache.hits - hits == sum(4 + (row["similarity"] is not None) + 0 for row in rows if row["status"] == "ok") + sum(
-        row["status"] in ("unreadable", "silent", "empty", "not_numbers") for row in rows
-    )
+    assert cache.hits - hits == sum(
+        4 + (row["similarity"] is not None) + 0 for row in rows if row["status"] == "ok"
+    ) + sum(row["status"] in ("unreadable", "silent", "empty", "not_numbers") for row in rows)
     # Another text is counted anew from the transcript that is there; another model is not the same score.
     changed = Take(Utterance("en", "Something else.", "en", "en", takes[0].utterance.reference), takes[0].wav)
     (row,) = score_takes([changed], "texts", CONFIG, cache, refuse)

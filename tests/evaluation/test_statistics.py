@@ -70,4 +70,6 @@ def test_alpha_is_that_of_krippendorffs_own_example() -> None:
     assert krippendorff_alpha(ratings, "interval") == pytest.approx(0.849, abs=5e-4)
     assert krippendorff_alpha(np.array([[1.0, 2, 5], [1, 2, 5]])) == 1.0
     assert np.isnan(krippendorff_alpha(np.array([[3.0, 3], [3, 3]])))
-    assert np.isnan(krippendorff_alpha(np.array([[1.0, n], [n, 2]]))) and np.isnan(krippendorff_alpha(np.full((2, 2), n)))
+    assert np.isnan(krippendorff_alpha(np.array([[1.0, n], [n, 2]]))) and np.isnan(
+        krippendorff_alpha(np.full((2, 2), n))
+    )
