@@ -13,6 +13,7 @@ Exit status: 0 done, 1 failed, 2 the user's mistake.
 
 import argparse
 import datetime
+import importlib.util
 import os
 import re
 import sys
@@ -39,6 +40,8 @@ from evaluation.utterance import Benchmark, Utterance
 from voxmill.config import load_config
 from voxmill.errors import JobError, UserError
 
+# Libraries of the `evaluate` extra, without which nothing here works.
+EXTRA = ("mlflow", "opencc", "zhon")
 VERSIONS = ("voxmill", "faster-whisper", "jiwer", "mlflow", "numpy", "scipy", "speechmos", "torch")
 
 
@@ -48,10 +51,13 @@ def evaluate(benchmarks: list[str], systems: list[str], out: Path, config: Evalu
     Raises:
         UserError: a benchmark, system or model that cannot be used. JobError: the machine cannot go on.
     """
+    started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
+    missing = [name for name in EXTRA if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"evaluation needs {', '.join(missing)}; run: pip install voxmill[evaluate]")
     from evaluation.report import write_reports
     from evaluation.tracking import track
 
-    started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
     read = [_limited(read_benchmark(named), config.limit) for named in benchmarks]
     doubled = [one.name for one in read if sum(other.name == one.name for other in read) > 1]
     if doubled:

