@@ -90,6 +90,7 @@ def run(checkpoint: Path, texts: Path, levels: Sequence[int], device: str) -> li
     from model.checkpoint import load_checkpoint
     from model.generation import Generator
     from model.request import Request
+    from model.voice import Voice
 
     if any(level < 1 for level in levels) or not levels:
         raise UserError(f"--concurrency {','.join(map(str, levels))}: write whole numbers from 1, such as 1,4,16")
@@ -98,7 +99,7 @@ def run(checkpoint: Path, texts: Path, levels: Sequence[int], device: str) -> li
     generator = Generator.of(load_checkpoint(checkpoint, device=where))
     voices = {path: generator.voice(reference=path) for path in {u.reference for u in utterances} if path}
     requests = [
-        Request(one.text, one.description, **({"voice": voices[one.reference]} if one.reference else {}), seed=number)
+        Request(one.text, one.description, voices[one.reference] if one.reference else Voice(), seed=number)
         for number, one in enumerate(utterances)
     ]
     found = []

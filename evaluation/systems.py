@@ -21,6 +21,7 @@ import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -162,12 +163,16 @@ class Checkpoint(System):
             raise UserError(f"--system {name}=checkpoint:{place}: no config.json there; name a checkpoint folder")
 
     def identity(self) -> dict[str, Any]:
+        return {"kind": "checkpoint", "checkpoint_sha256": self._sha256, "recipe": self.recipe}
+
+    @cached_property
+    def _sha256(self) -> str:
         digest = hashlib.sha256()
         for path in sorted(self.folder.iterdir()):
             if path.suffix in (".safetensors", ".pth", ".json"):
                 with open(path, "rb") as file:
                     digest.update(hashlib.file_digest(file, "sha256").digest())
-        return {"kind": "checkpoint", "checkpoint_sha256": digest.hexdigest(), "recipe": self.recipe}
+        return digest.hexdigest()
 
     def speak(self, utterances: Sequence[Utterance], folder: Path, seed: int) -> Iterator[Failure]:
         missing = [one for one in utterances if not self.path_of(folder, one).exists()]

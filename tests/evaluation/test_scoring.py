@@ -1,5 +1,6 @@
 """Scores of real speech by the real models; bad wavs; and that what is known is not computed again."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,11 @@ import soundfile
 from evaluation.audio_files import LONGEST, Audio, Unusable, load
 from evaluation.comparison import counts_of, scores_of, verdicts_of
 from evaluation.score_cache import ScoreCache, score_key
-from evaluation.scoring import ScoringConfig, Take, Task, in_process, score_takes
+from evaluation.scoring import ScoringConfig, Take, Task, in_process, on_ray, score_takes
 from evaluation.utterance import Utterance
 from tests.evaluation.speech import cut, turns
 from voxmill.errors import UserError
+from voxmill.local_ray import environment, local_ray
 
 CONFIG = ScoringConfig()
 
@@ -125,3 +127,42 @@ def test_keys_differ_in_every_part_and_a_damaged_cache_is_named(tmp_path: Path) 
     (tmp_path / "bad.sqlite").write_bytes(b"not a database" * 100)
     with pytest.raises(UserError, match="not a cache of scores"):
         ScoreCache(tmp_path / "bad.sqlite")
+
+
+def test_a_run_that_is_cut_off_keeps_what_it_had(takes: list[Take], tmp_path: Path) -> None:
+    config = ScoringConfig(metrics=["dnsmos"])
+    asked: list[int] = []
+
+    def cut_off(tasks: list[Task]) -> Iterator[tuple[int, dict]]:
+        for task in tasks:
+            asked.append(task.index)
+            if len(asked) == 4:
+                raise KeyboardInterrupt
+            yield from in_process(config)([task])
+
+    with pytest.raises(KeyboardInterrupt):
+        score_takes(takes, "texts", config, ScoreCache(tmp_path / "c.sqlite"), cut_off)
+    again: list[int] = []
+
+    def rest(tasks: list[Task]) -> Iterator[tuple[int, dict]]:
+        again.extend(task.index for task in tasks)
+        yield from in_process(config)(tasks)
+
+    rows = score_takes(takes, "texts", config, ScoreCache(tmp_path / "c.sqlite"), rest)
+    assert not set(asked[:3]) & set(again) and asked[3] in again
+    whole = score_takes(takes, "texts", config, ScoreCache(tmp_path / "d.sqlite"), in_process(config))
+    assert rows == whole
+
+
+@pytest.mark.slow
+def test_ray_workers_give_the_same_rows(takes: list[Take], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    here = score_takes(takes, "texts", CONFIG, ScoreCache(tmp_path / "here.sqlite"), in_process(CONFIG))
+    with local_ray(num_cpus=2) as address:
+        for key, value in environment().items():
+            monkeypatch.setenv(key, value)
+        ray.init(address=address, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": str(Path.cwd())}})
+        there = score_takes(takes, "texts", CONFIG, ScoreCache(tmp_path / "ray.sqlite"), on_ray(CONFIG, 2))
+        ray.shutdown()
+    assert there == here
