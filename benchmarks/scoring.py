@@ -69,9 +69,10 @@ def main() -> None:
         again, warm = timed(takes, folder / "one.sqlite", in_process(CONFIG))
         runs = {"cold, this process": (rows, cold), "warm": (again, warm)}
         with local_ray(num_cpus=2) as address:
+            # Ray reads how to authenticate when it is imported.
+            os.environ.update(environment())
             import ray
 
-            os.environ.update(environment())
             ray.init(address=address, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}})
             for workers in (1, 2):
                 name = f"cold, {workers} Ray worker{'s' * (workers > 1)}"

@@ -15,6 +15,7 @@ from evaluation.report import write_reports  # noqa: F401  (the module that the 
 from evaluation.results import read_rows
 from tests.evaluation.speech import cut, turns
 from voxmill.errors import UserError
+from voxmill.local_ray import environment, local_ray
 
 ENGINES = pytest.mark.skipif(
     not (shutil.which("espeak-ng") and shutil.which("flite")),
@@ -121,6 +122,23 @@ def test_a_folder_of_wavs_is_scored_without_any_model_of_ours_and_texts_are_esca
     assert "<script" not in page and "&lt;script&gt;" in page and "1 missing" in page
     assert "gone" in page and "gone.wav is not there" in page
     assert "<script" not in (out / "report.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_two_ray_workers_give_the_same_rows(tmp_path: Path) -> None:
+    lines = []
+    for index, (start, end, text) in enumerate(turns("en-1", 6)):
+        cut("en-1", start, end, tmp_path / "wavs" / f"{index}.wav")
+        lines.append({"id": str(index), "text": text, "language": "en", "reference": "wavs/0.wav"})
+    (tmp_path / "list.jsonl").write_text("\n".join(json.dumps(line) for line in lines), encoding="utf-8")
+    job = [sys.executable, "evaluation/evaluate.py", f"texts:{tmp_path / 'list.jsonl'}", "tracking.enabled=false"]
+    job += ["--system", f"peer=wavs:{tmp_path / 'wavs'}", "--out"]
+    subprocess.run([*job, str(tmp_path / "here")], check=True, timeout=300)
+    with local_ray(num_cpus=2) as address:
+        where = environment() | {"RAY_ADDRESS": address}
+        done = subprocess.run([*job, str(tmp_path / "ray")], env=where, timeout=500, capture_output=True, text=True)
+    assert done.returncode == 0 and "0 found" in done.stdout, done.stderr[-2000:]
+    assert read_rows(tmp_path / "ray") == read_rows(tmp_path / "here")
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,10 @@ import soundfile
 from evaluation.audio_files import LONGEST, Audio, Unusable, load
 from evaluation.comparison import counts_of, scores_of, verdicts_of
 from evaluation.score_cache import ScoreCache, score_key
-from evaluation.scoring import ScoringConfig, Take, Task, in_process, on_ray, score_takes
+from evaluation.scoring import ScoringConfig, Take, Task, in_process, score_takes
 from evaluation.utterance import Utterance
 from tests.evaluation.speech import cut, turns
 from voxmill.errors import UserError
-from voxmill.local_ray import environment, local_ray
 
 CONFIG = ScoringConfig()
 
@@ -152,17 +151,3 @@ def test_a_run_that_is_cut_off_keeps_what_it_had(takes: list[Take], tmp_path: Pa
     assert not set(asked[:3]) & set(again) and asked[3] in again
     whole = score_takes(takes, "texts", config, ScoreCache(tmp_path / "d.sqlite"), in_process(config))
     assert rows == whole
-
-
-@pytest.mark.slow
-def test_ray_workers_give_the_same_rows(takes: list[Take], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import ray
-
-    here = score_takes(takes, "texts", CONFIG, ScoreCache(tmp_path / "here.sqlite"), in_process(CONFIG))
-    with local_ray(num_cpus=2) as address:
-        for key, value in environment().items():
-            monkeypatch.setenv(key, value)
-        ray.init(address=address, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": str(Path.cwd())}})
-        there = score_takes(takes, "texts", CONFIG, ScoreCache(tmp_path / "ray.sqlite"), on_ray(CONFIG, 2))
-        ray.shutdown()
-    assert there == here
