@@ -1,1 +1,1 @@
-"""Measures of trained models on the report's benchmarks."""
+"""Evaluation of speech systems on the report's benchmarks (report section 4)."""

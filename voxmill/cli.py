@@ -4,14 +4,39 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import click
 import typer
+from typer.core import TyperGroup
 
 from voxmill.errors import JobError, UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
-evaluate = typer.Typer(no_args_is_help=True, help="Measures a trained model.")
+
+class BenchmarkGroup(TyperGroup):
+    """`voxmill evaluate NAME` is the subcommand of that name, and otherwise the benchmark command."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in self.commands:
+            return "benchmark", self.commands["benchmark"], args
+        return super().resolve_command(ctx, args)
+
+
+evaluate = typer.Typer(
+    cls=BenchmarkGroup,
+    no_args_is_help=True,
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    help="""Scores systems on a benchmark, or a codec: see `voxmill evaluate benchmark --help`.
+
+    Example: voxmill evaluate seed-tts-eval:en/meta.lst --system ours=checkpoint:VoxCPM2/ -o scores/""",
+)
 app.add_typer(evaluate, name="evaluate")
+
+
+listening = typer.Typer(no_args_is_help=True, help="Listening tests: a page to rate speech on, and what was answered.")
+app.add_typer(listening, name="listening")
 
 
 @app.callback()
@@ -139,6 +164,60 @@ def reconstruction(
     from evaluation.reconstruction_command import Options, run
 
     run(Options(checkpoint, data, out, clip_seconds, tuple(only or ()), limit, baselines, pesq, tracking_uri))
+
+
+@evaluate.command("benchmark", hidden=True, context_settings={"ignore_unknown_options": True})
+def evaluate_benchmark(
+    items: Annotated[
+        list[str], typer.Argument(metavar="BENCHMARK... [config.yaml] [key=value ...]", help="KIND:PATH, and settings")
+    ],
+    system: Annotated[list[str], typer.Option(help="NAME=KIND:REST; several are compared")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="folder for the report, the scores and the speech")],
+) -> None:
+    """Scores systems on a benchmark, with intervals and verdicts, and logs to MLflow.
+
+    BENCHMARK is seed-tts-eval:FILE, cv3-eval:FOLDER, minimax-mls:FOLDER, instruct-tts-eval:FILE,
+    thirty-languages:FOLDER or texts:FILE.jsonl. A system is checkpoint:FOLDER[#RECIPE], wavs:FOLDER, command:LINE or
+    speech:URL#MODEL/VOICE.
+
+    Example: voxmill evaluate seed-tts-eval:en/meta.lst --system ours=checkpoint:VoxCPM2/ --system peer=wavs:peer/ -o scores/
+    """
+    from evaluation.evaluate import main as run
+
+    arguments = [argument for one in system for argument in ("--system", one)]
+    raise typer.Exit(run([*arguments, "--out", str(out), *items]))
+
+
+@listening.command("build")
+def listening_build(
+    scores: Annotated[Path, typer.Argument(metavar="SCORES", help="the --out of a finished `voxmill evaluate`")],
+    folder: Annotated[Path, typer.Argument(metavar="SESSION", help="where listen.html and key.json are written")],
+    scales: Annotated[str, typer.Option(help="of N (natural), S (like the reference), I (as instructed)")] = "NSI",
+    limit: Annotated[int, typer.Option(help="utterances of each benchmark")] = 20,
+    seed: Annotated[int, typer.Option(help="draws and shuffles")] = 0,
+) -> None:
+    """Makes one page on which listeners rate the systems, blind, and the key to it, which stays with you."""
+    from evaluation.listening.session import build_session
+    from evaluation.results import read_rows
+
+    made = build_session(read_rows(scores), folder, scales=list(scales), limit=limit, seed=seed)
+    for scale, count in made.skipped.items():
+        print(f"{scale}-MOS: {count} utterances without what it needs")
+    print(f"{made.trials} recordings: {made.page}; keep {made.key} from listeners")
+
+
+@listening.command("read")
+def listening_read(
+    folder: Annotated[Path, typer.Argument(metavar="SESSION", help="the folder with key.json")],
+    answers: Annotated[Path, typer.Argument(metavar="ANSWERS", help="a folder of the files that listeners returned")],
+) -> None:
+    """Means with intervals over listeners and items, and how far the listeners agree."""
+    from evaluation.listening.answers import opinion_scores, read_answers, table
+
+    found = read_answers(folder / "key.json", answers)
+    print(table(opinion_scores(found.ratings)))
+    for problem in found.problems:
+        print(f"voxmill: {problem}", file=sys.stderr)
 
 
 @app.command()

@@ -20,9 +20,14 @@ LIBRARIES = (
 OPTIONAL = (
     ("deepspeed", "deepspeed", "pip install voxmill[train], for voxmill train-vae"),
     ("mlflow", "mlflow", "pip install voxmill[train], for voxmill train-vae"),
-    ("pesq", "pesq", "pip install voxmill[evaluate], for voxmill evaluate"),
+    (
+        "pesq",
+        "pesq",
+        "pip install voxmill[pesq], which needs a C compiler, for the PESQ of voxmill evaluate reconstruction",
+    ),
     ("pystoi", "pystoi", "pip install voxmill[evaluate], for voxmill evaluate"),
     ("xllamacpp", "xllamacpp", "pip install voxmill[describe], for control.descriptions.writer=embedded"),
+    ("opencc", "opencc", "pip install voxmill[evaluate], for voxmill evaluate"),
 )
 FREE_GIGABYTES = 5.0
 

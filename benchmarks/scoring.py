@@ -1,0 +1,92 @@
+"""How fast clips are scored (transcript, SIM, DNSMOS): the first time, again, and by 1 and 2 Ray workers.
+
+    python benchmarks/scoring.py [CLIPS]
+
+Clips are the turns of the sample recordings, each with another of its recording as reference. Cold includes loading the
+models, as a user waits for it; warm is the same call with the cache that the first one left. The rows of all runs are
+compared. Last line: JSON.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+if __name__ == "__main__":
+    # A script run by path has its own folder first on sys.path; the packages lie one level up.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import soundfile
+from rich.console import Console
+
+from benchmarks.tables import table
+from evaluation.score_cache import ScoreCache
+from evaluation.scoring import ScoringConfig, Take, Work, in_process, on_ray, score_takes
+from evaluation.utterance import Utterance
+from voxmill.local_ray import environment, local_ray
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG = ScoringConfig()
+
+
+def clips(folder: Path, count: int) -> list[Take]:
+    """Turns of all recordings of one speaker, as wavs."""
+    found: list[Take] = []
+    for line in (ROOT / "samples" / "truth.jsonl").read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        path = ROOT / "samples" / record["path"]
+        if not record["turns"] or path.stem in ("two-at-once", "en-music"):
+            continue
+        samples, rate = soundfile.read(path, dtype="float32")
+        reference = folder / f"{path.stem}-0.wav"
+        for number, turn in enumerate(record["turns"]):
+            wav = folder / f"{path.stem}-{number}.wav"
+            soundfile.write(wav, samples[int(turn["start"] * rate) : int((turn["end"] + 0.3) * rate)], rate)
+            language = path.stem.split("-")[0]
+            found.append(Take(Utterance(wav.stem, turn["text"], language, language, reference), wav))
+    return found[:: max(len(found) // count, 1)][:count]
+
+
+def timed(takes: list[Take], cache: Path, work: Work) -> tuple[list[dict], float]:
+    """(rows, seconds) of one scoring."""
+    store = ScoreCache(cache)
+    started = time.perf_counter()
+    rows = score_takes(takes, "texts", CONFIG, store, work)
+    seconds = time.perf_counter() - started
+    store.close()
+    return rows, seconds
+
+
+def main() -> None:
+    """Runs, compares, prints."""
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 40
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        takes = clips(folder, count)
+        rows, cold = timed(takes, folder / "one.sqlite", in_process(CONFIG))
+        again, warm = timed(takes, folder / "one.sqlite", in_process(CONFIG))
+        runs = {"cold, this process": (rows, cold), "warm": (again, warm)}
+        with local_ray(num_cpus=2) as address:
+            # Ray reads how to authenticate when it is imported.
+            os.environ.update(environment())
+            import ray
+
+            ray.init(address=address, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}})
+            for workers in (1, 2):
+                name = f"cold, {workers} Ray worker{'s' * (workers > 1)}"
+                runs[name] = timed(takes, folder / f"ray-{workers}.sqlite", on_ray(CONFIG, workers))
+            ray.shutdown()
+    same = all(found == rows for found, _ in runs.values())
+    lines = [[name, f"{seconds:.2f}", f"{len(takes) / seconds:.2f}"] for name, (_, seconds) in runs.items()]
+    Console().print(table(f"{len(takes)} clips", ["run", "seconds", "utterances/s"], lines))
+    one, two = (runs[f"cold, {name}"][1] for name in ("1 Ray worker", "2 Ray workers"))
+    result = {"clips": len(takes), "same_rows": same, "ray_2_over_1": one / two, "warm_over_cold": cold / warm}
+    print(json.dumps({key: round(v, 2) if isinstance(v, float) else v for key, v in result.items()}))
+    if not same:
+        sys.exit("the runs differ in their rows")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Prompts of the judge, a text file each."""

@@ -1,0 +1,165 @@
+"""The whole job as a user runs it: two real engines on a short list, tracked, reported, and run again."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from evaluation.evaluate import main, parse
+from evaluation.report import write_reports  # noqa: F401  (the module that the job imports late must import)
+from evaluation.results import read_rows
+from tests.evaluation.speech import cut, turns
+from voxmill.errors import UserError
+from voxmill.local_ray import environment, local_ray
+
+ENGINES = pytest.mark.skipif(
+    not (shutil.which("espeak-ng") and shutil.which("flite")),
+    reason="espeak-ng and flite are not installed (Debian: apt-get install -y espeak-ng flite)",
+)
+ESPEAK = "espeak=command:espeak-ng -v {language} -w {output} -- {text}"
+FLITE = "flite=command:flite -voice slt -o {output} -t {text}"
+HOSTILE = "<script>alert(1)</script> & \"quoted\" | 'text'"
+
+
+def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "voxmill", "evaluate", *arguments]
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    return subprocess.run(command, capture_output=True, text=True, env=clean | environment, timeout=400)
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("list")
+    lines = []
+    for start, end, text in turns("en-2", 3):
+        cut("en-2", start, end, folder / "reference.wav")
+        lines.append({"id": f"en-{len(lines)}", "text": text, "language": "en", "reference": "reference.wav"})
+    lines.append({"id": "<b>x", "text": "no", "language": "en"})
+    path = folder / "list.jsonl"
+    path.write_text("\n".join(json.dumps(line) for line in lines) + "\n", encoding="utf-8")
+    return path
+
+
+@ENGINES
+def test_two_engines_end_to_end_and_again(texts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [f"texts:{texts}", "--system", ESPEAK, "--system", FLITE, "-o", str(out)]
+    done = run(*command)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "30 scores computed, 0 found" in done.stdout and f"report: {out / 'report.html'}" in done.stdout
+    results = json.loads((out / "results.json").read_text())
+    assert {(run["system"], run["counts"]["ok"]) for run in results["runs"]} == {("espeak", 3), ("flite", 3)}
+    assert len(results["runs"][0]["malformed"]) == 1
+    metrics = {score["metric"] for score in results["scores"]}
+    assert metrics == {"official", "strict", "similarity", "dnsmos"}
+    for score in results["scores"]:
+        assert score["estimate"]["low"] <= score["estimate"]["value"] <= score["estimate"]["high"]
+    assert {v["metric"] for v in results["verdicts"]} == metrics
+    for page in ((out / "report.html").read_text(), (out / "report.md").read_text()):
+        assert "Whisper base (embedded)" in page and "CAM++ (embedded)" in page and "not distinguishable" in page
+    # MLflow: a parent with a child a system, metrics with intervals, and the audio of the examples.
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{out / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("voxmill")
+    logged = client.search_runs([experiment.experiment_id])
+    parents = [run for run in logged if "mlflow.parentRunId" not in run.data.tags]
+    assert len(parents) == 1 and len(logged) == 3
+    for child in (run for run in logged if run is not parents[0]):
+        assert child.data.tags["mlflow.parentRunId"] == parents[0].info.run_id and child.info.status == "FINISHED"
+        assert {
+            "en.strict",
+            "en.strict.low",
+            "en.strict.high",
+            "en.similarity",
+            "count.ok",
+        } <= child.data.metrics.keys()
+        assert {"dataset_sha256", "normaliser", "model.recognition", "system.command"} <= child.data.params.keys()
+        places = {item.path for item in client.list_artifacts(child.info.run_id, "examples")}
+        assert places == {"examples/best", "examples/median", "examples/worst"}
+
+    before = {path: path.stat().st_mtime_ns for path in (out / "wavs").rglob("*.wav")}
+    # Again, with a tracking server that is not there: nothing is computed, nothing lost, and the job says so.
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    again = run(*command, "tracking.timeout_seconds=2", MLFLOW_TRACKING_URI=uri)
+    assert again.returncode == 1 and "0 scores computed, 30 found" in again.stdout, again.stdout + again.stderr
+    assert "does not take the runs" in again.stderr and str(out / "mlflow.db") in again.stderr
+    assert "Traceback" not in again.stderr and uri in (out / "report.html").read_text()
+    assert len(client.search_runs([experiment.experiment_id])) == 6
+    assert {path: path.stat().st_mtime_ns for path in (out / "wavs").rglob("*.wav")} == before
+
+
+def test_a_folder_of_wavs_is_scored_without_any_model_of_ours_and_texts_are_escaped(tmp_path: Path) -> None:
+    (start, end, text), (first, last, _) = turns("en-1", 2)
+    cut("en-1", start, end, tmp_path / "wavs" / "good.wav")
+    cut("en-1", first, last, tmp_path / "wavs" / "other.wav")
+    lines = [
+        {"id": "good", "text": text, "language": "en"}, {"id": "other", "text": HOSTILE, "language": "en"},
+        {"id": "gone", "text": "Never spoken.", "language": "en"},
+    ]  # fmt: skip
+    (tmp_path / "list.jsonl").write_text("\n".join(json.dumps(line) for line in lines), encoding="utf-8")
+    out = tmp_path / "out"
+    settings = ["tracking.enabled=false", "scoring.metrics=[transcript]", "progress=false"]
+    arguments = [
+        f"texts:{tmp_path / 'list.jsonl'}",
+        "--system",
+        f"peer=wavs:{tmp_path / 'wavs'}",
+        "--out",
+        str(out),
+        *settings,
+    ]
+    assert main(arguments) == 0
+    rows = read_rows(out)[("texts", "peer")]
+    assert [row["status"] for row in rows] == ["ok", "ok", "missing"]
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in page and "&lt;script&gt;" in page and "1 missing" in page
+    assert "gone" in page and "gone.wav is not there" in page
+    assert "<script" not in (out / "report.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_two_ray_workers_give_the_same_rows(tmp_path: Path) -> None:
+    lines = []
+    for index, (start, end, text) in enumerate(turns("en-1", 6)):
+        cut("en-1", start, end, tmp_path / "wavs" / f"{index}.wav")
+        lines.append({"id": str(index), "text": text, "language": "en", "reference": "wavs/0.wav"})
+    (tmp_path / "list.jsonl").write_text("\n".join(json.dumps(line) for line in lines), encoding="utf-8")
+    job = [sys.executable, "evaluation/evaluate.py", f"texts:{tmp_path / 'list.jsonl'}", "tracking.enabled=false"]
+    job += ["--system", f"peer=wavs:{tmp_path / 'wavs'}", "--out"]
+    subprocess.run([*job, str(tmp_path / "here")], check=True, timeout=300)
+    with local_ray(num_cpus=2) as address:
+        where = environment() | {"RAY_ADDRESS": address}
+        done = subprocess.run([*job, str(tmp_path / "ray")], env=where, timeout=500, capture_output=True, text=True)
+    assert done.returncode == 0 and "0 found" in done.stdout, done.stderr[-2000:]
+    assert read_rows(tmp_path / "ray") == read_rows(tmp_path / "here")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--system", "a=wavs:x", "--out", "o"], "no benchmark"),
+        (["texts:x.jsonl", "--out", "o"], "no system"),
+        (["texts:x.jsonl", "--system", "a=wavs:x"], "no --out"),
+        (["text:x.jsonl", "--system", "a=wavs:x", "--out", "o"], "names no benchmark"),
+        (["texts:x.jsonl", "--system", "a=wavs:x", "--out", "o", "scoring.metric=1"], "did you mean 'scoring.metrics'"),
+        (["texts:x.jsonl", "--system", "a=wavs:x", "--out", "o", "a.yaml", "b.yaml"], "name one"),
+        (["texts:x.jsonl", "--system"], "--system"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_told(arguments: list[str], said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse(arguments)
+    assert said in str(caught.value)
+
+
+def test_a_mistake_is_one_line_and_exit_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([f"texts:{tmp_path}/none.jsonl", "--system", f"a=wavs:{tmp_path}", "--out", str(tmp_path / "o")]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("voxmill evaluate: ") and told.count("\n") == 1 and "not there" in told
