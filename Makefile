@@ -18,6 +18,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "installing (about 4 minutes the first time) ..."
 	@"$(BIN)/python" -m pip install -q --disable-pip-version-check torch -c constraints.txt
 	@"$(BIN)/python" -m pip install -q --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	@# PESQ is a C extension: where there is no compiler, its column and its tests are left out.
+	@"$(BIN)/python" -m pip install -q --disable-pip-version-check pesq -c constraints.txt >/dev/null 2>&1 || echo "no PESQ: it needs a C compiler"
 	@# The released code, which tests and benchmarks run beside ours; its own requirements ask for more than it uses.
 	@"$(BIN)/python" -m pip install -q --disable-pip-version-check --no-deps voxcpm==2.0.3
 	@"$(BIN)/python" -m voxmill.torchaudio_cpu

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,10 @@ def run(options: Options, others: Mapping[str, Any] | None = None) -> dict[str, 
         raise UserError(f"--clip-seconds {options.clip_seconds:g}: must be {SHORTEST:g} or more; STOI and PESQ need it")
     if options.limit < 1:
         raise UserError(f"--limit {options.limit}: must be 1 or more")
+    if options.pesq and find_spec("pesq") is None:
+        raise UserError(
+            "PESQ is a C extension that is not here: pip install voxmill[pesq], or leave it out by --no-pesq"
+        )
     from evaluation.reconstruction import MEASURES, Judge, interval
     from pipelines.clip_audio import Skipped
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,10 @@ from tests.training.corpus import speech
 ROOT = Path(__file__).resolve().parents[2]
 
 
+needs_pesq = pytest.mark.skipif(find_spec("pesq") is None, reason="pesq is a C extension: pip install voxmill[pesq]")
+
+
+@needs_pesq
 def test_measures_fall_with_noise() -> None:
     judge, recorded = Judge(), speech(seconds=3.0)
     noise = np.random.default_rng(0).standard_normal(len(recorded)).astype(np.float32)
@@ -65,6 +70,7 @@ def test_intervals() -> None:
     assert np.isnan(interval([1.0]).low)
 
 
+@needs_pesq
 def test_silence_and_scraps_are_no_measure() -> None:
     silent = Judge().score(np.zeros(16000, dtype=np.float32), 16000, np.zeros(16000, dtype=np.float32), 16000)
     assert np.isnan(silent["pesq_16k"]) and np.isnan(silent["stoi_16k"])
