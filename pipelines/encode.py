@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":
     # A script run by path has its own folder first on sys.path; the packages lie one level up.
@@ -29,6 +29,10 @@ from pipelines.progress import Progress
 from pipelines.shards import write_atomically
 from voxmill.config import load_config
 from voxmill.errors import JobError, UserError
+
+if TYPE_CHECKING:
+    from model.audio_vae import AudioVAE
+    from model.config import VoxCPM2Config
 
 
 def encode(dataset: Path, checkpoint: Path, config: EncodeConfig) -> dict[str, Any]:
@@ -56,28 +60,48 @@ def encode(dataset: Path, checkpoint: Path, config: EncodeConfig) -> dict[str, A
         if undone:
             hours = {unit.unit_id: unit.seconds / 3600 for unit in undone}
             with progress.stage("Encoding", sum(hours.values()), "audio hours") as bar:
-                for unit_id in run(undone, dataset, checkpoint, settings.patch_size, config):
+                for unit_id in run(undone, dataset, checkpoint, config):
                     bar.advance(hours[unit_id])
         missing = [unit for unit in undone if not result_path(dataset, unit.unit_id).exists()]
         if missing:
             first = missing[0].clips
             raise JobError(f"{len(missing)} latent shards are missing, the first from clip {first[0].clip_id} on")
-        rows, failed = gather(units, dataset, space)
-        index.write_index(dataset / "latents.parquet", index.LATENTS, rows)
-        summary = {
-            "latent_space": space, "channels": settings.feat_dim, "patch_size": settings.patch_size,
-            "frames_per_second": settings.audio_vae_config.sample_rate / vae.hop, "dtype": "bfloat16",
-            "clips": len(rows), "failed": failed, "bytes": sum(row["size"] for row in rows),
-            "hours": sum(row["num_frames"] for row in rows) * vae.hop / settings.audio_vae_config.sample_rate / 3600,
-            "units": len(units), "encoded": len(undone), "wall_seconds": time.perf_counter() - began,
-            "config": config.model_dump(mode="json"),
-            "versions": {name: version(name) for name in ("voxmill", "ray", "torch", "soxr")},
-        }  # fmt: skip
-        write_atomically(dataset / "latents.json", json.dumps(summary, indent=1).encode())
+        summary = write_latents_index(
+            dataset, units, vae, settings, config, encoded=len(undone), wall_seconds=time.perf_counter() - began
+        )
         remove_stale(dataset, {unit.unit_id for unit in units})
+    failed = summary["failed"]
     for clip in failed[:3]:
         progress.say(f"passed by: clip {clip['clip_id']} of {clip['shard']}: {clip['detail']}")
-    progress.say(f"{len(rows)} clips encoded, {len(failed)} passed by: {dataset / 'latents.parquet'}")
+    progress.say(f"{summary['clips']} clips encoded, {len(failed)} passed by: {dataset / 'latents.parquet'}")
+    return summary
+
+
+def write_latents_index(
+    dataset: Path,
+    units: list[EncodeUnit],
+    vae: "AudioVAE",
+    settings: "VoxCPM2Config",
+    config: EncodeConfig,
+    *,
+    encoded: int,
+    wall_seconds: float,
+) -> dict[str, Any]:
+    """`latents.parquet` and `latents.json` of finished units; returns what the latter says."""
+    from model.latent_space import latent_space
+
+    space, rate = latent_space(vae), settings.audio_vae_config.sample_rate
+    rows, failed = gather(units, dataset, space)
+    index.write_index(dataset / "latents.parquet", index.LATENTS, rows)
+    summary = {
+        "latent_space": space, "channels": settings.feat_dim, "patch_size": settings.patch_size,
+        "frames_per_second": rate / vae.hop, "dtype": "bfloat16", "clips": len(rows), "failed": failed,
+        "bytes": sum(row["size"] for row in rows), "units": len(units), "encoded": encoded,
+        "hours": sum(row["num_frames"] for row in rows) * vae.hop / rate / 3600, "wall_seconds": wall_seconds,
+        "config": config.model_dump(mode="json"),
+        "versions": {name: version(name) for name in ("voxmill", "ray", "torch", "soxr")},
+    }  # fmt: skip
+    write_atomically(dataset / "latents.json", json.dumps(summary, indent=1).encode())
     return summary
 
 
@@ -165,9 +189,7 @@ class Encode:
         return {"unit_id": done, "fatal": fatal}
 
 
-def run(
-    units: list[EncodeUnit], dataset: Path, checkpoint: Path, patch_size: int, config: EncodeConfig
-) -> Iterator[str]:
+def run(units: list[EncodeUnit], dataset: Path, checkpoint: Path, config: EncodeConfig) -> Iterator[str]:
     """Encodes units on the cluster and yields each one's name as it is done."""
     import ray
     import ray.data

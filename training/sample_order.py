@@ -5,6 +5,7 @@ the rank and the world size, so a run goes on with another world size and still 
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,7 @@ class Permutation:
         if self.size < 1:
             raise ValueError(f"a permutation of {self.size} things; there must be one or more")
 
-    def __getitem__(self, places: Numbers) -> Numbers:
+    def __getitem__(self, places: NDArray[Any]) -> Numbers:
         """What stands at each place; places are below `size`."""
         half = np.uint64(max((self.size - 1).bit_length() + 1, 2) // 2)
         mask = (np.uint64(1) << half) - np.uint64(1)

@@ -62,4 +62,4 @@ def test_it_resumes_from_what_waits() -> None:
 
 def test_what_never_fits_is_refused() -> None:
     with pytest.raises(ValueError, match="1025"):
-        Packer(1024, 4).next_row(lambda: Piece(0, 1025))
+        Packer[Piece](1024, 4).next_row(lambda: Piece(0, 1025))
