@@ -55,7 +55,6 @@ def encode_prompt(audio_T: Tensor, vae: AudioVAE, *, patch_size: int, pad: Liter
 def read_audio(path: str | Path, *, rate: int) -> Tensor:
     """A recording as mono fp32 [T] at `rate` hertz; channels are averaged. Errors as in `load_prompt`."""
     import numpy as np
-    import soxr
 
     path = Path(path)
     channels_CT, found_rate = _decode(path)
@@ -67,11 +66,19 @@ def read_audio(path: str | Path, *, rate: int) -> Tensor:
     mono_T = channels_CT.mean(axis=0, dtype=np.float32)
     if np.abs(mono_T).max() < SILENCE:
         raise UserError(f"{path}: is silent; give a recording of speech")
-    if found_rate != rate:
-        length = math.ceil(len(mono_T) * (rate / found_rate))
-        resampled_T = soxr.resample(mono_T, found_rate, rate, quality="HQ")[:length]
-        mono_T = np.pad(resampled_T, (0, length - len(resampled_T)))
-    return torch.from_numpy(np.ascontiguousarray(mono_T))
+    return torch.from_numpy(np.ascontiguousarray(to_rate(mono_T, found_rate, rate=rate)))
+
+
+def to_rate(mono_T: Any, found_rate: int, *, rate: int) -> Any:
+    """Mono fp32 samples (numpy, [T]) at `rate` hertz, as many as librosa gives."""
+    import numpy as np
+    import soxr
+
+    if found_rate == rate:
+        return mono_T
+    length = math.ceil(len(mono_T) * (rate / found_rate))
+    resampled_T = soxr.resample(mono_T, found_rate, rate, quality="HQ")[:length]
+    return np.pad(resampled_T, (0, length - len(resampled_T)))
 
 
 def trim_silence(audio_T: Tensor, *, rate: int) -> Tensor:

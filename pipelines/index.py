@@ -72,6 +72,9 @@ _VERDICT: list[tuple[str, Any]] = [
     ("stage", pa.string()), ("reason", pa.string()), ("value", pa.float64()), ("threshold", pa.float64()),
 ]  # fmt: skip
 CLIPS = pa.schema([*CLIP_FIELDS, *CONTROL_FIELDS, *PLACE])
+LATENTS = pa.schema(
+    [("clip_id", pa.string()), *PLACE, ("num_frames", pa.int64()), ("latent_space", pa.string())]
+)  # fmt: skip
 REJECTED = pa.schema([*CLIPS, *_VERDICT])
 RECORDINGS = pa.schema(
     [

@@ -13,7 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,33 @@ def read_member(out: Path, shard: str, offset: int, size: int) -> bytes:
     with open(path, "rb") as file:
         file.seek(offset)
         return file.read(size)
+
+
+def latent_bytes(latent_LD: "Tensor") -> bytes:
+    """The content of a `{clip_id}.safetensors` member: one bf16 tensor `latent` of L frames and D channels."""
+    import torch
+    from safetensors.torch import save
+
+    return save({"latent": latent_LD.to(torch.bfloat16).contiguous()})
+
+
+def read_latent(out: Path, shard: str, offset: int, size: int, sha256: str | None = None) -> "Tensor":
+    """Latents [L, D], bf16, of one clip by its row of `latents.parquet`.
+
+    Raises:
+        ValueError: what lies there is not what the index says, or the shard's path leaves `out`.
+        OSError: the shard cannot be read.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    content = read_member(out, shard, offset, size)
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise ValueError(f"{shard}: the {size} bytes at {offset} are not those that latents.parquet names")
+    try:
+        return load(content)["latent"]
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(f"{shard}: no latents at {offset} ({error})") from None
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -1,1 +1,1 @@
-"""Training of VoxCPM2's parts; reads datasets through the shard format, knows nothing of Ray."""
+"""Training of VoxCPM2 and of its codec. Reads what `pipelines` writes, through the shard format; knows no Ray Data."""

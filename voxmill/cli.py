@@ -61,6 +61,38 @@ def annotate(
     raise typer.Exit(run([source, str(out), *(settings or [])]))
 
 
+@app.command(context_settings={"ignore_unknown_options": True})
+def encode(
+    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="OUT of a finished `voxmill annotate`")],
+    vae: Annotated[Path, typer.Option(metavar="CKPT", help="checkpoint folder whose AudioVAE encodes")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[config.yaml] [key=value ...]", help="recipe and overrides")
+    ] = None,
+) -> None:
+    """Writes the latents of every clip, which training reads. The same command goes on after a crash.
+
+    Example: voxmill encode dataset/ --vae VoxCPM2/
+    """
+    from pipelines.encode import main as run
+
+    raise typer.Exit(run([str(dataset), "--vae", str(vae), *(settings or [])]))
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="YAML file, or stage1, tiny_stage1 and so on")],
+    settings: Annotated[list[str] | None, typer.Argument(metavar="[key=value ...]", help="overrides")] = None,
+    check: Annotated[bool, typer.Option("--check", help="only say what the stage will do")] = False,
+) -> None:
+    """Trains one stage of the curriculum.
+
+    Example: voxmill train --check stage1 init=VoxCPM2/ datasets.main.path=dataset/
+    """
+    from training.train import main as run
+
+    raise typer.Exit(run([recipe, *(settings or []), *(["--check"] if check else [])]))
+
+
 @app.command()
 def report(out: Annotated[Path, typer.Argument(metavar="OUT", help="a finished dataset")]) -> None:
     """Writes report.html and the dataset card of a finished dataset again."""

@@ -1,0 +1,274 @@
+"""Latents of every clip of a dataset, so that no trainer runs the AudioVAE (report 3.2; the encoder is frozen).
+
+    python pipelines/encode.py DATASET --vae CHECKPOINT [config.yaml] [key=value ...]
+    ray job submit --working-dir . -- python pipelines/encode.py DATASET --vae CHECKPOINT [key=value ...]
+
+DATASET is a finished `annotate` OUT; CHECKPOINT a folder in the released layout. DATASET gets latents/*.tar
+(`{clip_id}.safetensors`: `latent`, bf16, 64 channels at 25 frames a second), latents.parquet with a row a clip, and
+latents.json. The same command goes on after any crash. Exit status: 0 done, 1 failed, 2 the user's mistake.
+"""
+
+import fcntl
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if __name__ == "__main__":
+    # A script run by path has its own folder first on sys.path; the packages lie one level up.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from pipelines import index
+from pipelines.encode_units import EncodeConfig, EncodeUnit, Source, encode_unit, gather, plan_units, result_path
+from pipelines.progress import Progress
+from pipelines.shards import write_atomically
+from voxmill.config import load_config
+from voxmill.errors import JobError, UserError
+
+if TYPE_CHECKING:
+    from model.audio_vae import AudioVAE
+    from model.config import VoxCPM2Config
+
+
+def encode(dataset: Path, checkpoint: Path, config: EncodeConfig) -> dict[str, Any]:
+    """Runs the whole job and returns what `latents.json` says.
+
+    Raises:
+        UserError: DATASET is not a finished dataset or has latents of another AudioVAE; CHECKPOINT is none.
+        JobError: the machine cannot go on; the same command goes on from there.
+    """
+    from model.checkpoint import load_vae
+    from model.config import read_config
+    from model.latent_space import latent_space
+
+    began = time.perf_counter()
+    clips = read_clips(dataset)
+    settings = read_config(checkpoint)
+    vae = load_vae(checkpoint, settings)
+    space = latent_space(vae)
+    progress = Progress(enabled=config.progress)
+    with claim(dataset, space, replace=config.replace):
+        units = plan_units(clips, space, settings.patch_size, config)
+        undone = [unit for unit in units if not result_path(dataset, unit.unit_id).exists()]
+        if len(undone) < len(units):
+            progress.say(f"found done: {len(units) - len(undone)} of {len(units)} latent shards")
+        if undone:
+            hours = {unit.unit_id: unit.seconds / 3600 for unit in undone}
+            with progress.stage("Encoding", sum(hours.values()), "audio hours") as bar:
+                for unit_id in run(undone, dataset, checkpoint, config):
+                    bar.advance(hours[unit_id])
+        missing = [unit for unit in undone if not result_path(dataset, unit.unit_id).exists()]
+        if missing:
+            first = missing[0].clips
+            raise JobError(f"{len(missing)} latent shards are missing, the first from clip {first[0].clip_id} on")
+        summary = write_latents_index(
+            dataset, units, vae, settings, config, encoded=len(undone), wall_seconds=time.perf_counter() - began
+        )
+        remove_stale(dataset, {unit.unit_id for unit in units})
+    failed = summary["failed"]
+    for clip in failed[:3]:
+        progress.say(f"passed by: clip {clip['clip_id']} of {clip['shard']}: {clip['detail']}")
+    progress.say(f"{summary['clips']} clips encoded, {len(failed)} passed by: {dataset / 'latents.parquet'}")
+    return summary
+
+
+def write_latents_index(
+    dataset: Path,
+    units: list[EncodeUnit],
+    vae: "AudioVAE",
+    settings: "VoxCPM2Config",
+    config: EncodeConfig,
+    *,
+    encoded: int,
+    wall_seconds: float,
+) -> dict[str, Any]:
+    """`latents.parquet` and `latents.json` of finished units; returns what the latter says."""
+    from model.latent_space import latent_space
+
+    space, rate = latent_space(vae), settings.audio_vae_config.sample_rate
+    rows, failed = gather(units, dataset, space)
+    index.write_index(dataset / "latents.parquet", index.LATENTS, rows)
+    summary = {
+        "latent_space": space, "channels": settings.feat_dim, "patch_size": settings.patch_size,
+        "frames_per_second": rate / vae.hop, "dtype": "bfloat16", "clips": len(rows), "failed": failed,
+        "bytes": sum(row["size"] for row in rows), "units": len(units), "encoded": encoded,
+        "hours": sum(row["num_frames"] for row in rows) * vae.hop / rate / 3600, "wall_seconds": wall_seconds,
+        "config": config.model_dump(mode="json"),
+        "versions": {name: version(name) for name in ("voxmill", "ray", "torch", "soxr")},
+    }  # fmt: skip
+    write_atomically(dataset / "latents.json", json.dumps(summary, indent=1).encode())
+    return summary
+
+
+def read_clips(dataset: Path) -> list[Source]:
+    """The clips of a finished dataset in the index's order.
+
+    Raises:
+        UserError: there is no readable `clips.parquet`, or it has no clips.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = dataset / "clips.parquet"
+    if not path.is_file():
+        raise UserError(f"{path}: not there; name the OUT of a finished `voxmill annotate`")
+    names = ["clip_id", "shard", "offset", "size", "sha256", "duration"]
+    try:
+        rows = pq.read_table(path, columns=names).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path}: not an index of clips ({error}); run `voxmill annotate` again") from None
+    if not rows:
+        raise UserError(f"{path}: has no clips; nothing to encode")
+    return [Source(**row) for row in rows]
+
+
+@contextmanager
+def claim(dataset: Path, space: str, *, replace: bool) -> Iterator[None]:
+    """Holds the dataset's latents for this job and this latent space.
+
+    Raises:
+        UserError: another job writes them now, they are of another AudioVAE, or DATASET cannot be written.
+    """
+    mark = dataset / "work" / "latents" / "space"
+    try:
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        with open(mark.parent / "lock", "ab") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"another job writes latents of {dataset} now; wait for it") from None
+            found = mark.read_text() if mark.exists() else space
+            if found != space and not replace:
+                raise UserError(
+                    f"{dataset} has latents of another AudioVAE ({found[:12]}, this one is {space[:12]}); "
+                    "two never mix: give the checkpoint that made them, or replace=true"
+                )
+            if found != space:
+                # What readers trust goes first: they must not meet an index of half-replaced shards.
+                for name in ("latents.json", "latents.parquet"):
+                    (dataset / name).unlink(missing_ok=True)
+            write_atomically(mark, space.encode())
+            yield
+    except PermissionError as error:
+        raise UserError(f"{dataset} cannot be written ({error.strerror}); name a folder that can be") from None
+
+
+class Encode:
+    """The actor of the graph: holds the AudioVAE, encodes a unit at a time."""
+
+    def __init__(self, dataset: str, checkpoint: str, config: EncodeConfig, device: str):
+        import torch
+
+        from model.checkpoint import load_vae
+        from model.config import read_config
+
+        torch.set_num_threads(config.threads)
+        settings = read_config(checkpoint)
+        self.dataset, self.config, self.patch_size = Path(dataset), config, settings.patch_size
+        self.vae = load_vae(checkpoint, settings, device=device)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        done, fatal = [], []
+        for text in batch["unit"]:
+            unit = EncodeUnit.from_json(str(text))
+            why = ""
+            try:
+                encode_unit(
+                    unit, self.dataset, self.vae, patch_size=self.patch_size, batch_seconds=self.config.batch_seconds
+                )
+            except OSError as error:
+                # No clip is to blame for a full disk or a shard that is gone: the driver ends the job with one line.
+                why = f"{error.strerror or error} ({error.filename})" if error.filename else str(error)
+            done.append(unit.unit_id)
+            fatal.append(why)
+        return {"unit_id": done, "fatal": fatal}
+
+
+def run(units: list[EncodeUnit], dataset: Path, checkpoint: Path, config: EncodeConfig) -> Iterator[str]:
+    """Encodes units on the cluster and yields each one's name as it is done."""
+    import ray
+    import ray.data
+
+    from pipelines.graph import quiet_context
+
+    if not ray.is_initialized():
+        ray.init(address="auto" if os.environ.get("RAY_ADDRESS") else None, log_to_driver=False)
+    resources = ray.cluster_resources()
+    gpus = int(resources.get("GPU", 0))
+    workers = config.workers or max(gpus or int(resources.get("CPU", 1)), 1)
+    quiet_context().max_errored_blocks = -1
+    import pyarrow as pa
+
+    graph = ray.data.from_arrow([pa.table({"unit": [unit.to_json()]}) for unit in units]).map_batches(
+        Encode,
+        fn_constructor_kwargs={
+            "dataset": str(dataset.resolve()), "checkpoint": str(checkpoint.resolve()), "config": config,
+            "device": "cuda" if gpus else "cpu",
+        },
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=min(workers, len(units))),
+        num_cpus=1,
+        num_gpus=1 if gpus else None,
+    )  # fmt: skip
+    try:
+        for row in graph.iter_rows():
+            if row["fatal"]:
+                raise JobError(row["fatal"])
+            yield row["unit_id"]
+    except ray.exceptions.RayError as error:
+        reason = str(getattr(error, "cause", None) or error).strip().splitlines()[0][:300]
+        raise JobError(f"the encoder's workers failed: {reason}") from error
+
+
+def remove_stale(dataset: Path, unit_ids: set[str]) -> None:
+    """Removes shards and results that no unit of the dataset names any more, and what a killed job left half-written."""
+    for path in (dataset / "latents").glob("latents-*.tar"):
+        if path.stem.removeprefix("latents-") not in unit_ids:
+            path.unlink()
+    for path in (dataset / "work" / "latents").glob("*.json"):
+        if path.stem not in unit_ids:
+            path.unlink()
+    for folder in (dataset / "latents", dataset / "work" / "latents"):
+        for path in folder.glob(".*.tmp"):
+            path.unlink()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line of the script; see the module's docstring."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or {"-h", "--help"} & set(arguments):
+        print(__doc__)
+        return 0 if arguments else 2
+    try:
+        if "--vae" not in arguments[:-1]:
+            raise UserError("needs --vae CHECKPOINT, a folder in the released layout; see --help")
+        place = arguments.index("--vae")
+        checkpoint = Path(arguments[place + 1])
+        del arguments[place : place + 2]
+        overrides = [a for a in arguments if "=" in a and not Path(a).exists()]
+        plain = [a for a in arguments if a not in overrides]
+        if len(plain) not in (1, 2):
+            raise UserError("needs one DATASET, and at most one config.yaml; see --help")
+        config = load_config(EncodeConfig, plain[1] if len(plain) == 2 else None, overrides)
+        encode(Path(plain[0]), checkpoint, config)
+    except UserError as error:
+        print(f"voxmill encode: {error}", file=sys.stderr)
+        return 2
+    except (JobError, OSError) as error:
+        place_of = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
+        what = (isinstance(error, OSError) and error.strerror) or error
+        print(f"voxmill encode: {what}{place_of}; nothing done is lost, the same command goes on", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("voxmill encode: interrupted; nothing done is lost, the same command goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

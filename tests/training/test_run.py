@@ -1,0 +1,138 @@
+"""Runs of the script: exact after a kill, in any world and ZeRO stage, and what comes out is a released checkpoint."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model.checkpoint import load_checkpoint
+from tests.training.small_dataset import CHECKPOINT
+
+ROOT = Path(__file__).resolve().parents[2]
+STEPS = 8
+
+
+def command(encoded: Path, out: Path, *overrides: str, world: int = 1) -> list[str]:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world)] if world > 1 else []
+    return [
+        sys.executable, *launcher, str(ROOT / "training" / "train.py"), "tiny_stage2", f"init={CHECKPOINT}",
+        f"datasets.main.path={encoded}", f"run.out={out}", f"steps={STEPS}", "optimizer.warmup_steps=1",
+        "run.save_every=2", "rows=4", *overrides,
+    ]  # fmt: skip
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+
+
+def train(encoded: Path, out: Path, *overrides: str, world: int = 1, timeout: float = 240) -> str:
+    done = subprocess.run(
+        command(encoded, out, *overrides, world=world),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+def metrics(out: Path) -> list[dict[str, Any]]:
+    path = out / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def stop(encoded: Path, out: Path, *overrides: str, after: int, how: signal.Signals, world: int = 1) -> int:
+    """Starts a run, sends the signal to its first process (or all, by their group) after a step, returns the status."""
+    process = subprocess.Popen(
+        command(encoded, out, *overrides, world=world), env=environment(), start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + 240
+    while len(metrics(out)) < after and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.killpg(process.pid, how)
+    return process.wait(timeout=120)
+
+
+def figures(out: Path) -> list[tuple[int, float, float, int]]:
+    return [(line["step"], line["loss"], line["grad_norm"], line["positions"]) for line in metrics(out)]
+
+
+@pytest.fixture(scope="module")
+def whole(encoded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing interrupted."""
+    out = tmp_path_factory.mktemp("run") / "out"
+    train(encoded, out)
+    return out
+
+
+def test_a_run_learns_and_its_export_is_a_released_checkpoint(whole: Path) -> None:
+    losses = [line["loss"] for line in metrics(whole)]
+    assert len(losses) == STEPS and losses[-1] < 0.7 * losses[0]
+    trained, before = load_checkpoint(whole / "export"), load_checkpoint(CHECKPOINT)
+    changed = [n for n, w in trained.model.state_dict().items() if not w.equal(before.model.state_dict()[n])]
+    assert len(changed) > 50
+    line = metrics(whole)[-1]
+    assert line["unreadable"] == line["quarantined"] == 0 and line["audio_seconds_per_second"] > 0
+    assert {name for name in line["shares"] if name.startswith("mode/")} == {
+        f"mode/{mode}" for mode in ("basic", "continuation", "design", "reference", "controllable")
+    }
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_run_that_was_ended_goes_on_with_the_same_losses(
+    encoded: Path, whole: Path, tmp_path: Path, how: signal.Signals
+) -> None:
+    out = tmp_path / "out"
+    status = stop(encoded, out, after=3, how=how)
+    assert status == (75 if how == signal.SIGTERM else -9)
+    assert len(metrics(out)) < STEPS
+    assert "going on from" in train(encoded, out)
+    assert figures(out) == figures(whole)
+    assert not list((out / "checkpoints").glob(".step*"))
+
+
+def test_another_recipe_is_refused_in_one_line(encoded: Path, whole: Path) -> None:
+    done = subprocess.run(
+        command(encoded, whole, "seed=5"), env=environment(), capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2 and "seed: 0 -> 5" in done.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("zero", [1, 2, 3])
+def test_the_loss_sequence_is_the_same_when_ranks_change(encoded: Path, tmp_path: Path, zero: int) -> None:
+    """2 → 1 → 4 ranks with kills between. AdamW divides small gradients by their own size, which makes rounding large;
+    a large eps keeps it small, and what is compared is not the noise."""
+    same = ("optimizer.eps=0.001", f"engine.zero={zero}")
+    reference, out = tmp_path / "reference", tmp_path / "out"
+    train(encoded, reference, *same, world=1)
+    stop(encoded, out, *same, after=3, how=signal.SIGKILL, world=2)
+    stop(encoded, out, *same, after=5, how=signal.SIGKILL, world=1)
+    train(encoded, out, *same, world=4)
+    found, wanted = figures(out), figures(reference)
+    assert [line[0] for line in found] == list(range(STEPS))
+    assert [line[3] for line in found] == [line[3] for line in wanted]
+    assert [line[1] for line in found] == pytest.approx([line[1] for line in wanted], rel=2e-6)
+    assert [line[2] for line in found] == pytest.approx([line[2] for line in wanted], rel=2e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", [(0, 3), (3, 1), (2, 3)])
+def test_a_run_goes_on_under_another_zero_stage(
+    encoded: Path, whole: Path, tmp_path: Path, change: tuple[int, int]
+) -> None:
+    out, eps = tmp_path / "out", "optimizer.eps=0.001"
+    train(encoded, tmp_path / "reference", eps)
+    stop(encoded, out, eps, f"engine.zero={change[0]}", after=3, how=signal.SIGKILL)
+    train(encoded, out, eps, f"engine.zero={change[1]}")
+    wanted = [line[1] for line in figures(tmp_path / "reference")]
+    assert [line[1] for line in figures(out)] == pytest.approx(wanted, rel=2e-6)
