@@ -1,6 +1,6 @@
 """Generation beside the released code: the same weights, the same requests, speech of equal length, on this CPU.
 
-    python benchmarks/generate.py [--repeats 5] [--patches 16] [--preset small] [--threads 2]
+    python benchmarks/generate.py [--repeats 5] [--patches 4] [--preset small] [--threads 2]
 
 `small` preset, random weights, 10 steps, text to waveform: prefill, every patch and the AudioVAE's decoder. The stop
 predictor is not heard, so that all say the same number of patches. The released code takes 16 requests one after
@@ -79,7 +79,7 @@ def timed(work: Callable[[], Any]) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--patches", type=int, default=16, help="patches of 160 ms a request")
+    parser.add_argument("--patches", type=int, default=4, help="patches of 160 ms a request")
     parser.add_argument("--preset", default="small")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--no-bf16", action="store_true", help="fp32 only")
