@@ -128,7 +128,7 @@ def _write(
         counts.update(counted)
         yield from results
         return
-    remote = ray.remote(num_cpus=1, max_restarts=2, max_task_retries=2)(_Writer)
+    remote: Any = ray.remote(num_cpus=1, max_restarts=2, max_task_retries=2)(_Writer)
     actors = [remote.remote(rule, cache) for _ in range(min(workers, len(chunks)))]
     try:
         for results, counted in ActorPool(actors).map(lambda actor, clips: actor.write.remote(clips), undone):

@@ -15,9 +15,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 class BenchmarkGroup(TyperGroup):
     """`voxmill evaluate NAME` is the subcommand of that name, and otherwise the benchmark command."""
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and args[0] not in self.commands:
             return "benchmark", self.commands["benchmark"], args
         return super().resolve_command(ctx, args)
