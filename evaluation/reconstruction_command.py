@@ -171,7 +171,7 @@ def _track(options: Options, result: dict[str, Any]) -> None:
         options.out, uri=options.tracking_uri, experiment="reconstruction", name=options.checkpoint.name, step=-1
     )
     tracker.params({key: result[key] for key in ("checkpoint", "data", "clips", "clip_seconds")})
-    values = {}
+    values: dict[str, float] = {}
     for measure, score in result["scores"]["AudioVAE"].items():
         known = {"": score["mean"], "_low": score["low"], "_high": score["high"]}
         values |= {f"{measure}{end}": value for end, value in known.items() if not np.isnan(value)}

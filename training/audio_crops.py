@@ -6,7 +6,7 @@ run resumes by a number. A crop that turns out unusable is replaced by the next 
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -63,7 +63,7 @@ class CropSource:
         """Crops `first` to `first + count` of the run."""
         return _joined([self.crop(index) for index in range(first, first + count)])
 
-    def stream(self, first: int, count: int, *, every: int, readers: int) -> Iterator[Crops]:
+    def stream(self, first: int, count: int, *, every: int, readers: int) -> Generator[Crops, None, None]:
         """Batches of `count` crops without end, the first one from crop `first`, each next one `every` further on.
 
         `readers` threads read two batches ahead.
