@@ -65,6 +65,8 @@ def local_ray(dashboard_port: int | None = None, num_cpus: int | None = None) ->
     port = _free_port()
     command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--node-ip-address=127.0.0.1"]
     command += [f"--port={port}", f"--temp-dir={folder}", f"--include-dashboard={dashboard_port is not None}"]
+    # Ray's client server, which nobody here asks, does not start from a path with spaces, and the head ends with it.
+    command += ["--ray-client-server-port=0"]
     # Another Ray on this machine has the usual ports; without one of its own the agent that takes jobs is silently gone.
     command += [f"--{name}={_free_port()}" for name in AGENT_PORTS]
     if dashboard_port is not None:
