@@ -63,10 +63,8 @@ def local_ray(dashboard_port: int | None = None, num_cpus: int | None = None) ->
     # Ray's sockets live under its temporary folder and a socket's path may have 107 bytes: not below this checkout.
     folder = Path(tempfile.mkdtemp(prefix="voxmill-ray-"))
     port = _free_port()
-    command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--node-ip-address=127.0.0.1"]
+    command = [*_ray(folder), "start", "--head", "--block", "--node-ip-address=127.0.0.1"]
     command += [f"--port={port}", f"--temp-dir={folder}", f"--include-dashboard={dashboard_port is not None}"]
-    # Ray's client server, which nobody here asks, does not start from a path with spaces, and the head ends with it.
-    command += ["--ray-client-server-port=0"]
     # Another Ray on this machine has the usual ports; without one of its own the agent that takes jobs is silently gone.
     command += [f"--{name}={_free_port()}" for name in AGENT_PORTS]
     if dashboard_port is not None:
@@ -89,6 +87,18 @@ def local_ray(dashboard_port: int | None = None, num_cpus: int | None = None) ->
     finally:
         _end(head)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _ray(folder: Path) -> list[str]:
+    """The `ray` command of this Python, through a link below `folder` where its path has spaces.
+
+    Ray starts processes through a shell and does not quote the executable's path.
+    """
+    python = Path(sys.executable)
+    if " " in str(python):
+        (folder / "venv").symlink_to(sys.prefix)
+        python = folder / "venv" / "bin" / python.name
+    return [str(python), "-m", "ray.scripts.scripts"]
 
 
 def _end(head: subprocess.Popen[bytes]) -> None:
