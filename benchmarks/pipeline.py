@@ -1,6 +1,6 @@
 """What the engine costs: the main job beside the bare sum of its model calls, and one worker beside two.
 
-    python benchmarks/pipeline.py [--repeats 3] [--folder DIR]
+    python benchmarks/pipeline.py [--repeats 3] [--minutes 15] [--folder DIR]
 
 The corpus is the sample recordings at two speeds, each a different recording to the job. The bare process loads the
 same models and calls them on the same units, one after another, without Ray; decoding, writing, describing and
@@ -49,15 +49,17 @@ ray.data.range(1).map_batches(Nothing, compute=ray.data.ActorPoolStrategy(size=1
 """
 
 
-def make_corpus(folder: Path) -> tuple[Path, float]:
-    """Writes the sample recordings at every speed and returns their folder and their hours."""
+def make_corpus(folder: Path, minutes: float | None) -> tuple[Path, float]:
+    """Writes the sample recordings at every speed, up to `minutes` of audio, and returns their folder and their hours."""
     import soxr
 
     folder.mkdir(parents=True, exist_ok=True)
     seconds = 0.0
-    for path in sorted((ROOT / "samples" / "recordings").glob("*.flac")):
-        samples, rate = soundfile.read(path, dtype="float32")
-        for speed in SPEEDS:
+    for speed in SPEEDS:
+        for path in sorted((ROOT / "samples" / "recordings").glob("*.flac")):
+            if minutes is not None and seconds >= minutes * 60:
+                break
+            samples, rate = soundfile.read(path, dtype="float32")
             said = samples if speed == 1 else soxr.resample(samples, rate * speed, rate)
             soundfile.write(folder / f"{path.stem} x{speed}.flac", np.clip(said, -1, 1), rate)
             seconds += len(said) / rate
@@ -137,6 +139,7 @@ def job(source: Path, out: Path, cores: set[int]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=None, help="of audio (default: all, 15.4)")
     parser.add_argument("--folder", type=Path, default=None, help="where the datasets are made (default: temporary)")
     parser.add_argument("--bare", type=Path, default=None, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -147,7 +150,7 @@ def main() -> None:
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         sys.exit("this benchmark needs two cores")
-    source, hours = make_corpus(folder / "in")
+    source, hours = make_corpus(folder / "in", arguments.minutes)
     loops, ones, twos = [], [], []
     for turn in range(arguments.repeats):
         os.sched_setaffinity(0, {cores[0]})
