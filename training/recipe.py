@@ -112,6 +112,11 @@ LIMITS: dict[int, tuple[float, float, int]] = {1: (0.0, 60.0, 4096), 2: (0.0, 18
 """Seconds at least and at most, positions at most, by stage."""
 
 
+def shipped() -> list[str]:
+    """Names of the recipes of stages that come with voxmill; the folder has the codec's, too."""
+    return sorted(file.stem for file in RECIPES.glob("*stage[123].yaml"))
+
+
 def load_recipe(name: str | Path, overrides: list[str] | None = None) -> Recipe:
     """Reads a recipe and holds it against the rules of its stage.
 
@@ -122,7 +127,7 @@ def load_recipe(name: str | Path, overrides: list[str] | None = None) -> Recipe:
     if not path.is_file() and (RECIPES / f"{path}.yaml").is_file():
         path = RECIPES / f"{path}.yaml"
     if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
+        known = ", ".join(shipped())
         raise UserError(f"{name}: no such recipe; name a YAML file or one of {known}")
     recipe = load_config(Recipe, path, overrides)
     wrong = _against_stage(recipe)

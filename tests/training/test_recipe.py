@@ -5,13 +5,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from training.recipe import RECIPES, load_recipe, share_at
+from training.recipe import RECIPES, load_recipe, share_at, shipped
 from voxmill.errors import UserError
 
 STAGE2 = ["mixture.modes={basic: 1.0}"]
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in RECIPES.glob("*.yaml")))
+def test_all_stages_are_shipped() -> None:
+    assert shipped() == [f"{size}stage{stage}" for size in ("", "tiny_") for stage in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("name", shipped())
 def test_shipped_recipes_are_valid_and_each_stage_is_what_the_report_says(name: str) -> None:
     recipe = load_recipe(name)
     modes = recipe.mixture.modes
