@@ -28,25 +28,11 @@ sys.path[0] = str(ROOT)
 
 from benchmarks.job import run_job  # noqa: E402
 from benchmarks.tables import table  # noqa: E402
-from voxmill.local_ray import environment, local_ray  # noqa: E402
+from voxmill.local_ray import local_ray  # noqa: E402
 
 SPEEDS = (1.0, 0.93)
 # What a bare loop cannot do without; the other stages are the engine's.
 MODEL_STAGES = ("Listen", "Separate", "Segment", "Transcribe", "Measure")
-
-
-# Ray Data's own actors start with a cluster's first dataset and stay: a part of Ray's start.
-WARM_UP = """
-import ray
-
-
-class Nothing:
-    def __call__(self, batch):
-        return batch
-
-
-ray.data.range(1).map_batches(Nothing, compute=ray.data.ActorPoolStrategy(size=1)).take_all()
-"""
 
 
 def make_corpus(folder: Path, minutes: float | None) -> tuple[Path, float]:
@@ -125,8 +111,6 @@ def job(source: Path, out: Path, cores: set[int]) -> dict[str, Any]:
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray's own spelling
     try:
         with local_ray(num_cpus=len(cores)) as address:
-            warm = environment() | {"RAY_ADDRESS": address}
-            subprocess.run([sys.executable, "-c", WARM_UP], env=warm, check=True, capture_output=True)
             clock = time.perf_counter()
             run_job(source, out, address, f"run.workers={len(cores)}")
             seconds = time.perf_counter() - clock
