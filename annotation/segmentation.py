@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from voxmill.config import Config
 from voxmill.errors import UserError
@@ -73,17 +72,19 @@ class SpeechSegmenter:
         self.to_multilabel = Powerset(len(specifications.classes), specifications.powerset_max_classes).to(device)
         self.config, self.device, self.batch_size = config, device, batch_size
 
-    @torch.inference_mode()
     def activity(self, audio: np.ndarray) -> tuple[np.ndarray, float]:
         """Speaker activity, bool [frames, speakers], and seconds a frame, of float32 [samples] at 16 kHz."""
+        import torch
+
         window, step = int(self.window_seconds * RATE), int(self.step_seconds * RATE)
         num = max(int(np.ceil((len(audio) - window) / step)), 0) + 1
         padded = np.pad(audio, (0, (num - 1) * step + window - len(audio)))
         chunks = torch.from_numpy(np.lib.stride_tricks.sliding_window_view(padded, window)[::step].copy())
         outputs = []
-        for batch in chunks.split(self.batch_size):
-            scores = self.model(batch[:, None].to(self.device))
-            outputs.append(self.to_multilabel(scores).cpu().numpy() > 0.5)
+        with torch.inference_mode():
+            for batch in chunks.split(self.batch_size):
+                scores = self.model(batch[:, None].to(self.device))
+                outputs.append(self.to_multilabel(scores).cpu().numpy() > 0.5)
         active_NFS = np.concatenate(outputs)
         frames = active_NFS.shape[1]
         frame_seconds = self.window_seconds / frames

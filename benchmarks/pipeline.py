@@ -5,7 +5,8 @@
 The corpus is the sample recordings at two speeds, each a different recording to the job. The bare process loads the
 same models and calls them on the same units, one after another, without Ray; decoding, writing, describing and
 reporting are not in its sum; they are in the job's wall time, that of its whole process. Both have the same one core.
-Ray's own start is not counted. Then the job runs with two workers on two cores. Turns are taken; medians are shown.
+Ray's own start is not counted, nor that of the actors which Ray Data keeps for all jobs of a cluster: each Ray has done a
+job of three seconds before. Then the job runs with two workers on two cores. Turns are taken; medians are shown.
 """
 
 import argparse
@@ -50,6 +51,14 @@ def make_corpus(folder: Path, minutes: float | None) -> tuple[Path, float]:
             soundfile.write(folder / f"{path.stem} x{speed}.flac", np.clip(said, -1, 1), rate)
             seconds += len(said) / rate
     return folder, seconds / 3600
+
+
+def make_warm_up(folder: Path) -> Path:
+    """Writes one short recording for the first job of a Ray, and returns its folder."""
+    samples, rate = soundfile.read(sorted((ROOT / "samples" / "recordings").glob("*.flac"))[0], dtype="float32")
+    folder.mkdir(parents=True, exist_ok=True)
+    soundfile.write(folder / "short.flac", samples[: 3 * rate], rate)
+    return folder
 
 
 def bare(source: Path, folder: Path) -> dict[str, Any]:
@@ -100,7 +109,7 @@ def bare_process(source: Path, folder: Path) -> dict[str, Any]:
     return result
 
 
-def job(source: Path, out: Path, cores: set[int]) -> dict[str, Any]:
+def job(source: Path, warm_up: Path, out: Path, cores: set[int]) -> dict[str, Any]:
     """`run.json` of the job with one worker a core on a Ray that has these cores only.
 
     `wall_seconds` is that of the whole process, its own start and the report included.
@@ -111,6 +120,7 @@ def job(source: Path, out: Path, cores: set[int]) -> dict[str, Any]:
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray's own spelling
     try:
         with local_ray(num_cpus=len(cores)) as address:
+            run_job(warm_up, out.with_name(f"{out.name}-before"), address, f"run.workers={len(cores)}")
             clock = time.perf_counter()
             run_job(source, out, address, f"run.workers={len(cores)}")
             seconds = time.perf_counter() - clock
@@ -135,13 +145,14 @@ def main() -> None:
     if len(cores) < 2:
         sys.exit("this benchmark needs two cores")
     source, hours = make_corpus(folder / "in", arguments.minutes)
+    warm_up = make_warm_up(folder / "short")
     loops, ones, twos = [], [], []
     for turn in range(arguments.repeats):
         os.sched_setaffinity(0, {cores[0]})
         loops.append(bare_process(source, folder / f"bare-{turn}"))
         os.sched_setaffinity(0, set(cores))
-        ones.append(job(source, folder / f"one-{turn}", {cores[0]}))
-        twos.append(job(source, folder / f"two-{turn}", set(cores[:2])))
+        ones.append(job(source, warm_up, folder / f"one-{turn}", {cores[0]}))
+        twos.append(job(source, warm_up, folder / f"two-{turn}", set(cores[:2])))
         walls = f"one worker {ones[-1]['wall_seconds']:.0f} s, two {twos[-1]['wall_seconds']:.0f} s"
         print(f"turn {turn + 1}: bare {loops[-1]['loading'] + loops[-1]['calls']:.0f} s, {walls}", flush=True)
     loading = statistics.median(loop["loading"] for loop in loops)

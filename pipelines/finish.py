@@ -70,12 +70,9 @@ _Read = tuple[dict[str, Any], dict[str, tuple[int, int]], dict[str, dict[str, An
 
 
 def _read_units(units: list[Unit], out: Path, config: AnnotateConfig) -> Iterator[_Read]:
-    """Labels, member places and voice labels of every unit, in order, read by Ray tasks."""
-    import ray
-
+    """Labels, member places and voice labels of every unit, in order, read by Ray tasks where there are many."""
     folders = {name: label_folder(out, name, config.voices) for name in config.voices.labellers}
 
-    @ray.remote(num_cpus=0.5)
     def read(names: list[str]) -> list[_Read]:
         return [
             (
@@ -87,10 +84,18 @@ def _read_units(units: list[Unit], out: Path, config: AnnotateConfig) -> Iterato
 
     names = [unit.unit_id for unit in units]
     chunks = [names[i : i + UNITS_A_TASK] for i in range(0, len(names), UNITS_A_TASK)]
+    if len(chunks) <= 1:
+        # To start one worker takes longer than to read.
+        for chunk in chunks:
+            yield from read(chunk)
+        return
+    import ray
+
+    task = ray.remote(num_cpus=0.5)(read)
     ahead = max(int(ray.cluster_resources().get("CPU", 1)) * 4, 4)
     waiting: deque[Any] = deque()
     for chunk in chunks:
-        waiting.append(read.remote(chunk))
+        waiting.append(task.remote(chunk))
         if len(waiting) >= ahead:
             yield from ray.get(waiting.popleft())
     while waiting:

@@ -16,6 +16,11 @@ def write_shards(groups: list[list[dict[str, Any]]], out: Path) -> list[dict[str
     Returns:
         One dict a shard: name, bytes, sha256, clips.
     """
+    if len(groups) == 1:
+        # To start one worker takes longer than to write.
+        places, shard = write_shard(0, groups[0], out)
+        _place(groups[0], places)
+        return [shard]
     import ray
 
     @ray.remote(num_cpus=0.5)
@@ -30,8 +35,7 @@ def write_shards(groups: list[list[dict[str, Any]]], out: Path) -> list[dict[str
         done, _ = ray.wait(list(waiting), num_returns=1)
         number = waiting.pop(done[0])
         places, shards[number] = ray.get(done[0])
-        for row, place in zip(groups[number], places, strict=True):
-            row |= dict(zip([name for name, _ in PLACE], place, strict=True))
+        _place(groups[number], places)
 
     for number, rows in enumerate(groups):
         waiting[write.remote(number, rows)] = number
@@ -40,6 +44,11 @@ def write_shards(groups: list[list[dict[str, Any]]], out: Path) -> list[dict[str
     while waiting:
         collect()
     return shards
+
+
+def _place(rows: list[dict[str, Any]], places: list[tuple[Any, ...]]) -> None:
+    for row, place in zip(rows, places, strict=True):
+        row |= dict(zip([name for name, _ in PLACE], place, strict=True))
 
 
 def divide(rows: list[dict[str, Any]], limit: float) -> list[list[dict[str, Any]]]:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from annotation.speaker import CamPlusPlus, SpeakerConfig, SpeakerEncoder, log_mel
+from annotation.campplus import CamPlusPlus, log_mel
+from annotation.speaker import SpeakerConfig, SpeakerEncoder
 from annotation.speaker_clusters import (
     CAMPPLUS_EQUAL_ERROR,
     ClusterConfig,
