@@ -21,7 +21,12 @@ sys.path[0] = str(ROOT)
 
 from evaluation.reconstruction import vae_codec  # noqa: E402
 from evaluation.reconstruction_command import Options, run  # noqa: E402
+from model.audio_vae import AudioVAE  # noqa: E402
+from pipelines.clip_audio import find_clips  # noqa: E402
+from training.audio_crops import CropSource, hold_out  # noqa: E402
 from training.train_vae import read_recipe  # noqa: E402
+from training.vae_config import VAETrainConfig  # noqa: E402
+from training.vae_initial import fit_to_data  # noqa: E402
 from training.vae_model import new_vae  # noqa: E402
 from training.vae_state import checkpoints  # noqa: E402
 from voxmill.errors import JobError, UserError  # noqa: E402
@@ -52,8 +57,7 @@ def main() -> None:
     if not newest:
         raise UserError(f"{options.out}: no checkpoint there; leave --rescore out")
     scores = options.out / "scores"
-    recipe = read_recipe("tiny", [])
-    _, untrained = new_vae(recipe.model, recipe.seed)  # what the run began with
+    untrained = initial_state(read_recipe("tiny", []))
     asked = Options(newest[-1], str(DATA), scores, CLIP_SECONDS, HELD_OUT, baselines=True, tracking_uri="none")
     found = run(asked, {"its initial state": vae_codec(untrained.freeze())})["scores"]
     if not options.rescore:
@@ -65,6 +69,17 @@ def main() -> None:
         last[measure] = round(ours, 4)
         last[f"{measure}_beats"] = [name for name in naive if (ours - found[name][measure]["mean"]) * better > 0]
     print(json.dumps(last))
+
+
+def initial_state(recipe: VAETrainConfig) -> AudioVAE:
+    """What the run began with."""
+    _, vae = new_vae(recipe.model, recipe.seed)
+    clips, _ = find_clips(DATA, min_seconds=recipe.data.seconds)
+    training, _ = hold_out(clips, HELD_OUT, 0.0)
+    rates = {"rate_in": vae.config.sample_rate, "rate_out": vae.config.out_sample_rate}
+    source = CropSource(training, seconds=recipe.data.seconds, gain_db=recipe.data.gain_db, seed=recipe.seed, **rates)
+    fit_to_data(vae, source, recipe.seed)
+    return vae
 
 
 def draw_curve(metrics: Path, picture: Path) -> None:

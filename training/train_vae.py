@@ -67,6 +67,7 @@ class _Run:
     def __init__(self, source: str, out: Path, config: VAETrainConfig, place: Any) -> None:
         from pipelines.clip_audio import find_clips
         from training.audio_crops import CropSource, hold_out
+        from training.vae_initial import fit_to_data
         from training.vae_model import Autoencoder, new_vae
         from training.vae_state import Average, data_fingerprint, load_latest, weights
         from training.vae_step import Stepper, make_discriminators, make_sides
@@ -81,7 +82,12 @@ class _Run:
         clips, self.skipped = find_clips(source, min_seconds=config.data.seconds)
         training, held = hold_out(clips, config.data.held_out, config.data.held_out_share)
         self.corpus = data_fingerprint(training)
+        self.source = CropSource(
+            training, seconds=config.data.seconds, gain_db=config.data.gain_db, seed=config.seed, **rates
+        )
         saved = load_latest(out, config, self.corpus)
+        if saved is None and config.model.start_from is None:
+            fit_to_data(vae, self.source, config.seed)
         self.vae, self.average = vae, Average(vae, config.optimizer.ema)
         modules = {"autoencoder": Autoencoder(vae, autocast=config.precision == "bf16")}
         discriminators = make_discriminators(config)
@@ -99,9 +105,6 @@ class _Run:
         self.average.tensors = {name: value.to(place.device) for name, value in self.average.tensors.items()}
         self.step = 0 if saved is None else saved.step
         self.stepper = Stepper(config, self.sides, place)
-        self.source = CropSource(
-            training, seconds=config.data.seconds, gain_db=config.data.gain_db, seed=config.seed, **rates
-        )
         self.tracker: Any = None
         if place.first:
             quiet = CropSource(held, seconds=config.data.seconds, gain_db=0.0, seed=config.seed, **rates)

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from model.audio_vae import AudioVAE
-from model.audio_vae_layers import CausalConv1d
 from model.checkpoint import load_vae
 from model.config import AudioVAEConfig, VoxCPM2Config, read_config
 from model.presets import preset
@@ -74,18 +73,11 @@ def new_vae(config: ModelConfig, seed: int) -> tuple[VoxCPM2Config, AudioVAE]:
 
 
 def random_vae(config: AudioVAEConfig, seed: int, log_variance: float) -> AudioVAE:
-    """Random weights; the latents' log variance begins near `log_variance`, the audio quiet.
-
-    Snake only adds, so random layers give a large constant; at a tenth of it the first steps are not spent on that.
-    """
+    """Random weights; the latents' log variance begins near `log_variance`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         vae = AudioVAE(config)
     assert vae.encoder.fc_logvar.bias is not None
-    last = vae.decoder.model[-1]
-    assert isinstance(last, CausalConv1d) and last.bias is not None
     with torch.no_grad():
         vae.encoder.fc_logvar.bias.add_(log_variance)
-        last.weight_g.mul_(0.1)
-        last.bias.mul_(0.1)
     return vae
