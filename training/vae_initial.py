@@ -2,8 +2,8 @@
 
 Under weight norm a layer's scale is a number of its own. Set so that every layer's output has a known mean and spread on
 real crops (Salimans and Kingma 2016, arXiv 1602.07868, section 3), speech reaches the latents, and the latents reach the
-audio, from the first step on. With PyTorch's usual scales the latents hold a thousandth of their noise, and a small model
-spends hundreds of steps on a decoder that does not listen (docs/log.md).
+audio, from the first step on. With PyTorch's usual scales a small model spends hundreds of steps on a decoder that does not
+listen (docs/log.md).
 """
 
 from typing import Any
