@@ -35,7 +35,9 @@ def environment() -> dict[str, str]:
         token.write_text(secrets.token_hex(32))
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     ours = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "PATH": path, "PYTHONWARNINGS": "ignore"}
-    return {"RAY_USAGE_STATS_ENABLED": "0"} | dict(os.environ) | ours
+    # Nobody gathers the metrics of a Ray on one machine, and every process would report some every few seconds.
+    unless_told = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_enable_metrics_collection": "0"}
+    return unless_told | dict(os.environ) | ours
 
 
 def answers(dashboard: str) -> bool:
