@@ -216,9 +216,11 @@ def log_mel(audio: np.ndarray) -> torch.Tensor:
     return mel - mel.mean(0, keepdim=True)
 
 
-class _Backend(Protocol):
+class Backend(Protocol):
+    """A network as `SpeakerEncoder` runs it."""
+
     def __call__(self, waves: list[np.ndarray]) -> torch.Tensor:
-        """Embeddings [B,D] of waves of one length."""
+        """Embeddings [B,D] of waves of one length, float32 [samples] at 16 kHz."""
 
 
 class _CamBackend:
@@ -258,15 +260,20 @@ class SpeakerEncoder:
     Args:
         config: `config.model` is `embedded`, a CAM++ weight file, or a transformers x-vector model's hub id or path.
         weights: folder of the asset `speaker-campplus` (unused otherwise).
+        backend: a network that is loaded already, in place of `config.model`.
 
     Raises:
         UserError: the model cannot be loaded.
     """
 
-    def __init__(self, config: SpeakerConfig, weights: Path | None = None, device: str = "cpu"):
+    def __init__(
+        self, config: SpeakerConfig, weights: Path | None = None, device: str = "cpu", backend: Backend | None = None
+    ):
         self.config = config
-        self._backend: _Backend
-        if config.model == "embedded":
+        self._backend: Backend
+        if backend is not None:
+            self._backend = backend
+        elif config.model == "embedded":
             assert weights is not None
             self._backend = _CamBackend(weights / "campplus_cn_en_common.pt", device)
         elif Path(config.model).suffix in (".pt", ".bin", ".pth"):

@@ -13,12 +13,11 @@ from typing import Any
 
 from pydantic import Field
 
-from annotation.speaker import SpeakerConfig
 from evaluation import error_rates
 from evaluation.audio_files import Unusable, content_hash, load
 from evaluation.normalisation import NORMALISER_VERSION
 from evaluation.score_cache import ScoreCache, score_key, text_hash
-from evaluation.similarity import Similarity, encoder_name
+from evaluation.similarity import Similarity, SimilarityConfig, encoder_name
 from evaluation.speech_recognition import Recognition, RecognitionConfig, recogniser_name
 from evaluation.utterance import Utterance
 from voxmill.config import Config
@@ -32,7 +31,7 @@ class ScoringConfig(Config):
     """Which metrics, by which models. `dnsmos_windows` of 9 s are measured of a long clip."""
 
     recognition: RecognitionConfig = RecognitionConfig()
-    similarity: SpeakerConfig = SpeakerConfig()
+    similarity: SimilarityConfig = SimilarityConfig()
     metrics: list[str] = Field(default=["transcript", "similarity", "dnsmos"])
     dnsmos_windows: int = Field(3, ge=1)
     device: str = "cpu"
