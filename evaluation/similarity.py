@@ -68,11 +68,11 @@ def encoder_name(config: SimilarityConfig) -> ModelName:
         path = Path(config.model)
         if not path.is_file():
             raise UserError(f"--sim {config.encoder}={config.model}: no such file; name the weights of the encoder")
-        digest = _digest(path)
+        digest = weights_digest(config.model)
         name = f"{PUBLISHED[config.encoder]} ({path.name}, sha256 {digest[:12]})"
         return ModelName(name, f"{config.encoder}:{digest}:{rest}")
     embedded = config.model == "embedded"
-    digest = asset_sha256("speaker-campplus") if embedded else _digest(Path(config.model))
+    digest = asset_sha256("speaker-campplus") if embedded else weights_digest(config.model)
     name = "CAM++ (embedded)" if embedded else config.model
     return ModelName(name, f"speaker:{digest}:{rest}")
 
@@ -123,7 +123,9 @@ def _published(config: SimilarityConfig, device: str) -> Backend | None:
 
 
 @cache
-def _digest(path: Path) -> str:
+def weights_digest(model: str) -> str:
+    """sha256 (hex) of a model's weights by its file or folder; of a hub id its name, as nothing is loaded."""
+    path = Path(model)
     if path.is_file():
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
