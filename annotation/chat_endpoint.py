@@ -78,8 +78,8 @@ class NoAnswerError(Exception):
         self.kind = kind
 
 
-class _Attempt(Exception):
-    """One attempt failed. `ends`: what that means: try again, this request is hopeless, or every request is."""
+class AttemptError(Exception):
+    """One attempt failed; only between a client and its base. `ends`: what that means: try again, this request is hopeless, or every request is."""
 
     def __init__(
         self, kind: str, detail: str, wait: float | None = None, ends: Literal["attempt", "request", "job"] = "attempt"
@@ -134,7 +134,7 @@ class ChatEndpoint:
             started = self._clock()
             try:
                 answer = self._once(messages, seed)
-            except _Attempt as error:
+            except AttemptError as error:
                 with self._lock:
                     self.usage.seconds += self._clock() - started
                     self.usage.failed(error.kind)
@@ -175,7 +175,7 @@ class ChatEndpoint:
         # Full jitter: workers that failed together do not come back together.
         return random.uniform(0.5, 1.0) * min(self.config.first_wait_seconds * 2**attempt, self.config.max_wait_seconds)
 
-    def _one_more_failure(self, error: _Attempt) -> None:
+    def _one_more_failure(self, error: AttemptError) -> None:
         with self._lock:
             self._failed_in_row += 1
             is_down = self._failed_in_row >= self.config.give_up_after
@@ -196,10 +196,10 @@ class ChatEndpoint:
         key = os.environ.get(self.config.api_key_variable, "")
         if key:
             headers["Authorization"] = f"Bearer {key}"
-        return self._read(self._send(json.dumps(body).encode(), headers))
-
-    def _send(self, body: bytes, headers: Mapping[str, str]) -> bytes:
         url = self.config.url.rstrip("/") + "/chat/completions"
+        return self._read(self._send(url, json.dumps(body).encode(), headers))
+
+    def _send(self, url: str, body: bytes, headers: Mapping[str, str]) -> bytes:
         request = _Request(url, body, dict(headers), method="POST")
         # The socket's own timeout is for one read; the watch is the deadline of headers and all reads together.
         watch = threading.Timer(self.config.timeout_seconds, request.abandon)
@@ -213,27 +213,27 @@ class ChatEndpoint:
         except (OSError, ValueError, http.client.HTTPException) as error:
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
             if request.abandoned or isinstance(reason, TimeoutError):
-                raise _Attempt("timeout", f"no whole answer in {self.config.timeout_seconds} s") from None
-            raise _Attempt("connection", f"{type(reason).__name__}: {reason}") from None
+                raise AttemptError("timeout", f"no whole answer in {self.config.timeout_seconds} s") from None
+            raise AttemptError("connection", f"{type(reason).__name__}: {reason}") from None
         finally:
             watch.cancel()
         # A connection that is shut reads as one that ended.
         if request.abandoned:
-            raise _Attempt("timeout", f"no whole answer in {self.config.timeout_seconds} s")
+            raise AttemptError("timeout", f"no whole answer in {self.config.timeout_seconds} s")
         if len(data) > _MAX_BYTES:
-            raise _Attempt("too_long", f"answered more than {_MAX_BYTES} bytes")
+            raise AttemptError("too_long", f"answered more than {_MAX_BYTES} bytes")
         return data
 
-    def _status(self, error: urllib.error.HTTPError) -> _Attempt:
+    def _status(self, error: urllib.error.HTTPError) -> AttemptError:
         detail = f"answered {error.code} {error.reason}"
         if error.code in (401, 403):
-            return _Attempt("refused", f"{detail}; set {self.config.api_key_variable} to a valid key", ends="job")
+            return AttemptError("refused", f"{detail}; set {self.config.api_key_variable} to a valid key", ends="job")
         if error.code == 404:
-            return _Attempt("not_found", f"{detail}; check the url and the model's name", ends="job")
+            return AttemptError("not_found", f"{detail}; check the url and the model's name", ends="job")
         if error.code in _RETRIED:
-            return _Attempt(f"http_{error.code}", detail, wait=_retry_after(error.headers.get("Retry-After")))
+            return AttemptError(f"http_{error.code}", detail, wait=_retry_after(error.headers.get("Retry-After")))
         # 400 and the like are this request's own fault: repeating it changes nothing, the next may be fine.
-        return _Attempt(f"http_{error.code}", detail, ends="request")
+        return AttemptError(f"http_{error.code}", detail, ends="request")
 
     def _read(self, raw: bytes) -> str:
         try:
@@ -241,17 +241,21 @@ class ChatEndpoint:
             text = reply["choices"][0]["message"]["content"]
         except (ValueError, LookupError, TypeError):
             kind = "html" if raw.lstrip()[:1] == b"<" else "not_a_chat_reply"
-            raise _Attempt(kind, f"answered {raw[:60]!r}") from None
+            raise AttemptError(kind, f"answered {raw[:60]!r}") from None
         usage = reply.get("usage")
         tokens = usage if isinstance(usage, dict) else {}
-        read, written = _count(tokens.get("prompt_tokens")), _count(tokens.get("completion_tokens"))
+        self._count_tokens(tokens.get("prompt_tokens"), tokens.get("completion_tokens"))
+        if not isinstance(text, str):
+            raise AttemptError("no_text", "answered without a text")
+        return text
+
+    def _count_tokens(self, prompt: Any, completion: Any) -> None:
+        """Adds an answer's tokens, as the endpoint counts them, and what they cost."""
+        read, written = _count(prompt), _count(completion)
         with self._lock:
             self.usage.input_tokens += read
             self.usage.output_tokens += written
             self.usage.cost += (read * self.config.input_price + written * self.config.output_price) / 1e6
-        if not isinstance(text, str):
-            raise _Attempt("no_text", "answered without a text")
-        return text
 
 
 class _Request(urllib.request.Request):

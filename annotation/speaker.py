@@ -45,9 +45,11 @@ class SpeakerEmbedding:
     reason: str = ""
 
 
-class _Backend(Protocol):
+class Backend(Protocol):
+    """A network as `SpeakerEncoder` runs it."""
+
     def __call__(self, waves: list[np.ndarray]) -> "Tensor":
-        """Embeddings [B,D] of waves of one length."""
+        """Embeddings [B,D] of waves of one length, float32 [samples] at 16 kHz."""
 
 
 class _CamBackend:
@@ -93,17 +95,22 @@ class SpeakerEncoder:
     Args:
         config: `config.model` is `embedded`, a CAM++ weight file, or a transformers x-vector model's hub id or path.
         weights: folder of the asset `speaker-campplus` (unused otherwise).
+        backend: a network that is loaded already, in place of `config.model`.
 
     Raises:
         UserError: the model cannot be loaded.
     """
 
-    def __init__(self, config: SpeakerConfig, weights: Path | None = None, device: str = "cpu"):
+    def __init__(
+        self, config: SpeakerConfig, weights: Path | None = None, device: str = "cpu", backend: Backend | None = None
+    ):
         import torch
 
         self.config = config
-        self._backend: _Backend
-        if config.model == "embedded":
+        self._backend: Backend
+        if backend is not None:
+            self._backend = backend
+        elif config.model == "embedded":
             assert weights is not None
             self._backend = _CamBackend(weights / "campplus_cn_en_common.pt", device)
         elif Path(config.model).suffix in (".pt", ".bin", ".pth"):

@@ -7,7 +7,6 @@ pairs' ratios is given; `--cpu-time` counts this process's time instead of the c
 (with one thread). The released code is `pip install --no-deps voxcpm==2.0.3`. The last line is one JSON object.
 """
 
-import argparse
 import json
 import statistics
 import sys
@@ -22,11 +21,11 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
+from benchmarks.command import beside_released, run  # noqa: E402
 from benchmarks.released import released_vae  # noqa: E402
 from benchmarks.tables import table  # noqa: E402
 from model.audio_vae import AudioVAE  # noqa: E402
-from model.presets import PRESETS, preset  # noqa: E402
-from voxmill.errors import UserError  # noqa: E402
+from model.presets import preset  # noqa: E402
 
 PATCH = 4
 """Latent frames of a streamed piece: 160 ms."""
@@ -34,11 +33,8 @@ PATCH = 4
 
 @torch.no_grad()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", choices=PRESETS, default="voxcpm2")
+    parser = beside_released(__doc__, preset="voxcpm2", repeats=5)
     parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--cpu-time", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -83,8 +79,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"voxmill: {error}", file=sys.stderr)
-        sys.exit(2)
+    run(main)

@@ -37,9 +37,9 @@ from annotation.lexicons import LEXICON_LANGUAGES, WORDS  # noqa: E402
 from annotation.prosody import Prosody, ProsodyConfig, ProsodyMeter  # noqa: E402
 from annotation.transcription import Word  # noqa: E402
 from annotation.verification import Evidence, recall, verify  # noqa: E402
+from benchmarks.command import run  # noqa: E402
 from benchmarks.speakers import RATE, sample_turns  # noqa: E402
 from benchmarks.tables import table  # noqa: E402
-from voxmill.errors import UserError  # noqa: E402
 from voxmill.weights import asset_path  # noqa: E402
 
 BOTH: tuple[Axis, Axis] = ("design", "style")
@@ -194,8 +194,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"voxmill: {error}", file=sys.stderr)
-        sys.exit(2)
+    run(main)

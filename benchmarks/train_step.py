@@ -9,7 +9,6 @@ wait for one another measure what else the machine does. The released code is `p
 The last line is one JSON object.
 """
 
-import argparse
 import json
 import random
 import statistics
@@ -26,16 +25,16 @@ from torch.utils.flop_counter import FlopCounterMode
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
+from benchmarks.command import beside_released, run  # noqa: E402
 from benchmarks.released import released_model  # noqa: E402
 from benchmarks.tables import table  # noqa: E402
 from model.config import VoxCPM2Config  # noqa: E402
 from model.flow_matching import Draws  # noqa: E402
 from model.layouts import Layout, arrange  # noqa: E402
 from model.packing import pack  # noqa: E402
-from model.presets import PRESETS, preset  # noqa: E402
+from model.presets import preset  # noqa: E402
 from model.voxcpm2 import VoxCPM2  # noqa: E402
 from tests.model.dense import DenseBatch, pad, rows_of  # noqa: E402
-from voxmill.errors import UserError  # noqa: E402
 
 PATCHES_A_SECOND = 6.25
 TEXT_TOKENS_A_SECOND = 4.5
@@ -95,11 +94,8 @@ def counted(step: Callable[[], float]) -> tuple[float, int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", choices=PRESETS, default="small")
+    parser = beside_released(__doc__, preset="small", repeats=7)
     parser.add_argument("--samples", type=int, default=4)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -160,8 +156,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"voxmill: {error}", file=sys.stderr)
-        sys.exit(2)
+    run(main)

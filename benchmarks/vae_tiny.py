@@ -19,6 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
+from benchmarks.command import run as run_benchmark  # noqa: E402
 from evaluation.reconstruction import vae_codec  # noqa: E402
 from evaluation.reconstruction_command import Options, run  # noqa: E402
 from model.audio_vae import AudioVAE  # noqa: E402
@@ -99,11 +100,4 @@ def draw_curve(metrics: Path, picture: Path) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"voxmill: {error}", file=sys.stderr)
-        sys.exit(2)
-    except JobError as error:
-        print(f"voxmill: {error}", file=sys.stderr)
-        sys.exit(1)
+    run_benchmark(main)

@@ -26,6 +26,7 @@ sys.path[0] = str(ROOT)
 
 from annotation.emotion import EmotionClassifier, EmotionConfig  # noqa: E402
 from annotation.gender import GenderClassifier, GenderConfig  # noqa: E402
+from benchmarks.command import run  # noqa: E402
 from benchmarks.speakers import RATE, sample_turns  # noqa: E402
 from benchmarks.tables import table  # noqa: E402
 from voxmill.errors import UserError  # noqa: E402
@@ -165,8 +166,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"voxmill: {error}", file=sys.stderr)
-        sys.exit(2)
+    run(main)

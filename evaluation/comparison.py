@@ -35,12 +35,15 @@ METRICS: dict[str, Metric] = {
         Metric("strict", "error rate, strict", True, 100, 2),
         Metric("similarity", "SIM", False, 100, 1),
         Metric("dnsmos", "DNSMOS", False, 1, 2),
+        Metric("emotion", "emotion accuracy", False, 100, 1),
+        Metric("emotion_high", "emotion, high", False, 100, 1),
+        Metric("emotion_low", "emotion, low", False, 100, 1),
         Metric("followed", "instruction followed", False, 100, 1),
         Metric("followed_nulls_false", "followed, nulls as false", False, 100, 1),
         Metric("followed_nulls_true", "followed, nulls as true", False, 100, 1),
     )
 }
-COMPARED = ("official", "strict", "similarity", "dnsmos", "followed")
+COMPARED = ("official", "strict", "similarity", "dnsmos", "emotion", "followed")
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,10 @@ def _value(row: Row, metric: str) -> tuple[float, float] | None:
             filled = {"followed_nulls_false": 0.0, "followed_nulls_true": 1.0}.get(metric)
             return None if filled is None else (filled, 1.0)
         return float(verdict), 1.0
+    if metric.startswith("emotion"):
+        heard = row.get("emotion")
+        level = metric.removeprefix("emotion").removeprefix("_")
+        return (float(heard["heard"] == heard["wanted"]), 1.0) if heard and level in ("", heard["level"]) else None
     value = (row.get("dnsmos") or {}).get("ovr") if metric == "dnsmos" else row.get(metric)
     return None if value is None else (float(value), 1.0)
 

@@ -1,12 +1,12 @@
 """Evaluates systems on a benchmark (report section 4): they speak, are scored, compared, and logged to MLflow.
 
     python evaluation/evaluate.py BENCHMARK [BENCHMARK ...] --system NAME=KIND:REST [--system ...] --out OUT
-                                  [config.yaml] [key=value ...]
+                                  [--sim wavlm=PATH|eres2net=PATH] [config.yaml] [key=value ...]
     ray job submit --working-dir . -- python evaluation/evaluate.py ...
 
 BENCHMARK is KIND:PATH: seed-tts-eval:FILE, cv3-eval:FOLDER, minimax-mls:FOLDER, instruct-tts-eval:FILE,
 thirty-languages:FOLDER, texts:FILE.jsonl. Systems: checkpoint:FOLDER[#RECIPE], wavs:FOLDER, command:LINE,
-speech:URL#MODEL/VOICE. OUT gets report.html, report.md, results.json, scores/*.jsonl, wavs/ and, unless
+speech:URL#MODEL/VOICE. --sim names the weights of a published speaker encoder. OUT gets report.html, report.md, results.json, scores/*.jsonl, wavs/ and, unless
 MLFLOW_TRACKING_URI says otherwise, mlflow.db. The same command goes on after a crash and computes nothing twice.
 Exit status: 0 done, 1 failed, 2 the user's mistake.
 """
@@ -28,12 +28,13 @@ if __name__ == "__main__":
 
 from evaluation.benchmarks import READERS, read_benchmark
 from evaluation.comparison import Row, Score, Verdict, counts_of, scores_of, verdicts_of
+from evaluation.emotion_accuracy import classifier_name
 from evaluation.evaluate_config import EvaluateConfig
 from evaluation.normalisation import NORMALISER_VERSION
 from evaluation.results import Outcome, Run, write_results
 from evaluation.score_cache import ScoreCache
 from evaluation.scoring import Take, Work, in_process, on_ray, score_takes
-from evaluation.similarity import encoder_name
+from evaluation.similarity import encoder_name, read_sim
 from evaluation.speech_recognition import recogniser_name
 from evaluation.systems import System, folder_of, read_system
 from evaluation.utterance import Benchmark, Utterance
@@ -62,6 +63,8 @@ def evaluate(benchmarks: list[str], systems: list[str], out: Path, config: Evalu
     doubled = [one.name for one in read if sum(other.name == one.name for other in read) > 1]
     if doubled:
         raise UserError(f"{doubled[0]} is named twice; run it twice, or name the folder that holds both")
+    # A weight file that is not there is told before anyone speaks.
+    encoder_name(config.scoring.similarity)
     used = [read_system(named, device=config.device, workers=config.speakers) for named in systems]
     if len({system.name for system in used}) < len(used):
         raise UserError("two systems have one name; give each --system a NAME of its own")
@@ -157,6 +160,8 @@ def _run(
     languages = sorted({one.language for one in benchmark.utterances})
     heard = {recogniser_name(config.scoring.recognition, language).name for language in languages}
     models["recognition"] = ", ".join(sorted(heard))
+    if any(one.emotion for one in benchmark.utterances):
+        models["emotion"] = classifier_name(config.scoring.emotion).name
     if config.judge.endpoint.model:
         models["judge"] = config.judge.endpoint.model
     return Run(
@@ -194,6 +199,7 @@ def parse(arguments: list[str]) -> tuple[list[str], list[str], Path, EvaluateCon
     parser.add_argument("items", nargs="*")
     parser.add_argument("--system", action="append", default=[])
     parser.add_argument("--out", "-o", type=Path)
+    parser.add_argument("--sim", action="append", default=[])
     try:
         options = parser.parse_intermixed_args(arguments)
     except (argparse.ArgumentError, SystemExit) as error:
@@ -213,7 +219,15 @@ def parse(arguments: list[str]) -> tuple[list[str], list[str], Path, EvaluateCon
         raise UserError("no --out; name a folder for the report, the scores and the speech")
     if len(files) > 1:
         raise UserError(f"two configurations, {files[0]} and {files[1]}; name one")
-    return benchmarks, options.system, options.out, load_config(EvaluateConfig, files[0] if files else None, settings)
+    config = load_config(EvaluateConfig, files[0] if files else None, settings)
+    if len(options.sim) > 1:
+        raise UserError("two --sim; give one and run again with the other: what both have is not computed twice")
+    if options.sim:
+        named = read_sim(options.sim[0])
+        similarity = config.scoring.similarity.model_copy(update={"encoder": named.encoder, "model": named.model})
+        scoring = config.scoring.model_copy(update={"similarity": similarity})
+        config = config.model_copy(update={"scoring": scoring})
+    return benchmarks, options.system, options.out, config
 
 
 def main(arguments: list[str] | None = None) -> int:

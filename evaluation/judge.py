@@ -1,7 +1,7 @@
 """InstructTTSEval's judge: does the speech follow its instruction? (arXiv:2506.16381, report Table 9)
 
-Asked over an OpenAI-compatible chat endpoint that hears audio (Gemini's own compatible address is one). The answer must
-be one JSON object with a boolean; anything else is no verdict. Every raw reply is kept, so that scores can be told again
+Asked over an OpenAI-compatible chat endpoint that hears audio, or over Gemini's own protocol, which is told the schema of
+the answer. The answer must be one JSON object with a boolean; anything else is no verdict. Every raw reply is kept, so that scores can be told again
 without asking (`judge.replay`), and what has no verdict is counted and bounds the score from both sides.
 """
 
@@ -15,24 +15,34 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
 from annotation.chat_endpoint import ChatEndpoint, EndpointConfig, Message, NoAnswerError
+from annotation.gemini_endpoint import GeminiEndpoint
 from annotation.reply_cache import ReplyCache, reply_key
 from voxmill.config import Config
 from voxmill.errors import JobError
 
 PROMPT = "judge_instruction.v1"
+SCHEMA = {
+    "type": "OBJECT",
+    "properties": {"consistent": {"type": "BOOLEAN"}, "reason": {"type": "STRING"}},
+    "required": ["consistent", "reason"],
+    "propertyOrdering": ["consistent", "reason"],
+}
+"""The answer, as Gemini's `responseSchema` says it."""
 
 
 class JudgeConfig(Config):
     """The judge's endpoint; without a `endpoint.model` nothing is judged. `replay` asks nothing and reads old replies.
 
-    `attempts`: how often a reply that is no verdict is asked for again, with another seed.
+    `protocol`: openai, or gemini for its `generateContent` (key from GEMINI_API_KEY, Google's own address unless a url is
+    named). `attempts`: how often a reply that is no verdict is asked for again, with another seed.
     """
 
+    protocol: Literal["openai", "gemini"] = "openai"
     endpoint: EndpointConfig = EndpointConfig(temperature=0.0, max_tokens=1000)
     attempts: int = Field(2, ge=1)
     workers: int = Field(4, ge=1)
@@ -61,9 +71,14 @@ class Judge:
         self._replies = ReplyCache(folder)
         template = resources.files("evaluation.prompts").joinpath(f"{PROMPT}.txt").read_bytes()
         self._template, self._template_sha256 = template.decode(), hashlib.sha256(template).hexdigest()
-        self._endpoint = None if config.replay else ChatEndpoint(config.endpoint)
+        self._endpoint: ChatEndpoint | None = None
+        if not config.replay:
+            is_gemini = config.protocol == "gemini"
+            self._endpoint = GeminiEndpoint(config.endpoint, SCHEMA) if is_gemini else ChatEndpoint(config.endpoint)
         keys = ("model", "temperature", "max_tokens", "json_mode")
         self._model = {key: getattr(config.endpoint, key) for key in keys}
+        if config.protocol != "openai":
+            self._model["protocol"] = config.protocol
         self._down = ""
 
     @property

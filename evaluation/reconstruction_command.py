@@ -52,7 +52,7 @@ def run(options: Options, others: Mapping[str, Any] | None = None) -> dict[str, 
             "PESQ is a C extension that is not here: pip install voxmill[pesq], or leave it out by --no-pesq"
         )
     from evaluation.reconstruction import MEASURES, Judge, interval
-    from pipelines.clip_audio import Skipped
+    from voxmill.clip_audio import Skipped
 
     codecs, rate_out = _codecs(options)
     codecs |= others or {}
@@ -96,7 +96,7 @@ def _codecs(options: Options) -> tuple[dict[str, Any], int]:
 
 def _pieces(options: Options, skipped: Any) -> Iterator[tuple[str, np.ndarray, int]]:
     """(name, audio, rate) of pieces of clips; what cannot be used is counted in `skipped`."""
-    from pipelines.clip_audio import UnusableClip, find_clips, read_clip
+    from voxmill.clip_audio import UnusableClip, find_clips, read_clip
 
     clips, listed = find_clips(options.data, min_seconds=SHORTEST)
     for reason, names in listed.names.items():
@@ -141,7 +141,7 @@ def _table(result: dict[str, Any]) -> list[list[str]]:
 
 
 def _write(out: Path, result: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    from pipelines.shards import write_atomically
+    from evaluation.results import write_text
 
     lines = [["codec", *TITLES.values()], ["---", *["---:"] * len(TITLES)], *_table(result)]
     text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
@@ -149,11 +149,11 @@ def _write(out: Path, result: dict[str, Any], rows: list[dict[str, Any]]) -> Non
         f"{result['clips']} clips of at most {result['clip_seconds']:g} s, sources at {result['source_rates']} Hz; "
         "mean [95 % bootstrap interval over clips]"
     )
-    write_atomically(out / "reconstruction.md", f"{head}\n\n{text}\n".encode())
+    write_text(out / "reconstruction.md", f"{head}\n\n{text}\n")
     # NaN is no JSON: a measure that was not taken is null.
-    write_atomically(out / "reconstruction.json", json.dumps(_plain(result), indent=1, ensure_ascii=False).encode())
+    write_text(out / "reconstruction.json", json.dumps(_plain(result), indent=1, ensure_ascii=False))
     lines_out = [json.dumps(_plain(row), ensure_ascii=False) + "\n" for row in rows]
-    write_atomically(out / "clips.jsonl", "".join(lines_out).encode())
+    write_text(out / "clips.jsonl", "".join(lines_out))
 
 
 def _plain(value: Any) -> Any:

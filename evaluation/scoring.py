@@ -13,15 +13,16 @@ from typing import Any
 
 from pydantic import Field
 
-from annotation.speaker import SpeakerConfig
 from evaluation import error_rates
 from evaluation.audio_files import Unusable, content_hash, load
+from evaluation.emotion_accuracy import EmotionHearer, EmotionScoringConfig, classifier_name
 from evaluation.normalisation import NORMALISER_VERSION
 from evaluation.score_cache import ScoreCache, score_key, text_hash
-from evaluation.similarity import Similarity, encoder_name
+from evaluation.similarity import Similarity, SimilarityConfig, encoder_name
 from evaluation.speech_recognition import Recognition, RecognitionConfig, recogniser_name
 from evaluation.utterance import Utterance
 from voxmill.config import Config
+from voxmill.errors import UserError
 
 DNSMOS_IDENTITY = "dnsmos:speechmos-0.0.1.1:hops"
 CHUNK = 4
@@ -29,10 +30,14 @@ CHUNK = 4
 
 
 class ScoringConfig(Config):
-    """Which metrics, by which models. `dnsmos_windows` of 9 s are measured of a long clip."""
+    """Which metrics, by which models. `dnsmos_windows` of 9 s are measured of a long clip.
+
+    `emotion`: the classifier that is asked where a benchmark names emotions; without a model nobody is.
+    """
 
     recognition: RecognitionConfig = RecognitionConfig()
-    similarity: SpeakerConfig = SpeakerConfig()
+    similarity: SimilarityConfig = SimilarityConfig()
+    emotion: EmotionScoringConfig = EmotionScoringConfig()
     metrics: list[str] = Field(default=["transcript", "similarity", "dnsmos"])
     dnsmos_windows: int = Field(3, ge=1)
     device: str = "cpu"
@@ -59,6 +64,7 @@ class Scorer:
         self._recognition: Recognition | None = None
         self._similarity: Similarity | None = None
         self._dnsmos: Any = None
+        self._emotion: EmotionHearer | None = None
         self._references: dict[str, Any] = {}
 
     def __call__(self, tasks: Sequence[Task]) -> list[tuple[int, dict[str, Any]]]:
@@ -84,6 +90,10 @@ class Scorer:
 
                 self._dnsmos = Dnsmos(self.config.dnsmos_windows, self.config.threads)
             found["dnsmos"] = dict(zip(("sig", "bak", "ovr", "p808"), self._dnsmos(audio.samples), strict=True))
+        if "emotion" in task.wanted:
+            if self._emotion is None:
+                self._emotion = EmotionHearer(self.config.emotion, self.config.device)
+            found["emotion"] = self._emotion(audio.samples)
         return found
 
     def _similar(self, task: Task, samples: Any) -> float | None:
@@ -127,8 +137,14 @@ def on_ray(config: ScoringConfig, workers: int) -> Work:
         actors = [actor.remote(config) for _ in range(min(workers, -(-len(tasks) // CHUNK)))]
         pool: Any = ActorPool(actors)
         chunks = [tasks[start : start + CHUNK] for start in range(0, len(tasks), CHUNK)]
-        for results in pool.map_unordered(lambda one, chunk: one.__call__.remote(chunk), chunks):
-            yield from results
+        try:
+            for results in pool.map_unordered(lambda one, chunk: one.__call__.remote(chunk), chunks):
+                yield from results
+        except ray.exceptions.RayTaskError as error:
+            # A worker that cannot load what the user named: one line, without the worker's traceback.
+            if isinstance(error.cause, UserError):
+                raise UserError(str(error.cause)) from None
+            raise
         for one in actors:
             ray.kill(one)
 
@@ -154,7 +170,7 @@ def score_takes(
     advance: Callable[[int], None] = lambda count: None,
 ) -> list[dict[str, Any]]:
     """One row a take, in order: id, group, language, text, seed, wav, status, detail, seconds, rate, hypothesis,
-    errors (official and strict), similarity, dnsmos.
+    errors (official and strict), similarity, dnsmos, emotion (wanted, level, heard, probability).
 
     `status` is ok, failed (the system said so), missing, unreadable, empty, silent, not_numbers or too_long. Values are
     None where there is nothing to measure.
@@ -225,6 +241,9 @@ def _keys(take: Take, protocol: str, config: ScoringConfig, audio: str, referenc
     if "dnsmos" in config.metrics:
         model = f"{DNSMOS_IDENTITY}{config.dnsmos_windows}"
         keys["dnsmos"] = score_key(audio=audio, text="", metric="dnsmos", model=model, normaliser="")
+    if one.emotion and config.emotion.model:
+        model = classifier_name(config.emotion).identity
+        keys["emotion"] = score_key(audio=audio, text="", metric="emotion", model=model, normaliser="")
     return keys
 
 
@@ -236,4 +255,9 @@ def _row(take: Take, found: dict[str, Any]) -> dict[str, Any]:
         "status": audio["problem"] or "ok", "detail": audio["detail"],
         "seconds": audio["seconds"], "rate": audio["rate"], "hypothesis": found.get("transcript"),
         "errors": found.get("errors"), "similarity": found.get("similarity"), "dnsmos": found.get("dnsmos"),
+        "emotion": _emotion(one, found.get("emotion")),
     }  # fmt: skip
+
+
+def _emotion(one: Utterance, heard: dict[str, Any] | None) -> dict[str, Any] | None:
+    return None if heard is None else {"wanted": one.emotion, "level": one.emotion_level, **heard}

@@ -1,39 +1,94 @@
 """SIM: the cosine of a clip's and its reference's speaker embeddings (report 4.1).
 
-The report's numbers come from WavLM-large with an ECAPA-TDNN head; the embedded encoder is CAM++, whose cosines are other
-numbers. `encoder_name` says which one it was and stands beside every score; compare only what has the same one.
+The report's numbers come from WavLM-large with an ECAPA-TDNN head (Seed-TTS-Eval) and ERes2Net (CV3-Eval), whose files a
+user names; the embedded encoder is CAM++, whose cosines are other numbers. `encoder_name` says which one it was and
+stands beside every score; compare only what has the same one.
 """
 
 import hashlib
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import torch
+from pydantic import Field
 
-from annotation.speaker import SpeakerConfig, SpeakerEncoder
+from annotation.speaker import Backend, SpeakerConfig, SpeakerEncoder, log_mel
 from evaluation.speech_recognition import ModelName
+from voxmill.config import Config
+from voxmill.errors import UserError
 from voxmill.weights import asset_path, asset_sha256
 
+PUBLISHED = {"wavlm": "WavLM-large SV", "eres2net": "ERes2Net"}
+"""Encoders of the official scorers, by the kind that `--sim KIND=PATH` names."""
+LONGEST = {"speaker": 12.0, "wavlm": 60.0, "eres2net": 60.0}
+"""Seconds of a clip that are heard, its middle. The official scorers hear all; attention over more fills the memory."""
 
-def encoder_name(config: SpeakerConfig) -> ModelName:
-    """Which encoder a configuration names; loads nothing."""
+
+class SimilarityConfig(Config):
+    """Which encoder measures SIM; `--sim KIND=PATH` sets `encoder` and `model`.
+
+    `encoder`: wavlm or eres2net with the published weight file as `model`; speaker with `model` as the annotation job's
+    encoder has it (embedded, CAM++ weights, or an x-vector model of transformers by path or hub id). A clip shorter than
+    `min_seconds` has no SIM. `max_seconds`: null is the encoder's own (12 s, of the published ones 60 s).
+    """
+
+    encoder: Literal["speaker", "wavlm", "eres2net"] = "speaker"
+    model: str = "embedded"
+    min_seconds: float = Field(0.5, gt=0)
+    max_seconds: float | None = Field(None, gt=0)
+
+    @property
+    def heard_seconds(self) -> float:
+        """Seconds of a clip that are heard at most."""
+        return LONGEST[self.encoder] if self.max_seconds is None else self.max_seconds
+
+
+def read_sim(named: str) -> SimilarityConfig:
+    """The encoder of `--sim KIND=PATH`.
+
+    Raises:
+        UserError: no such kind, or no path.
+    """
+    kind, equals, path = named.partition("=")
+    if kind not in PUBLISHED or not path:
+        raise UserError(f"--sim {named!r}: write KIND=PATH with KIND one of {', '.join(PUBLISHED)} and its weight file")
+    return SimilarityConfig(encoder="wavlm" if kind == "wavlm" else "eres2net", model=path)
+
+
+def encoder_name(config: SimilarityConfig) -> ModelName:
+    """Which encoder a configuration names; loads nothing.
+
+    Raises:
+        UserError: the weight file is not there.
+    """
+    rest = f"{config.min_seconds}:{config.heard_seconds}:1"
+    if config.encoder != "speaker":
+        path = Path(config.model)
+        if not path.is_file():
+            raise UserError(f"--sim {config.encoder}={config.model}: no such file; name the weights of the encoder")
+        digest = weights_digest(config.model)
+        name = f"{PUBLISHED[config.encoder]} ({path.name}, sha256 {digest[:12]})"
+        return ModelName(name, f"{config.encoder}:{digest}:{rest}")
     embedded = config.model == "embedded"
-    digest = asset_sha256("speaker-campplus") if embedded else _digest(Path(config.model))
+    digest = asset_sha256("speaker-campplus") if embedded else weights_digest(config.model)
     name = "CAM++ (embedded)" if embedded else config.model
-    return ModelName(name, f"speaker:{digest}:{config.min_seconds}:{config.max_seconds}:1")
+    return ModelName(name, f"speaker:{digest}:{rest}")
 
 
 class Similarity:
     """Cosines between clips.
 
-    Args:
-        config: `config.model` is `embedded`, a CAM++ weight file (3D-Speaker), or an x-vector model of transformers by
-            path or hub id (WavLM and the like).
+    Raises:
+        UserError: the weights cannot be read or are another model's.
     """
 
-    def __init__(self, config: SpeakerConfig, device: str = "cpu"):
-        embedded = config.model == "embedded"
-        self._encoder = SpeakerEncoder(config, asset_path("speaker-campplus") if embedded else None, device)
+    def __init__(self, config: SimilarityConfig, device: str = "cpu"):
+        embedded = config.encoder == "speaker" and config.model == "embedded"
+        speaker = SpeakerConfig(model=config.model, min_seconds=config.min_seconds, max_seconds=config.heard_seconds)
+        weights = asset_path("speaker-campplus") if embedded else None
+        self._encoder = SpeakerEncoder(speaker, weights, device, _published(config, device))
         self._references: dict[str, np.ndarray | None] = {}
 
     def __call__(self, samples: np.ndarray, reference: np.ndarray, reference_hash: str) -> float | None:
@@ -51,8 +106,26 @@ class Similarity:
         return None if found.reason else found.vector
 
 
+def _published(config: SimilarityConfig, device: str) -> Backend | None:
+    """The network of an official scorer on what it hears; None for the encoders of the annotation job."""
+    path = Path(config.model)
+    if config.encoder == "wavlm":
+        from evaluation.wavlm_speaker import WavLMSpeaker
+
+        wavlm = WavLMSpeaker.load(path).to(device)
+        return lambda waves: wavlm(torch.from_numpy(np.stack(waves)).to(device))
+    if config.encoder == "eres2net":
+        from evaluation.eres2net import ERes2Net
+
+        eres2net = ERes2Net.load(path).to(device)
+        return lambda waves: eres2net(torch.stack([log_mel(wave) for wave in waves]).to(device))
+    return None
+
+
 @cache
-def _digest(path: Path) -> str:
+def weights_digest(model: str) -> str:
+    """sha256 (hex) of a model's weights by its file or folder; of a hub id its name, as nothing is loaded."""
+    path = Path(model)
     if path.is_file():
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,7 +16,8 @@ class Utterance:
 
     `id` names the wav (`ja/uttid_1` lies in a subfolder); `group` is the row of the benchmark's table that it counts
     for; `reference` is a recording of the speaker to clone, `reference_text` what is said in it; `description` says how
-    to speak (InstructTTSEval).
+    to speak (InstructTTSEval); `emotion` is the one that the reference has, and `emotion_level` how much of it
+    (CV3-Eval: high, low).
     """
 
     id: str
@@ -26,6 +27,8 @@ class Utterance:
     reference: Path | None = None
     reference_text: str | None = None
     description: str | None = None
+    emotion: str | None = None
+    emotion_level: str | None = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipelines.clip_audio import Clip, Skipped, UnusableClip, read_clip
+from voxmill.clip_audio import Clip, Skipped, UnusableClip, read_clip
 from voxmill.errors import UserError
 
 ATTEMPTS = 50

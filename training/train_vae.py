@@ -65,13 +65,13 @@ class _Run:
     """Everything of one run on this rank, from the newest checkpoint of OUT or from the beginning."""
 
     def __init__(self, source: str, out: Path, config: VAETrainConfig, place: Any) -> None:
-        from pipelines.clip_audio import find_clips
         from training.audio_crops import CropSource, hold_out
         from training.vae_initial import fit_to_data
         from training.vae_model import Autoencoder, new_vae
         from training.vae_state import Average, data_fingerprint, load_latest, weights
         from training.vae_step import Stepper, make_discriminators, make_sides
         from training.vae_validation import Validation
+        from voxmill.clip_audio import find_clips
         from voxmill.tracking import Tracker
 
         self.out, self.config, self.place = out, config, place

@@ -22,8 +22,8 @@ from torch import Tensor
 from model.audio_vae import AudioVAE
 from model.checkpoint import VAE_FILES
 from model.config import VoxCPM2Config, write_config
-from pipelines.clip_audio import Clip
 from training.vae_config import VAETrainConfig
+from voxmill.clip_audio import Clip
 from voxmill.config import differences, fingerprint
 from voxmill.errors import UserError
 

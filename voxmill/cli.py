@@ -202,6 +202,7 @@ def evaluate_benchmark(
     ],
     system: Annotated[list[str], typer.Option(help="NAME=KIND:REST; several are compared")],
     out: Annotated[Path, typer.Option("-o", "--out", help="folder for the report, the scores and the speech")],
+    sim: Annotated[str, typer.Option(help="a published speaker encoder for SIM: wavlm=PATH or eres2net=PATH")] = "",
 ) -> None:
     """Scores systems on a benchmark, with intervals and verdicts, and logs to MLflow.
 
@@ -214,7 +215,7 @@ def evaluate_benchmark(
     from evaluation.evaluate import main as run
 
     arguments = [argument for one in system for argument in ("--system", one)]
-    raise typer.Exit(run([*arguments, "--out", str(out), *items]))
+    raise typer.Exit(run([*arguments, *(["--sim", sim] if sim else []), "--out", str(out), *items]))
 
 
 @listening.command("build")

@@ -12,7 +12,7 @@ from voxmill.errors import UserError
 
 NAME = "cv3-eval"
 LANGUAGES = ("zh", "en", "ja", "ko", "de", "es", "fr", "it", "ru")
-_EMOTION = re.compile(r"(happy|sad|angry)_(?:high|low)_")
+_EMOTION = re.compile(r"(happy|sad|angry)_(high|low)_")
 
 
 def read_cv3_eval(path: Path) -> Benchmark:
@@ -60,7 +60,8 @@ def _read(folder: Path, prefix: str, found: Collector) -> None:
             continue
         utterance = Utterance(
             prefix + id_, text.strip(), language, f"{group}-{emotion[1]}" if emotion else group,
-            _resolve(folder, place), prompt_texts.get(id_),
+            _resolve(folder, place), prompt_texts.get(id_), emotion=emotion[1] if emotion else None,
+            emotion_level=emotion[2] if emotion else None,
         )  # fmt: skip
         found.add(utterance, folder / "text", number)
 

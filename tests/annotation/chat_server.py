@@ -43,6 +43,13 @@ class Handler(BaseHTTPRequestHandler):
         message = {"role": "assistant", "content": text}
         self.send(json.dumps({"choices": [{"message": message}], "usage": usage}), Content_Type="application/json")
 
+    def generated(self, text: str, **more: Any) -> None:
+        """Gemini's answer to `generateContent`."""
+        candidate = {"content": {"role": "model", "parts": [{"text": text}]}, "finishReason": "STOP", "index": 0}
+        usage = {"promptTokenCount": 100, "candidatesTokenCount": 20, "totalTokenCount": 120}
+        answer = {"candidates": [candidate], "usageMetadata": usage, "modelVersion": "ear", **more}
+        self.send(json.dumps(answer), Content_Type="application/json; charset=UTF-8")
+
     def log_message(self, format: str, *args: Any) -> None:
         """Tests are silent."""
 

@@ -8,12 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from evaluation.evaluate import main, parse
 from evaluation.report import write_reports  # noqa: F401  (the module that the job imports late must import)
 from evaluation.results import read_rows
 from tests.evaluation.speech import cut, turns
+from voxmill.demo import submit
 from voxmill.errors import UserError
 from voxmill.local_ray import environment, local_ray
 
@@ -23,6 +25,7 @@ ENGINES = pytest.mark.skipif(
 )
 ESPEAK = "espeak=command:espeak-ng -v {language} -w {output} -- {text}"
 FLITE = "flite=command:flite -voice slt -o {output} -t {text}"
+ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = "<script>alert(1)</script> & \"quoted\" | 'text'"
 
 
@@ -141,6 +144,57 @@ def test_two_ray_workers_give_the_same_rows(tmp_path: Path) -> None:
     assert read_rows(tmp_path / "ray") == read_rows(tmp_path / "here")
 
 
+@pytest.mark.slow
+def test_a_ray_job_scores_as_this_process_does(tmp_path: Path) -> None:
+    lines = []
+    for index, (start, end, text) in enumerate(turns("en-1", 5)):
+        cut("en-1", start, end, tmp_path / "wavs" / f"{index}.wav")
+        lines.append({"id": str(index), "text": text, "language": "en", "reference": "wavs/0.wav"})
+    (tmp_path / "list.jsonl").write_text("\n".join(json.dumps(line) for line in lines), encoding="utf-8")
+    job = ["python", "evaluation/evaluate.py", f"texts:{tmp_path / 'list.jsonl'}", "tracking.enabled=false"]
+    job += ["--system", f"peer=wavs:{tmp_path / 'wavs'}", "--out"]
+    subprocess.run([sys.executable, *job[1:], str(tmp_path / "here")], check=True, cwd=ROOT, timeout=300)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with local_ray(port, num_cpus=2):
+        ray = [str(Path(sys.executable).parent / "ray"), "job", "submit", f"--address=http://127.0.0.1:{port}"]
+        assert submit([*ray, f"--working-dir={ROOT}", "--", *job, str(tmp_path / "ray")]) == 0
+        # A mistake of the user ends the job as failed.
+        assert submit([*ray, f"--working-dir={ROOT}", "--", *job[:2], "nothing:x"]) != 0
+    assert read_rows(tmp_path / "ray") == read_rows(tmp_path / "here")
+
+
+SEEDED = """
+import sys, numpy, soundfile
+samples, rate = soundfile.read(sys.argv[1], dtype="float32")
+noise = numpy.random.default_rng(int(sys.argv[3])).normal(size=len(samples)).astype("float32")
+soundfile.write(sys.argv[2], samples + 0.01 * int(sys.argv[3]) * noise, rate)
+"""
+
+
+def test_several_seeds_speak_and_their_spread_stands_beside_the_interval(tmp_path: Path) -> None:
+    """A real program that is noisier with each seed: DNSMOS differs, and both reports say by how much."""
+    lines = []
+    for index, (start, end, text) in enumerate(turns("en-1", 3)):
+        cut("en-1", start, end, tmp_path / f"{index}.wav")
+        lines.append({"id": str(index), "text": text, "language": "en", "reference": f"{index}.wav"})
+    (tmp_path / "list.jsonl").write_text("\n".join(json.dumps(line) for line in lines), encoding="utf-8")
+    (tmp_path / "seeded.py").write_text(SEEDED)
+    out = tmp_path / "out"
+    system = f"noisy=command:{sys.executable} {tmp_path / 'seeded.py'} {{reference}} {{output}} {{seed}}"
+    settings = ["seeds=[0,1,2]", "scoring.metrics=[dnsmos]", "tracking.enabled=false", "progress=false"]
+    assert main([f"texts:{tmp_path / 'list.jsonl'}", "--system", system, "--out", str(out), *settings]) == 0
+    rows = read_rows(out)[("texts", "noisy")]
+    assert sorted({row["seed"] for row in rows}) == [0, 1, 2] and len(rows) == 9
+    (score,) = json.loads((out / "results.json").read_text())["scores"]
+    means = [np.mean([row["dnsmos"]["ovr"] for row in rows if row["seed"] == seed]) for seed in (0, 1, 2)]
+    assert score["seed_deviation"] == pytest.approx(np.std(means, ddof=1)) and score["seed_deviation"] > 0.05
+    assert score["estimate"]["n"] == 3
+    for page in ((out / "report.html").read_text(), (out / "report.md").read_text()):
+        assert f"± {score['seed_deviation']:.2f} over seeds (n 3)" in page
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -151,6 +205,11 @@ def test_two_ray_workers_give_the_same_rows(tmp_path: Path) -> None:
         (["texts:x.jsonl", "--system", "a=wavs:x", "--out", "o", "scoring.metric=1"], "did you mean 'scoring.metrics'"),
         (["texts:x.jsonl", "--system", "a=wavs:x", "--out", "o", "a.yaml", "b.yaml"], "name one"),
         (["texts:x.jsonl", "--system"], "--system"),
+        (["texts:x.jsonl", "--system", "a=wavs:x", "--out", "o", "--sim", "wavlm"], "write KIND=PATH"),
+        (
+            ["texts:x.jsonl", "--system", "a=wavs:x", "--out", "o", "--sim", "wavlm=a", "--sim", "eres2net=b"],
+            "two --sim",
+        ),
     ],
 )
 def test_mistakes_on_the_command_line_are_told(arguments: list[str], said: str) -> None:
@@ -163,3 +222,15 @@ def test_a_mistake_is_one_line_and_exit_status_2(tmp_path: Path, capsys: pytest.
     assert main([f"texts:{tmp_path}/none.jsonl", "--system", f"a=wavs:{tmp_path}", "--out", str(tmp_path / "o")]) == 2
     told = capsys.readouterr().err
     assert told.startswith("voxmill evaluate: ") and told.count("\n") == 1 and "not there" in told
+
+
+def test_a_weight_file_of_sim_is_named_on_the_command_line_and_looked_for_before_anyone_speaks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "list.jsonl").write_text(json.dumps({"id": "a", "text": "Hello.", "language": "en"}))
+    command = [f"texts:{tmp_path / 'list.jsonl'}", "--system", f"a=wavs:{tmp_path}", "--out", str(tmp_path / "o")]
+    gone = f"eres2net={tmp_path}/gone.ckpt"
+    assert parse([*command, "--sim", gone])[3].scoring.similarity.encoder == "eres2net"
+    assert main([*command, "--sim", gone]) == 2
+    told = capsys.readouterr().err
+    assert "gone.ckpt: no such file" in told and told.count("\n") == 1 and not (tmp_path / "o").exists()

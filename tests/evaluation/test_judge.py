@@ -1,5 +1,6 @@
 """The judge against a real server that answers well, badly or not at all."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 
 from annotation.chat_endpoint import EndpointConfig
 from evaluation.comparison import counts_of, scores_of
-from evaluation.judge import Judge, JudgeConfig, Verdict, parse
+from evaluation.judge import SCHEMA, Judge, JudgeConfig, Verdict, parse
 from tests.annotation.chat_server import Handler, Server, chat_server
 
 YES, NO = '{"consistent": true, "reason": "calm"}', '{"consistent": false, "reason": "loud"}'
@@ -45,6 +46,25 @@ def test_verdicts_are_kept_and_told_again_without_asking(tmp_path: Path) -> None
     replayed = Judge(settings, tmp_path / "replies")(cases(tmp_path, 5))
     assert replayed[:4] == asked[:4] and replayed[4] == Verdict(None, "not_asked")
     assert [v.followed for v in asked] == [True, False, True, False, None] and asked[4].reason == "no_audio"
+
+
+def test_gemini_is_asked_in_its_own_protocol_and_told_again_without_asking(tmp_path: Path) -> None:
+    with chat_server(lambda handler, number, body: handler.generated(YES if number % 2 == 0 else NO)) as server:
+        asked = Judge(config(server, protocol="gemini"), tmp_path / "replies")(cases(tmp_path, 3))
+        assert [verdict.followed for verdict in asked] == [True, False, True]
+        seen = server.seen[0]
+        text, heard = seen["body"]["contents"][0]["parts"]
+        assert seen["path"].endswith("/models/ear:generateContent") and "Speak calmly {number 0}." in text["text"]
+        assert heard["inlineData"]["mimeType"] == "audio/wav"
+        schema = seen["body"]["generationConfig"]["responseSchema"]
+        assert schema == SCHEMA and schema["properties"]["consistent"] == {"type": "BOOLEAN"}
+        settings = config(server, protocol="gemini", replay=True)
+        other = config(server, replay=True)
+    # The server is gone; what another protocol's model said is not told for it.
+    assert Judge(settings, tmp_path / "replies")(cases(tmp_path, 3)) == asked
+    assert {v.reason for v in Judge(other, tmp_path / "replies")(cases(tmp_path, 3))} == {"not_asked"}
+    kept = [json.loads(path.read_text()) for path in (tmp_path / "replies").rglob("*.json")]
+    assert sorted(reply["text"] for reply in kept) == sorted([YES, NO, YES])
 
 
 def test_garbage_is_asked_again_kept_and_counted(tmp_path: Path) -> None:

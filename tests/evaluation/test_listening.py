@@ -124,6 +124,77 @@ def test_a_listener_goes_through_the_page_and_the_answers_come_back(rows: Rows, 
     shutil.rmtree(tmp_path / "answers")
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt-get install -y chromium)")
+def test_whole_turns_are_heard_to_their_end_after_a_reload_and_a_step_back(tmp_path: Path) -> None:
+    """Turns of seconds, as real sessions have them: nothing opens before the end, and a listener may come back."""
+    long: Rows = {("texts", "one"): [], ("texts", "two"): []}
+    said = [turn for turn in turns("en-1", 8) if turn[1] - turn[0] > 2.0][:4]
+    assert len(said) == 4
+    reference = cut("en-1", *said[0][:2], tmp_path / "reference.wav")
+    for number, mine in enumerate(long.values()):
+        for index in range(2):
+            start, end, text = said[2 * number + index]
+            wav = cut("en-1", start, end, tmp_path / f"{number}{index}.wav")
+            mine.append(
+                {
+                    "id": f"u{index}", "status": "ok", "wav": str(wav), "text": text, "seed": 0,
+                    "reference": str(reference), "description": None,
+                }
+            )  # fmt: skip
+    made = build_session(long, tmp_path / "session", scales=["N", "S"])
+    assert made.trials == 8
+
+    async def listen() -> str:
+        async with open_page(made.page.as_uri(), tmp_path / "profile") as page:
+
+            async def begin() -> None:
+                await page.value(
+                    "(() => { const box = document.getElementById('listener'); box.value = 'anna';"
+                    " box.dispatchEvent(new Event('input')); document.getElementById('begin').click(); })()"
+                )
+
+            async def hear(which: str) -> float:
+                await page.wait(f"document.getElementById('{which}').duration > 2")
+                length = float(await page.value(f"document.getElementById('{which}').duration"))
+                await page.value(f"document.getElementById('{which}').play()")
+                await page.wait(f"document.getElementById('{which}').currentTime > 0.5 * {length}")
+                assert await page.value("document.getElementById('scores').disabled")
+                await page.wait(f"document.getElementById('{which}').ended", seconds=2 * length + 10)
+                return length
+
+            await begin()
+            for number in range(made.trials):
+                if not await page.value("document.getElementById('reference-part').hidden"):
+                    await hear("reference")
+                assert await hear("clip") > 2
+                await page.wait("!document.getElementById('scores').disabled")
+                await page.value(f"document.querySelectorAll('#scores input')[{number % 5}].click()")
+                if number == 2:
+                    # Reloaded and begun again: the place and the answers are kept, and the way back stays open.
+                    await page.call("Page.navigate", url=made.page.as_uri())
+                    await page.wait("document.readyState === 'complete' && !document.getElementById('start').hidden")
+                    await begin()
+                    assert await page.value("state.position") == 2 and not await page.value(
+                        "document.getElementById('next').disabled"
+                    )
+                    await page.value("document.getElementById('back').click()")
+                    assert await page.value("document.querySelectorAll('#scores input')[1].checked")
+                    await page.value("document.getElementById('next').click()")
+                await page.value("document.getElementById('next').click()")
+            await page.wait("!document.getElementById('end').hidden")
+            assert not page.errors, page.errors
+            return str(await page.value("document.getElementById('answers').value"))
+
+    (tmp_path / "answers").mkdir()
+    (tmp_path / "answers" / "anna.json").write_text(asyncio.run(listen()), encoding="utf-8")
+    answers = json.loads((tmp_path / "answers" / "anna.json").read_text())["answers"]
+    # Heard at its own speed: no answer came sooner than its recording lasts.
+    assert all(answer["seconds"] > 2 and answer["plays"] == 1 for answer in answers)
+    found = read_answers(made.key, tmp_path / "answers")
+    assert not found.problems and len(found.ratings) == 8
+
+
 def test_damaged_answers_are_named_and_passed_by(rows: Rows, tmp_path: Path) -> None:
     made = build_session(rows, tmp_path / "session", scales=["N"])
     key = json.loads(made.key.read_text())

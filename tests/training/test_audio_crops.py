@@ -8,11 +8,11 @@ import pytest
 import soundfile
 import torch
 
-from pipelines.clip_audio import Clip, UnusableClip, find_clips, read_clip
 from pipelines.index import CLIPS, write_index
 from pipelines.shards import TarWriter
 from tests.training.corpus import make_folder, speech
 from training.audio_crops import CropSource, hold_out
+from voxmill.clip_audio import Clip, UnusableClip, find_clips, read_clip
 from voxmill.errors import UserError
 
 

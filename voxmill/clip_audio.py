@@ -1,4 +1,7 @@
-"""Audio of a corpus by the piece: clips of a finished dataset, or files of a folder. Free of Ray; trainers read it.
+"""Audio of a corpus by the piece: clips of a finished dataset, or files of a folder. Trainers and evaluation read it.
+
+It stands below both because neither may import the other; of the shard format it knows what an index row says: where
+in which file a clip's bytes lie.
 
 Only headers are read to list a corpus, and a piece of a clip is a seek. What cannot be used is counted and named, and
 never ends a run: a header that lies, silence and NaN show themselves only when a piece is read.
@@ -14,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.shards import read_member
 from voxmill.errors import UserError
 
 SUFFIXES = frozenset([".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif"])
@@ -116,7 +118,9 @@ def _of_dataset(folder: Path, index: Path, skipped: Skipped) -> Iterator[Clip]:
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{index}: not the index of a dataset ({str(error).splitlines()[0]})") from None
     for row in rows:
-        if not (folder / row["shard"]).is_file():
+        shard = (folder / row["shard"]).resolve()
+        # A path that leaves the dataset is none of its shards.
+        if not shard.is_relative_to(folder.resolve()) or not shard.is_file():
             skipped.add("missing_shard", row["clip_id"])
             continue
         length = row["end_sample"] - row["start_sample"]
@@ -153,8 +157,9 @@ def read_clip(clip: Clip, start: int = 0, length: int | None = None) -> np.ndarr
         if clip.offset < 0:
             file: Any = clip.path
         else:
-            shard = Path(clip.path)
-            file = io.BytesIO(read_member(shard.parent, shard.name, clip.offset, clip.size))
+            with open(clip.path, "rb") as shard:
+                shard.seek(clip.offset)
+                file = io.BytesIO(shard.read(clip.size))
         audio, rate = soundfile.read(file, frames=length, start=start, dtype="float32", always_2d=True)
     except (OSError, RuntimeError) as error:
         raise UnusableClip("unreadable", f"{clip.name}: {str(error).splitlines()[0]}") from None
