@@ -80,7 +80,7 @@ def prepare(folder: Path, options: argparse.Namespace) -> None:
     config = for_samples(preset(options.preset), max_length=options.positions)
     write_checkpoint(folder / "checkpoint", config, seed=options.seed)
     write_dataset(folder / "dataset", rows(RECORDINGS, clips_each=10**6, joined=TURNS))
-    add_latents(folder / "dataset", folder / "checkpoint")
+    add_latents(folder / "dataset", folder / "checkpoint", unit_seconds=3600.0)
 
 
 def ours(folder: Path, options: argparse.Namespace) -> Stretch:
@@ -148,7 +148,7 @@ def audio_by_clip(dataset: Path, rate: int) -> dict[str, Tensor]:
 def encoding(folder: Path, corpus: Corpus) -> float:
     """Seconds that latents of one second of clips take."""
     began = time.perf_counter()
-    add_latents(folder / "dataset", folder / "checkpoint")
+    add_latents(folder / "dataset", folder / "checkpoint", unit_seconds=3600.0)
     return (time.perf_counter() - began) / float(corpus.seconds.sum())
 
 

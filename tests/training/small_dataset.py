@@ -89,11 +89,11 @@ def write_dataset(folder: Path, made: list[tuple[dict[str, Any], bytes]]) -> Pat
     return folder
 
 
-def add_latents(folder: Path, checkpoint: Path = CHECKPOINT) -> Path:
+def add_latents(folder: Path, checkpoint: Path = CHECKPOINT, unit_seconds: float = 10.0) -> Path:
     """What `voxmill encode` does with the checkpoint's AudioVAE, without Ray."""
     settings = read_config(checkpoint)
     vae = load_vae(checkpoint, settings)
-    config = EncodeConfig(unit_seconds=10.0, progress=False)
+    config = EncodeConfig(unit_seconds=unit_seconds, progress=False)
     units = plan_units(read_clips(folder), latent_space(vae), settings.patch_size, config)
     for unit in units:
         encode_unit(unit, folder, vae, patch_size=settings.patch_size, batch_seconds=config.batch_seconds)
