@@ -4,7 +4,8 @@
 
 The clips are two turns each of one sample recording. `voxmill train` (DeepSpeed, one rank, fp32) trains the `tiny`
 preset on their latents from random weights; CHECKPOINT is a folder whose AudioVAE makes the latents and the sound, such
-as `benchmarks/vae_tiny.py` gives. Then Whisper base hears, and errors are counted over all words (strict):
+as `benchmarks/vae_tiny.py` gives, whose latents are brought to mean 0 and deviation 1 first (`standard_latents.py`). Then
+Whisper base hears, and errors are counted over all words (strict):
 
 - recording: the clip itself;
 - AudioVAE: the clip encoded and decoded, which no model over these latents can surpass;
@@ -36,7 +37,9 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
+from benchmarks.clip_sound import audio_by_clip  # noqa: E402
 from benchmarks.sample_model import SAMPLES, tiny_for, write_checkpoint  # noqa: E402
+from benchmarks.standard_latents import standardised  # noqa: E402
 from benchmarks.tables import table  # noqa: E402
 from evaluation.error_rates import Errors, strict_errors  # noqa: E402
 from evaluation.speech_recognition import RecognitionConfig, Whisper  # noqa: E402
@@ -44,7 +47,7 @@ from model.audio_vae import AudioVAE  # noqa: E402
 from model.checkpoint import load_checkpoint, load_vae  # noqa: E402
 from model.config import read_config  # noqa: E402
 from model.generation import Generator  # noqa: E402
-from model.prompt_audio import to_rate  # noqa: E402
+from model.prompt_audio import encode_prompt, to_rate  # noqa: E402
 from model.request import Request, Settings  # noqa: E402
 from model.voice import Voice  # noqa: E402
 from tests.training.small_dataset import add_latents, rows, write_dataset  # noqa: E402
@@ -77,10 +80,13 @@ class Lesson:
 
 def prepare(out: Path, options: argparse.Namespace) -> None:
     """A random checkpoint around the AudioVAE, and the clips with their latents."""
-    vae_config = read_config(options.vae)
-    vae = load_vae(options.vae, vae_config)
-    write_checkpoint(out / "checkpoint", tiny_for(vae.config), seed=options.seed, vae=vae)
     write_dataset(out / "dataset", rows((options.recording,), clips_each=options.clips, joined=(2,)))
+    vae = load_vae(options.vae, read_config(options.vae))
+    if not options.raw_latents:
+        audio = audio_by_clip(out / "dataset", vae.config.sample_rate).values()
+        latents = [encode_prompt(audio_T, vae, patch_size=1, pad="right")[:, 0] for audio_T in audio]
+        vae = standardised(vae, torch.cat(latents))
+    write_checkpoint(out / "checkpoint", tiny_for(vae.config), seed=options.seed, vae=vae)
     add_latents(out / "dataset", out / "checkpoint")
 
 
@@ -183,10 +189,10 @@ class Speaker:
 
 
 def distance(said_GPD: Tensor, true_GPD: Tensor) -> float:
-    """Root mean square error over the patches that both have, in standard deviations of the true latents."""
+    """Root mean square error over the patches that both have, in deviations of the true latents around their means."""
     count = min(len(said_GPD), len(true_GPD))
     error = (said_GPD[:count] - true_GPD[:count]).square().mean().sqrt()
-    return float(error / true_GPD.std())
+    return float(error / (true_GPD - true_GPD.mean(dim=(0, 1))).square().mean().sqrt())
 
 
 def say_all(speaker: Speaker, taught: list[Lesson]) -> dict[str, list[tuple[str, np.ndarray, str, float]]]:
@@ -227,6 +233,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=1, choices=range(1, 5))
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--raw-latents", action="store_true", help="leave the AudioVAE's scale as it is")
     parser.add_argument("--guidance", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "overfit")

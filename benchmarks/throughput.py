@@ -11,7 +11,6 @@ it to the first pass over them. The released code is `pip install --no-deps voxc
 """
 
 import argparse
-import io
 import json
 import os
 import shutil
@@ -23,7 +22,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import soundfile
 import torch
 from rich.console import Console
 from torch import Tensor
@@ -31,15 +29,13 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
+from benchmarks.clip_sound import audio_by_clip  # noqa: E402
 from benchmarks.released_loop import ReleasedLoop, Sample, Spent  # noqa: E402
 from benchmarks.sample_model import for_samples, write_checkpoint  # noqa: E402
 from benchmarks.tables import table  # noqa: E402
 from model.checkpoint import load_checkpoint  # noqa: E402
 from model.presets import PRESETS, preset  # noqa: E402
-from model.prompt_audio import to_rate  # noqa: E402
 from model.text_tokenizer import TextTokenizer  # noqa: E402
-from pipelines.encode import read_clips  # noqa: E402
-from pipelines.shards import read_member  # noqa: E402
 from tests.training.small_dataset import add_latents, rows, write_dataset  # noqa: E402
 from training.corpus import Corpus, read_corpus  # noqa: E402
 from training.recipe import Recipe, load_recipe  # noqa: E402
@@ -133,16 +129,6 @@ class Released:
             sum(s.seconds for s in spent), sum(self._seconds[self._warm_up :]), sum(s.positions for s in spent),
             self._first.loss, sum(s.vae_seconds for s in spent),
         )  # fmt: skip
-
-
-def audio_by_clip(dataset: Path, rate: int) -> dict[str, Tensor]:
-    """All clips at `rate`, [T] fp32, by `clip_id`."""
-    found = {}
-    for clip in read_clips(dataset):
-        content = read_member(dataset, clip.shard, clip.offset, clip.size)
-        samples, found_rate = soundfile.read(io.BytesIO(content), dtype="float32")
-        found[clip.clip_id] = torch.from_numpy(to_rate(samples, found_rate, rate=rate))
-    return found
 
 
 def encoding(folder: Path, corpus: Corpus) -> float:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.clip_sound import audio_by_clip
 from benchmarks.released import is_installed
-from benchmarks.throughput import audio_by_clip
 from model.checkpoint import load_checkpoint
 from model.text_tokenizer import TextTokenizer
 from tests.training.small_dataset import CHECKPOINT, add_latents, rows, write_dataset
