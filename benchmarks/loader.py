@@ -19,6 +19,7 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.clips < 8:
         raise UserError(f"--clips {options.clips}: needs 8 or more")
+    for peer in SIDES[1:]:
+        if find_spec(peer) is None:
+            raise UserError(f"{peer} is missing; run: pip install {peer}")
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as temporary:
         found = measure(options.folder or Path(temporary), options)
 
