@@ -44,8 +44,8 @@ from voxmill.errors import JobError, UserError  # noqa: E402
 
 RECORDINGS = ("en-1", "en-2", "es-1", "fr-1", "fr-2", "it-1", "it-2", "ru-1")
 TURNS = (1, 3, 2, 4, 1, 2)
-MODES = "{basic: 0.60, design: 0.13, reference: 0.14, controllable: 0.13}"
-"""Shares of seconds as stage 2 ends with; continuation is shown as basic is."""
+MODES = "{basic: 0.25, design: 0.25, reference: 0.25, controllable: 0.25}"
+"""All that a clip can be shown as, equally, as in `train_step.py`; continuation is shown as basic is."""
 LEARNING_RATE = 1e-4
 
 
@@ -65,7 +65,7 @@ def settings(folder: Path, options: argparse.Namespace) -> list[str]:
     return [
         f"init={folder / 'checkpoint'}", f"datasets.main.path={folder / 'dataset'}", f"run.out={folder / 'run'}",
         f"steps={options.warm_up + options.steps}", f"rows={options.rows}", f"max_positions={options.positions}",
-        f"packing={{positions: {options.positions}, window: 64}}", "clips.max_seconds=30", f"mixture.modes={MODES}",
+        f"packing={{positions: {options.positions}, window: 64}}", "clips.max_seconds=30", f"mixture.modes={options.modes}",
         f"optimizer.learning_rate={LEARNING_RATE}", "optimizer.warmup_steps=0", "health.spike=null",
         "run.save_every=1000000", f"seed={options.seed}",
     ]  # fmt: skip
@@ -186,6 +186,7 @@ def main() -> None:
     parser.add_argument("--warm-up", type=int, default=1, help="steps before them")
     parser.add_argument("--rows", type=int, default=2, help="packed rows a step")
     parser.add_argument("--positions", type=int, default=512, help="of a packed row, and of a sample at most")
+    parser.add_argument("--modes", default=MODES, help="shares of target seconds, as a recipe has them")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="where checkpoint, dataset and runs lie; default: a temporary folder")
