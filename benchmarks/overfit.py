@@ -1,6 +1,6 @@
 """A tiny model learns a few clips by heart and says them again: does the embedded recogniser read their words back?
 
-    python benchmarks/overfit.py --vae CHECKPOINT [--clips 1] [--steps 4000] [--out build/overfit]
+    python benchmarks/overfit.py --vae CHECKPOINT [--clips 1] [--steps 2500] [--out build/overfit]
 
 The clips are two turns each of one sample recording. `voxmill train` (DeepSpeed, one rank, fp32) trains the `tiny`
 preset on their latents from random weights; CHECKPOINT is a folder whose AudioVAE makes the latents and the sound, such
@@ -235,7 +235,7 @@ def main() -> None:
     parser.add_argument("--vae", type=Path, required=True, help="checkpoint folder with the AudioVAE")
     parser.add_argument("--recording", default="en-1", help="of the samples")
     parser.add_argument("--clips", type=int, default=1, choices=range(1, 5))
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--raw-latents", action="store_true", help="leave the AudioVAE's scale as it is")
     parser.add_argument("--guidance", type=float, default=1.0)
