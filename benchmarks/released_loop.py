@@ -79,7 +79,7 @@ class ReleasedLoop:
     def step(self, samples: Sequence[Sample]) -> Spent:
         """One optimizer step over all samples, shuffled and `BATCH` at a time."""
         began, vae_seconds, positions, loss = time.perf_counter(), 0.0, 0, 0.0
-        batches = DataLoader(samples, BATCH, shuffle=True, collate_fn=collate)  # type: ignore[arg-type]
+        batches: DataLoader[Sample] = DataLoader(samples, BATCH, shuffle=True, collate_fn=collate)  # type: ignore[arg-type]
         for batch in batches:
             packing = time.perf_counter()
             packed = self.packer(**batch)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from model.audio_vae import AudioVAE
+from model.audio_vae_layers import CausalConv1d
 
 SMALLEST = 1e-2
 """Of the largest channel's deviation: a channel that says less is not blown up to say noise."""
@@ -28,6 +29,7 @@ def standardised(vae: AudioVAE, latents_LD: Tensor) -> AudioVAE:
     state["encoder.fc_mu.bias"] = (state["encoder.fc_mu.bias"] - mean_D) / scale_D
     state["encoder.fc_logvar.bias"] -= 2 * scale_D.log()
     first = vae.decoder.model[0]
+    assert isinstance(first, CausalConv1d), "the decoder begins with a convolution"
     weight_OIK = first.weight
     # Depthwise, an output channel has one input channel, its own.
     depthwise = first.groups > 1
