@@ -11,6 +11,7 @@ import tarfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -106,12 +107,18 @@ def _temporary(path: Path) -> Path:
 
 def read_member(out: Path, shard: str, offset: int, size: int) -> bytes:
     """Content of one member by its index row. Raises ValueError for a shard path that leaves `out`."""
+    with open(_path_inside(out, shard), "rb") as file:
+        file.seek(offset)
+        return file.read(size)
+
+
+@lru_cache(maxsize=4096)
+def _path_inside(out: Path, shard: str) -> Path:
+    # A trainer reads a shard hundreds of times; resolving its path took a third of each (`benchmarks/loader.py`).
     path = (out / shard).resolve()
     if not path.is_relative_to(out.resolve()):
         raise ValueError(f"shard {shard!r} leaves {out}")
-    with open(path, "rb") as file:
-        file.seek(offset)
-        return file.read(size)
+    return path
 
 
 def latent_bytes(latent_LD: "Tensor") -> bytes:

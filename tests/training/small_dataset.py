@@ -2,11 +2,18 @@
 
 import io
 import json
+from collections.abc import Iterator, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import soundfile
 
+from model.checkpoint import load_vae
+from model.config import read_config
+from model.latent_space import latent_space
+from pipelines.encode import EncodeConfig, read_clips, write_latents_index
+from pipelines.encode_units import encode_unit, plan_units
 from pipelines.index import CLIPS, write_index
 from pipelines.shards import TarWriter
 
@@ -24,14 +31,29 @@ def _description(axis: str, text: str, verdict: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def rows(recordings: tuple[str, ...] = ("en-1", "fr-1"), clips_each: int = 4) -> list[tuple[dict[str, Any], bytes]]:
-    """Index rows without a place, and each clip's FLAC. Every clip can teach all modes; references are of its session."""
+def _joined(turns: list[dict[str, Any]], sizes: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """Turns next to each other as one, so many together as `sizes` says over and over."""
+    sizes_again = cycle(sizes)
+    while turns:
+        together, turns = turns[: (size := next(sizes_again))], turns[size:]
+        text = " ".join(turn["text"] for turn in together)
+        yield {"start": together[0]["start"], "end": together[-1]["end"], "text": text}
+
+
+def rows(
+    recordings: tuple[str, ...] = ("en-1", "fr-1"), clips_each: int = 4, joined: Sequence[int] = (1,)
+) -> list[tuple[dict[str, Any], bytes]]:
+    """Index rows without a place, and each clip's FLAC. Every clip can teach all modes; references are of its session.
+
+    Args:
+        joined: turns a clip, over and over; the pauses between them stay in.
+    """
     truth = {Path(json.loads(line)["path"]).stem: json.loads(line)["turns"]
              for line in (SAMPLES / "truth.jsonl").read_text().splitlines()}  # fmt: skip
     made = []
     for name in recordings:
         audio, rate = soundfile.read(SAMPLES / "recordings" / f"{name}.flac", dtype="float32")
-        turns = truth[name][:clips_each]
+        turns = list(_joined(truth[name], joined))[:clips_each]
         ids = [f"{name.replace('-', '')}{number:04d}" for number in range(len(turns))]
         for number, turn in enumerate(turns):
             start, end = round(turn["start"] * rate), round(turn["end"] * rate)
@@ -64,4 +86,16 @@ def write_dataset(folder: Path, made: list[tuple[dict[str, Any], bytes]]) -> Pat
             place = {"shard": f"shards/{tar.path.name}", "offset": member.offset, "size": member.size}
             index.append(row | place | {"sha256": member.sha256})
     write_index(folder / "clips.parquet", CLIPS, index)
+    return folder
+
+
+def add_latents(folder: Path, checkpoint: Path = CHECKPOINT, unit_seconds: float = 10.0) -> Path:
+    """What `voxmill encode` does with the checkpoint's AudioVAE, without Ray."""
+    settings = read_config(checkpoint)
+    vae = load_vae(checkpoint, settings)
+    config = EncodeConfig(unit_seconds=unit_seconds, progress=False)
+    units = plan_units(read_clips(folder), latent_space(vae), settings.patch_size, config)
+    for unit in units:
+        encode_unit(unit, folder, vae, patch_size=settings.patch_size, batch_seconds=config.batch_seconds)
+    write_latents_index(folder, units, vae, settings, config, encoded=len(units), wall_seconds=0.0)
     return folder

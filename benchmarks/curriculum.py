@@ -1,0 +1,160 @@
+"""The three tiny stages on the sample recordings, one after another as `voxmill train` documents, then `generate`.
+
+    python benchmarks/curriculum.py [--dataset demo-out/] [--vae CHECKPOINT] [--ranks 1] [--out build/curriculum]
+
+Each stage starts from the export of the one before. Without `--dataset` (a finished `voxmill annotate` OUT, of which a
+copy is used) the clips are the recordings' turns with their true texts and made-up descriptions; without `--vae` the
+AudioVAE is random, and nothing can be heard. After every stage the losses of all modes are computed anew on fixed clips
+with fixed random numbers, stage 2's view of the data, so they can be compared from stage to stage. These clips were
+trained on. The last line is one JSON object; `minutes` is the wall clock of training and generating together.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from rich.console import Console
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[0] = str(ROOT)
+
+from annotation.modes import MODES, Mode  # noqa: E402
+from benchmarks.sample_model import for_samples, tiny_for, write_checkpoint  # noqa: E402
+from benchmarks.tables import table  # noqa: E402
+from model.checkpoint import load_model, load_vae  # noqa: E402
+from model.config import read_config  # noqa: E402
+from model.packing import pack  # noqa: E402
+from model.presets import preset  # noqa: E402
+from model.text_tokenizer import TextTokenizer  # noqa: E402
+from tests.training.small_dataset import add_latents, rows, write_dataset  # noqa: E402
+from training.corpus import Corpus, read_corpus  # noqa: E402
+from training.mixture import Draw  # noqa: E402
+from training.recipe import load_recipe  # noqa: E402
+from training.samples import Shown, layout, show  # noqa: E402
+from voxmill.errors import JobError, UserError  # noqa: E402
+
+RECORDINGS = ("en-1", "en-2", "es-1", "fr-1", "fr-2", "it-1", "it-2", "ru-1")
+STAGES = ("tiny_stage1", "tiny_stage2", "tiny_stage3")
+CLIPS_A_MODE, POSITIONS = 16, 512
+TEXT = "Nobody is available to take your call."
+
+
+def prepare(out: Path, dataset: Path | None, vae_from: Path | None, seed: int) -> None:
+    """`checkpoint/`, a random start, and `dataset/` with latents of its AudioVAE."""
+    vae = None if vae_from is None else load_vae(vae_from, read_config(vae_from))
+    config = for_samples(preset("tiny")) if vae is None else tiny_for(vae.config)
+    write_checkpoint(out / "checkpoint", config, seed=seed, vae=vae)
+    if dataset is None:
+        write_dataset(out / "dataset", rows(RECORDINGS, clips_each=10**6))
+        add_latents(out / "dataset", out / "checkpoint")
+        return
+    if not (dataset / "clips.parquet").is_file():
+        raise UserError(f"{dataset}: no clips.parquet there; name the OUT of a finished `voxmill annotate`")
+    shutil.copytree(dataset, out / "dataset", ignore=shutil.ignore_patterns("work", "latents*"))
+    command(out, "encode", str(out / "dataset"), "--vae", str(out / "checkpoint"), "progress=false")
+
+
+def command(out: Path, *arguments: str, ranks: int = 1) -> None:
+    """Runs a `voxmill` command as a user does, by torchrun where there are several ranks; says where its words lie."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
+    log = out / f"{arguments[0]}.log"
+    with log.open("a") as file:
+        done = subprocess.run(
+            [sys.executable, *launcher, "-m", "voxmill", *arguments], cwd=ROOT, env=environment, stdout=file, stderr=file
+        )  # fmt: skip
+    if done.returncode:
+        raise JobError(f"voxmill {arguments[0]} ended with status {done.returncode}; see {log}")
+
+
+def fixed_samples(corpus: Corpus, tokenizer: TextTokenizer, seed: int) -> dict[Mode, list[Shown]]:
+    """The first clips that can be shown in each mode."""
+    found: dict[Mode, list[Shown]] = {}
+    for column, mode in enumerate(MODES):
+        clips = np.flatnonzero(corpus.modes_CM[:, column])
+        shown = [
+            show(Draw(number, 0, mode, int(clip)), corpus, tokenizer, seed=seed, max_positions=POSITIONS)
+            for number, clip in enumerate(clips)
+        ]
+        found[mode] = [sample for sample in shown if isinstance(sample, Shown)][:CLIPS_A_MODE]
+    return {mode: shown for mode, shown in found.items() if shown}
+
+
+@torch.no_grad()
+def losses(checkpoint: Path, corpus: Corpus, samples: dict[Mode, list[Shown]], seed: int) -> dict[Mode, float]:
+    """Diffusion and stop loss of each mode's samples together, with the same random numbers every time."""
+    model = load_model(checkpoint, read_config(checkpoint), dtype=torch.float32)
+    found = {}
+    for mode, shown in samples.items():
+        batch = pack([layout(sample, corpus, max_positions=POSITIONS) for sample in shown])
+        found[mode] = float(model(batch, generator=torch.Generator().manual_seed(seed)).total())
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", type=Path, help="OUT of a finished voxmill annotate")
+    parser.add_argument("--vae", type=Path, help="checkpoint folder whose AudioVAE is used")
+    parser.add_argument("--ranks", type=int, default=1)
+    parser.add_argument("--steps", type=int, help="of every stage; default: as the recipes say")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "curriculum")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    out: Path = options.out
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    prepare(out, options.dataset, options.vae, options.seed)
+    start = [f"datasets.main.path={out / 'dataset'}", f"init={out / 'checkpoint'}"]
+    corpus = read_corpus(load_recipe("tiny_stage2", start))
+    samples = fixed_samples(corpus, TextTokenizer.from_folder(out / "checkpoint"), options.seed)
+    checkpoint, seconds = out / "checkpoint", 0.0
+    columns = {"start": losses(checkpoint, corpus, samples, options.seed)}
+    for stage in STAGES:
+        began = time.perf_counter()
+        overrides = [f"steps={options.steps}", "optimizer.warmup_steps=1"] if options.steps else []
+        command(
+            out, "train", stage, f"init={checkpoint}", start[0], f"run.out={out / stage}", *overrides, ranks=options.ranks
+        )  # fmt: skip
+        seconds += time.perf_counter() - began
+        checkpoint = out / stage / "export"
+        columns[stage] = losses(checkpoint, corpus, samples, options.seed)
+    began = time.perf_counter()
+    said = out / "said.wav"
+    command(out, "generate", "--checkpoint", str(checkpoint), "--text", TEXT, "--seed", "0", "-o", str(said))
+    seconds += time.perf_counter() - began
+    cells = [
+        [mode, str(len(samples[mode])), *(f"{column[mode]:.4f}" for column in columns.values())] for mode in samples
+    ]
+    title = f"loss of fixed clips, {len(corpus)} clips, {options.ranks} ranks, {seconds / 60:.1f} minutes"
+    Console(width=110).print(table(title, ["mode", "clips", "random weights", *STAGES], cells))
+    print(
+        json.dumps(
+            {
+                "minutes": round(seconds / 60, 2),
+                "clips": len(corpus),
+                "generated_seconds": soundfile.info(said).duration,
+                "all_modes_fell": all(columns[STAGES[-1]][mode] < columns["start"][mode] for mode in samples),
+                "losses": {mode: [round(column[mode], 4) for column in columns.values()] for mode in samples},
+            }
+        )  # fmt: skip
+    )
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        print(f"voxmill: {error}", file=sys.stderr)
+        sys.exit(2)
+    except JobError as error:
+        print(f"voxmill: {error}", file=sys.stderr)
+        sys.exit(1)
