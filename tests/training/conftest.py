@@ -1,5 +1,6 @@
 """A dataset with latents, made once: it is read by all tests of training."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from model.latent_space import latent_space
 from pipelines.encode import EncodeConfig, read_clips, write_latents_index
 from pipelines.encode_units import encode_unit, plan_units
 from tests.training.small_dataset import CHECKPOINT, rows, write_dataset
+from training.engine import World, join_world
 
 
 def add_latents(folder: Path) -> Path:
@@ -28,3 +30,10 @@ def add_latents(folder: Path) -> Path:
 def encoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """16 clips in English and French, of all modes."""
     return add_latents(write_dataset(tmp_path_factory.mktemp("dataset"), rows(clips_each=8)))
+
+
+@pytest.fixture(scope="session")
+def world() -> Iterator[World]:
+    """One rank. DeepSpeed remembers its process groups for good, so a process joins once."""
+    with join_world() as found:
+        yield found

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.checkpoints import KINDS, Checkpoints, damage, read_state, read_tensors
+from training.checkpoints import Checkpoints, damage, read_state, read_tensors
+
+KINDS = ("weight", "exp_avg", "exp_avg_sq")
 
 
 def save(folder: Path, steps: range, keep: int = 3) -> Checkpoints:
