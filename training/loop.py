@@ -19,7 +19,7 @@ from model.checkpoint import load_model
 from model.config import read_config
 from model.text_tokenizer import TextTokenizer
 from pipelines.shards import write_atomically
-from training.checkpoints import Checkpoints, read_state, read_tensors
+from training.checkpoints import Checkpoints, damage, read_state, read_tensors
 from training.corpus import Corpus
 from training.engine import AVERAGE, Engine, World
 from training.export import base_checksum, export
@@ -181,6 +181,11 @@ class Run:
             if self.world.rank == 0:
                 weights[name] = values[kind]
         if self.world.rank == 0:
+            if self.recipe.run.export == "best":
+                best = next((path for path in self.checkpoints.best() if not damage(path)), None)
+                if best is not None:
+                    weights = {name: values[kind] for name, values in read_tensors(best)}
+                self._say(f"exporting {best.name if best else 'the last weights: no checkpoint has a validation loss'}")
             folders = export(weights, self.recipe, self.settings)
             self._say(f"done: {', '.join(map(str, folders))}")
 

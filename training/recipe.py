@@ -98,6 +98,7 @@ class RunConfig(Config):
     keep: int = Field(3, ge=1, description="newest checkpoints that stay")
     keep_best: int = Field(0, ge=0, description="checkpoints of the lowest validation loss that stay besides")
     hang_seconds: float | None = Field(900, gt=0, description="without a finished step: then the run ends itself")
+    export: Literal["last", "best"] = Field("last", description="which weights the run ends with")
     merged: bool = Field(False, description="LoRA: also a whole checkpoint, with the adapters inside its weights")
 
 
@@ -195,6 +196,8 @@ def _against_stage(recipe: Recipe) -> str:
         return f"mixture.modes has {', '.join(sorted(extra))}, but stage 1 trains basic and continuation alone"
     if recipe.lora is not None and recipe.stage != "finetune":
         return f"lora is set, but {stage} trains all weights; take a recipe with stage: finetune"
+    if recipe.run.export == "best" and not recipe.run.keep_best:
+        return "run.export is best, but run.keep_best = 0 keeps none; set it to 1 or more"
     if recipe.run.merged and recipe.lora is None:
         return "run.merged is set, but there is no lora to merge; drop it"
     return _against_sense(recipe)

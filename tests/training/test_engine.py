@@ -95,6 +95,31 @@ def test_the_average_follows_the_weights_and_is_put_to_use(encoded: Path, world:
 
 
 @pytest.mark.parametrize("zero", STAGES)
+def test_an_average_is_fp32_where_the_weights_compute_in_bf16(encoded: Path, world: World, zero: int) -> None:
+    settings = recipe(encoded, f"engine.zero={zero}", "engine.dtype=bfloat16", "optimizer.ema=0.3")
+    corpus = read_corpus(settings)
+    engine = engine_of(settings, world)
+    steps(engine, corpus, settings, 2)
+    rounded = [
+        tensor.bfloat16().float().equal(tensor) for _, values in engine.state([AVERAGE]) for tensor in values.values()
+    ]
+    assert sum(rounded) < len(rounded) / 2
+    (rows, _) = read_rows(
+        SampleStream(corpus, settings, TextTokenizer.from_folder(CHECKPOINT)).next_step(), engine, corpus, settings
+    )
+
+    def loss() -> float:
+        assert rows[0].batch is not None
+        with torch.no_grad():
+            return float(sum(engine.forward(rows[0].batch, torch.Generator().manual_seed(1), 0.0)))
+
+    before = loss()
+    with engine.averaged():
+        assert loss() != before
+    assert loss() == before
+
+
+@pytest.mark.parametrize("zero", STAGES)
 def test_a_state_with_an_average_goes_into_another_engine(encoded: Path, world: World, zero: int) -> None:
     settings = recipe(encoded, f"engine.zero={zero}", "optimizer.ema=0.5")
     corpus = read_corpus(settings)
