@@ -124,6 +124,7 @@ class Engine:
             if isinstance(module, RotaryTable):
                 # The released trainer keeps them in fp32, too; DeepSpeed rounds all buffers.
                 module.fill()
+        self._own = self._own_masters()
         self._make_moments()
 
     def forward(self, batch: PackedBatch, generator: torch.Generator, progress: float) -> tuple[Tensor, Tensor]:
@@ -147,7 +148,7 @@ class Engine:
         """Moves the weights after the last row of a step; returns the norm of the gradient before clipping."""
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        gradients = [p.grad for p in self._names if _is_plain(p) and p.grad is not None]
+        gradients = [p.grad for p in self._own if p.grad is not None]
         # DeepSpeed tells no norm where every rank holds whole gradients of its own.
         norm = torch.stack([g.norm() for g in gradients]).norm() if gradients else None
         self._ds.step()
@@ -188,8 +189,7 @@ class Engine:
     def _compute_with(self, kind: str) -> None:
         """Gives the copy that computes the averages or the weights."""
         for parameter in self._names:
-            if _is_plain(parameter):
-                # It is its own master: the two change places, and back.
+            if self._own.get(parameter) is parameter:  # the average and the weight change places, and back
                 average = self._inner().state[parameter][AVERAGE]
                 kept = parameter.detach().clone()
                 parameter.copy_(average)
@@ -208,9 +208,18 @@ class Engine:
             self._optimizer._lazy_init_hp_params_optimizer_state()
 
     def _masters(self) -> list[Tensor]:
-        """This rank's part of the fp32 weights, flat; under ZeRO 0 in fp32 the parameters themselves."""
+        """The fp32 weights of this rank, to which AdamW's state belongs: flat parts, or whole ones under ZeRO 0."""
         names = ("single_partition_of_fp32_groups", "fp32_groups_flat_partition", "fp32_partitioned_groups_flat")
-        return [flat for name in names for flat in getattr(self._optimizer, name, [])] or list(self._names)
+        return [flat for name in names for flat in getattr(self._optimizer, name, [])] or list(self._own.values())
+
+    def _own_masters(self) -> dict[nn.Parameter, Tensor]:
+        """Under ZeRO 0 each parameter's whole fp32 weight: in fp32 itself, in bf16 a copy. Empty where ZeRO divides."""
+        if self.recipe.engine.zero:
+            return {}
+        if self.dtype == torch.float32:
+            return {parameter: parameter for parameter in self._names}
+        groups = zip(self._optimizer.fp16_groups, self._optimizer.fp32_groups, strict=True)
+        return {parameter: master for pair in groups for parameter, master in zip(*pair, strict=True)}
 
     def _inner(self) -> torch.optim.Optimizer:
         optimizer: Any = self._optimizer
@@ -229,8 +238,8 @@ class Engine:
         """The weight or another state of a parameter, whole, fp32, on every rank."""
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
-        if _is_plain(parameter):
-            return parameter.detach().float() if kind == "weight" else self._inner().state[parameter][kind]
+        if (master := self._own.get(parameter)) is not None:
+            return master if kind == "weight" else self._inner().state[master][kind]
         if kind == "weight":
             return safe_get_full_fp32_param(parameter)
         return safe_get_full_optimizer_state(parameter, kind)
@@ -258,11 +267,12 @@ class Engine:
         parameters = {name: parameter for parameter, name in self._names.items()}
         for name, found in tensors:
             parameter, values = parameters.pop(name), {key: t.to(self.world.device) for key, t in found.items()}
-            if _is_plain(parameter):
+            if (master := self._own.get(parameter)) is not None:
                 with torch.no_grad():
+                    master.copy_(values["weight"])
                     parameter.copy_(values["weight"])
                     for key in self._keys:
-                        self._inner().state[parameter][key].copy_(values[key])
+                        self._inner().state[master][key].copy_(values[key])
             else:
                 safe_set_full_fp32_param(parameter, values["weight"])
                 self._write(parameter, values["weight"])
@@ -288,9 +298,3 @@ def trainable(model: VoxCPM2, recipe: Recipe) -> VoxCPM2:
         if isinstance(module, MiniCPM):
             module.recompute = recipe.engine.activation_checkpointing
     return model
-
-
-def _is_plain(parameter: nn.Parameter) -> bool:
-    """Whether it is its own master weight, as under ZeRO 0 in fp32."""
-    # A rank that holds no part of a divided parameter has the attribute, too, as None.
-    return not hasattr(parameter, "ds_id") and not hasattr(parameter, "_hp_mapping")

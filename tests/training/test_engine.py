@@ -120,8 +120,9 @@ def test_an_average_is_fp32_where_the_weights_compute_in_bf16(encoded: Path, wor
 
 
 @pytest.mark.parametrize("zero", STAGES)
-def test_a_state_with_an_average_goes_into_another_engine(encoded: Path, world: World, zero: int) -> None:
-    settings = recipe(encoded, f"engine.zero={zero}", "optimizer.ema=0.5")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_state_with_an_average_goes_into_another_engine(encoded: Path, world: World, zero: int, dtype: str) -> None:
+    settings = recipe(encoded, f"engine.zero={zero}", "optimizer.ema=0.5", f"engine.dtype={dtype}")
     corpus = read_corpus(settings)
     engine = engine_of(settings, world)
     steps(engine, corpus, settings, 2)
@@ -130,6 +131,7 @@ def test_a_state_with_an_average_goes_into_another_engine(encoded: Path, world: 
     other = engine_of(settings, world)
     other.restore(saved, 2)
     assert losses(steps(other, corpus, settings, 2, start=2)) == wanted
+    assert all(values["exp_avg_sq"].abs().max() > 0 for _, values in saved)
     ours, theirs = state(engine), state(other)
     assert all(torch.equal(ours[name][kind], theirs[name][kind]) for name in ours for kind in ours[name])
 
