@@ -14,6 +14,8 @@ from types import TracebackType
 
 HUNG = 76
 """Exit status of a process whose watchdog ended it."""
+STDERR = 2
+"""The file descriptor: whoever replaced `sys.stderr` may have none to write to in such a state."""
 
 
 class Watchdog:
@@ -48,7 +50,7 @@ class Watchdog:
         self._step, self._last = step, time.monotonic()
         if self.seconds is not None:
             # A thread of C, for a hang that holds Python's lock, where the thread of Python cannot run.
-            faulthandler.dump_traceback_later(2 * self.seconds, exit=True)
+            faulthandler.dump_traceback_later(2 * self.seconds, exit=True, file=STDERR)
 
     def _watch(self) -> None:
         assert self.seconds is not None
@@ -59,7 +61,6 @@ class Watchdog:
                     f"rank {self.rank}: no step finished for {self.seconds:g} s after step {self._step}; "
                     "where all threads stand:", file=sys.stderr, flush=True,
                 )  # fmt: skip
-                faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
-                sys.stderr.flush()
+                faulthandler.dump_traceback(file=STDERR, all_threads=True)
                 # Not sys.exit: this is not the main thread, and the main thread hangs.
                 os._exit(HUNG)
