@@ -91,14 +91,22 @@ class Checkpoints:
         scored = [(score, path) for path in self._all() if (score := _score(path)) is not None]
         return [path for _, path in sorted(scored, key=lambda pair: pair[0])[: self.keep_best]]
 
-    def latest(self) -> Path | None:
-        """The newest whole checkpoint, or None. Damaged ones are named in the log."""
+    def latest(self, *, sound: bool = False) -> Path | None:
+        """The newest whole checkpoint, or None. Damaged ones are named in the log.
+
+        Args:
+            sound: none that was saved amid bad steps (`bad_steps` of its state), if there is another.
+        """
+        found = None
         for path in self._all():
             wrong = damage(path)
-            if not wrong:
+            if wrong:
+                log.warning("%s: %s; the checkpoint before it is used", path, wrong)
+            elif sound and read_state(path).get("bad_steps"):
+                found = found or path
+            else:
                 return path
-            log.warning("%s: %s; the checkpoint before it is used", path, wrong)
-        return None
+        return found
 
 
 def damage(path: Path) -> str:

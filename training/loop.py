@@ -63,7 +63,7 @@ class Run:
 
         Raises:
             UserError: the recipe or the data are not those of the checkpoint.
-            JobError: no clip can be read, or the loss is not finite from the first row on.
+            JobError: no clip can be read, or the loss of a good row is not finite either.
         """
         signal.signal(signal.SIGTERM, self._stop)
         self._resume()
@@ -103,7 +103,7 @@ class Run:
             self._log(step, result, rate, read - began, time.perf_counter() - began, went_back)
 
     def _watch(self, result: StepResult, clips: list[int]) -> bool:
-        """Quarantines what was bad, and goes back to the last checkpoint where that was not enough."""
+        """Quarantines what was bad, and goes back to the last good checkpoint where that was not enough."""
         broken = not result.norm < float("inf")
         suspects = clips if broken else result.bad_clips
         for clip in suspects:
@@ -113,7 +113,7 @@ class Run:
         self.bad_steps = self.bad_steps + 1 if suspects else 0
         if not broken and self.bad_steps < self.recipe.health.roll_back_after:
             return False
-        path = self._newest()
+        path = self._newest(sound=True)
         assert path is not None, "a run saves before its first step"
         self.count = int(read_state(path)["count"])
         self.engine.restore(read_tensors(path), self.count)
@@ -151,12 +151,12 @@ class Run:
         if self.stream.step:
             self._say(f"going on from {path.name}")
 
-    def _newest(self) -> Path | None:
+    def _newest(self, *, sound: bool = False) -> Path | None:
         """The checkpoint that all ranks read: rank 0 looks."""
         found: list[Any] = [None]
         if self.world.rank == 0:
             self.checkpoints.wait()
-            found = [self.checkpoints.latest()]
+            found = [self.checkpoints.latest(sound=sound)]
         dist.broadcast_object_list(found)
         path: Path | None = found[0]
         return path

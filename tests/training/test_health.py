@@ -76,7 +76,8 @@ def test_bad_clips_in_a_row_lead_back_to_the_last_good_weights(encoded: Path, tm
     bad = shown_first_at(encoded, [2, 3])
     spoilt = spoil(encoded, tmp_path / "spoilt", bad, value)
     out = tmp_path / "out"
-    said = train(spoilt, out, *SMALL_ROWS, "health.roll_back_after=2")
+    # Saved after every step: the checkpoint after the first bad step is no good one.
+    said = train(spoilt, out, *SMALL_ROWS, "health.roll_back_after=2", "run.save_every=1")
     lines = metrics(out)
     assert [line["step"] for line in lines] == list(range(8)) and all(math.isfinite(line["loss"]) for line in lines)
     assert [line["went_back"] for line in lines] == [False] * 3 + [True] + [False] * 4
