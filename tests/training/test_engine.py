@@ -167,3 +167,16 @@ def test_recomputed_activations_change_no_loss(encoded: Path, world: World, zero
         results = steps(engine_of(settings, world), read_corpus(settings), settings, 3)
         found.append([(result.loss, result.norm) for result in results])
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("zero", STAGES[1:])
+def test_an_offloaded_optimizer_computes_the_same(encoded: Path, world: World, zero: int) -> None:
+    found = []
+    for offload in ("false", "true"):
+        settings = recipe(encoded, f"engine.zero={zero}", f"engine.offload={offload}", "optimizer.ema=0.5")
+        engine = engine_of(settings, world)
+        results = steps(engine, read_corpus(settings), settings, 3)
+        found.append((losses(results), state(engine)))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-6)
+    for name, values in found[0][1].items():
+        torch.testing.assert_close(values[AVERAGE], found[1][1][name][AVERAGE], rtol=1e-4, atol=1e-6)
