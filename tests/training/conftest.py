@@ -1,5 +1,6 @@
 """A dataset with latents, made once: it is read by all tests of training."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,4 +37,5 @@ def encoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def world() -> Iterator[World]:
     """One rank. DeepSpeed remembers its process groups for good, so a process joins once."""
     with join_world() as found:
+        os.environ.pop("MASTER_PORT", None)  # taken: runs that tests start must find one of their own
         yield found
