@@ -15,6 +15,7 @@ from annotation.modes import MODES
 from model.checkpoint import load_vae
 from model.config import read_config
 from model.latent_space import latent_space
+from model.lora import add_lora
 from model.text_tokenizer import TextTokenizer
 from model.voxcpm2 import VoxCPM2
 from training.corpus import Corpus, read_corpus
@@ -35,6 +36,8 @@ class Plan:
     """What a recipe comes to. Seconds are of target audio over the whole stage."""
 
     parameters: int
+    trained: int
+    """Parameters that are trained: all, or the adapters', which come on top."""
     positions: int
     seconds: dict[str, float]
     """By stream."""
@@ -75,14 +78,23 @@ def check(recipe: Recipe) -> tuple[Corpus, Plan]:
     positions_a_second = sum(share / rates[s.name] for share, s in zip(shares, streams, strict=True))
     total = positions * ROW_FILL / positions_a_second
     with torch.device("meta"):
-        parameters = sum(p.numel() for p in VoxCPM2(settings).parameters())
+        model = VoxCPM2(settings)
+    parameters = sum(p.numel() for p in model.parameters())
+    if recipe.lora is not None:
+        add_lora(model, recipe.lora)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return corpus, Plan(
         parameters=parameters,
+        trained=trained,
         positions=positions,
         seconds={s.name: float(share * total) for share, s in zip(shares, streams, strict=True)},
         streams=streams,
         hours={s.name: s.seconds / 3600 for s in streams},
-        memory={world: state_gigabytes(parameters, recipe, world) for world in (1, 8, 64) if recipe.rows % world == 0},
+        memory={
+            world: state_gigabytes(parameters, recipe, world, trained=trained)
+            for world in (1, 8, 64)
+            if recipe.rows % world == 0
+        },
     )
 
 
@@ -117,19 +129,26 @@ def _seconds_a_position(place: int, stream: Stream, corpus: Corpus, recipe: Reci
     return seconds / positions
 
 
-def state_gigabytes(parameters: int, recipe: Recipe, world: int) -> float:
+def state_gigabytes(parameters: int, recipe: Recipe, world: int, *, trained: int | None = None) -> float:
     """Weights, gradients and optimizer of a rank in 1e9 bytes; activations and buffers come on top.
 
-    ZeRO 1 divides the optimizer (fp32 weights and AdamW's two moments) by the ranks, 2 the gradients too, 3 everything
-    (ZeRO, arXiv 1910.02054). Offloaded state is not on the device.
+    ZeRO 1 divides the optimizer (fp32 weights, AdamW's two moments, the average of the weights where there is one) by
+    the ranks, 2 the gradients too, 3 everything (ZeRO, arXiv 1910.02054). Offloaded state is not on the device.
+
+    Args:
+        parameters: of the model without adapters. trained: parameters that are trained; None: all of them.
     """
-    zero, half = recipe.engine.zero, recipe.engine.dtype == "bfloat16"
+    zero, half, lora = recipe.engine.zero, recipe.engine.dtype == "bfloat16", recipe.lora is not None
+    trained = parameters if trained is None else trained
+    parameters += trained if lora else 0
     weights = gradients = 2.0 if half else 4.0
-    optimizer = 12.0 if half else 8.0
+    # In fp32, too, ZeRO keeps weights of its own beside those that compute.
+    optimizer = 12.0 if half or zero else 8.0
+    optimizer += 0.0 if recipe.optimizer.ema is None else 4.0
     weights /= world if zero == 3 else 1
     gradients /= world if zero >= 2 else 1
     optimizer /= world if zero >= 1 else 1
-    return parameters * (weights + gradients + (0.0 if recipe.engine.offload else optimizer)) / 1e9
+    return (parameters * weights + trained * (gradients + (0.0 if recipe.engine.offload else optimizer))) / 1e9
 
 
 def report(recipe: Recipe, corpus: Corpus, plan: Plan, console: Console | None = None) -> None:
@@ -137,7 +156,9 @@ def report(recipe: Recipe, corpus: Corpus, plan: Plan, console: Console | None =
     console = console or Console()
     rows = f"{recipe.rows} rows of {recipe.packing.positions} positions a step"
     console.print(
-        f"stage {recipe.stage}: {recipe.steps} steps, {rows}, {plan.positions:.3g} positions", highlight=False
+        f"{f'stage {recipe.stage}' if recipe.stage != 'finetune' else 'fine-tuning'}: {recipe.steps} steps, {rows}, "
+        f"{plan.positions:.3g} positions",
+        highlight=False,
     )
     table = Table("stream", "clips", "hours there", "hours shown", "share", "epochs")
     total = sum(plan.seconds.values())
@@ -152,7 +173,8 @@ def report(recipe: Recipe, corpus: Corpus, plan: Plan, console: Console | None =
         console.print(f"left out: {said}", highlight=False)
     memory = ", ".join(f"{gigabytes:.3g} GB on each of {world}" for world, gigabytes in plan.memory.items())
     where = f"ZeRO {recipe.engine.zero}, {recipe.engine.dtype}"
+    adapters = f" and {plan.trained / 1e6:.4g} M of adapters" if recipe.lora is not None else ""
     console.print(
-        f"{plan.parameters / 1e6:.4g} M parameters, {where}: weights, gradients and optimizer take {memory}",
+        f"{plan.parameters / 1e6:.4g} M parameters{adapters}, {where}: weights, gradients and optimizer take {memory}",
         highlight=False,
     )

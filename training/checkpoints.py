@@ -1,13 +1,14 @@
 """Checkpoints of a run: whole or not there, each file's sha256 known, readable in any world and any ZeRO stage.
 
-A checkpoint is fp32 weights and AdamW's two moments by parameter name in safetensors, and plain JSON: no pickle, no
-file a rank. Rank 0 writes it in the background: attempt folder, fsync, manifest, rename. What is torn or altered is named
-and passed over for the one before it.
+A checkpoint is fp32 weights, AdamW's two moments and, where there is one, the average of the weights by parameter name in
+safetensors, and plain JSON: no pickle, no file a rank. It holds what is trained alone. Rank 0 writes it in the
+background: attempt folder, fsync, manifest, rename. What is torn or altered is named and passed over for the one before it.
 """
 
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import uuid
@@ -21,29 +22,34 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from training.engine import MOMENTS
-
 log = logging.getLogger("voxmill")
-KINDS = ("weight", *MOMENTS)
 MANIFEST = "manifest.json"
 
 
 class Checkpoints:
-    """The checkpoints in `folder`; the last `keep` of them stay."""
+    """The checkpoints in `folder`; the last `keep` of them stay, and the `keep_best` of the lowest score."""
 
-    def __init__(self, folder: Path, keep: int) -> None:
-        self.folder, self.keep = folder, keep
+    def __init__(self, folder: Path, keep: int, keep_best: int = 0) -> None:
+        self.folder, self.keep, self.keep_best = folder, keep, keep_best
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
 
-    def save(self, step: int, tensors: dict[str, dict[str, Tensor]], state: Mapping[str, Any]) -> None:
+    def save(
+        self, step: int, tensors: dict[str, dict[str, Tensor]], state: Mapping[str, Any], *, score: float | None = None
+    ) -> None:
         """Begins to write a checkpoint and returns; the one before it is finished first.
+
+        Args:
+            tensors: by parameter and kind (weight, exp_avg, ...); every parameter has the same kinds.
+            score: validation loss, lower is better; None or not finite: never among the best.
 
         Raises:
             OSError: the one before it could not be written.
         """
         self.wait()
-        text = json.dumps({"step": step, **state}, sort_keys=True)
+        # In the checkpoint itself, so that the order of the best survives whatever ends the run.
+        scored = {"score": score} if score is not None and math.isfinite(score) else {}
+        text = json.dumps({"step": step, **scored, **state}, sort_keys=True)
         self._pending = self._writer.submit(self._write, step, tensors, text)
 
     def wait(self) -> None:
@@ -56,7 +62,7 @@ class Checkpoints:
         final = self.folder / f"step-{step:08d}"
         attempt = self.folder / f".{final.name}.{uuid.uuid4().hex[:8]}"
         attempt.mkdir(parents=True)
-        for kind in KINDS:
+        for kind in next(iter(tensors.values()), {}):
             save_file(
                 {name: values[kind].contiguous() for name, values in tensors.items()}, attempt / f"{kind}.safetensors"
             )
@@ -69,8 +75,10 @@ class Checkpoints:
             shutil.rmtree(final)
         attempt.rename(final)
         _sync(self.folder)
+        best = self.best()
         for old in self._all()[self.keep :]:
-            shutil.rmtree(old)
+            if old not in best:
+                shutil.rmtree(old)
         for path in self.folder.glob(".step-*"):
             shutil.rmtree(path)
 
@@ -78,14 +86,27 @@ class Checkpoints:
         """Newest first."""
         return sorted(self.folder.glob("step-*"), reverse=True)
 
-    def latest(self) -> Path | None:
-        """The newest whole checkpoint, or None. Damaged ones are named in the log."""
+    def best(self) -> list[Path]:
+        """At most `keep_best` checkpoints of the lowest score, best first; of equal ones the newer."""
+        scored = [(score, path) for path in self._all() if (score := _score(path)) is not None]
+        return [path for _, path in sorted(scored, key=lambda pair: pair[0])[: self.keep_best]]
+
+    def latest(self, *, sound: bool = False) -> Path | None:
+        """The newest whole checkpoint, or None. Damaged ones are named in the log.
+
+        Args:
+            sound: none that was saved amid bad steps (`bad_steps` of its state), if there is another.
+        """
+        found = None
         for path in self._all():
             wrong = damage(path)
-            if not wrong:
+            if wrong:
+                log.warning("%s: %s; the checkpoint before it is used", path, wrong)
+            elif sound and read_state(path).get("bad_steps"):
+                found = found or path
+            else:
                 return path
-            log.warning("%s: %s; the checkpoint before it is used", path, wrong)
-        return None
+        return found
 
 
 def damage(path: Path) -> str:
@@ -106,10 +127,20 @@ def read_state(path: Path) -> dict[str, Any]:
     return values
 
 
+def _score(path: Path) -> float | None:
+    """Of a checkpoint; None where it has none, or is damaged, which is named where it would be used."""
+    try:
+        return read_state(path).get("score")
+    except (OSError, ValueError) as error:
+        log.warning("%s: has no score that can be read (%s)", path, error)
+        return None
+
+
 def read_tensors(path: Path) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """(name, {weight, exp_avg, exp_avg_sq}) of every parameter, read one by one."""
+    """(name, {weight, exp_avg, exp_avg_sq, ...}) of every parameter, as `save` was given them, read one by one."""
     with ExitStack() as stack:
-        files = {kind: stack.enter_context(safe_open(path / f"{kind}.safetensors", framework="pt")) for kind in KINDS}
+        paths = sorted(path.glob("*.safetensors"))
+        files = {file.stem: stack.enter_context(safe_open(file, framework="pt")) for file in paths}
         for name in files["weight"].keys():  # noqa: SIM118 (no mapping)
             yield name, {kind: file.get_tensor(name) for kind, file in files.items()}
 

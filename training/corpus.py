@@ -25,7 +25,7 @@ from voxmill.errors import UserError
 
 _COLUMNS = (
     "clip_id", "session", "duration", "text", "language", "origin", "quality", "descriptions", "references",
-    "stage_modes",
+    "modes", "stage_modes",
 )  # fmt: skip
 _AXIS: dict[str, str] = {"design": "design", "controllable": "style"}
 
@@ -170,8 +170,12 @@ def _select(datasets: list[Dataset], recipe: Recipe, space: str, patch_size: int
     if clips.min_quality is not None:
         quality = pc.struct_field(whole["quality"], "dnsmos_ovr")
         rule("quality", pc.greater_equal(quality, clips.min_quality).fill_null(False).to_numpy())
-    modes_CM = _modes(whole["stage_modes"].to_pylist(), recipe.stage)
-    rule(f"not_for_stage_{recipe.stage}", modes_CM.any(axis=1))
+    if recipe.stage == "finetune":
+        entries = [[{"stage": recipe.stage, "modes": modes}] for modes in whole["modes"].to_pylist()]
+    else:
+        entries = whole["stage_modes"].to_pylist()
+    modes_CM = _modes(entries, recipe.stage)
+    rule(f"not_for_stage_{recipe.stage}" if recipe.stage != "finetune" else "teaches_nothing", modes_CM.any(axis=1))
     modes_CM[~usable] = False
     encoded = pc.dictionary_encode(whole["language"].combine_chunks().fill_null(""))
     found, reference_starts = _references(datasets, starts)
@@ -195,13 +199,13 @@ def _select(datasets: list[Dataset], recipe: Recipe, space: str, patch_size: int
     return corpus
 
 
-def _modes(stage_modes: Sequence[Any], stage: int) -> NDArray[np.bool_]:
+def _modes(stage_modes: Sequence[Any], stage: int | str) -> NDArray[np.bool_]:
     """What each clip can teach in this stage, [clips, modes]."""
     modes_CM = np.zeros((len(stage_modes), len(MODES)), dtype=bool)
     for clip, entries in enumerate(stage_modes):
         for entry in entries or []:
             if entry["stage"] == stage:
-                modes_CM[clip, [MODES.index(mode) for mode in entry["modes"]]] = True
+                modes_CM[clip, [MODES.index(mode) for mode in entry["modes"] or []]] = True
     return modes_CM
 
 

@@ -6,7 +6,7 @@ from stage to stage. AdamW is PyTorch's, since DeepSpeed's compiles for minutes 
 
 import os
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +15,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from model.lora import add_lora
 from model.packing import PackedBatch
 from model.rope import RotaryTable
+from model.transformer import MiniCPM
 from model.voxcpm2 import VoxCPM2
 from training.recipe import Recipe
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+AVERAGE = "ema"
+"""The moving average of the weights lies where the moments lie, so it is divided, saved and restored as they are."""
 
 
 class Losses(nn.Module):
@@ -95,17 +99,22 @@ def deepspeed_config(recipe: Recipe, world: int) -> dict[str, Any]:
 
 
 class Engine:
-    """A model in training. State goes in and out whole, parameter by parameter, whatever the stage and the world."""
+    """A model in training. State goes in and out whole, parameter by parameter, whatever the stage and the world.
+
+    With `recipe.lora` the adapters alone are trained: nothing else has a gradient, a moment, or a place in the state.
+    """
 
     def __init__(self, model: VoxCPM2, recipe: Recipe, world: World) -> None:
         import deepspeed
 
         self.world, self.recipe = world, recipe
         self.dtype = torch.bfloat16 if recipe.engine.dtype == "bfloat16" else torch.float32
-        self.losses = Losses(model.float().train().requires_grad_(True))
-        self._names = {parameter: name for name, parameter in model.named_parameters()}
+        self.losses = Losses(trainable(model, recipe))
+        self._names = {parameter: name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        self._keys = MOMENTS if recipe.optimizer.ema is None else (*MOMENTS, AVERAGE)
+        self._count = 0
         optimizer = torch.optim.AdamW(
-            self.losses.parameters(), lr=0.0, betas=recipe.optimizer.betas, eps=recipe.optimizer.eps,
+            list(self._names), lr=0.0, betas=recipe.optimizer.betas, eps=recipe.optimizer.eps,
             weight_decay=recipe.optimizer.weight_decay,
         )  # fmt: skip
         self._ds, self._optimizer, _, _ = deepspeed.initialize(
@@ -115,11 +124,18 @@ class Engine:
             if isinstance(module, RotaryTable):
                 # The released trainer keeps them in fp32, too; DeepSpeed rounds all buffers.
                 module.fill()
+        self._own = self._own_masters()
         self._make_moments()
 
     def forward(self, batch: PackedBatch, generator: torch.Generator, progress: float) -> tuple[Tensor, Tensor]:
         """(diffusion, stop) sums of a row."""
-        return self._ds(batch.to(self.world.device, self.dtype), generator, progress)
+        batch = batch.to(self.world.device, self.dtype)
+        if self.recipe.lora is None or not self.recipe.lora.dropout:
+            return self._ds(batch, generator, progress)
+        # Dropout knows the global generator alone: it is given the row's seed, so that any world drops the same.
+        with torch.random.fork_rng([self.world.device] if self.world.device.type == "cuda" else []):
+            torch.manual_seed(generator.initial_seed())
+            return self._ds(batch, generator, progress)
 
     def backward(self, loss: Tensor) -> None:
         """Adds a row's gradient; `loss` is divided by global counts already.
@@ -132,10 +148,12 @@ class Engine:
         """Moves the weights after the last row of a step; returns the norm of the gradient before clipping."""
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        gradients = [p.grad for p in self._names if _is_plain(p) and p.grad is not None]
+        gradients = [p.grad for p in self._own if p.grad is not None]
         # DeepSpeed tells no norm where every rank holds whole gradients of its own.
         norm = torch.stack([g.norm() for g in gradients]).norm() if gradients else None
         self._ds.step()
+        self._count += 1
+        self._average()
         found = self._ds.get_global_grad_norm() if norm is None else norm
         assert found is not None, "DeepSpeed computes a norm in every stage that divides the optimizer"
         return float(found)
@@ -144,14 +162,64 @@ class Engine:
         """After every row but the last of a step."""
         self._ds.step()
 
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Moves the average towards the weights. It is short at first, so that what a run began with fades early."""
+        if self.recipe.optimizer.ema is not None:
+            decay = min(self.recipe.optimizer.ema, (1 + self._count) / (10 + self._count))
+            for master in self._masters():
+                self._inner().state[master][AVERAGE].lerp_(master, 1 - decay)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the model computes with the moving average of its weights, where the recipe has one.
+
+        Called by all ranks together; no step may be taken inside.
+        """
+        if self.recipe.optimizer.ema is None:
+            yield
+            return
+        self._compute_with(AVERAGE)
+        try:
+            yield
+        finally:
+            self._compute_with("weight")
+
+    @torch.no_grad()
+    def _compute_with(self, kind: str) -> None:
+        """Gives the copy that computes the averages or the weights."""
+        for parameter in self._names:
+            if self._own.get(parameter) is parameter:  # the average and the weight change places, and back
+                average = self._inner().state[parameter][AVERAGE]
+                kept = parameter.detach().clone()
+                parameter.copy_(average)
+                average.copy_(kept)
+            else:
+                self._write(parameter, self._whole(parameter, kind))
+
     def _make_moments(self) -> None:
         """Zeros where AdamW makes them at its first step, so that there is a state to save and to fill from the start."""
-        for name in ("single_partition_of_fp32_groups", "fp32_groups_flat_partition", "fp32_partitioned_groups_flat"):
-            for flat in getattr(self._optimizer, name, []):
-                zeros = {key: torch.zeros_like(flat) for key in MOMENTS}
-                self._inner().state[flat] = {"step": torch.tensor(0.0), **zeros}
+        for master in self._masters():
+            state = {key: torch.zeros_like(master, requires_grad=False) for key in MOMENTS}
+            if AVERAGE in self._keys:
+                state[AVERAGE] = master.detach().clone()
+            self._inner().state[master] = {"step": torch.tensor(0.0), **state}
         if hasattr(self._optimizer, "_lazy_init_hp_params_optimizer_state"):
             self._optimizer._lazy_init_hp_params_optimizer_state()
+
+    def _masters(self) -> list[Tensor]:
+        """The fp32 weights of this rank, to which AdamW's state belongs: flat parts, or whole ones under ZeRO 0."""
+        names = ("single_partition_of_fp32_groups", "fp32_groups_flat_partition", "fp32_partitioned_groups_flat")
+        return [flat for name in names for flat in getattr(self._optimizer, name, [])] or list(self._own.values())
+
+    def _own_masters(self) -> dict[nn.Parameter, Tensor]:
+        """Under ZeRO 0 each parameter's whole fp32 weight: in fp32 itself, in bf16 a copy. Empty where ZeRO divides."""
+        if self.recipe.engine.zero:
+            return {}
+        if self.dtype == torch.float32:
+            return {parameter: parameter for parameter in self._names}
+        groups = zip(self._optimizer.fp16_groups, self._optimizer.fp32_groups, strict=True)
+        return {parameter: master for pair in groups for parameter, master in zip(*pair, strict=True)}
 
     def _inner(self) -> torch.optim.Optimizer:
         optimizer: Any = self._optimizer
@@ -161,49 +229,72 @@ class Engine:
 
     def set_count(self, count: int) -> None:
         """AdamW's own count of steps, which corrects its moments."""
+        self._count = count
         for state in self._inner().state.values():
             if "step" in state:
                 state["step"] = torch.full_like(torch.as_tensor(state["step"], dtype=torch.float32), float(count))
 
-    def state(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
-        """(name, {weight, exp_avg, exp_avg_sq}) of every parameter, whole, fp32; called by all ranks together."""
+    def _whole(self, parameter: nn.Parameter, kind: str) -> Tensor:
+        """The weight or another state of a parameter, whole, fp32, on every rank."""
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
+        if (master := self._own.get(parameter)) is not None:
+            return master if kind == "weight" else self._inner().state[master][kind]
+        if kind == "weight":
+            return safe_get_full_fp32_param(parameter)
+        return safe_get_full_optimizer_state(parameter, kind)
+
+    def _write(self, parameter: nn.Parameter, value: Tensor) -> None:
+        """Into the copy that computes, which else is only renewed by a step."""
+        import deepspeed
+
+        with deepspeed.zero.GatheredParameters(parameter, modifier_rank=0, enabled=hasattr(parameter, "ds_id")):
+            parameter.data.copy_(value)
+
+    def state(self, kinds: Sequence[str] = ()) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        """(name, {weight, exp_avg, exp_avg_sq, ema}) of every trained parameter, whole, fp32; `ema` where there is one.
+
+        Called by all ranks together. `kinds`: only these.
+        """
         for parameter, name in self._names.items():
-            if _is_plain(parameter):
-                found = {"weight": parameter.detach().float()}
-                state = self._inner().state.get(parameter, {})
-                found |= {key: state.get(key, torch.zeros_like(found["weight"])) for key in MOMENTS}
-            else:
-                found = {"weight": safe_get_full_fp32_param(parameter)}
-                found |= {key: safe_get_full_optimizer_state(parameter, key) for key in MOMENTS}
-            yield name, {key: tensor.detach().float().cpu().clone() for key, tensor in found.items()}
+            found = {kind: self._whole(parameter, kind) for kind in kinds or ("weight", *self._keys)}
+            yield name, {kind: tensor.detach().float().cpu().clone() for kind, tensor in found.items()}
 
     def restore(self, tensors: Iterable[tuple[str, dict[str, Tensor]]], count: int) -> None:
         """Puts back what `state` gave, in any stage and world; called by all ranks together."""
-        import deepspeed
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
         parameters = {name: parameter for parameter, name in self._names.items()}
         for name, found in tensors:
             parameter, values = parameters.pop(name), {key: t.to(self.world.device) for key, t in found.items()}
-            if _is_plain(parameter):
+            if (master := self._own.get(parameter)) is not None:
                 with torch.no_grad():
+                    master.copy_(values["weight"])
                     parameter.copy_(values["weight"])
-                moments = {key: values[key] for key in MOMENTS}
-                self._inner().state[parameter] = {"step": torch.tensor(float(count)), **moments}
+                    for key in self._keys:
+                        self._inner().state[master][key].copy_(values[key])
             else:
                 safe_set_full_fp32_param(parameter, values["weight"])
-                # The copy that computes is only renewed by a step.
-                with deepspeed.zero.GatheredParameters(parameter, modifier_rank=0, enabled=hasattr(parameter, "ds_id")):
-                    parameter.data.copy_(values["weight"])
-                for key in MOMENTS:
+                self._write(parameter, values["weight"])
+                for key in self._keys:
                     safe_set_full_optimizer_state(parameter, values[key], key)
         assert not parameters, f"not in the checkpoint: {sorted(parameters)[:3]}"
         self.set_count(count)
 
 
-def _is_plain(parameter: nn.Parameter) -> bool:
-    """Whether it is its own master weight, as under ZeRO 0 in fp32."""
-    # A rank that holds no part of a divided parameter has the attribute, too, as None.
-    return not hasattr(parameter, "ds_id") and not hasattr(parameter, "_hp_mapping")
+def trainable(model: VoxCPM2, recipe: Recipe) -> VoxCPM2:
+    """`model` itself, fp32, in training mode: with adapters and all else frozen where the recipe has `lora`.
+
+    Raises:
+        UserError: a target of the adapters names no layer.
+    """
+    model = model.float().train().requires_grad_(True)
+    if recipe.lora is not None:
+        # Every rank, and a run begun anew, starts from the same adapters.
+        with torch.random.fork_rng([]):
+            torch.manual_seed(recipe.seed)
+            add_lora(model, recipe.lora)
+    for module in model.modules():
+        if isinstance(module, MiniCPM):
+            module.recompute = recipe.engine.activation_checkpointing
+    return model

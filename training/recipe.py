@@ -1,4 +1,4 @@
-"""The curriculum as data: one YAML file a stage (report 3.5). What a stage may not hold is refused here.
+"""The curriculum as data: one YAML file a stage (report 3.5), or a fine-tuning. What a stage may not hold is refused here.
 
 A recipe is named by its path, or by its name where it comes with voxmill (`stage1`, `tiny_stage1`).
 """
@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from annotation.modes import Mode, Origin
+from model.lora import LoRAConfig
 from voxmill.config import Config, load_config
 from voxmill.errors import UserError
 
@@ -55,7 +56,10 @@ class PackingConfig(Config):
 
 
 class OptimizerConfig(Config):
-    """AdamW with linear warm-up, then cosine decay to `final` times the learning rate."""
+    """AdamW with linear warm-up, then cosine decay to `final` times the learning rate.
+
+    `ema`: decay of a moving average of the weights, which is then what is validated and exported.
+    """
 
     learning_rate: float = Field(gt=0)
     warmup_steps: int = Field(0, ge=0)
@@ -64,14 +68,19 @@ class OptimizerConfig(Config):
     eps: float = 1e-8
     weight_decay: float = Field(0.01, ge=0)
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    ema: float | None = Field(None, gt=0, lt=1)
 
 
 class EngineConfig(Config):
-    """DeepSpeed: ZeRO stage, and whether the optimizer's state lives in CPU memory."""
+    """DeepSpeed: ZeRO stage, and whether the optimizer's state lives in CPU memory.
+
+    `activation_checkpointing`: activations of a layer are computed again in the backward pass instead of kept.
+    """
 
     zero: Literal[0, 1, 2, 3] = 2
     offload: bool = False
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    activation_checkpointing: bool = False
 
 
 class HealthConfig(Config):
@@ -87,12 +96,20 @@ class RunConfig(Config):
     out: Path
     save_every: int = Field(1000, ge=1)
     keep: int = Field(3, ge=1, description="newest checkpoints that stay")
+    keep_best: int = Field(0, ge=0, description="checkpoints of the lowest validation loss that stay besides")
+    hang_seconds: float | None = Field(900, gt=0, description="without a finished step: then the run ends itself")
+    export: Literal["last", "best"] = Field("last", description="which weights the run ends with")
+    merged: bool = Field(False, description="LoRA: also a whole checkpoint, with the adapters inside its weights")
 
 
 class Recipe(Config):
-    """One stage. `rows`: packed rows a step over all ranks together, so the number of ranks changes no result."""
+    """One stage. `rows`: packed rows a step over all ranks together, so the number of ranks changes no result.
 
-    stage: Literal[1, 2, 3]
+    `stage`: 1 to 3 of the curriculum, or finetune, which takes what the clips can teach whatever stage they suit.
+    `lora`: adapters that are trained instead of the weights.
+    """
+
+    stage: Literal[1, 2, 3, "finetune"]
     init: Path
     datasets: dict[str, DatasetConfig]
     max_positions: int = Field(gt=0)
@@ -103,18 +120,21 @@ class Recipe(Config):
     mixture: MixtureConfig
     packing: PackingConfig = PackingConfig()
     optimizer: OptimizerConfig
+    lora: LoRAConfig | None = None
     engine: EngineConfig = EngineConfig()
     health: HealthConfig = HealthConfig()
     run: RunConfig
 
 
-LIMITS: dict[int, tuple[float, float, int]] = {1: (0.0, 60.0, 4096), 2: (0.0, 180.0, 8192), 3: (2.0, 300.0, 8192)}
-"""Seconds at least and at most, positions at most, by stage."""
+LIMITS: dict[int | str, tuple[float, float, int]] = {
+    1: (0.0, 60.0, 4096), 2: (0.0, 180.0, 8192), 3: (2.0, 300.0, 8192), "finetune": (0.0, 300.0, 8192),
+}  # fmt: skip
+"""Seconds at least and at most, positions at most, by stage; a fine-tuning's are the longest that the model was shown."""
 
 
 def shipped() -> list[str]:
     """Names of the recipes of stages that come with voxmill; the folder has the codec's, too."""
-    return sorted(file.stem for file in RECIPES.glob("*stage[123].yaml"))
+    return sorted(file.stem for kind in ("*stage[123]", "*finetune_*") for file in RECIPES.glob(f"{kind}.yaml"))
 
 
 def load_recipe(name: str | Path, overrides: list[str] | None = None) -> Recipe:
@@ -167,13 +187,19 @@ def _against_stage(recipe: Recipe) -> str:
             f"packing.positions = {recipe.packing.positions} is less than max_positions = {recipe.max_positions}: "
             "the longest sample would fit into no row"
         )
-    if recipe.stage != 2 and "synthetic" in clips.origins:
+    if recipe.stage in (1, 3) and "synthetic" in clips.origins:
         return f"clips.origins has synthetic, which {stage} may not train on; leave it to stage 2"
     if recipe.stage == 3 and set(clips.origins) != {"native"}:
         return f"clips.origins = {list(clips.origins)}, but stage 3 takes native recordings only"
     extra = set(recipe.mixture.modes) - {"basic", "continuation"}
     if recipe.stage == 1 and extra:
         return f"mixture.modes has {', '.join(sorted(extra))}, but stage 1 trains basic and continuation alone"
+    if recipe.lora is not None and recipe.stage != "finetune":
+        return f"lora is set, but {stage} trains all weights; take a recipe with stage: finetune"
+    if recipe.run.export == "best" and not recipe.run.keep_best:
+        return "run.export is best, but run.keep_best = 0 keeps none; set it to 1 or more"
+    if recipe.run.merged and recipe.lora is None:
+        return "run.merged is set, but there is no lora to merge; drop it"
     return _against_sense(recipe)
 
 

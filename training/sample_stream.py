@@ -5,6 +5,7 @@ resumed run must know is plain data that no number of ranks changes.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import astuple
 from typing import Any
 
@@ -47,7 +48,7 @@ class SampleStream:
     def _draw(self, progress: float) -> Shown:
         for _ in range(GIVE_UP_AFTER):
             draw = self.mixture.draw(progress)
-            shown: Shown | str = "quarantined" if draw.clip in self.quarantined else self._show(draw)
+            shown = self._show(draw)
             if not isinstance(shown, str):
                 return shown
             self.mixture.take_back(draw, progress)
@@ -60,7 +61,17 @@ class SampleStream:
 
     def _show(self, draw: Draw) -> Shown | str:
         recipe = self.recipe
-        return show(draw, self.corpus, self._tokenizer, seed=recipe.seed, max_positions=recipe.max_positions)
+        return show(
+            draw, self.corpus, self._tokenizer,
+            seed=recipe.seed, max_positions=recipe.max_positions, avoid=self.quarantined,
+        )  # fmt: skip
+
+    def quarantine(self, clips: Iterable[int]) -> None:
+        """Clips that are shown no more, not as a reference either; samples that wait with one of them are dropped."""
+        self.quarantined |= set(clips)
+        packing = self.recipe.packing
+        waiting = [s for s in self._packer.waiting if not {s.draw.clip, s.reference} & self.quarantined]
+        self._packer = Packer(packing.positions, packing.window, waiting)
 
     def shares(self) -> dict[str, tuple[float, float]]:
         """(wanted, achieved) share of the seconds drawn so far, by stream, mode and language."""

@@ -5,6 +5,7 @@ world, at any time, shows the same sample. Lengths are known before any audio is
 """
 
 import random
+from collections.abc import Container
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -35,13 +36,28 @@ class Shown:
         """The mode it is shown in."""
         return self.draw.mode
 
+    @property
+    def clips(self) -> tuple[int, ...]:
+        """Whose audio it holds: its own, and its reference."""
+        return (self.draw.clip,) if self.reference is None else (self.draw.clip, self.reference)
 
-def show(draw: Draw, corpus: Corpus, tokenizer: TextTokenizer, *, seed: int, max_positions: int) -> Shown | str:
-    """The sample, or why it cannot be one: `no_text`, `too_many_positions`.
+
+def show(
+    draw: Draw,
+    corpus: Corpus,
+    tokenizer: TextTokenizer,
+    *,
+    seed: int,
+    max_positions: int,
+    avoid: Container[int] = frozenset(),
+) -> Shown | str:
+    """The sample, or why it cannot be one: `quarantined`, `no_text`, `too_many_positions`.
 
     A description is drawn among those of the mode's axis, a reference among the mined candidates. Where the drawn
-    candidate makes the sample too long, the next one that fits is taken.
+    candidate makes the sample too long or is to be avoided, the next one that fits is taken.
     """
+    if draw.clip in avoid:
+        return "quarantined"
     choose = random.Random(f"{seed}/{draw.number}")
     description = None
     if draw.mode in ("design", "controllable"):
@@ -57,7 +73,11 @@ def show(draw: Draw, corpus: Corpus, tokenizer: TextTokenizer, *, seed: int, max
     reference = None
     if draw.mode in ("reference", "controllable"):
         candidates = corpus.candidates(draw.clip)
+        # What is avoided is left out after the shuffle: samples of other references stay what they were.
         choose.shuffle(candidates)
+        candidates = [clip for clip in candidates if clip not in avoid]
+        if not candidates:
+            return "quarantined"
         room = [clip for clip in candidates if whole + 2 + int(corpus.patches[clip]) <= max_positions]
         if not room:
             return "too_many_positions"

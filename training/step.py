@@ -9,7 +9,7 @@ import logging
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -85,6 +85,13 @@ def row_generator(seed: int, step: int, place: int, device: torch.device) -> tor
     return torch.Generator(device).manual_seed(int(key[0]) % 2**63)
 
 
+def _silence(batch: PackedBatch) -> PackedBatch:
+    """The same row without its audio, whose loss is finite wherever the weights are."""
+    names = ("audio_APD", "target_GPD", "condition_GPD")
+    patches: dict[str, Any] = {name: torch.zeros_like(getattr(batch, name)) for name in names}
+    return replace(batch, **patches)
+
+
 class Stepper:
     """Runs steps; keeps what it needs to know a bad row.
 
@@ -106,7 +113,7 @@ class Stepper:
         """One step over this rank's rows; the other ranks call it with theirs.
 
         Raises:
-            JobError: no clip of some rank can be read, or its first row has no finite loss already.
+            JobError: no clip of some rank can be read, or a row known to be good has no finite loss either.
         """
         mine = [row.batch for row in rows if row.batch is not None]
         self._good = self._good or (mine[0] if mine else None)
@@ -127,7 +134,7 @@ class Stepper:
                 counted = [a + b for a, b in zip(counted, values, strict=True)]
                 self._good = row.batch
             elif row.batch is not None:
-                bad += [shown.draw.clip for shown in row.shown]
+                bad += [clip for shown in row.shown for clip in shown.clips]
             if number + 1 < len(rows):
                 self.engine.row_done()
         norm = self.engine.step(rate)
@@ -157,10 +164,12 @@ class Stepper:
         diffusion, stop = compute(row.batch or self._good)
         is_bad = row.batch is not None and self._is_bad(float(diffusion.detach()), float(stop.detach()), row.batch)
         if self._any(is_bad):
-            if is_bad and row.batch is self._good:
-                raise JobError(f"step {step}: the loss of the first row is not finite; lower the learning rate")
+            if is_bad and row.batch is self._good:  # the first row of this process; no good one is known yet
+                self._good = _silence(row.batch)
             del diffusion, stop
             diffusion, stop = compute(self._good if is_bad else row.batch or self._good)
+            if self._any(not math.isfinite(float(diffusion.detach() + stop.detach()))):
+                raise JobError(f"step {step}: the loss of a good row is not finite either; lower the learning rate")
         return diffusion, stop, row.batch is not None and not is_bad
 
     def _is_bad(self, diffusion: float, stop: float, batch: PackedBatch) -> bool:

@@ -77,11 +77,11 @@ def encode(
 
 @app.command(context_settings={"ignore_unknown_options": True})
 def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="YAML file, or stage1, tiny_stage1 and so on")],
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="YAML file, or stage1, finetune_lora and so on")],
     settings: Annotated[list[str] | None, typer.Argument(metavar="[key=value ...]", help="overrides")] = None,
     check: Annotated[bool, typer.Option("--check", help="only say what the stage will do")] = False,
 ) -> None:
-    """Trains one stage of the curriculum.
+    """Trains one stage of the curriculum, or fine-tunes.
 
     Example: voxmill train --check stage1 init=VoxCPM2/ datasets.main.path=dataset/
     """

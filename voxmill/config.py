@@ -7,7 +7,8 @@ import difflib
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -82,9 +83,10 @@ def known_keys(kind: type[Config]) -> list[str]:
     keys = []
     for name, field in kind.model_fields.items():
         keys.append(name)
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, Config):
-            keys += [f"{name}.{key}" for key in known_keys(inner)]
+        optional = isinstance(field.annotation, UnionType)
+        for inner in get_args(field.annotation) if optional else (field.annotation,):
+            if isinstance(inner, type) and issubclass(inner, Config):
+                keys += [f"{name}.{key}" for key in known_keys(inner)]
     return keys
 
 

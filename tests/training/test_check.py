@@ -44,6 +44,25 @@ def test_memory_is_divided_as_zero_divides_it(encoded: Path) -> None:
     assert gigabytes[3] == pytest.approx(2 * count / 1e9)
 
 
+def test_memory_counts_what_is_trained_and_the_average(encoded: Path) -> None:
+    full, adapters = 2_290_004_544, 20_000_000
+    lora = recipe(encoded, "engine.zero=1", "engine.dtype=bfloat16", name="tiny_finetune_lora")
+    assert state_gigabytes(full, lora, 8, trained=adapters) == pytest.approx(
+        (2 * (full + adapters) + (2 + 12 / 8) * adapters) / 1e9
+    )
+    averaged = recipe(encoded, "engine.zero=2", "engine.dtype=bfloat16", "optimizer.ema=0.999")
+    assert state_gigabytes(full, averaged, 8) == pytest.approx((2 + (2 + 12 + 4) / 8) * full / 1e9)
+    whole = recipe(encoded, "engine.zero=0", "engine.dtype=float32"), recipe(encoded, "engine.zero=1")
+    assert [state_gigabytes(full, settings, 1) for settings in whole] == pytest.approx(
+        [16 * full / 1e9, 20 * full / 1e9]
+    )
+
+
+def test_a_plan_of_adapters_tells_what_is_trained(encoded: Path) -> None:
+    _, plan = check(recipe(encoded, name="tiny_finetune_lora"))
+    assert 0 < plan.trained < plan.parameters / 2
+
+
 def test_the_command_prints_the_plan(encoded: Path) -> None:
     arguments = ["train", "--check", "tiny_stage3", f"init={CHECKPOINT}", f"datasets.main.path={encoded}"]
     done = CliRunner().invoke(app, arguments)

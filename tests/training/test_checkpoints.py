@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.checkpoints import KINDS, Checkpoints, damage, read_state, read_tensors
+from training.checkpoints import Checkpoints, damage, read_state, read_tensors
+
+KINDS = ("weight", "exp_avg", "exp_avg_sq")
 
 
 def save(folder: Path, steps: range, keep: int = 3) -> Checkpoints:
@@ -70,3 +72,37 @@ def test_a_full_disk_is_told_at_the_next_chance(tmp_path: Path) -> None:
     checkpoints.save(0, {}, {})
     with pytest.raises(OSError):
         checkpoints.wait()
+
+
+def save_scored(folder: Path, scores: dict[int, float | None], *, keep: int, keep_best: int) -> Checkpoints:
+    checkpoints = Checkpoints(folder, keep, keep_best)
+    for step, score in scores.items():
+        checkpoints.save(step, {"a.weight": {kind: torch.zeros(1) for kind in KINDS}}, {}, score=score)
+    checkpoints.wait()
+    return checkpoints
+
+
+def names(folder: Path) -> list[int]:
+    return sorted(int(path.name.removeprefix("step-")) for path in folder.iterdir())
+
+
+def test_the_best_stay_beside_the_last(tmp_path: Path) -> None:
+    scores = {0: None, 1: 3.0, 2: 1.0, 3: float("nan"), 4: 2.0, 5: 5.0, 6: None, 7: 4.0}
+    checkpoints = save_scored(tmp_path, scores, keep=2, keep_best=2)
+    assert names(tmp_path) == [2, 4, 6, 7]
+    assert [path.name for path in checkpoints.best()] == ["step-00000002", "step-00000004"]
+    latest = checkpoints.latest()
+    assert latest is not None and latest.name == "step-00000007"
+    # Another process knows the same order, from the checkpoints alone; equal scores: the newer.
+    again = save_scored(tmp_path, {8: 2.0, 9: 9.0, 10: 9.0}, keep=2, keep_best=2)
+    assert names(tmp_path) == [2, 8, 9, 10] and read_state(again.best()[0])["score"] == 1.0
+
+
+def test_a_best_one_that_cannot_be_read_is_named_and_no_longer_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_scored(tmp_path, {0: 1.0, 1: 2.0, 2: 3.0}, keep=1, keep_best=2)
+    (tmp_path / "step-00000000" / "state.json").write_text("{")
+    with caplog.at_level(logging.WARNING):
+        save_scored(tmp_path, {3: 9.0}, keep=1, keep_best=2)
+    assert names(tmp_path) == [1, 2, 3] and "step-00000000: has no score that can be read" in caplog.text

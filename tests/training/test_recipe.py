@@ -11,11 +11,23 @@ from voxmill.errors import UserError
 STAGE2 = ["mixture.modes={basic: 1.0}"]
 
 
-def test_all_stages_are_shipped() -> None:
-    assert shipped() == [f"{size}stage{stage}" for size in ("", "tiny_") for stage in (1, 2, 3)]
+STAGES = [f"{size}stage{stage}" for size in ("", "tiny_") for stage in (1, 2, 3)]
+FINE_TUNINGS = [f"{size}finetune_{kind}" for size in ("", "tiny_") for kind in ("full", "lora")]
 
 
-@pytest.mark.parametrize("name", shipped())
+def test_all_stages_and_fine_tunings_are_shipped() -> None:
+    assert shipped() == sorted(STAGES + FINE_TUNINGS)
+
+
+@pytest.mark.parametrize("name", FINE_TUNINGS)
+def test_fine_tunings_are_valid_and_take_what_the_stages_refuse(name: str) -> None:
+    wanted = ["clips.max_seconds=300", "clips.origins=[native, synthetic]", "mixture.modes={basic: 1, design: 1}"]
+    recipe = load_recipe(name, wanted)
+    assert recipe.stage == "finetune" and (recipe.lora is not None) == name.endswith("lora")
+    assert load_recipe(name).optimizer.learning_rate <= 5e-3
+
+
+@pytest.mark.parametrize("name", STAGES)
 def test_shipped_recipes_are_valid_and_each_stage_is_what_the_report_says(name: str) -> None:
     recipe = load_recipe(name)
     modes = recipe.mixture.modes
@@ -57,6 +69,13 @@ def test_curves_are_straight_between_points_and_level_outside() -> None:
         ("stage2", "mixture.modes={singing: 1}", "singing"),
         ("stage2", "datasets={}", "datasets is empty"),
         ("stage2", "optimizer.warmup_steps=100000", "warmup_steps"),
+        ("stage2", "lora.r=8", "stage: finetune"),
+        ("finetune_full", "run.merged=true", "no lora to merge"),
+        ("finetune_full", "run.export=best", "run.keep_best"),
+        ("finetune_lora", "lora.alfa=8", "did you mean 'lora.alpha'"),
+        ("finetune_full", "clips.max_seconds=301", "300 s"),
+        ("finetune_full", "optimizer.ema=1.0", "optimizer.ema"),
+        ("finetune_full", "run.hang_seconds=0", "run.hang_seconds"),
         ("nowhere", "steps=1", "tiny_stage1"),
     ],
 )

@@ -1,69 +1,15 @@
 """Runs of the script: exact after a kill, in any world and ZeRO stage, and what comes out is a released checkpoint."""
 
-import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from model.checkpoint import load_checkpoint
+from tests.training.runs import STEPS, attempt, figures, metrics, stop, train
 from tests.training.small_dataset import CHECKPOINT
-
-ROOT = Path(__file__).resolve().parents[2]
-STEPS = 8
-
-
-def command(encoded: Path, out: Path, *overrides: str, world: int = 1) -> list[str]:
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world)] if world > 1 else []
-    return [
-        sys.executable, *launcher, str(ROOT / "training" / "train.py"), "tiny_stage2", f"init={CHECKPOINT}",
-        f"datasets.main.path={encoded}", f"run.out={out}", f"steps={STEPS}", "optimizer.warmup_steps=1",
-        "run.save_every=2", "rows=4", *overrides,
-    ]  # fmt: skip
-
-
-def environment() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
-
-
-def train(encoded: Path, out: Path, *overrides: str, world: int = 1, timeout: float = 240) -> str:
-    done = subprocess.run(
-        command(encoded, out, *overrides, world=world),
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return done.stdout
-
-
-def metrics(out: Path) -> list[dict[str, Any]]:
-    path = out / "metrics.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
-def stop(encoded: Path, out: Path, *overrides: str, after: int, how: signal.Signals, world: int = 1) -> int:
-    """Starts a run, sends the signal to its first process (or all, by their group) after a step, returns the status."""
-    process = subprocess.Popen(
-        command(encoded, out, *overrides, world=world), env=environment(), start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    deadline = time.monotonic() + 240
-    while len(metrics(out)) < after and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-    os.killpg(process.pid, how)
-    return process.wait(timeout=120)
-
-
-def figures(out: Path) -> list[tuple[int, float, float, int]]:
-    return [(line["step"], line["loss"], line["grad_norm"], line["positions"]) for line in metrics(out)]
 
 
 @pytest.fixture(scope="module")
@@ -100,10 +46,24 @@ def test_a_run_that_was_ended_goes_on_with_the_same_losses(
     assert not list((out / "checkpoints").glob(".step*"))
 
 
+def test_a_checkpoint_altered_by_one_byte_is_named_and_the_one_before_is_used(
+    encoded: Path, whole: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    stop(encoded, out, after=5, how=signal.SIGTERM)
+    newest = max((out / "checkpoints").glob("step-*"))
+    weights = newest / "exp_avg.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-9] ^= 1
+    weights.write_bytes(content)
+    said = train(encoded, out)
+    assert f"{newest}: exp_avg.safetensors was altered" in said and "going on from" in said
+    assert newest.name not in said.partition("going on from")[2].partition("\n")[0]
+    assert figures(out) == figures(whole)
+
+
 def test_another_recipe_is_refused_in_one_line(encoded: Path, whole: Path) -> None:
-    done = subprocess.run(
-        command(encoded, whole, "seed=5"), env=environment(), capture_output=True, text=True, timeout=120
-    )
+    done = attempt(encoded, whole, "seed=5")
     assert done.returncode == 2 and "seed: 0 -> 5" in done.stderr.strip().splitlines()[-1]
 
 
@@ -112,7 +72,7 @@ def test_another_recipe_is_refused_in_one_line(encoded: Path, whole: Path) -> No
 def test_the_loss_sequence_is_the_same_when_ranks_change(encoded: Path, tmp_path: Path, zero: int) -> None:
     """2 → 1 → 4 ranks with kills between. AdamW divides small gradients by their own size, which makes rounding large;
     a large eps keeps it small, and what is compared is not the noise."""
-    same = ("optimizer.eps=0.001", f"engine.zero={zero}")
+    same = ("optimizer.eps=0.001", f"engine.zero={zero}", "optimizer.ema=0.9")
     reference, out = tmp_path / "reference", tmp_path / "out"
     train(encoded, reference, *same, world=1)
     stop(encoded, out, *same, after=3, how=signal.SIGKILL, world=2)
@@ -123,6 +83,12 @@ def test_the_loss_sequence_is_the_same_when_ranks_change(encoded: Path, tmp_path
     assert [line[3] for line in found] == [line[3] for line in wanted]
     assert [line[1] for line in found] == pytest.approx([line[1] for line in wanted], rel=2e-6)
     assert [line[2] for line in found] == pytest.approx([line[2] for line in wanted], rel=2e-5)
+    ours, theirs = (
+        load_file(max((run / "checkpoints").glob("step-*")) / "ema.safetensors") for run in (out, reference)
+    )
+    assert len(ours) > 50
+    for name, average in ours.items():
+        torch.testing.assert_close(average, theirs[name], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

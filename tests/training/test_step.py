@@ -1,7 +1,6 @@
 """A step: the loss is a global sum over a global count, a bad row is left out and named, weights stay sound."""
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,18 +12,12 @@ from model.packing import pack
 from model.text_tokenizer import TextTokenizer
 from tests.training.small_dataset import CHECKPOINT
 from training.corpus import Corpus, read_corpus
-from training.engine import Engine, World, join_world
+from training.engine import Engine, World
 from training.recipe import Recipe, load_recipe
 from training.sample_stream import SampleStream
 from training.samples import layout
 from training.step import Row, Stepper, read_rows, row_generator
 from voxmill.errors import JobError
-
-
-@pytest.fixture(scope="module")
-def world() -> Iterator[World]:
-    with join_world() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +79,7 @@ def test_a_row_that_is_not_finite_is_left_out_and_named(
     victim.batch = pack(layouts)
     before = weights(engine)
     result = stepper(rows, [], step=1, rate=1e-3)
-    assert set(result.bad_clips) == {shown.draw.clip for shown in victim.shown}
+    assert set(result.bad_clips) == {clip for shown in victim.shown for clip in shown.clips}
     assert math.isfinite(result.loss) and math.isfinite(result.norm)
     good = [row.batch for row in rows if row is not victim]
     assert result.num_patches == sum(len(batch.target_GPD) for batch in good if batch)
@@ -104,7 +97,7 @@ def test_a_spike_is_a_bad_row_once_enough_is_known(engine: Engine, corpus: Corpu
     assert not stepper(rows, unreadable, step=0, rate=0.0).bad_clips
     stepper.history = [usual] * Stepper.ENOUGH
     result = stepper(rows, unreadable, step=0, rate=0.0)
-    assert set(result.bad_clips) == {shown.draw.clip for shown in rows[1].shown}
+    assert set(result.bad_clips) == {clip for shown in rows[1].shown for clip in shown.clips}
 
 
 def test_a_damaged_shard_is_named_counted_and_passed_by(
