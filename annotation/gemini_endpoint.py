@@ -1,7 +1,8 @@
 """Gemini's own protocol (`models/MODEL:generateContent`), for what its OpenAI-compatible address has not: a schema of the
 answer that the server keeps to, and every kind of audio. Rate, deadline, retries and counts are `ChatEndpoint`'s.
 
-Written from the public reference (ai.google.dev/api/generate-content). No real Gemini has been asked here.
+Follows Google's public REST protocol (ai.google.dev/api/generate-content) as far as it is known here: no real Gemini has
+been asked, so how it tells a wrong key, a blocked request and its thoughts is still to be seen.
 """
 
 import json
