@@ -26,13 +26,14 @@ from benchmarks.released import released_vae  # noqa: E402
 from benchmarks.tables import table  # noqa: E402
 from model.audio_vae import AudioVAE  # noqa: E402
 from model.presets import PRESETS, preset  # noqa: E402
-from voxmill.errors import UserError  # noqa: E402
+from voxmill.errors import command  # noqa: E402
 
 PATCH = 4
 """Latent frames of a streamed piece: 160 ms."""
 
 
 @torch.no_grad()
+@command("voxmill")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=PRESETS, default="voxcpm2")
@@ -83,8 +84,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"voxmill: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(main())

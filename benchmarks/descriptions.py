@@ -39,7 +39,7 @@ from annotation.transcription import Word  # noqa: E402
 from annotation.verification import Evidence, recall, verify  # noqa: E402
 from benchmarks.speakers import RATE, sample_turns  # noqa: E402
 from benchmarks.tables import table  # noqa: E402
-from voxmill.errors import UserError  # noqa: E402
+from voxmill.errors import command  # noqa: E402
 from voxmill.weights import asset_path  # noqa: E402
 
 BOTH: tuple[Axis, Axis] = ("design", "style")
@@ -138,6 +138,7 @@ def corrupted_rows(clips: Sequence[DescribedClip]) -> list[list[str]]:
     return rows
 
 
+@command("voxmill")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=40)
@@ -194,8 +195,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"voxmill: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(main())

@@ -35,7 +35,7 @@ from model.packing import pack  # noqa: E402
 from model.presets import PRESETS, preset  # noqa: E402
 from model.voxcpm2 import VoxCPM2  # noqa: E402
 from tests.model.dense import DenseBatch, pad, rows_of  # noqa: E402
-from voxmill.errors import UserError  # noqa: E402
+from voxmill.errors import command  # noqa: E402
 
 PATCHES_A_SECOND = 6.25
 TEXT_TOKENS_A_SECOND = 4.5
@@ -94,6 +94,7 @@ def counted(step: Callable[[], float]) -> tuple[float, int]:
     return loss, counter.get_total_flops()
 
 
+@command("voxmill")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=PRESETS, default="small")
@@ -160,8 +161,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"voxmill: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(main())

@@ -24,13 +24,14 @@ from evaluation.reconstruction_command import Options, run  # noqa: E402
 from training.train_vae import read_recipe  # noqa: E402
 from training.vae_model import new_vae  # noqa: E402
 from training.vae_state import checkpoints  # noqa: E402
-from voxmill.errors import JobError, UserError  # noqa: E402
+from voxmill.errors import JobError, UserError, command  # noqa: E402
 
 HELD_OUT = ("en-2.flac", "it-2.flac")
 DATA = ROOT / "samples" / "recordings"
 CLIP_SECONDS = 4.0
 
 
+@command("voxmill")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=14.5)
@@ -84,11 +85,4 @@ def draw_curve(metrics: Path, picture: Path) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"voxmill: {error}", file=sys.stderr)
-        sys.exit(2)
-    except JobError as error:
-        print(f"voxmill: {error}", file=sys.stderr)
-        sys.exit(1)
+    sys.exit(main())

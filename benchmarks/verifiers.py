@@ -28,7 +28,7 @@ from annotation.emotion import EmotionClassifier, EmotionConfig  # noqa: E402
 from annotation.gender import GenderClassifier, GenderConfig  # noqa: E402
 from benchmarks.speakers import RATE, sample_turns  # noqa: E402
 from benchmarks.tables import table  # noqa: E402
-from voxmill.errors import UserError  # noqa: E402
+from voxmill.errors import UserError, command  # noqa: E402
 from voxmill.weights import asset_path  # noqa: E402
 
 SAMPLE_GENDERS = {"allison-smith": "female", "june-wallack": "female", "carlo-flora": "male"}
@@ -134,6 +134,7 @@ def _cells(name: str, found: Accuracy, seconds: float | None) -> list[str]:
     ]  # fmt: skip
 
 
+@command("voxmill")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--labelled", type=Path, help="JSONL of labelled clips; the sample voices without it")
@@ -165,8 +166,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"voxmill: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(main())

@@ -49,11 +49,14 @@ class World:
 
 @contextmanager
 def join_world() -> Iterator[World]:
-    """Joins the processes that `torchrun` or `deepspeed` started; alone where none did.
+    """Joins the processes that `torchrun`, `deepspeed` or Ray Train started; alone where none did.
 
     The variables RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT are those of torch.distributed.
     """
-    os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
+    # Ray Train has joined already; with gloo, where its workers were given no GPU.
+    joined = dist.is_initialized()
+    cuda = torch.cuda.is_available() and not (joined and dist.get_backend() == "gloo")
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if cuda else "cpu")
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     for name, value in (("RANK", "0"), ("LOCAL_RANK", os.environ.get("RANK", "0")), ("WORLD_SIZE", "1")):
         os.environ.setdefault(name, value)
@@ -63,7 +66,6 @@ def join_world() -> Iterator[World]:
             os.environ["MASTER_PORT"] = str(probe.getsockname()[1])
     import deepspeed
 
-    cuda = torch.cuda.is_available()
     if not cuda:
         # An extra for communication inside one CPU machine that DeepSpeed would compile for most of a minute.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
@@ -74,7 +76,8 @@ def join_world() -> Iterator[World]:
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
         yield World(dist.get_rank(), dist.get_world_size(), device)
     finally:
-        dist.destroy_process_group()
+        if not joined:
+            dist.destroy_process_group()
 
 
 def deepspeed_config(recipe: Recipe, world: int) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from voxmill.errors import JobError, UserError
+from voxmill.errors import UserError
+from voxmill.errors import command as told
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -267,11 +268,4 @@ def doctor() -> None:
 
 def main() -> None:
     """Entry point: a user's mistake is one line and exit status 2; what the machine cannot do, one line and 1."""
-    try:
-        app()
-    except UserError as error:
-        print(f"voxmill: {error}", file=sys.stderr)
-        sys.exit(2)
-    except JobError as error:
-        print(f"voxmill: {error}", file=sys.stderr)
-        sys.exit(1)
+    sys.exit(told("voxmill")(app)())
