@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from annotation.modes import MODES
+from cluster.memory import state_memory
 from model.checkpoint import load_vae
 from model.config import read_config
 from model.latent_space import latent_space
@@ -118,18 +119,10 @@ def _seconds_a_position(place: int, stream: Stream, corpus: Corpus, recipe: Reci
 
 
 def state_gigabytes(parameters: int, recipe: Recipe, world: int) -> float:
-    """Weights, gradients and optimizer of a rank in 1e9 bytes; activations and buffers come on top.
-
-    ZeRO 1 divides the optimizer (fp32 weights and AdamW's two moments) by the ranks, 2 the gradients too, 3 everything
-    (ZeRO, arXiv 1910.02054). Offloaded state is not on the device.
-    """
-    zero, half = recipe.engine.zero, recipe.engine.dtype == "bfloat16"
-    weights = gradients = 2.0 if half else 4.0
-    optimizer = 12.0 if half else 8.0
-    weights /= world if zero == 3 else 1
-    gradients /= world if zero >= 2 else 1
-    optimizer /= world if zero >= 1 else 1
-    return parameters * (weights + gradients + (0.0 if recipe.engine.offload else optimizer)) / 1e9
+    """Weights, gradients and optimizer of a rank in 1e9 bytes, by the planner's sums; see `voxmill plan` for the rest."""
+    engine = recipe.engine
+    held = state_memory(parameters, zero=engine.zero, dtype=engine.dtype, world=world, offload=engine.offload)
+    return held.states / 1e9
 
 
 def report(recipe: Recipe, corpus: Corpus, plan: Plan, console: Console | None = None) -> None:

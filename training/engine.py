@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from cluster.deepspeed_files import read_deepspeed
 from model.packing import PackedBatch
 from model.rope import RotaryTable
 from model.voxcpm2 import VoxCPM2
@@ -81,19 +82,18 @@ def join_world() -> Iterator[World]:
 
 
 def deepspeed_config(recipe: Recipe, world: int) -> dict[str, Any]:
-    """What DeepSpeed is told; the recipe's `rows` divide by `world`."""
-    zero: dict[str, Any] = {"stage": recipe.engine.zero}
-    if recipe.engine.offload:
-        zero["offload_optimizer"] = {"device": "cpu"}
-    return {
-        "train_micro_batch_size_per_gpu": 1,
+    """What DeepSpeed is told: the file of the recipe's stage in `cluster/deepspeed/`, rows, precision and clipping.
+
+    The recipe's `rows` divide by `world`.
+
+    Raises:
+        UserError: there is no file of this stage with offload.
+    """
+    told = read_deepspeed(recipe.engine.zero, offload=recipe.engine.offload)
+    return told | {
         "gradient_accumulation_steps": recipe.rows // world,
         "gradient_clipping": recipe.optimizer.clip,
-        "zero_optimization": zero,
         "bf16": {"enabled": recipe.engine.dtype == "bfloat16"},
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,
-        "steps_per_print": 2**31,
     }
 
 

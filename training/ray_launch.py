@@ -72,35 +72,44 @@ def run_on_ray(recipe: Recipe, launch: LaunchConfig) -> int:
         )
     # Ray Train would move each rank to a folder of its own, where relative paths name nothing.
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
-    if not ray.is_initialized():
-        ray.init(address="auto" if os.environ.get("RAY_ADDRESS") else None)
+    ray.init(address="auto" if os.environ.get("RAY_ADDRESS") else None)
+    try:
+        return _fit(recipe, launch)
+    finally:
+        # What Ray still has to say comes before the line on how it ended.
+        ray.shutdown()
+
+
+def _fit(recipe: Recipe, launch: LaunchConfig) -> int:
     use_gpu = _fitting(launch, ray.cluster_resources())
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote(launch.num_workers)
+    gpu = {"GPU": 1.0} if use_gpu else {}
     trainer = TorchTrainer(
         _rank,
         train_loop_config={"recipe": recipe, "board": board, "folder": os.getcwd()},
         scaling_config=ScalingConfig(
             num_workers=launch.num_workers,
             use_gpu=use_gpu,
-            resources_per_worker={"CPU": launch.cpus_per_worker} | ({"GPU": 1} if use_gpu else {}),
+            resources_per_worker={"CPU": launch.cpus_per_worker} | gpu,
         ),
         run_config=RunConfig(
             storage_path=str((recipe.run.out / "ray").resolve()),
             failure_config=FailureConfig(max_failures=launch.max_failures),
         ),
     )
+    failure: TrainingFailedError | None = None
+    status = 0
     with _passing_on_sigterm(board):
         try:
             status = trainer.fit().return_value
         except TrainingFailedError as error:
-            met = ray.get(board.error.remote())
-            if met is None:
-                raise JobError(f"training failed after {launch.max_failures} new starts: {_reason(error)}") from error
-            raise met from None
-    met = ray.get(board.error.remote())
+            failure = error
+        met = ray.get(board.error.remote())
     if met is not None:
         raise met
+    if failure is not None:
+        raise JobError(f"training failed after {launch.max_failures} new starts: {_reason(failure)}") from failure
     return int(status)
 
 

@@ -92,6 +92,43 @@ def train(
 
 
 @app.command()
+def plan(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="a checkpoint folder, or tiny, small, voxcpm2")
+    ] = "voxcpm2",
+    gpus: Annotated[int, typer.Option(help="ranks")] = 8,
+    gpu_memory: Annotated[float, typer.Option(help="of one GPU, in 1e9 bytes")] = 80.0,
+    zero: Annotated[int | None, typer.Option(help="ZeRO stage; none: all are tried")] = None,
+    dtype: Annotated[str, typer.Option(help="bfloat16 or float32")] = "bfloat16",
+    offload: Annotated[bool, typer.Option("--offload", help="optimizer in CPU memory")] = False,
+    recompute: Annotated[bool, typer.Option("--recompute", help="with activation checkpointing only")] = False,
+    positions: Annotated[int, typer.Option(help="of a row")] = 8192,
+    rows: Annotated[int, typer.Option(help="a step, over all ranks")] = 256,
+    audio: Annotated[float, typer.Option(help="share of positions that are audio, all of it targets")] = 1.0,
+    train_positions: Annotated[float | None, typer.Option(help="positions to train on: days and GPU-hours")] = None,
+    mfu: Annotated[float, typer.Option(help="assumed model FLOPs utilisation")] = 0.4,
+    peak_tflops: Annotated[float, typer.Option(help="of one GPU; 989 is an H100's in bf16")] = 989.0,
+    audio_hours: Annotated[float | None, typer.Option(help="recordings to annotate: core-hours or GPU-hours")] = None,
+    run_json: Annotated[Path | None, typer.Option(help="run.json of a finished dataset, whose speed is taken")] = None,
+    hours_per_core_hour: Annotated[float | None, typer.Option(help="hours of audio annotated in a core-hour")] = None,
+    hours_per_gpu_hour: Annotated[float | None, typer.Option(help="the same of a GPU")] = None,
+    cores: Annotated[int, typer.Option(help="cores that annotate")] = 64,
+) -> None:
+    """Says what training or annotation will take: memory a rank, what fits, GPU-hours, core-hours.
+
+    Example: voxmill plan VoxCPM2/ --gpus 64 --train-positions 1e11 --mfu 0.4
+    """
+    from voxmill.plan_command import Options, run
+
+    run(
+        Options(
+            model, gpus, gpu_memory, zero, dtype, offload, recompute, positions, rows, audio, train_positions, mfu,
+            peak_tflops, audio_hours, run_json, hours_per_core_hour, hours_per_gpu_hour, cores,
+        )
+    )  # fmt: skip
+
+
+@app.command()
 def report(out: Annotated[Path, typer.Argument(metavar="OUT", help="a finished dataset")]) -> None:
     """Writes report.html and the dataset card of a finished dataset again."""
     if not (out / "run.json").exists():
