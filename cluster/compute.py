@@ -65,7 +65,7 @@ def measured_speed(path: Path) -> AnnotationSpeed:
         raise UserError(f"{path}: not the run.json of `voxmill annotate` ({error!r})") from None
     if found_done or not (hours > 0 and wall > 0):
         raise UserError(
-            f"{path}: its run found {found_done} units done and annotated {hours:g} h of audio itself or from before; "
+            f"{path}: a run of {hours:g} h that found {found_done} units done, so its time is not that of all; "
             "take the run.json of a run from nothing, or state --hours-per-core-hour"
         )
     return AnnotationSpeed(hours / (wall * workers * threads / 3600), "core", str(path))

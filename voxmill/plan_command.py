@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -84,7 +85,7 @@ def run(options: Options, console: Console | None = None) -> None:
     )  # fmt: skip
     found = choices(shape, base, options.gpu_memory * 1e9, zero=options.zero)  # type: ignore[arg-type]
     console.print(
-        f"{options.model}: {shape.parameters / 1e6:.4g} M parameters, {options.dtype}, {options.gpus} GPUs of "
+        f"{options.model}: {shape.parameters / 1e6:.4g} M parameters, {options.dtype}, {options.gpus} x "
         f"{options.gpu_memory:g} GB, rows of {options.positions} positions, {options.audio:.0%} of them audio",
         soft_wrap=True,
     )
@@ -109,12 +110,14 @@ def _check(options: Options) -> None:
 
 
 def _table(found: list[Choice]) -> Table:
-    table = Table("ZeRO", "recompute", "weights", "gradients", "optimizer", "activations", "buffers", "peak", "fits")
+    table = Table(
+        "ZeRO", "again", "weights", "grads", "optim.", "activ.", "buffers", "step", "peak", "fits", box=box.SIMPLE
+    )
     for choice in found:
         m, setup = choice.memory, choice.setup
-        sizes = (m.weights, m.gradients, m.optimizer, m.activations, m.communication, m.peak)
-        name = f"{setup.zero}{' offload' if setup.offload else ''}"
-        table.add_row(name, "yes" if setup.recompute else "no", *(f"{size / 1e9:.2f}" for size in sizes),
+        sizes = (m.weights, m.gradients, m.optimizer, m.activations, m.communication, m.step, m.peak)
+        name = f"{setup.zero}{' CPU' if setup.offload else ''}"
+        table.add_row(name, "yes" if setup.recompute else "no", *(f"{size / 1e9:.1f}" for size in sizes),
                       "yes" if choice.fits else "no")  # fmt: skip
     return table
 
@@ -122,7 +125,8 @@ def _table(found: list[Choice]) -> Table:
 def advice_lines(options: Options, shape: ModelShape, found: list[Choice]) -> list[str]:
     """What to take, and how long it is."""
     lines = [
-        f"GB a rank; {HEADROOM:.0%} of a GPU stays free. States and what autograd saves were checked on a CPU, the rest "
+        f"GB a rank. again: activations are computed again (activation checkpointing); CPU: offloaded; step: copies while "
+        f"the optimizer runs, after the activations; {HEADROOM:.0%} of a GPU stays free. States and what autograd saves were checked on a CPU, the rest "
         "is an estimate."
     ]
     best = recommended(found)
