@@ -8,6 +8,8 @@ import asyncio
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,7 @@ def run_on_ray(recipe: Recipe, launch: LaunchConfig) -> int:
     Raises:
         UserError: the cluster has too little, a path that the other nodes cannot see, or what a rank raised.
         JobError: what a rank raised, or ranks failed more often than `max_failures`.
+        KeyboardInterrupt: Ctrl-C; the ranks are ended as they stand.
     """
     # Set by Ray for the command of a submitted job, which runs in an uploaded copy of the working directory.
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not recipe.run.out.is_absolute():
@@ -99,18 +102,23 @@ def _fit(recipe: Recipe, launch: LaunchConfig) -> int:
         ),
     )
     failure: TrainingFailedError | None = None
-    status = 0
-    with _passing_on_sigterm(board):
+    status: int | None = None
+    with _sigterm_reaches(board):
         try:
             status = trainer.fit().return_value
         except TrainingFailedError as error:
             failure = error
+        except SystemExit:
+            # Ray Train's own answer to Ctrl-C, with status 0.
+            raise KeyboardInterrupt from None
         met = ray.get(board.error.remote())
     if met is not None:
         raise met
     if failure is not None:
         raise JobError(f"training failed after {launch.max_failures} new starts: {_reason(failure)}") from failure
-    return int(status)
+    if status is None:
+        raise KeyboardInterrupt
+    return status
 
 
 def _fitting(launch: LaunchConfig, there: dict[str, float]) -> bool:
@@ -155,23 +163,22 @@ def _listen(board: Any, run: Run) -> None:
     run.told_to_stop = True
 
 
-class _passing_on_sigterm:
-    """Within it, SIGTERM to this process reaches all ranks, which save at the end of their step."""
+@contextmanager
+def _sigterm_reaches(board: Any) -> Iterator[None]:
+    """Within it, SIGTERM to this process has all ranks save at the end of their step."""
+    asked = threading.Event()
 
-    def __init__(self, board: Any) -> None:
-        self._board, self._asked = board, threading.Event()
+    def pass_on() -> None:
+        asked.wait()
+        ray.get(board.stop.remote())
 
-    def __enter__(self) -> None:
-        # A handler may interrupt Ray at any point; only the thread calls it.
-        threading.Thread(target=self._pass_on, daemon=True).start()
-        self._before = signal.signal(signal.SIGTERM, lambda *_: self._asked.set())
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGTERM, self._before)
-
-    def _pass_on(self) -> None:
-        self._asked.wait()
-        ray.get(self._board.stop.remote())
+    # A handler may interrupt Ray at any point; only the thread calls it.
+    threading.Thread(target=pass_on, daemon=True).start()
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _reason(error: Exception) -> str:

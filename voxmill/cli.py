@@ -82,7 +82,7 @@ def train(
     settings: Annotated[list[str] | None, typer.Argument(metavar="[key=value ...]", help="overrides")] = None,
     check: Annotated[bool, typer.Option("--check", help="only say what the stage will do")] = False,
 ) -> None:
-    """Trains one stage of the curriculum.
+    """Trains one stage of the curriculum. num_workers=N runs N ranks under Ray Train.
 
     Example: voxmill train --check stage1 init=VoxCPM2/ datasets.main.path=dataset/
     """
