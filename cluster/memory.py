@@ -12,6 +12,8 @@ from cluster.deepspeed_files import read_deepspeed
 Dtype = Literal["bfloat16", "float32"]
 Zero = Literal[0, 1, 2, 3]
 SIZES: dict[Dtype, int] = {"bfloat16": 2, "float32": 4}
+OUTSIDE = 18
+"""Vectors of the language model's width that are saved for a position outside the stacks; measured, small preset."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,14 @@ class Stack:
     tokens: int = 1
     kept: int = 1
 
+    def norm_bytes(self, dtype: Dtype) -> float:
+        """What a norm saves for a token: its input in fp32, and in bf16 the rounded one before its weight, too."""
+        return self.hidden * (4 + (SIZES[dtype] if dtype == "bfloat16" else 0))
+
     def layer_bytes(self, dtype: Dtype, tokens: float, kept: float) -> float:
         """What one layer saves for its backward pass."""
         size, heads, keys = SIZES[dtype], self.heads * self.head_dim, self.key_heads * self.head_dim
-        # A norm saves its input in fp32 and, where that is another dtype, the rounded one before its weight, too.
-        norm = 4 * self.hidden + (size * self.hidden if dtype == "bfloat16" else 0)
+        norm = self.norm_bytes(dtype)
         into, out = tokens * (norm + size * self.hidden), kept * (norm + size * self.hidden)
         attention = size * (2 * kept * heads + 2 * tokens * keys) + 4 * kept * self.heads
         return into + attention + out + kept * 4 * size * self.ffn
@@ -139,6 +144,9 @@ def activation_bytes(shape: ModelShape, setup: Setup) -> float:
     """What a row saves between forward and backward."""
     stacks = shape.stacks(setup.positions, setup.audio)
     saved = sum(stack.activation_bytes(setup.dtype, units, recompute=setup.recompute) for stack, units in stacks)
+    # Last norms of the stacks, and what is between and around them.
+    saved += sum(units * stack.kept * stack.norm_bytes(setup.dtype) for stack, units in stacks)
+    saved += OUTSIDE * setup.positions * shape.base.hidden * SIZES[setup.dtype]
     if setup.recompute:
         # Only one stack at a time computes a layer again.
         again = [s.layer_bytes(setup.dtype, units * s.tokens, units * s.tokens) for s, units in stacks]
