@@ -86,9 +86,11 @@ def run_on_ray(recipe: Recipe, launch: LaunchConfig) -> int:
 def _fit(recipe: Recipe, launch: LaunchConfig) -> int:
     use_gpu = _fitting(launch, ray.cluster_resources())
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote(launch.num_workers)
+    board: Any = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote(launch.num_workers)
     gpu = {"GPU": 1.0} if use_gpu else {}
-    trainer = TorchTrainer(
+    # Any: the types that Ray shows are those of its first Train API, which returned nothing from a rank.
+    start: Any = TorchTrainer
+    trainer = start(
         _rank,
         train_loop_config={"recipe": recipe, "board": board, "folder": os.getcwd()},
         scaling_config=ScalingConfig(
@@ -111,7 +113,7 @@ def _fit(recipe: Recipe, launch: LaunchConfig) -> int:
         except SystemExit:
             # Ray Train's own answer to Ctrl-C, with status 0.
             raise KeyboardInterrupt from None
-        met = ray.get(board.error.remote())
+        met: Exception | None = ray.get(board.error.remote())
     if met is not None:
         raise met
     if failure is not None:
