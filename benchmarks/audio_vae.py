@@ -21,17 +21,19 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
-from benchmarks.command import beside_released, run  # noqa: E402
+from benchmarks.command import beside_released  # noqa: E402
 from benchmarks.released import released_vae  # noqa: E402
 from benchmarks.tables import table  # noqa: E402
 from model.audio_vae import AudioVAE  # noqa: E402
 from model.presets import preset  # noqa: E402
+from voxmill.errors import command  # noqa: E402
 
 PATCH = 4
 """Latent frames of a streamed piece: 160 ms."""
 
 
 @torch.no_grad()
+@command("voxmill")
 def main() -> None:
     parser = beside_released(__doc__, preset="voxcpm2", repeats=5)
     parser.add_argument("--seconds", type=float, default=2.0)
@@ -79,4 +81,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    sys.exit(main())

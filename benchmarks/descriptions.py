@@ -37,9 +37,9 @@ from annotation.lexicons import LEXICON_LANGUAGES, WORDS  # noqa: E402
 from annotation.prosody import Prosody, ProsodyConfig, ProsodyMeter  # noqa: E402
 from annotation.transcription import Word  # noqa: E402
 from annotation.verification import Evidence, recall, verify  # noqa: E402
-from benchmarks.command import run  # noqa: E402
 from benchmarks.speakers import RATE, sample_turns  # noqa: E402
 from benchmarks.tables import table  # noqa: E402
+from voxmill.errors import command  # noqa: E402
 from voxmill.weights import asset_path  # noqa: E402
 
 BOTH: tuple[Axis, Axis] = ("design", "style")
@@ -138,6 +138,7 @@ def corrupted_rows(clips: Sequence[DescribedClip]) -> list[list[str]]:
     return rows
 
 
+@command("voxmill")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=40)
@@ -194,4 +195,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    sys.exit(main())

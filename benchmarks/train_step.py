@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
-from benchmarks.command import beside_released, run  # noqa: E402
+from benchmarks.command import beside_released  # noqa: E402
 from benchmarks.released import released_model  # noqa: E402
 from benchmarks.tables import table  # noqa: E402
 from model.config import VoxCPM2Config  # noqa: E402
@@ -35,6 +35,7 @@ from model.packing import pack  # noqa: E402
 from model.presets import preset  # noqa: E402
 from model.voxcpm2 import VoxCPM2  # noqa: E402
 from tests.model.dense import DenseBatch, pad, rows_of  # noqa: E402
+from voxmill.errors import command  # noqa: E402
 
 PATCHES_A_SECOND = 6.25
 TEXT_TOKENS_A_SECOND = 4.5
@@ -93,6 +94,7 @@ def counted(step: Callable[[], float]) -> tuple[float, int]:
     return loss, counter.get_total_flops()
 
 
+@command("voxmill")
 def main() -> None:
     parser = beside_released(__doc__, preset="small", repeats=7)
     parser.add_argument("--samples", type=int, default=4)
@@ -156,4 +158,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    sys.exit(main())

@@ -19,24 +19,24 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
-from benchmarks.command import run as run_benchmark  # noqa: E402
 from evaluation.reconstruction import vae_codec  # noqa: E402
 from evaluation.reconstruction_command import Options, run  # noqa: E402
 from model.audio_vae import AudioVAE  # noqa: E402
-from pipelines.clip_audio import find_clips  # noqa: E402
 from training.audio_crops import CropSource, hold_out  # noqa: E402
 from training.train_vae import read_recipe  # noqa: E402
 from training.vae_config import VAETrainConfig  # noqa: E402
 from training.vae_initial import fit_to_data  # noqa: E402
 from training.vae_model import new_vae  # noqa: E402
 from training.vae_state import checkpoints  # noqa: E402
-from voxmill.errors import JobError, UserError  # noqa: E402
+from voxmill.clip_audio import find_clips  # noqa: E402
+from voxmill.errors import JobError, UserError, command  # noqa: E402
 
 HELD_OUT = ("en-2.flac", "it-2.flac")
 DATA = ROOT / "samples" / "recordings"
 CLIP_SECONDS = 4.0
 
 
+@command("voxmill")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=14.5)
@@ -100,4 +100,4 @@ def draw_curve(metrics: Path, picture: Path) -> None:
 
 
 if __name__ == "__main__":
-    run_benchmark(main)
+    sys.exit(main())

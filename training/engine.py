@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from cluster.deepspeed_files import read_deepspeed
 from model.lora import add_lora
 from model.packing import PackedBatch
 from model.rope import RotaryTable
@@ -53,11 +54,14 @@ class World:
 
 @contextmanager
 def join_world() -> Iterator[World]:
-    """Joins the processes that `torchrun` or `deepspeed` started; alone where none did.
+    """Joins the processes that `torchrun`, `deepspeed` or Ray Train started; alone where none did.
 
     The variables RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT are those of torch.distributed.
     """
-    os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
+    # Ray Train has joined already; with gloo, where its workers were given no GPU.
+    joined = dist.is_initialized()
+    cuda = torch.cuda.is_available() and not (joined and dist.get_backend() == "gloo")
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if cuda else "cpu")
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     for name, value in (("RANK", "0"), ("LOCAL_RANK", os.environ.get("RANK", "0")), ("WORLD_SIZE", "1")):
         os.environ.setdefault(name, value)
@@ -67,7 +71,6 @@ def join_world() -> Iterator[World]:
             os.environ["MASTER_PORT"] = str(probe.getsockname()[1])
     import deepspeed
 
-    cuda = torch.cuda.is_available()
     if not cuda:
         # An extra for communication inside one CPU machine that DeepSpeed would compile for most of a minute.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
@@ -78,23 +81,23 @@ def join_world() -> Iterator[World]:
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
         yield World(dist.get_rank(), dist.get_world_size(), device)
     finally:
-        dist.destroy_process_group()
+        if not joined:
+            dist.destroy_process_group()
 
 
 def deepspeed_config(recipe: Recipe, world: int) -> dict[str, Any]:
-    """What DeepSpeed is told; the recipe's `rows` divide by `world`."""
-    zero: dict[str, Any] = {"stage": recipe.engine.zero}
-    if recipe.engine.offload:
-        zero["offload_optimizer"] = {"device": "cpu"}
-    return {
-        "train_micro_batch_size_per_gpu": 1,
+    """What DeepSpeed is told: the file of the recipe's stage in `cluster/deepspeed/`, rows, precision and clipping.
+
+    The recipe's `rows` divide by `world`.
+
+    Raises:
+        UserError: there is no file of this stage with offload.
+    """
+    told = read_deepspeed(recipe.engine.zero, offload=recipe.engine.offload)
+    return told | {
         "gradient_accumulation_steps": recipe.rows // world,
         "gradient_clipping": recipe.optimizer.clip,
-        "zero_optimization": zero,
         "bf16": {"enabled": recipe.engine.dtype == "bfloat16"},
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,
-        "steps_per_print": 2**31,
     }
 
 

@@ -7,6 +7,7 @@ The same command goes on after any crash, with any number of ranks and any ZeRO 
 import json
 import logging
 import signal
+import threading
 import time
 from pathlib import Path
 from types import FrameType
@@ -65,7 +66,9 @@ class Run:
             UserError: the recipe or the data are not those of the checkpoint.
             JobError: no clip can be read, or the loss of a good row is not finite either.
         """
-        signal.signal(signal.SIGTERM, self._stop)
+        if threading.current_thread() is threading.main_thread():
+            # Under Ray Train it is not, and `ray_launch` tells.
+            signal.signal(signal.SIGTERM, self._stop)
         self._resume()
         with Watchdog(self.recipe.run.hang_seconds, self.world.rank) as watchdog:
             stopped = self._train(watchdog)

@@ -23,7 +23,7 @@ if __name__ == "__main__":
 
 from training.vae_config import RECIPES, VAETrainConfig
 from voxmill.config import load_config
-from voxmill.errors import JobError, UserError
+from voxmill.errors import JobError, UserError, command
 
 TERMINATED = 143
 SKIPS = 20
@@ -235,34 +235,24 @@ def read_recipe(name: str | None, overrides: list[str]) -> VAETrainConfig:
     return load_config(VAETrainConfig, path, overrides)
 
 
+@command("voxmill train-vae", goes_on="the same command goes on from the newest checkpoint")
 def main(arguments: list[str] | None = None) -> int:
     """The command line of the script; see the module's docstring."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or {"-h", "--help"} & set(arguments):
         print(__doc__)
         return 0 if arguments else 2
-    try:
-        overrides = [a for a in arguments if "=" in a and not Path(a).exists()]
-        plain = [a for a in arguments if a not in overrides]
-        if len(plain) not in (2, 3):
-            raise UserError("needs DATA and OUT, and at most one recipe; see --help")
-        config = read_recipe(plain[2] if len(plain) == 3 else None, overrides)
-        finished = train(plain[0], Path(plain[1]), config)
-    except UserError as error:
-        return _end(f"voxmill train-vae: {error}", 2)
-    except (JobError, OSError) as error:
-        place = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
-        what = (isinstance(error, OSError) and error.strerror) or error
-        return _end(f"voxmill train-vae: {what}{place}; the same command goes on from the newest checkpoint", 1)
+    overrides = [a for a in arguments if "=" in a and not Path(a).exists()]
+    plain = [a for a in arguments if a not in overrides]
+    if len(plain) not in (2, 3):
+        raise UserError("needs DATA and OUT, and at most one recipe; see --help")
+    config = read_recipe(plain[2] if len(plain) == 3 else None, overrides)
+    finished = train(plain[0], Path(plain[1]), config)
     if not finished:
-        return _end("voxmill train-vae: ended by a signal, and saved; the same command goes on", TERMINATED)
+        if os.environ.get("RANK", "0") == "0":
+            print("voxmill train-vae: ended by a signal, and saved; the same command goes on", file=sys.stderr)
+        return TERMINATED
     return 0
-
-
-def _end(message: str, status: int) -> int:
-    if os.environ.get("RANK", "0") == "0":
-        print(message, file=sys.stderr)
-    return status
 
 
 if __name__ == "__main__":

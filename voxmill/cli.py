@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from voxmill.errors import JobError, UserError
+from voxmill.errors import UserError
+from voxmill.errors import command as told
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -81,13 +82,50 @@ def train(
     settings: Annotated[list[str] | None, typer.Argument(metavar="[key=value ...]", help="overrides")] = None,
     check: Annotated[bool, typer.Option("--check", help="only say what the stage will do")] = False,
 ) -> None:
-    """Trains one stage of the curriculum, or fine-tunes.
+    """Trains one stage of the curriculum, or fine-tunes. num_workers=N runs N ranks under Ray Train.
 
     Example: voxmill train --check stage1 init=VoxCPM2/ datasets.main.path=dataset/
     """
     from training.train import main as run
 
     raise typer.Exit(run([recipe, *(settings or []), *(["--check"] if check else [])]))
+
+
+@app.command()
+def plan(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="a checkpoint folder, or tiny, small, voxcpm2")
+    ] = "voxcpm2",
+    gpus: Annotated[int, typer.Option(help="ranks")] = 8,
+    gpu_memory: Annotated[float, typer.Option(help="of one GPU, in 1e9 bytes")] = 80.0,
+    zero: Annotated[int | None, typer.Option(help="ZeRO stage; none: all are tried")] = None,
+    dtype: Annotated[str, typer.Option(help="bfloat16 or float32")] = "bfloat16",
+    offload: Annotated[bool, typer.Option("--offload", help="optimizer in CPU memory")] = False,
+    recompute: Annotated[bool, typer.Option("--recompute", help="with activation checkpointing only")] = False,
+    positions: Annotated[int, typer.Option(help="of a row")] = 8192,
+    rows: Annotated[int, typer.Option(help="a step, over all ranks")] = 256,
+    audio: Annotated[float, typer.Option(help="share of positions that are audio, all of it targets")] = 1.0,
+    train_positions: Annotated[float | None, typer.Option(help="positions to train on: days and GPU-hours")] = None,
+    mfu: Annotated[float, typer.Option(help="assumed model FLOPs utilisation")] = 0.4,
+    peak_tflops: Annotated[float, typer.Option(help="of one GPU; 989 is an H100's in bf16")] = 989.0,
+    audio_hours: Annotated[float | None, typer.Option(help="recordings to annotate: core-hours or GPU-hours")] = None,
+    run_json: Annotated[Path | None, typer.Option(help="run.json of a finished dataset, whose speed is taken")] = None,
+    hours_per_core_hour: Annotated[float | None, typer.Option(help="hours of audio annotated in a core-hour")] = None,
+    hours_per_gpu_hour: Annotated[float | None, typer.Option(help="the same of a GPU")] = None,
+    cores: Annotated[int, typer.Option(help="cores that annotate")] = 64,
+) -> None:
+    """Says what training or annotation will take: memory a rank, what fits, GPU-hours, core-hours.
+
+    Example: voxmill plan VoxCPM2/ --gpus 64 --train-positions 1e11 --mfu 0.4
+    """
+    from voxmill.plan_command import Options, run
+
+    run(
+        Options(
+            model, gpus, gpu_memory, zero, dtype, offload, recompute, positions, rows, audio, train_positions, mfu,
+            peak_tflops, audio_hours, run_json, hours_per_core_hour, hours_per_gpu_hour, cores,
+        )
+    )  # fmt: skip
 
 
 @app.command()
@@ -268,11 +306,4 @@ def doctor() -> None:
 
 def main() -> None:
     """Entry point: a user's mistake is one line and exit status 2; what the machine cannot do, one line and 1."""
-    try:
-        app()
-    except UserError as error:
-        print(f"voxmill: {error}", file=sys.stderr)
-        sys.exit(2)
-    except JobError as error:
-        print(f"voxmill: {error}", file=sys.stderr)
-        sys.exit(1)
+    sys.exit(told("voxmill")(app)())

@@ -9,7 +9,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from voxmill.errors import JobError, UserError
+from voxmill.errors import command
 from voxmill.local_ray import answers, environment, local_ray
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,6 +38,7 @@ def submit(command: list[str]) -> int:
     return status
 
 
+@command("voxmill demo")
 def main() -> int:
     """Runs the demo and returns the job's exit status."""
     out = ROOT / "demo-out"
@@ -54,11 +55,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except UserError as error:
-        print(f"voxmill demo: {error}", file=sys.stderr)
-        sys.exit(2)
-    except JobError as error:
-        print(f"voxmill demo: {error}", file=sys.stderr)
-        sys.exit(1)
+    sys.exit(main())

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from voxmill.errors import UserError
+from voxmill.errors import UserError, command
 
 
 @dataclass(frozen=True)
@@ -199,8 +199,4 @@ def _download(requirement: str, folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    try:
-        fetch()
-    except UserError as error:
-        print(f"voxmill: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(command("voxmill")(fetch)())
