@@ -6,7 +6,7 @@ A recipe is named by its path, or by its name where it comes with voxmill (`stag
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from annotation.modes import Mode, Origin
 from voxmill.config import Config, load_config
@@ -81,12 +81,38 @@ class HealthConfig(Config):
     roll_back_after: int = Field(3, ge=1)
 
 
+class ValidationConfig(Config):
+    """What is held out, which never enters training, and when and how the weights are tried on it.
+
+    Held out are either a `share` of the clips, chosen by a hash of their id, or `clips`, named by clip or recording id.
+    `count`: of them at most in each mode. `listen`: so many are spoken each time, none longer than `max_seconds`.
+    """
+
+    every: int = Field(ge=1, description="steps")
+    share: float | None = Field(None, gt=0, lt=1)
+    clips: tuple[str, ...] = ()
+    count: int = Field(32, ge=1)
+    listen: int = Field(2, ge=0)
+    max_seconds: float = Field(10.0, gt=0)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "ValidationConfig":
+        if (self.share is None) == (not self.clips):
+            raise ValueError("set either validation.share or validation.clips, to say what is held out")
+        return self
+
+
 class RunConfig(Config):
-    """Where a run lies and when it is saved; nothing here changes what is learned."""
+    """Where a run lies, when it is saved and to whom it reports; nothing here changes what is learned."""
 
     out: Path
     save_every: int = Field(1000, ge=1)
     keep: int = Field(3, ge=1, description="newest checkpoints that stay")
+    tracking_uri: str | None = Field(
+        None, description="MLflow; None: MLFLOW_TRACKING_URI, or a database in out; none: only out/metrics.jsonl"
+    )
+    experiment: str = "voxcpm2"
+    peak_tflops: float | None = Field(None, gt=0, description="of one device, for MFU; None: known GPUs in bf16")
 
 
 class Recipe(Config):
@@ -105,6 +131,7 @@ class Recipe(Config):
     optimizer: OptimizerConfig
     engine: EngineConfig = EngineConfig()
     health: HealthConfig = HealthConfig()
+    validation: ValidationConfig | None = None
     run: RunConfig
 
 

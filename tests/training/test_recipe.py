@@ -57,6 +57,9 @@ def test_curves_are_straight_between_points_and_level_outside() -> None:
         ("stage2", "mixture.modes={singing: 1}", "singing"),
         ("stage2", "datasets={}", "datasets is empty"),
         ("stage2", "optimizer.warmup_steps=100000", "warmup_steps"),
+        ("stage2", "validation={every: 5}", "validation.share or validation.clips"),
+        ("stage2", "validation={every: 5, share: 0.1, clips: [a]}", "validation.share or validation.clips"),
+        ("stage2", "validation={every: 5, shares: 0.1}", "shares"),
         ("nowhere", "steps=1", "tiny_stage1"),
     ],
 )
