@@ -82,6 +82,21 @@ def test_file_and_database(tmp_path: Path) -> None:
     assert early.run_id == run_id != named and len(client.search_runs([run.info.experiment_id])) == 1
 
 
+def test_a_database_that_was_half_made_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a kill while MLflow was making it."""
+    pytest.importorskip("mlflow")
+    from mlflow import MlflowClient
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / ".mlflow-0123.db").write_bytes(b"half of a database")
+    tracker = Tracker(tmp_path, uri=None, experiment="e", name="own", step=-1)
+    tracker.metrics(0, {"loss": 1.0})
+    tracker.finish()
+    assert not list(tmp_path.glob(".mlflow-*"))
+    run = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}").get_run(tracker.run_id)
+    assert run.data.metrics == {"loss": 1.0} and run.info.artifact_uri.startswith(tmp_path.as_uri())
+
+
 def test_nested_values_and_what_mlflow_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What is no number is in the file alone; what is refused for good does not hold up what comes after."""
     pytest.importorskip("mlflow")

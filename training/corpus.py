@@ -213,16 +213,13 @@ def _held_out(whole: pa.Table, config: ValidationConfig | None, usable: NDArray[
     """Which of the usable clips are held out.
 
     Raises:
-        UserError: none is, or a name in `validation.clips` is none of a clip that enters.
+        UserError: a name in `validation.clips` is none of a clip that enters.
     """
-    if config is None:
+    if config is None or not usable.any():
         return np.zeros(len(whole), dtype=bool)
     if config.share is not None:
-        share = config.share
-        held = usable & np.array([hash_share(clip_id) < share for clip_id in whole["clip_id"].to_pylist()])
-        if not held.any():
-            raise UserError(f"validation.share = {share}: holds out none of {int(usable.sum())} clips; raise it")
-        return held
+        hashes = np.array([hash_share(clip_id) for clip_id in whole["clip_id"].to_pylist()])
+        return usable & (hashes <= max(config.share, float(hashes[usable].min())))
     held = np.zeros(len(whole), dtype=bool)
     for name in config.clips:
         named = pc.or_(pc.equal(whole["clip_id"], name), pc.equal(whole["recording_id"], name)).fill_null(False)

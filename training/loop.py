@@ -76,8 +76,8 @@ class Run:
             JobError: no clip can be read, or the loss is not finite from the first row on.
         """
         signal.signal(signal.SIGTERM, self._stop)
-        self._resume()
         try:
+            self._resume()
             status = self._train()
         except BaseException:
             self._finish("FAILED")

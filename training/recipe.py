@@ -84,7 +84,8 @@ class HealthConfig(Config):
 class ValidationConfig(Config):
     """What is held out, which never enters training, and when and how the weights are tried on it.
 
-    Held out are either a `share` of the clips, chosen by a hash of their id, or `clips`, named by clip or recording id.
+    Held out are either a `share` of the clips (one at least), chosen by a hash of their id, or `clips`, named by clip or
+    recording id.
     `count`: of them at most in each mode. `listen`: so many are spoken each time, none longer than `max_seconds`.
     """
 

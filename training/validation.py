@@ -183,7 +183,9 @@ def _samples(config: ValidationConfig, recipe: Recipe, corpus: Corpus, tokenizer
     """Up to `count` held-out clips in each mode of the mixture, in the order of their hashes."""
     found: list[Shown] = []
     reasons: Counter[str] = Counter()
-    for mode in recipe.mixture.modes:
+    for mode, curve in recipe.mixture.modes.items():
+        if not isinstance(curve, tuple) and curve <= 0:
+            continue
         clips = np.flatnonzero(corpus.held_out_CM[:, MODES.index(mode)])
         order = sorted(clips.tolist(), key=lambda clip: hash_share(corpus.value(clip, "clip_id")))
         shown_so_far = 0

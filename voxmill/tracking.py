@@ -143,6 +143,11 @@ class Tracker:
             )
 
     @property
+    def _is_own(self) -> bool:
+        """Whether MLflow is a database in `out`."""
+        return self._uri is None and not os.environ.get("MLFLOW_TRACKING_URI")
+
+    @property
     def _address(self) -> str:
         # A database's path may hold blanks and the like; MLflow takes it as it is.
         database = f"sqlite:///{(self.out / 'mlflow.db').resolve()}"
@@ -226,10 +231,25 @@ class Tracker:
         if self._client is None:
             from mlflow import MlflowClient
 
+            if self._is_own:
+                self._make_database()
             client = MlflowClient(tracking_uri=self._address)
             self.run_id = self._find_run(client)
             self._client = client
         return self._client
+
+    def _make_database(self) -> None:
+        """Makes the database under another name first: MLflow takes seconds for it and never mends a half-made one."""
+        from mlflow import MlflowClient
+
+        final = self.out / "mlflow.db"
+        if final.exists():
+            return
+        for old in self.out.glob(".mlflow-*"):
+            old.unlink()
+        attempt = self.out / f".mlflow-{uuid.uuid4().hex[:8]}.db"
+        MlflowClient(tracking_uri=f"sqlite:///{attempt.resolve()}").search_experiments(max_results=1)
+        attempt.rename(final)
 
     def _find_run(self, client: Any) -> str:
         """MLflow's id of the run, made where there is none: by its id, or by the name that we gave it before."""
@@ -258,8 +278,7 @@ class Tracker:
             known: str = found.experiment_id
             return known
         # Beside a database of our own; a server keeps artifacts where it likes.
-        own = self._uri is None and not os.environ.get("MLFLOW_TRACKING_URI")
-        place = (self.out / "mlartifacts").resolve().as_uri() if own else None
+        place = (self.out / "mlartifacts").resolve().as_uri() if self._is_own else None
         made: str = client.create_experiment(self._experiment, artifact_location=place)
         return made
 

@@ -70,7 +70,7 @@ def test_what_is_frozen_has_no_gradient(model: VoxCPM2, batch: PackedBatch) -> N
     whole = RowFlops.of(model)(batch)
     add_lora(model, LoRAConfig(enable_lm=True, enable_dit=True, enable_proj=True))
     found, computed = RowFlops.of(model), sum(counted(model, batch).values())
-    assert found(batch) == pytest.approx(computed - found.pair * pairs_that_no_one_needs(batch), rel=0.02)
+    assert found(batch) == pytest.approx(computed - found.pair * pairs_that_no_one_needs(batch), rel=0.05)
     assert found(batch) < 0.8 * whole
 
 

@@ -76,8 +76,7 @@ def test_a_share_is_held_out_by_the_clips_own_number(encoded: Path) -> None:
         return {corpus.value(int(clip), "clip_id") for clip in np.flatnonzero(corpus.held_out_CM.any(axis=1))}
 
     assert ids(0.2) < ids(0.5) and ids(0.5) == ids(0.5, "seed=7", f"datasets.again={{path: {encoded}}}")
-    with pytest.raises(UserError, match="validation.share = 0.000001: holds out none of 16 clips"):
-        ids(0.000001)
+    assert len(ids(0.000001)) == 1 and ids(0.000001) < ids(0.2), "one at least"
 
 
 def test_recordings_can_be_named_and_unknown_names_are_refused(encoded: Path) -> None:
