@@ -125,7 +125,7 @@ def test_a_run_learns_the_same_with_and_without_it(encoded: Path, world: World, 
         torch.manual_seed(5)
         found = []
         for step in range(3):
-            if validated:
+            if validated and step < 2:
                 before = torch.get_rng_state()
                 validation.run(step, tracker)
                 assert torch.equal(torch.get_rng_state(), before)
@@ -136,7 +136,7 @@ def test_a_run_learns_the_same_with_and_without_it(encoded: Path, world: World, 
 
     assert losses(validated=True) == losses(validated=False)
     spoken = list((tmp_path / "out" / "media").glob("*/*.wav")) if zero < 3 else []
-    assert len(spoken) == (3 * 3 + 3 if zero < 3 else 0)
+    assert len(spoken) == (2 * 3 + 3 if zero < 3 else 0)
 
 
 def test_what_is_spoken_is_kept_with_pictures(encoded: Path, world: World, tmp_path: Path) -> None:
