@@ -180,5 +180,10 @@ def test_two_ranks_validate_as_one_does(encoded: Path, tmp_path: Path, zero: int
         assert first["patches"] == second["patches"]
         assert json.dumps(sorted(first["losses"])) == json.dumps(sorted(second["losses"]))
         assert first["loss"] == pytest.approx(second["loss"], rel=1e-5)
+    for first, second in zip(metrics(tmp_path / "one"), metrics(tmp_path / "two"), strict=True):
+        assert set(first["losses"]) == set(second["losses"])
+        for name, sums in first["losses"].items():
+            assert second["losses"][name] == pytest.approx(sums, rel=1e-4), name
+        assert first["teraflops"] == pytest.approx(second["teraflops"])
     train(encoded, tmp_path / "never", *same, f"validation={{every: 1000, clips: {HELD_OUT}, listen: 0}}")
     assert figures(tmp_path / "never") == figures(tmp_path / "one")
