@@ -119,5 +119,5 @@ def _attention(layer: nn.Module, forwards: int = 1, backwards: int = 2) -> float
     assert isinstance(layer, Layer)
     query = layer.self_attn.q_proj
     assert isinstance(query, (nn.Linear, LoRALinear))
-    width = query.weight.ds_shape[0] if hasattr(query.weight, "ds_shape") else query.weight.shape[0]
+    width = getattr(query.weight, "ds_shape", query.weight.shape)[0]
     return 4.0 * width * (forwards + backwards)
