@@ -173,8 +173,8 @@ class Run:
             run.out, uri=run.tracking_uri, experiment=run.experiment, name=run.out.name, run_id=run_id,
             step=self.stream.step - 1,
         )  # fmt: skip
-        if run_id is None:
-            self.tracker.params(self.recipe.model_dump(mode="json") | {"ranks": self.world.size})
+        # Also when it goes on: it may have been killed before MLflow had them.
+        self.tracker.params(self.recipe.model_dump(mode="json") | {"ranks": self.world.size})
 
     def _finish(self, status: str) -> None:
         if self.tracker is not None:

@@ -23,7 +23,8 @@ RETRY_SECONDS = 60.0
 FINISH_SECONDS = 60.0
 """What the end of a run waits for MLflow at most."""
 AT_ONCE = 1000
-"""Metrics that MLflow takes in one request."""
+PARAMS_AT_ONCE = 100
+"""Metrics and params that MLflow takes in one request."""
 OFF = "none"
 TAG = "voxmill.run"
 REFUSED = ("BAD_REQUEST", "INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST")
@@ -75,13 +76,16 @@ class Tracker:
             threading.Thread(target=self._work, name="tracking", daemon=True).start()
 
     def params(self, values: Mapping[str, Any]) -> None:
-        """Settings of the run, nested or not."""
+        """Settings of the run, nested or not. Those that MLflow has already stay as they were, as it wants it."""
         flat = {key: str(value)[:500] for key, value in _flat(values, ".")}
 
         def send(client: Any, run_id: str) -> None:
             from mlflow.entities import Param
 
-            client.log_batch(run_id, params=[Param(key, value) for key, value in flat.items()])
+            known = client.get_run(run_id).data.params
+            new = [Param(key, value) for key, value in flat.items() if key not in known]
+            for start in range(0, len(new), PARAMS_AT_ONCE):
+                client.log_batch(run_id, params=new[start : start + PARAMS_AT_ONCE])
 
         self._later(_Entry([], send))
 
