@@ -9,6 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+SAMPLE_SUMS = ("diffusion", "stop", "num_patches", "stops_found", "stops_false", "stops_missed")
+"""Columns of `sample_sums`: both losses' sums, target patches, and what the stop predictor's more likely class was:
+right at a last patch, wrong before it, wrong at it."""
+
 
 @dataclass(frozen=True)
 class LossSums:
@@ -18,6 +22,8 @@ class LossSums:
     stop: Tensor
     num_patches: int
     num_frames: int
+    samples_SK: Tensor | None = None
+    """What each packed sample has in these sums, [S, 6] by `SAMPLE_SUMS`, fp64 without a gradient; None: not asked."""
 
     def mean(self) -> tuple[Tensor, Tensor]:
         """(diffusion loss, stop loss) of these patches alone; zeros where there is no target."""
@@ -33,3 +39,24 @@ def loss_sums(flow_error_GP: Tensor, stop_logits_G2: Tensor, stop_G: Tensor) -> 
     """Sums of both losses; `stop_G` is 1 at the last patch of a target, else 0."""
     stop = F.cross_entropy(stop_logits_G2.float(), stop_G.long(), reduction="sum")
     return LossSums(flow_error_GP.sum(dtype=torch.float32), stop, stop_G.shape[0], flow_error_GP.numel())
+
+
+@torch.no_grad()
+def sample_sums(
+    flow_error_GP: Tensor, stop_logits_G2: Tensor, stop_G: Tensor, sample_G: Tensor, *, num_samples: int
+) -> Tensor:
+    """The sums of each sample, [S, 6] by `SAMPLE_SUMS`, fp64; `sample_G` is the sample of each target patch."""
+    logits_G2, is_last_G = stop_logits_G2.float(), stop_G.bool()
+    says_last_G = logits_G2.argmax(dim=-1).bool()
+    columns_GK = torch.stack(
+        [
+            flow_error_GP.sum(dim=-1, dtype=torch.float64),
+            F.cross_entropy(logits_G2, stop_G.long(), reduction="none").double(),
+            torch.ones_like(stop_G, dtype=torch.float64),
+            (says_last_G & is_last_G).double(),
+            (says_last_G & ~is_last_G).double(),
+            (~says_last_G & is_last_G).double(),
+        ],
+        dim=1,
+    )
+    return columns_GK.new_zeros(num_samples, len(SAMPLE_SUMS)).index_add_(0, sample_G, columns_GK)

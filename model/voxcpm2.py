@@ -5,6 +5,8 @@
 LocEnc runs on audio positions only, LocDiT and the stop predictor on target patches only; see `packing`.
 """
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,7 +17,7 @@ from model.flow_matching import Draws, draw, flow_error
 from model.fsq import FSQ
 from model.locdit import LocDiT
 from model.locenc import LocEnc
-from model.losses import LossSums, loss_sums
+from model.losses import LossSums, loss_sums, sample_sums
 from model.packing import PackedBatch
 from model.transformer import MiniCPM
 
@@ -86,12 +88,14 @@ class VoxCPM2(nn.Module):
         draws: Draws | None = None,
         generator: torch.Generator | None = None,
         progress: float = 0.0,
+        by_sample: bool = False,
     ) -> LossSums:
         """Both losses of a packed batch.
 
         Args:
             draws: random numbers from outside; None draws them from `generator` (None: the global one).
             progress: share of the training done, 0 to 1.
+            by_sample: tell each sample's part of the sums, too; the losses stay the same to the last bit.
         """
         dit = self.config.dit_config
         if draws is None:
@@ -109,4 +113,11 @@ class VoxCPM2(nn.Module):
             mean_mode=dit.dit_mean_mode,
             progress=progress,
         )
-        return loss_sums(error_GP, self.stop_logits(lm_GC), batch.stop_G)
+        logits_G2 = self.stop_logits(lm_GC)
+        sums = loss_sums(error_GP, logits_G2, batch.stop_G)
+        if not by_sample:
+            return sums
+        sample_G, num_samples = batch.documents.ids_N[batch.source_G], len(batch.documents.lengths)
+        return replace(
+            sums, samples_SK=sample_sums(error_GP, logits_G2, batch.stop_G, sample_G, num_samples=num_samples)
+        )

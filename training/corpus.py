@@ -4,6 +4,7 @@ A clip is a number, `clip`, over all datasets in the recipe's order. What enters
 every clip that does not is counted under its reason.
 """
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -20,11 +21,11 @@ from torch import Tensor
 
 from annotation.modes import MODES, Mode
 from pipelines.shards import read_latent
-from training.recipe import Recipe
+from training.recipe import Recipe, ValidationConfig
 from voxmill.errors import UserError
 
 _COLUMNS = (
-    "clip_id", "session", "duration", "text", "language", "origin", "quality", "descriptions", "references",
+    "clip_id", "recording_id", "session", "duration", "text", "language", "origin", "quality", "descriptions", "references",
     "modes", "stage_modes",
 )  # fmt: skip
 _AXIS: dict[str, str] = {"design": "design", "controllable": "style"}
@@ -54,6 +55,8 @@ class Corpus:
     language: NDArray[np.int64]
     languages: list[str]
     modes_CM: NDArray[np.bool_]
+    held_out_CM: NDArray[np.bool_]
+    """What each clip that is held out for validation can teach; such a clip is in no row of `modes_CM` and no reference."""
     verified_only: bool
     references: list[NDArray[np.int64]]
     """By dataset: clip numbers of all references, one clip's after another's."""
@@ -177,8 +180,9 @@ def _select(datasets: list[Dataset], recipe: Recipe, space: str, patch_size: int
     modes_CM = _modes(entries, recipe.stage)
     rule(f"not_for_stage_{recipe.stage}" if recipe.stage != "finetune" else "teaches_nothing", modes_CM.any(axis=1))
     modes_CM[~usable] = False
+    held_out = _held_out(whole, recipe.validation, usable)
     encoded = pc.dictionary_encode(whole["language"].combine_chunks().fill_null(""))
-    found, reference_starts = _references(datasets, starts)
+    found, reference_starts = _references(datasets, starts, held_out)
     corpus = Corpus(
         datasets=datasets,
         latent_space=space,
@@ -190,13 +194,43 @@ def _select(datasets: list[Dataset], recipe: Recipe, space: str, patch_size: int
         language=encoded.indices.to_numpy(),
         languages=encoded.dictionary.to_pylist(),
         modes_CM=modes_CM,
+        held_out_CM=np.zeros_like(modes_CM),
         verified_only=clips.verified_only,
         references=found,
         reference_starts=reference_starts,
         left_out=left_out,
     )
     _drop_unteachable(corpus)
+    if held_out.any():
+        corpus.held_out_CM[held_out] = modes_CM[held_out]
+        modes_CM[held_out] = False
+        left_out["held_out"] = int(held_out.sum())
     return corpus
+
+
+def hash_share(clip_id: str) -> float:
+    """A number from 0 to 1 that belongs to the clip, in every dataset and recipe that it is in."""
+    return int.from_bytes(hashlib.sha256(f"held out/{clip_id}".encode()).digest()[:8], "big") / 2**64
+
+
+def _held_out(whole: pa.Table, config: ValidationConfig | None, usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which of the usable clips are held out.
+
+    Raises:
+        UserError: a name in `validation.clips` is none of a clip that enters.
+    """
+    if config is None or not usable.any():
+        return np.zeros(len(whole), dtype=bool)
+    if config.share is not None:
+        hashes = np.array([hash_share(clip_id) for clip_id in whole["clip_id"].to_pylist()])
+        return usable & (hashes <= max(config.share, float(hashes[usable].min())))
+    held = np.zeros(len(whole), dtype=bool)
+    for name in config.clips:
+        named = pc.or_(pc.equal(whole["clip_id"], name), pc.equal(whole["recording_id"], name)).fill_null(False)
+        if not (usable & named.to_numpy()).any():
+            raise UserError(f"validation.clips: {name} is no clip and no recording of the clips that enter; correct it")
+        held |= usable & named.to_numpy()
+    return held
 
 
 def _modes(stage_modes: Sequence[Any], stage: int | str) -> NDArray[np.bool_]:
@@ -209,16 +243,19 @@ def _modes(stage_modes: Sequence[Any], stage: int | str) -> NDArray[np.bool_]:
     return modes_CM
 
 
-def _references(datasets: list[Dataset], starts: list[int]) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
-    """Clip numbers of all references by dataset, -1 for one without latents, and where each clip's begin."""
+def _references(
+    datasets: list[Dataset], starts: list[int], held_out: NDArray[np.bool_]
+) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
+    """Clip numbers of all references by dataset, -1 for one held out or without latents, and where each clip's begin."""
     found, begins = [], []
     for dataset, start in zip(datasets, starts, strict=False):
         lists = dataset.table["references"].combine_chunks()
         ids = pc.struct_field(lists.flatten(), "clip_id")
         rows = pc.index_in(ids, value_set=dataset.table["clip_id"])
-        encoded = dataset.table["latent_num_frames"].is_valid().to_numpy()
+        there = dataset.table["latent_num_frames"].is_valid().to_numpy()
+        there = there & ~held_out[start : start + len(there)]
         numbers = rows.fill_null(-1).to_numpy().astype(np.int64)
-        known = (numbers >= 0) & encoded[np.maximum(numbers, 0)]
+        known = (numbers >= 0) & there[np.maximum(numbers, 0)]
         found.append(np.where(known, numbers + start, -1))
         lengths = pc.list_value_length(lists).fill_null(0).to_numpy()
         begins.append(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))

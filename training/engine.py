@@ -35,12 +35,13 @@ class Losses(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, batch: PackedBatch, generator: torch.Generator, progress: float) -> tuple[Tensor, Tensor]:
-        """(diffusion, stop) sums of a packed row, fp32 scalars."""
+    def forward(self, batch: PackedBatch, generator: torch.Generator, progress: float) -> tuple[Tensor, Tensor, Tensor]:
+        """(diffusion, stop) sums of a packed row, fp32 scalars, and each sample's, [S, 6] by `SAMPLE_SUMS`."""
         # Not through the hooks of the model itself: ZeRO 3 would look for tensors in its dataclass, and it has no weights
         # that are not in a child.
-        sums = self.model.forward(batch, generator=generator, progress=progress)
-        return sums.diffusion, sums.stop
+        sums = self.model.forward(batch, generator=generator, progress=progress, by_sample=True)
+        assert sums.samples_SK is not None
+        return sums.diffusion, sums.stop, sums.samples_SK
 
 
 @dataclass(frozen=True)
@@ -130,8 +131,8 @@ class Engine:
         self._own = self._own_masters()
         self._make_moments()
 
-    def forward(self, batch: PackedBatch, generator: torch.Generator, progress: float) -> tuple[Tensor, Tensor]:
-        """(diffusion, stop) sums of a row."""
+    def forward(self, batch: PackedBatch, generator: torch.Generator, progress: float) -> tuple[Tensor, Tensor, Tensor]:
+        """(diffusion, stop) sums of a row, and each sample's."""
         batch = batch.to(self.world.device, self.dtype)
         if self.recipe.lora is None or not self.recipe.lora.dropout:
             return self._ds(batch, generator, progress)
@@ -139,6 +140,16 @@ class Engine:
         with torch.random.fork_rng([self.world.device] if self.world.device.type == "cuda" else []):
             torch.manual_seed(generator.initial_seed())
             return self._ds(batch, generator, progress)
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """The model as it is now, without gradients and dropout: `forward` may be called, nothing is learned."""
+        self._ds.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self._ds.train()
 
     def backward(self, loss: Tensor) -> None:
         """Adds a row's gradient; `loss` is divided by global counts already.

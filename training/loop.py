@@ -1,7 +1,8 @@
 """A run from its first step to its export: go on from the newest whole checkpoint, step, watch, save.
 
-A run is its folder: `checkpoints/`, `metrics.jsonl` with a line a step, `export/` in the released layout when it is done.
-The same command goes on after any crash, with any number of ranks and any ZeRO stage.
+A run is its folder: `checkpoints/`, `metrics.jsonl` with a line a step, `media/` with what validation spoke,
+`export/` in the released layout when it is done; MLflow gets a copy of all but the weights (`voxmill.tracking`). The
+same command goes on after any crash, with any number of ranks and any ZeRO stage.
 """
 
 import json
@@ -19,7 +20,6 @@ import torch.distributed as dist
 from model.checkpoint import load_model
 from model.config import read_config
 from model.text_tokenizer import TextTokenizer
-from pipelines.shards import write_atomically
 from training.checkpoints import Checkpoints, damage, read_state, read_tensors
 from training.corpus import Corpus
 from training.engine import AVERAGE, Engine, World
@@ -28,9 +28,12 @@ from training.recipe import Recipe
 from training.sample_stream import SampleStream
 from training.schedule import learning_rate
 from training.step import Stepper, StepResult, read_rows
+from training.telemetry import Groups, Pace, peak_of, progress_line, shares_of, total
+from training.validation import Validation
 from training.watchdog import Watchdog
 from voxmill.config import differences
 from voxmill.errors import UserError
+from voxmill.tracking import Tracker
 
 log = logging.getLogger("voxmill")
 STOPPED = 75
@@ -49,13 +52,23 @@ class Run:
         self.settings = read_config(recipe.init)
         model = load_model(recipe.init, self.settings, dtype=torch.float32)
         self.engine = Engine(model, recipe, world)
-        self.stream = SampleStream(corpus, recipe, TextTokenizer.from_folder(recipe.init))
-        self.stepper = Stepper(self.engine, recipe, patch_size=corpus.patch_size, spike=recipe.health.spike)
+        tokenizer, groups = TextTokenizer.from_folder(recipe.init), Groups(corpus)
+        self.stream = SampleStream(corpus, recipe, tokenizer)
+        self.stepper = Stepper(
+            self.engine, recipe, patch_size=corpus.patch_size, spike=recipe.health.spike, groups=groups
+        )
         self.checkpoints = Checkpoints(recipe.run.out / "checkpoints", recipe.run.keep, recipe.run.keep_best)
         self.base = base_checksum(recipe.init) if recipe.lora is not None else None
+        self.tracker: Tracker | None = None
+        """Of rank 0, from the moment on that it is known where the run goes on."""
+        self.validation: Validation | None = None
+        if recipe.validation is not None:
+            self.validation = Validation(
+                recipe.validation, recipe, corpus, tokenizer, self.engine, groups, self.settings
+            )
         self.validation_loss: float | None = None
-        """Of the weights as they are now; None where it was not measured since the last step."""
-        self.metrics = recipe.run.out / "metrics.jsonl"
+        """Of the weights as they are now, the same on all ranks; None where it was not measured since the last step."""
+        self.pace, self.peak = Pace(recipe.steps), peak_of(recipe, world.device)
         self.count = self.bad_steps = 0
         self.told_to_stop = False
 
@@ -69,21 +82,28 @@ class Run:
         if threading.current_thread() is threading.main_thread():
             # Under Ray Train it is not, and `ray_launch` tells.
             signal.signal(signal.SIGTERM, self._stop)
-        self._resume()
-        with Watchdog(self.recipe.run.hang_seconds, self.world.rank) as watchdog:
-            stopped = self._train(watchdog)
-        self.checkpoints.wait()
-        if stopped:
-            self._say(f"told to stop: saved after step {self.stream.step}; the same command goes on")
-            return STOPPED
-        self._export()
-        return 0
+        try:
+            self._resume()
+            with Watchdog(self.recipe.run.hang_seconds, self.world.rank) as watchdog:
+                stopped = self._train(watchdog)
+            self.checkpoints.wait()
+            if stopped:
+                self._say(f"told to stop: saved after step {self.stream.step}; the same command goes on")
+            else:
+                self._export()
+        except BaseException:
+            self._finish("FAILED")
+            raise
+        self._finish("KILLED" if stopped else "FINISHED")
+        return STOPPED if stopped else 0
 
     def _train(self, watchdog: Watchdog) -> bool:
         """Whether it was told to stop."""
         while self.stream.step < self.recipe.steps:
-            self._step()
-            done, stop = self.stream.step, self._told_to_stop()
+            line = self._step()
+            done = self.stream.step
+            self._log(done - 1, line | self._validate(done))
+            stop = self._told_to_stop()
             if stop or done == self.recipe.steps or done % self.recipe.run.save_every == 0:
                 self._save()
             watchdog.beat(done - 1)
@@ -91,19 +111,29 @@ class Run:
                 return True
         return False
 
-    def _step(self) -> None:
+    def _step(self) -> dict[str, Any]:
+        """One step, and what there is to say of it."""
         began, step = time.perf_counter(), self.stream.step
         self.validation_loss = None
         rows = self.stream.next_step()
         mine, unreadable = read_rows(rows, self.engine, self.corpus, self.recipe)
         read = time.perf_counter()
         rate = learning_rate(step, self.recipe.steps, self.recipe.optimizer)
-        result = self.stepper(mine, unreadable, step=step, rate=rate)
+        result = self.stepper(mine, unreadable, step=step, rate=rate, waited=read - began)
         self.count += 1
         clips = [clip for row in rows for shown in row for clip in shown.clips]
         went_back = self._watch(result, sorted(set(clips)))
-        if self.world.rank == 0:
-            self._log(step, result, rate, read - began, time.perf_counter() - began, went_back)
+        return self._line(result, rate, time.perf_counter() - began, went_back)
+
+    def _validate(self, done: int) -> dict[str, Any]:
+        """Held-out losses after step `done`, where they are due; for the step's line."""
+        if self.validation is None:
+            return {}
+        if done % self.validation.config.every and done != self.recipe.steps:
+            return {}
+        found = self.validation.run(done, self.tracker)
+        self.validation_loss = found["loss"]
+        return {"validation": found}
 
     def _watch(self, result: StepResult, clips: list[int]) -> bool:
         """Quarantines what was bad, and goes back to the last good checkpoint where that was not enough."""
@@ -127,6 +157,7 @@ class Run:
     def _resume(self) -> None:
         path = self._newest()
         if path is None:
+            self._track(None)
             self._save()
             return
         state = read_state(path)
@@ -146,13 +177,27 @@ class Run:
         self.count, self.bad_steps = state["count"], state["bad_steps"]
         self.stepper.history = state["history"]
         self.engine.restore(read_tensors(path), self.count)
-        if self.world.rank == 0 and self.metrics.exists():
-            # What a killed run did after its last checkpoint is done again.
-            lines = self.metrics.read_text().splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] < self.stream.step]
-            write_atomically(self.metrics, "".join(kept).encode())
+        self._track(state.get("run_id"))
         if self.stream.step:
             self._say(f"going on from {path.name}")
+
+    def _track(self, run_id: str | None) -> None:
+        """Begins to report, or goes on: what a killed run said of steps after its last checkpoint is said again."""
+        if self.validation is not None:
+            self._say(self.validation.describe())
+        if self.world.rank:
+            return
+        run = self.recipe.run
+        self.tracker = Tracker(
+            run.out, uri=run.tracking_uri, experiment=run.experiment, name=run.out.name, run_id=run_id,
+            step=self.stream.step - 1,
+        )  # fmt: skip
+        # Also when it goes on: it may have been killed before MLflow had them.
+        self.tracker.params(self.recipe.model_dump(mode="json") | {"ranks": self.world.size})
+
+    def _finish(self, status: str) -> None:
+        if self.tracker is not None:
+            self.tracker.finish(status)
 
     def _newest(self, *, sound: bool = False) -> Path | None:
         """The checkpoint that all ranks read: rank 0 looks."""
@@ -168,6 +213,7 @@ class Run:
         state = {
             "stream": self.stream.state(), "count": self.count, "bad_steps": self.bad_steps,
             "history": self.stepper.history, "recipe": _identity(self.recipe), "base": self.base,
+            "run_id": None if self.tracker is None else self.tracker.run_id,
         }  # fmt: skip
         tensors = {}
         for name, values in self.engine.state():
@@ -192,21 +238,31 @@ class Run:
             folders = export(weights, self.recipe, self.settings)
             self._say(f"done: {', '.join(map(str, folders))}")
 
-    def _log(self, step: int, result: StepResult, rate: float, waited: float, seconds: float, went_back: bool) -> None:
-        line = {
-            "step": step, "loss": result.loss, "diffusion": result.diffusion, "stop": result.stop,
+    def _line(self, result: StepResult, rate: float, seconds: float, went_back: bool) -> dict[str, Any]:
+        """What there is to say of a step that took so many seconds, its data included."""
+        line: dict[str, Any] = {
+            "loss": result.loss, "diffusion": result.diffusion, "stop": result.stop, **total(result.groups).stops(),
             "grad_norm": result.norm, "learning_rate": rate, "target_patches": result.num_patches,
             "positions": result.positions, "positions_per_second": result.positions / seconds,
-            "audio_seconds_per_second": result.audio_seconds / seconds, "data_seconds": waited,
-            "quarantined": len(self.stream.quarantined), "unreadable": len(result.unreadable), "went_back": went_back,
-            "passed_by": dict(self.stream.passed_by),
-            "shares": {name: list(pair) for name, pair in self.stream.shares().items()},
+            "audio_seconds_per_second": result.audio_seconds / seconds, "data_seconds": result.waited,
+            "teraflops": result.flops / 1e12,
         }  # fmt: skip
-        with self.metrics.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        if step % 10 == 0 or step + 1 == self.recipe.steps:
-            print(f"step {step}: loss {result.loss:.4f} (diffusion {result.diffusion:.4f}, stop {result.stop:.4f}), "
-                  f"{line['audio_seconds_per_second']:.3g} s of audio a second", flush=True)  # fmt: skip
+        if self.peak is not None:
+            line["mfu"] = result.flops / seconds / (self.peak * self.world.size)
+        return line | {
+            "quarantined": len(self.stream.quarantined), "unreadable": len(result.unreadable), "went_back": went_back,
+            "passed_by": dict(self.stream.passed_by), "shares": shares_of(self.stream.shares()),
+            "losses": {name: sums.losses(self.corpus.patch_size) for name, sums in result.groups.items()},
+        }  # fmt: skip
+
+    def _log(self, step: int, line: dict[str, Any]) -> None:
+        left = self.pace.left(step + 1, time.perf_counter())
+        if self.tracker is None:
+            return
+        self.tracker.metrics(step, line)
+        done = step + 1
+        if done == 1 or done % 10 == 0 or done == self.recipe.steps or "validation" in line:
+            print(progress_line(line, done, self.recipe.steps, left), flush=True)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self.told_to_stop = True
@@ -225,4 +281,8 @@ class Run:
 def _identity(recipe: Recipe) -> dict[str, Any]:
     """What of a recipe decides what is learned, as plain data."""
     values: dict[str, Any] = json.loads(recipe.model_dump_json())
+    validation = values.pop("validation")
+    if validation is not None:
+        # What is held out is not learned; when and how it is tried is all the same.
+        values["held_out"] = {key: validation[key] for key in ("share", "clips")}
     return {key: value for key, value in values.items() if key not in MAY_CHANGE}

@@ -6,7 +6,7 @@ A recipe is named by its path, or by its name where it comes with voxmill (`stag
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from annotation.modes import Mode, Origin
 from model.lora import LoRAConfig
@@ -90,8 +90,30 @@ class HealthConfig(Config):
     roll_back_after: int = Field(3, ge=1)
 
 
+class ValidationConfig(Config):
+    """What is held out, which never enters training, and when and how the weights are tried on it.
+
+    Held out are either a `share` of the clips (one at least), chosen by a hash of their id, or `clips`, named by clip or
+    recording id.
+    `count`: of them at most in each mode. `listen`: so many are spoken each time, none longer than `max_seconds`.
+    """
+
+    every: int = Field(ge=1, description="steps")
+    share: float | None = Field(None, gt=0, lt=1)
+    clips: tuple[str, ...] = ()
+    count: int = Field(32, ge=1)
+    listen: int = Field(2, ge=0)
+    max_seconds: float = Field(10.0, gt=0)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "ValidationConfig":
+        if (self.share is None) == (not self.clips):
+            raise ValueError("set either validation.share or validation.clips, to say what is held out")
+        return self
+
+
 class RunConfig(Config):
-    """Where a run lies and when it is saved; nothing here changes what is learned."""
+    """Where a run lies, when it is saved and to whom it reports; nothing here changes what is learned."""
 
     out: Path
     save_every: int = Field(1000, ge=1)
@@ -100,6 +122,11 @@ class RunConfig(Config):
     hang_seconds: float | None = Field(900, gt=0, description="without a finished step: then the run ends itself")
     export: Literal["last", "best"] = Field("last", description="which weights the run ends with")
     merged: bool = Field(False, description="LoRA: also a whole checkpoint, with the adapters inside its weights")
+    tracking_uri: str | None = Field(
+        None, description="MLflow; None: MLFLOW_TRACKING_URI, or a database in out; none: only out/metrics.jsonl"
+    )
+    experiment: str = "voxcpm2"
+    peak_tflops: float | None = Field(None, gt=0, description="of one device, for MFU; None: known GPUs in bf16")
 
 
 class Recipe(Config):
@@ -123,6 +150,7 @@ class Recipe(Config):
     lora: LoRAConfig | None = None
     engine: EngineConfig = EngineConfig()
     health: HealthConfig = HealthConfig()
+    validation: ValidationConfig | None = None
     run: RunConfig
 
 
@@ -196,6 +224,8 @@ def _against_stage(recipe: Recipe) -> str:
         return f"mixture.modes has {', '.join(sorted(extra))}, but stage 1 trains basic and continuation alone"
     if recipe.lora is not None and recipe.stage != "finetune":
         return f"lora is set, but {stage} trains all weights; take a recipe with stage: finetune"
+    if recipe.run.keep_best and recipe.validation is None:
+        return "run.keep_best: nothing is validated; add validation={every: 500, share: 0.002}"
     if recipe.run.export == "best" and not recipe.run.keep_best:
         return "run.export is best, but run.keep_best = 0 keeps none; set it to 1 or more"
     if recipe.run.merged and recipe.lora is None:

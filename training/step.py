@@ -21,9 +21,11 @@ from model.layouts import Layout
 from model.packing import PackedBatch, pack
 from training.corpus import Corpus
 from training.engine import Engine
+from training.flops import RowFlops
 from training.recipe import Recipe
 from training.sample_order import mix, share
 from training.samples import Shown, layout
+from training.telemetry import Groups, Sums
 from voxmill.errors import JobError
 
 log = logging.getLogger("voxmill")
@@ -49,6 +51,12 @@ class StepResult:
     positions: int
     audio_seconds: float
     norm: float
+    flops: float
+    """Model FLOPs of all rows."""
+    waited: float
+    """Seconds for data, mean over ranks."""
+    groups: dict[str, Sums] = field(default_factory=dict)
+    """What counted, by mode, language and source."""
     bad_clips: list[int] = field(default_factory=list)
     unreadable: list[int] = field(default_factory=list)
 
@@ -99,33 +107,40 @@ class Stepper:
         patch_size: latent frames a patch.
         spike: a row whose loss exceeds the median of the last steps so many times is bad; None: only one that is not
             finite.
+        groups: whose sums are told apart; None: nobody's.
     """
 
     HISTORY, ENOUGH = 64, 16
 
-    def __init__(self, engine: Engine, recipe: Recipe, *, patch_size: int, spike: float | None) -> None:
+    def __init__(
+        self, engine: Engine, recipe: Recipe, *, patch_size: int, spike: float | None, groups: Groups | None = None
+    ) -> None:
         self.engine, self.recipe, self.patch_size, self.spike = engine, recipe, patch_size, spike
+        self.groups, self._flops = groups, RowFlops.of(engine.losses.model)
         self.history: list[float] = []
         """Losses of the last steps, the same on all ranks; part of a checkpoint."""
         self._good: PackedBatch | None = None
 
-    def __call__(self, rows: Sequence[Row], unreadable: Sequence[int], *, step: int, rate: float) -> StepResult:
-        """One step over this rank's rows; the other ranks call it with theirs.
+    def __call__(
+        self, rows: Sequence[Row], unreadable: Sequence[int], *, step: int, rate: float, waited: float = 0.0
+    ) -> StepResult:
+        """One step over this rank's rows, for which it `waited` so many seconds; the other ranks call it with theirs.
 
         Raises:
             JobError: no clip of some rank can be read, or a row known to be good has no finite loss either.
         """
         mine = [row.batch for row in rows if row.batch is not None]
         self._good = self._good or (mine[0] if mine else None)
-        patches, positions, seconds = self._sum(
+        patches, positions, seconds, flops, waited = self._sum(
             sum(len(batch.target_GPD) for batch in mine), sum(len(batch.tokens_N) for batch in mine),
-            sum(row.seconds for row in rows),
+            sum(row.seconds for row in rows), sum(self._flops(batch) for batch in mine), waited,
         )  # fmt: skip
         if not patches or self._any(self._good is None):
             raise JobError(f"step {step}: a rank has no clip that can be read; are the latent shards in place?")
         counted, bad = [0.0, 0.0, 0.0], list[int]()
+        table_MK = None if self.groups is None else self.groups.zeros(self.engine.world.device)
         for number, row in enumerate(rows):
-            diffusion, stop, is_good = self._forward(row, step)
+            diffusion, stop, samples_SK, is_good = self._forward(row, step)
             loss = diffusion / (patches * self.patch_size) + stop / patches
             # Zero times a loss that is known to be finite: the row of a stand-in moves nothing.
             self.engine.backward(loss if is_good else loss * 0.0)
@@ -133,44 +148,47 @@ class Stepper:
                 values = (float(diffusion.detach()), float(stop.detach()), float(len(row.batch.target_GPD)))
                 counted = [a + b for a, b in zip(counted, values, strict=True)]
                 self._good = row.batch
+                if self.groups is not None and table_MK is not None:
+                    self.groups.add(table_MK, row.shown, samples_SK)
             elif row.batch is not None:
                 bad += [clip for shown in row.shown for clip in shown.clips]
             if number + 1 < len(rows):
                 self.engine.row_done()
         norm = self.engine.step(rate)
-        diffusion_sum, stop_sum, num = self._sum(*counted)
+        (diffusion_sum, stop_sum, num), groups = self._sum_all(counted, table_MK)
         result = StepResult(
             diffusion=diffusion_sum / (num * self.patch_size) if num else math.nan,
             stop=stop_sum / num if num else math.nan,
-            num_patches=int(num), positions=int(positions), audio_seconds=seconds, norm=norm,
+            num_patches=int(num), positions=int(positions), audio_seconds=seconds, norm=norm, flops=flops,
+            waited=waited / self.engine.world.size, groups=groups,
             bad_clips=self._all(bad), unreadable=self._all(unreadable),
         )  # fmt: skip
         if math.isfinite(result.loss):
             self.history = [*self.history, result.loss][-self.HISTORY :]
         return result
 
-    def _forward(self, row: Row, step: int) -> tuple[Tensor, Tensor, bool]:
-        """Sums of a row, or of a stand-in where the row is bad or empty (False).
+    def _forward(self, row: Row, step: int) -> tuple[Tensor, Tensor, Tensor, bool]:
+        """Sums of a row and of its samples, or of a stand-in's where the row is bad or empty (False).
 
         Where any rank has a bad row, all compute again: under ZeRO 3 a forward is a conversation of all ranks.
         """
         progress = step / max(self.recipe.steps - 1, 1)
         assert self._good is not None
 
-        def compute(batch: PackedBatch) -> tuple[Tensor, Tensor]:
+        def compute(batch: PackedBatch) -> tuple[Tensor, Tensor, Tensor]:
             generator = row_generator(self.recipe.seed, step, row.place, self.engine.world.device)
             return self.engine.forward(batch, generator, progress)
 
-        diffusion, stop = compute(row.batch or self._good)
+        diffusion, stop, samples_SK = compute(row.batch or self._good)
         is_bad = row.batch is not None and self._is_bad(float(diffusion.detach()), float(stop.detach()), row.batch)
         if self._any(is_bad):
             if is_bad and row.batch is self._good:  # the first row of this process; no good one is known yet
                 self._good = _silence(row.batch)
             del diffusion, stop
-            diffusion, stop = compute(self._good if is_bad else row.batch or self._good)
+            diffusion, stop, samples_SK = compute(self._good if is_bad else row.batch or self._good)
             if self._any(not math.isfinite(float(diffusion.detach() + stop.detach()))):
                 raise JobError(f"step {step}: the loss of a good row is not finite either; lower the learning rate")
-        return diffusion, stop, row.batch is not None and not is_bad
+        return diffusion, stop, samples_SK, row.batch is not None and not is_bad
 
     def _is_bad(self, diffusion: float, stop: float, batch: PackedBatch) -> bool:
         num = len(batch.target_GPD)
@@ -185,6 +203,16 @@ class Stepper:
         tensor = torch.tensor(values, dtype=torch.float64, device=self.engine.world.device)
         dist.all_reduce(tensor)
         return [float(value) for value in tensor]
+
+    def _sum_all(self, counted: list[float], table_MK: Tensor | None) -> tuple[list[float], dict[str, Sums]]:
+        """The step's sums and those of its groups over all ranks, in one go."""
+        if self.groups is None or table_MK is None:
+            return self._sum(*counted), {}
+        mine = torch.tensor(counted, dtype=torch.float64, device=table_MK.device)
+        sums = torch.cat([mine, table_MK.flatten()])
+        dist.all_reduce(sums)
+        whole, table = sums[: len(counted)].tolist(), sums[len(counted) :].view(table_MK.shape).tolist()
+        return whole, self.groups.read(table)
 
     def _any(self, flag: bool) -> bool:
         return bool(self._sum(float(flag))[0])

@@ -115,8 +115,8 @@ class _Run:
                 out, uri=config.run.tracking_uri, experiment=config.run.experiment, name=out.name,
                 run_id=None if saved is None else saved.run_id, step=self.step,
             )  # fmt: skip
-            if saved is None:
-                self.tracker.params(config.model_dump(mode="json") | {"ranks": place.ranks})
+            # Also when it goes on: it may have been killed before MLflow had them.
+            self.tracker.params(config.model_dump(mode="json") | {"ranks": place.ranks})
             self._introduce(training, held)
 
     def _introduce(self, training: list[Any], held: list[Any]) -> None:

@@ -1,20 +1,45 @@
 """What a run says of itself: `metrics.jsonl` always, MLflow beside it.
 
-The file is the truth and MLflow a copy. A server that is down costs one short attempt a minute and stops nothing:
-what it missed waits in memory, in order, and goes out when it answers; what still waits at the end is told.
+The file is the truth and MLflow a copy, sent by a thread of its own: a server that is down or hangs costs the run
+nothing. What it missed waits in memory, in order, and goes out when it answers; what still waits at the end is told.
 """
 
 import json
 import os
+import re
 import sys
+import threading
 import time
+import uuid
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 RETRY_SECONDS = 60.0
+"""Between two attempts to reach a server that did not answer."""
+FINISH_SECONDS = 60.0
+"""What the end of a run waits for MLflow at most."""
+AT_ONCE = 1000
+PARAMS_AT_ONCE = 100
+"""Metrics and params that MLflow takes in one request."""
 OFF = "none"
+TAG = "voxmill.run"
+REFUSED = ("BAD_REQUEST", "INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST")
+"""MLflow's answers to what it will never take; asking again would hold up all that comes after."""
+Send = Callable[[Any, str], None]
+Metrics = list[tuple[str, float, int, int]]
+"""(name, value, milliseconds, step) each."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One thing for MLflow: metrics, which go out many together, or whatever `send` does."""
+
+    metrics: Metrics
+    send: Send | None = None
 
 
 class Tracker:
@@ -23,51 +48,61 @@ class Tracker:
     Args:
         out: folder of the run; gets `metrics.jsonl`, `media/`, and MLflow's database where no server is named.
         uri: MLflow tracking URI; None takes MLFLOW_TRACKING_URI, else a database in `out`; "none" leaves MLflow out.
-        experiment: name in MLflow. name: of the run. run_id: of a run to go on with, None for a new one.
+        experiment: name in MLflow. name: of the run. run_id: an earlier `run_id`, to go on with that run; None: a new one.
         step: lines of `metrics.jsonl` after this step are dropped: they are about to be made again.
     """
 
     def __init__(
         self, out: Path, *, uri: str | None, experiment: str, name: str, run_id: str | None = None, step: int = 0
     ) -> None:
-        self.out, self.name, self.run_id = out, name, run_id
-        self._uri, self._experiment = uri, experiment
+        self.out, self.name = out, name
+        self.run_id = run_id or uuid.uuid4().hex
+        """MLflow's id of the run once a server has given it; before that a name of our own that it is found by, too."""
+        self._uri, self._experiment, self._is_new = uri, experiment, run_id is None
         self._client: Any = None
-        self._waiting: deque[Callable[[Any, str], None]] = deque()
-        self._silent_until, self._told = 0.0, False
+        self._waiting: deque[_Entry] = deque()
+        self._change = threading.Condition()
+        self._silent_until, self._trying, self._hurry = 0.0, False, False
+        self._told, self._num_refused = False, 0
         out.mkdir(parents=True, exist_ok=True)
         self.path = out / "metrics.jsonl"
         _forget_after(self.path, step)
-        self._send()
+        if self._address != OFF:
+            # MLflow's own patience is minutes, in which nothing else would go out.
+            for variable, value in (("REQUEST_MAX_RETRIES", "0"), ("REQUEST_TIMEOUT", "10")):
+                os.environ.setdefault(f"MLFLOW_HTTP_{variable}", value)
+            import mlflow  # noqa: F401 (here, not in the thread, where it could meet other imports half-way)
+
+            threading.Thread(target=self._work, name="tracking", daemon=True).start()
 
     def params(self, values: Mapping[str, Any]) -> None:
-        """Settings of the run, nested or not."""
-        flat = {key: str(value)[:500] for key, value in _flat(values)}
+        """Settings of the run, nested or not. Those that MLflow has already stay as they were, as it wants it."""
+        flat = {key: str(value)[:500] for key, value in _flat(values, ".")}
 
         def send(client: Any, run_id: str) -> None:
             from mlflow.entities import Param
 
-            client.log_batch(run_id, params=[Param(key, value) for key, value in flat.items()])
+            known = client.get_run(run_id).data.params
+            new = [Param(key, value) for key, value in flat.items() if key not in known]
+            for start in range(0, len(new), PARAMS_AT_ONCE):
+                client.log_batch(run_id, params=new[start : start + PARAMS_AT_ONCE])
 
-        self._later(send)
+        self._later(_Entry([], send))
 
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Numbers of one step."""
+    def metrics(self, step: int, values: Mapping[str, Any]) -> None:
+        """Numbers of one step, nested or not: `{"a": {"b": 1}}` is `a/b` in MLflow. What is no number is in the file alone."""
         now = time.time()
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "time": round(now, 3), **values}) + "\n")
-
-        def send(client: Any, run_id: str) -> None:
-            from mlflow.entities import Metric
-
-            stamp = int(now * 1000)
-            client.log_batch(run_id, metrics=[Metric(key, float(v), stamp, step) for key, v in values.items()])
-
-        self._later(send)
+        stamp = int(now * 1000)
+        flat = [(re.sub(r"[^\w\-. :/]", "_", key), value) for key, value in _flat(values, "/")]
+        numbers = [(key, float(value), stamp, step) for key, value in flat if isinstance(value, (int, float))]
+        for start in range(0, len(numbers), AT_ONCE):
+            self._later(_Entry(numbers[start : start + AT_ONCE]))
 
     def file(self, path: Path, folder: str | None = None) -> None:
         """A file of `out` as an artifact, into `folder` there."""
-        self._later(lambda client, run_id: client.log_artifact(run_id, str(path), folder))
+        self._later(_Entry([], lambda client, run_id: client.log_artifact(run_id, str(path), folder)))
 
     def audio(self, name: str, step: int, samples: Any, sample_rate: int) -> Path:
         """Mono audio [T] in [-1, 1] as `media/<step>/<name>.wav`, and as an artifact."""
@@ -85,15 +120,36 @@ class Tracker:
         self.file(path, f"media/{path.parent.name}")
         return path
 
+    def wait(self, seconds: float = FINISH_SECONDS) -> bool:
+        """Tries at once and waits until MLflow has everything, does not answer, or so many seconds have passed.
+
+        Returns:
+            Whether nothing waits any more.
+        """
+        with self._change:
+            self._hurry = bool(self._waiting)
+            self._change.notify_all()
+            self._change.wait_for(lambda: not self._waiting or not (self._hurry or self._trying), timeout=seconds)
+            return not self._waiting
+
     def finish(self, status: str = "FINISHED") -> None:
-        """Ends the run as FINISHED, FAILED or KILLED, and says what MLflow never got."""
-        self._later(lambda client, run_id: client.set_terminated(run_id, status), at_once=True)
-        if self._waiting:
+        """Ends the run as FINISHED, FAILED or KILLED, and says what MLflow never got. Takes a minute at most."""
+        self._later(_Entry([], lambda client, run_id: client.set_terminated(run_id, status)))
+        if not self.wait():
             print(
                 f"tracking: {len(self._waiting)} entries never reached MLflow ({self._address}); "
                 f"{self.path} has every number",
                 file=sys.stderr,
             )
+        if self._num_refused:
+            print(
+                f"tracking: MLflow refused {self._num_refused} entries; {self.path} has every number", file=sys.stderr
+            )
+
+    @property
+    def _is_own(self) -> bool:
+        """Whether MLflow is a database in `out`."""
+        return self._uri is None and not os.environ.get("MLFLOW_TRACKING_URI")
 
     @property
     def _address(self) -> str:
@@ -106,53 +162,129 @@ class Tracker:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def _later(self, send: Callable[[Any, str], None], *, at_once: bool = False) -> None:
+    def _later(self, entry: _Entry) -> None:
         if self._address == OFF:
             return
-        self._waiting.append(send)
-        self._send(at_once)
+        with self._change:
+            self._waiting.append(entry)
+            self._change.notify_all()
 
-    def _send(self, at_once: bool = False) -> None:
-        if self._address == OFF or (time.monotonic() < self._silent_until and not at_once):
-            return
-        from mlflow.exceptions import MlflowException
+    def _work(self) -> None:
+        """The thread: sends what waits, in order; after a failure nothing for a while, unless somebody waits for it."""
+        while True:
+            with self._change:
+                while not self._waiting or not (self._hurry or time.monotonic() >= self._silent_until):
+                    left = self._silent_until - time.monotonic()
+                    self._change.wait(left if self._waiting else None)
+                entries = self._next()
+                self._trying, self._hurry = True, False
+            is_done = self._sent(entries)
+            with self._change:
+                self._trying = False
+                if is_done:
+                    for _ in entries:
+                        self._waiting.popleft()
+                    self._hurry = bool(self._waiting)
+                else:
+                    self._silent_until = time.monotonic() + RETRY_SECONDS
+                self._change.notify_all()
+
+    def _next(self) -> list[_Entry]:
+        """The first entry, or the first ones together where they are metrics that fit into one request."""
+        found, room = [self._waiting[0]], AT_ONCE - len(self._waiting[0].metrics)
+        if found[0].send is None:
+            for entry in islice(self._waiting, 1, None):
+                room -= len(entry.metrics)
+                if entry.send is not None or room < 0:
+                    break
+                found.append(entry)
+        return found
+
+    def _sent(self, entries: list[_Entry]) -> bool:
+        """Whether these are dealt with: taken by MLflow, or refused for good."""
+        from mlflow.entities import Metric
 
         try:
             client = self._connect()
-            assert self.run_id is not None
-            while self._waiting:
-                self._waiting[0](client, self.run_id)
-                self._waiting.popleft()
-        except (MlflowException, OSError) as error:  # requests' errors are OSErrors
-            self._silent_until = time.monotonic() + RETRY_SECONDS
-            if not self._told:
-                reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-                print(f"tracking: MLflow does not answer ({reason}); training goes on", file=sys.stderr)
-                self._told = True
+        except Exception as error:  # whatever it is, the thread must live on and try again
+            return self._tell(error)
+        try:
+            for entry in entries[:1]:
+                if entry.send is not None:
+                    entry.send(client, self.run_id)
+            metrics = [Metric(*values) for entry in entries for values in entry.metrics]
+            if metrics:
+                client.log_batch(self.run_id, metrics=metrics)
+        except Exception as error:
+            if getattr(error, "error_code", None) not in REFUSED and not isinstance(error, FileNotFoundError):
+                return self._tell(error)
+            self._num_refused += len(entries)
+            print(f"tracking: MLflow refused {len(entries)} entries ({_reason(error)})", file=sys.stderr)
+        if self._told:
+            print("tracking: MLflow answers again", file=sys.stderr)
+            self._told = False
+        return True
+
+    def _tell(self, error: Exception) -> bool:
+        if not self._told:
+            print(f"tracking: MLflow does not answer ({_reason(error)}); training goes on", file=sys.stderr)
+            self._told = True
+        return False
 
     def _connect(self) -> Any:
         if self._client is None:
-            # MLflow's own patience is minutes, in which nothing is learnt.
-            os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-            os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
             from mlflow import MlflowClient
 
+            if self._is_own:
+                self._make_database()
             client = MlflowClient(tracking_uri=self._address)
-            if self.run_id is not None:
-                client.update_run(self.run_id, status="RUNNING")
-            else:
-                self.run_id = client.create_run(self._experiment_id(client), run_name=self.name).info.run_id
+            self.run_id = self._find_run(client)
             self._client = client
         return self._client
+
+    def _make_database(self) -> None:
+        """Makes the database under another name first: MLflow takes seconds for it and never mends a half-made one."""
+        from mlflow import MlflowClient
+
+        final = self.out / "mlflow.db"
+        if final.exists():
+            return
+        for old in self.out.glob(".mlflow-*"):
+            old.unlink()
+        attempt = self.out / f".mlflow-{uuid.uuid4().hex[:8]}.db"
+        MlflowClient(tracking_uri=f"sqlite:///{attempt.resolve()}").search_experiments(max_results=1)
+        attempt.rename(final)
+
+    def _find_run(self, client: Any) -> str:
+        """MLflow's id of the run, made where there is none: by its id, or by the name that we gave it before."""
+        from mlflow.exceptions import MlflowException
+
+        if not self._is_new:
+            try:
+                client.update_run(self.run_id, status="RUNNING")
+                return self.run_id
+            except MlflowException as error:
+                if error.error_code not in REFUSED:
+                    raise
+        experiment = self._experiment_id(client)
+        # An answer that was lost on its way here must not make two of one run.
+        named = client.search_runs([experiment], filter_string=f"tags.`{TAG}` = '{self.run_id}'", max_results=1)
+        if named:
+            found: str = named[0].info.run_id
+            client.update_run(found, status="RUNNING")
+            return found
+        made: str = client.create_run(experiment, run_name=self.name, tags={TAG: self.run_id}).info.run_id
+        return made
 
     def _experiment_id(self, client: Any) -> str:
         found = client.get_experiment_by_name(self._experiment)
         if found is not None:
-            return found.experiment_id
+            known: str = found.experiment_id
+            return known
         # Beside a database of our own; a server keeps artifacts where it likes.
-        own = self._uri is None and not os.environ.get("MLFLOW_TRACKING_URI")
-        place = (self.out / "mlartifacts").resolve().as_uri() if own else None
-        return client.create_experiment(self._experiment, artifact_location=place)
+        place = (self.out / "mlartifacts").resolve().as_uri() if self._is_own else None
+        made: str = client.create_experiment(self._experiment, artifact_location=place)
+        return made
 
 
 def _forget_after(path: Path, step: int) -> None:
@@ -170,8 +302,13 @@ def _forget_after(path: Path, step: int) -> None:
     temporary.replace(path)
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    pairs: list[tuple[str, Any]] = []
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def _flat(values: Mapping[str, Any], between: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
-        pairs += _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(f"{prefix}{key}", value)]
-    return pairs
+        if isinstance(value, Mapping):
+            yield from _flat(value, between, f"{prefix}{key}{between}")
+        else:
+            yield f"{prefix}{key}", value

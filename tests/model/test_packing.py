@@ -10,7 +10,7 @@ from torch import Tensor
 from model.attention import Packed
 from model.flow_matching import Draws, draw, times
 from model.layouts import Layout, arrange
-from model.losses import LossSums
+from model.losses import SAMPLE_SUMS, LossSums, sample_sums
 from model.packing import PackedBatch, pack
 from model.presets import preset
 from model.transformer import MiniCPM
@@ -106,6 +106,32 @@ def test_sums_of_batches_are_sums_of_samples(model: VoxCPM2) -> None:
     assert error(sum(part.diffusion for part in parts), whole.diffusion) <= 1e-6
     assert error(sum(part.stop for part in parts), whole.stop) <= 1e-6
     assert sum(part.num_frames for part in parts) == whole.num_frames
+
+
+def test_sums_by_sample_are_those_of_the_samples_and_change_no_bit(model: VoxCPM2) -> None:
+    layouts = samples()
+    batch = pack(layouts)
+    draws = draw(batch.target_GPD, CONFIG.dit_config.cfm_config)
+    plain, told = model(batch, draws=draws), model(batch, draws=draws, by_sample=True)
+    assert plain.samples_SK is None and torch.equal(plain.diffusion, told.diffusion)
+    assert torch.equal(plain.stop, told.stop)
+    wanted, found = gradients(model, plain.total()), gradients(model, told.total())
+    assert all(torch.equal(found[name], gradient) for name, gradient in wanted.items())
+    assert not told.samples_SK.requires_grad and told.samples_SK.shape == (3, len(SAMPLE_SUMS))
+    rows = torch.arange(9).split([target for *_, target in SAMPLES])
+    for one, r, sums_K in zip(layouts, rows, told.samples_SK, strict=True):
+        alone = model(pack([one]), draws=rows_of(draws, r))
+        sums = dict(zip(SAMPLE_SUMS, sums_K.tolist(), strict=True))
+        assert sums["diffusion"] == pytest.approx(float(alone.diffusion), rel=1e-5)
+        assert sums["stop"] == pytest.approx(float(alone.stop), rel=1e-5)
+        assert sums["num_patches"] == alone.num_patches and sums["stops_found"] + sums["stops_missed"] == 1
+
+
+def test_stops_are_counted_at_the_last_patch_and_before_it() -> None:
+    logits_G2 = torch.tensor([[1.0, 0], [0, 1], [0, 1], [1, 0], [1, 0], [0, 1]])
+    stop_G, sample_G = torch.tensor([0, 0, 1, 0, 1, 1]), torch.tensor([0, 0, 0, 1, 1, 2])
+    sums_SK = sample_sums(torch.zeros(6, 4), logits_G2, stop_G, sample_G, num_samples=3)
+    assert sums_SK[:, 2:].tolist() == [[3, 1, 1, 0], [2, 0, 0, 1], [1, 1, 0, 0]]
 
 
 def outputs(model: VoxCPM2, batch: PackedBatch) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,7 @@
 """What a run does between its steps, seen from inside one process."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,15 +22,16 @@ def test_the_best_checkpoint_stays_and_is_exported(
     recipe = load_recipe(
         "tiny_finetune_full",
         [f"datasets.main.path={encoded}", f"init={CHECKPOINT}", f"run.out={tmp_path}", "steps=5", "rows=1",
-         "optimizer.warmup_steps=1", "run={save_every: 1, keep: 1, keep_best: 2, export: best, hang_seconds: null}",
+         "optimizer.warmup_steps=1", "validation={every: 1, share: 0.05}",
+         "run={save_every: 1, keep: 1, keep_best: 2, export: best, hang_seconds: null, tracking_uri: none}",
          f"run.out={tmp_path}"],
     )  # fmt: skip
     losses = {1: 3.0, 2: 1.0, 3: 2.0, 4: None, 5: 4.0}
 
     class Validated(Run):
-        def _step(self) -> None:
-            super()._step()
-            self.validation_loss = losses[self.stream.step]
+        def _validate(self, done: int) -> dict[str, Any]:
+            self.validation_loss = losses[done]
+            return {}
 
     assert Validated(recipe, read_corpus(recipe), world)() == 0
     kept = sorted((tmp_path / "checkpoints").iterdir())

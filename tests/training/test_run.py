@@ -33,6 +33,19 @@ def test_a_run_learns_and_its_export_is_a_released_checkpoint(whole: Path) -> No
     }
 
 
+def test_every_step_says_what_it_did_by_mode_language_and_source(whole: Path) -> None:
+    for line in metrics(whole):
+        assert {"stop_recall", "data_seconds", "learning_rate", "teraflops", "positions_per_second"} <= set(line)
+        assert "mfu" not in line  # no peak is known of a CPU
+        for kind in ("mode", "language", "source"):
+            mine = [sums for name, sums in line["losses"].items() if name.startswith(f"{kind}/")]
+            patches = sum(sums["patches"] for sums in mine)
+            assert patches == line["target_patches"]
+            for loss in ("loss", "diffusion", "stop"):
+                mean = sum(sums[loss] * sums["patches"] for sums in mine) / patches
+                assert mean == pytest.approx(line[loss], rel=1e-5)
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_run_that_was_ended_goes_on_with_the_same_losses(
     encoded: Path, whole: Path, tmp_path: Path, how: signal.Signals
@@ -102,3 +115,30 @@ def test_a_run_goes_on_under_another_zero_stage(
     train(encoded, out, eps, f"engine.zero={change[1]}")
     wanted = [line[1] for line in figures(tmp_path / "reference")]
     assert [line[1] for line in figures(out)] == pytest.approx(wanted, rel=2e-6)
+
+
+@pytest.mark.slow
+def test_mlflow_has_one_run_of_a_run_that_was_killed(encoded: Path, tmp_path: Path) -> None:
+    pytest.importorskip("mlflow")
+    from mlflow import MlflowClient
+
+    out, mlflow = tmp_path / "out", "run.tracking_uri=null"
+    checked = ("validation={every: 4, share: 0.2, count: 2, listen: 1, max_seconds: 4}", "run.peak_tflops=0.05")
+    stop(encoded, out, mlflow, *checked, after=3, how=signal.SIGKILL)
+    said = train(encoded, out, mlflow, *checked)
+    assert "going on from" in said and "held-out loss" in said and "MFU" in said
+    client = MlflowClient(tracking_uri=f"sqlite:///{out / 'mlflow.db'}")
+    (experiment,) = [e for e in client.search_experiments() if e.name == "voxcpm2"]
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED" and run.data.params["stage"] == "2"
+    lines = metrics(out)
+    history = {metric.step: metric.value for metric in client.get_metric_history(run.info.run_id, "loss")}
+    assert history == {line["step"]: line["loss"] for line in lines}
+    last = lines[-1]
+    assert run.data.metrics["losses/mode/basic/loss"] == pytest.approx(last["losses"]["mode/basic"]["loss"])
+    assert run.data.metrics["shares/mode/basic/wanted"] == pytest.approx(last["shares"]["mode/basic"]["wanted"])
+    assert run.data.metrics["validation/loss"] == last["validation"]["loss"]
+    flops = last["teraflops"] / last["positions"] * last["positions_per_second"]
+    assert last["mfu"] == pytest.approx(flops / 0.05, rel=1e-6)
+    names = {Path(item.path).name for item in client.list_artifacts(run.info.run_id, f"media/{STEPS:08d}")}
+    assert {"0-basic-made.wav", "0-basic-mel.png"} <= names
