@@ -20,7 +20,7 @@ def command(encoded: Path, out: Path, *overrides: str, world: int = 1, recipe: s
     return [
         sys.executable, *launcher, str(ROOT / "training" / "train.py"), recipe, f"init={CHECKPOINT}",
         f"datasets.main.path={encoded}", f"run.out={out}", f"steps={STEPS}", "optimizer.warmup_steps=1",
-        "run.save_every=2", "rows=4", *overrides,
+        "run.save_every=2", "run.tracking_uri=none", "rows=4", *overrides,
     ]  # fmt: skip
 
 
