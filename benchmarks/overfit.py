@@ -8,7 +8,7 @@ such as `benchmarks/vae_tiny.py` gives, whose latents are brought to mean 0 and 
 (`standard_latents.py`). Then Whisper base hears, and errors are counted over all words (strict):
 
 - recording: the clip itself;
-- AudioVAE: the clip encoded and decoded, which no model over these latents can surpass;
+- AudioVAE: the clip encoded and decoded, which is what perfect latents give;
 - teacher-forced: every patch is sampled after the true ones before it;
 - continuation: the second turn, after the first turn's true latents as the prompt;
 - basic: the whole clip from its text alone.
