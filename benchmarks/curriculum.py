@@ -69,7 +69,8 @@ def command(out: Path, *arguments: str, ranks: int = 1) -> None:
     log = out / f"{arguments[0]}.log"
     with log.open("a") as file:
         done = subprocess.run(
-            [sys.executable, *launcher, "-m", "voxmill", *arguments], cwd=ROOT, env=environment, stdout=file, stderr=file
+            [sys.executable, *launcher, "-m", "voxmill", *arguments], cwd=ROOT, env=environment, stdout=file,
+            stderr=file,
         )  # fmt: skip
     if done.returncode:
         raise JobError(f"voxmill {arguments[0]} ended with status {done.returncode}; see {log}")
@@ -122,7 +123,8 @@ def main() -> None:
         began = time.perf_counter()
         overrides = [f"steps={options.steps}", "optimizer.warmup_steps=1"] if options.steps else []
         command(
-            out, "train", stage, f"init={checkpoint}", start[0], f"run.out={out / stage}", *overrides, ranks=options.ranks
+            out, "train", stage, f"init={checkpoint}", start[0], f"run.out={out / stage}", *overrides,
+            ranks=options.ranks,
         )  # fmt: skip
         seconds += time.perf_counter() - began
         checkpoint = out / stage / "export"

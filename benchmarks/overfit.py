@@ -3,12 +3,12 @@
     python benchmarks/overfit.py --vae CHECKPOINT [--clips 1] [--steps 2500] [--out build/overfit]
 
 The clips are two turns each of one sample recording. `voxmill train` (DeepSpeed, one rank, fp32) trains the `tiny`
-preset on their latents from random weights; CHECKPOINT is a folder whose AudioVAE makes the latents and the sound, such
-as `benchmarks/vae_tiny.py` gives, whose latents are brought to mean 0 and deviation 1 first (`standard_latents.py`). Then
-Whisper base hears, and errors are counted over all words (strict):
+preset on their latents from random weights; CHECKPOINT is a folder whose AudioVAE makes the latents and the sound,
+such as `benchmarks/vae_tiny.py` gives, whose latents are brought to mean 0 and deviation 1 first
+(`standard_latents.py`). Then Whisper base hears, and errors are counted over all words (strict):
 
 - recording: the clip itself;
-- AudioVAE: the clip encoded and decoded, which no model over these latents can surpass;
+- AudioVAE: the clip encoded and decoded, which is what perfect latents give;
 - teacher-forced: every patch is sampled after the true ones before it;
 - continuation: the second turn, after the first turn's true latents as the prompt;
 - basic: the whole clip from its text alone.

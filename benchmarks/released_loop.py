@@ -1,8 +1,8 @@
 """The released fine-tuning loop on this CPU, from the package's own parts: its model, its AudioVAE, its packer.
 
-Its script (not in the package) draws samples at random, `BATCH` at a time, encodes every clip anew, pads to the longest,
-computes all positions and adds up the gradients of several batches before AdamW moves. Its rules are kept; what they
-would cost besides is left out in its favour: audio lies decoded in memory, and nothing is logged or saved.
+Its script (not in the package) draws samples at random, `BATCH` at a time, encodes every clip anew, pads to the
+longest, computes all positions and adds up the gradients of several batches before AdamW moves. Its rules are kept;
+what they would cost besides is left out in its favour: audio lies decoded in memory, and nothing is logged or saved.
 
 `voxcpm.training` as a whole needs argbind and an older `datasets`, so the packer is loaded by its file.
 """
@@ -40,7 +40,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Spent:
-    """One optimizer step. `vae_seconds`: of them, in the packer, which is nearly all AudioVAE; `loss`: of the batches."""
+    """One optimizer step. `vae_seconds`: spent in the packer, nearly all in AudioVAE; `loss`: mean of the batches."""
 
     seconds: float
     vae_seconds: float
@@ -79,7 +79,12 @@ class ReleasedLoop:
     def step(self, samples: Sequence[Sample]) -> Spent:
         """One optimizer step over all samples, shuffled and `BATCH` at a time."""
         began, vae_seconds, positions, loss = time.perf_counter(), 0.0, 0, 0.0
-        batches: DataLoader[Sample] = DataLoader(samples, BATCH, shuffle=True, collate_fn=collate)  # type: ignore[arg-type]
+        batches: DataLoader[Sample] = DataLoader(
+            samples,  # type: ignore[arg-type]
+            BATCH,
+            shuffle=True,
+            collate_fn=collate,
+        )
         for batch in batches:
             packing = time.perf_counter()
             packed = self.packer(**batch)

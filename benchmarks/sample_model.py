@@ -1,7 +1,7 @@
 """Random checkpoints in the released layout whose tokenizer has learnt the texts of the sample recordings.
 
-The released tokenizer was not at hand, and the tests' own spells nearly every letter. With `VOCABULARY` entries the texts
-take 4.7 tokens a second, which is what English takes in the released vocabulary of 73 k (`train_step.py`).
+The released tokenizer was not at hand, and the tests' own spells nearly every letter. With `VOCABULARY` entries the
+texts take 4.7 tokens a second, which is what English takes in the released vocabulary of 73 k (`train_step.py`).
 """
 
 import json

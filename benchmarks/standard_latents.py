@@ -1,8 +1,8 @@
 """An AudioVAE on another scale: the same codec, its latents with mean 0 and deviation 1 in every channel.
 
-An AudioVAE that was trained for minutes has latents of small deviation around large means, and flow matching from unit
-noise then learns the means first and the speech in them late. The scale is folded into the last layer before the latents
-and the first one after, so the result is a plain AudioVAE in the released layout.
+An AudioVAE that was trained for minutes has latents of small deviation around large means, and flow matching from
+unit noise then learns the means first and the speech in them late. The scale is folded into the last layer before the
+latents and the first one after, so the result is a plain AudioVAE in the released layout.
 """
 
 import torch

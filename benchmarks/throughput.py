@@ -2,12 +2,13 @@
 
     python benchmarks/throughput.py [--preset small] [--repeats 5] [--steps 2] [--rows 2] [--out FOLDER]
 
-Clips are one to four turns of the sample recordings, with descriptions and references; weights are random and the same.
-Ours is the script itself in a process of its own (DeepSpeed, one rank, fp32): latents from shards, packed rows, losses
-where they are needed. The released loop (`released_loop.py`) gets the very samples of our steps, in as many optimizer
-steps, and encodes them as it goes. Sides take turns; medians of the pairs' ratios. What counts is the duration of the
-targets; references and padding are not useful. Encoding the clips once is timed too: `ratio_first_epoch` charges all of
-it to the first pass over them. The released code is `pip install --no-deps voxcpm==2.0.3`. Last line: JSON.
+Clips are one to four turns of the sample recordings, with descriptions and references; weights are random and the
+same. Ours is the script itself in a process of its own (DeepSpeed, one rank, ZeRO 0, fp32): latents from shards,
+packed rows, losses where they are needed. The released loop (`released_loop.py`) gets the very samples of our steps,
+in as many optimizer steps, and encodes them as it goes. Sides take turns; medians of the pairs' ratios. What counts
+is the duration of the targets; references and padding are not useful. Encoding the clips once is timed too:
+`ratio_first_epoch` charges all of it to the first pass over them. The released code is `pip install --no-deps
+voxcpm==2.0.3`. Last line: JSON.
 """
 
 import argparse
@@ -65,9 +66,10 @@ def settings(folder: Path, options: argparse.Namespace) -> list[str]:
     return [
         f"init={folder / 'checkpoint'}", f"datasets.main.path={folder / 'dataset'}", f"run.out={folder / 'run'}",
         f"steps={options.warm_up + options.steps}", f"rows={options.rows}", f"max_positions={options.positions}",
-        f"packing={{positions: {options.positions}, window: 64}}", "clips.max_seconds=30", f"mixture.modes={options.modes}",
+        f"packing={{positions: {options.positions}, window: 64}}", "clips.max_seconds=30",
+        f"mixture.modes={options.modes}",
         f"optimizer.learning_rate={LEARNING_RATE}", "optimizer.warmup_steps=0", "health.spike=null",
-        "run.save_every=1000000", f"seed={options.seed}",
+        "run.save_every=1000000", f"seed={options.seed}", f"engine.zero={options.zero}",
     ]  # fmt: skip
 
 
@@ -186,6 +188,7 @@ def main() -> None:
     parser.add_argument("--warm-up", type=int, default=1, help="steps before them")
     parser.add_argument("--rows", type=int, default=2, help="packed rows a step")
     parser.add_argument("--positions", type=int, default=512, help="of a packed row, and of a sample at most")
+    parser.add_argument("--zero", type=int, choices=range(4), default=0, help="one rank has nothing to divide")
     parser.add_argument("--modes", default=MODES, help="shares of target seconds, as a recipe has them")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
