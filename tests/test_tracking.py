@@ -82,6 +82,33 @@ def test_file_and_database(tmp_path: Path) -> None:
     assert early.run_id == run_id != named and len(client.search_runs([run.info.experiment_id])) == 1
 
 
+def test_what_a_killed_run_had_not_sent_is_sent_from_the_file(tmp_path: Path) -> None:
+    pytest.importorskip("mlflow")
+    from mlflow import MlflowClient
+
+    def steps(uri: str, run_id: str) -> list[int]:
+        return [metric.step for metric in MlflowClient(tracking_uri=uri).get_metric_history(run_id, "a/loss")]
+
+    uri = f"sqlite:///{tmp_path / 'runs.db'}"
+    killed = Tracker(tmp_path / "out", uri=uri, experiment="e", name="n", step=-1)
+    for step in range(2):
+        killed.metrics(step, {"a": {"loss": 1.0}})
+    assert killed.wait()
+    with killed.path.open("a") as file:  # as if it had been killed after this line and before it was sent
+        file.write(json.dumps({"step": 2, "time": 1.5, "a": {"loss": 1.0}}) + "\n" + '{"step": 3, "ti')
+    again = Tracker(tmp_path / "out", uri=uri, experiment="e", name="n", run_id=killed.run_id, step=2)
+    again.metrics(3, {"a": {"loss": 1.0}})
+    again.finish()
+    assert steps(uri, again.run_id) == [0, 1, 2, 3]
+    assert len(again.path.read_text().splitlines()) == 4
+    # Another MLflow has nothing of it yet, so it gets all.
+    other = f"sqlite:///{tmp_path / 'other.db'}"
+    moved = Tracker(tmp_path / "out", uri=other, experiment="e", name="n", run_id=again.run_id, step=3)
+    moved.metrics(4, {"a": {"loss": 1.0}})
+    moved.finish()
+    assert steps(other, moved.run_id) == [0, 1, 2, 3, 4]
+
+
 def test_a_database_that_was_half_made_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As after a kill while MLflow was making it."""
     pytest.importorskip("mlflow")

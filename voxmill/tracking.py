@@ -2,6 +2,7 @@
 
 The file is the truth and MLflow a copy, sent by a thread of its own: a server that is down or hangs costs the run
 nothing. What it missed waits in memory, in order, and goes out when it answers; what still waits at the end is told.
+Numbers that a killed run had not sent yet are sent from the file when the run goes on.
 """
 
 import json
@@ -27,6 +28,8 @@ PARAMS_AT_ONCE = 100
 """Metrics and params that MLflow takes in one request."""
 OFF = "none"
 TAG = "voxmill.run"
+SENT = "mlflow-sent.json"
+"""In the run's folder: how many lines of the file MLflow has."""
 REFUSED = ("BAD_REQUEST", "INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST")
 """MLflow's answers to what it will never take; asking again would hold up all that comes after."""
 Send = Callable[[Any, str], None]
@@ -40,6 +43,8 @@ class _Entry:
 
     metrics: Metrics
     send: Send | None = None
+    line: int | None = None
+    """So many lines of the file are at MLflow with it."""
 
 
 class Tracker:
@@ -66,8 +71,14 @@ class Tracker:
         self._told, self._num_refused = False, 0
         out.mkdir(parents=True, exist_ok=True)
         self.path = out / "metrics.jsonl"
-        _forget_after(self.path, step)
+        lines = _forget_after(self.path, step)
+        self._num_lines = len(lines)
+        if self._is_new:
+            (out / SENT).unlink(missing_ok=True)
         if self._address != OFF:
+            first = self._num_lines if self._is_new else self._num_sent()
+            for number, line in enumerate(lines[first:], start=first + 1):
+                self._send_line(line, number)
             # MLflow's own patience is minutes, in which nothing else would go out.
             for variable, value in (("REQUEST_MAX_RETRIES", "0"), ("REQUEST_TIMEOUT", "10")):
                 os.environ.setdefault(f"MLFLOW_HTTP_{variable}", value)
@@ -91,14 +102,36 @@ class Tracker:
 
     def metrics(self, step: int, values: Mapping[str, Any]) -> None:
         """Numbers of one step, nested or not: `{"a": {"b": 1}}` is `a/b` in MLflow. What is no number is in the file alone."""
-        now = time.time()
+        line = {"step": step, "time": round(time.time(), 3), **values}
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "time": round(now, 3), **values}) + "\n")
-        stamp = int(now * 1000)
-        flat = [(re.sub(r"[^\w\-. :/]", "_", key), value) for key, value in _flat(values, "/")]
-        numbers = [(key, float(value), stamp, step) for key, value in flat if isinstance(value, (int, float))]
+            file.write(json.dumps(line) + "\n")
+        self._num_lines += 1
+        self._send_line(line, self._num_lines)
+
+    def _send_line(self, line: Mapping[str, Any], number: int) -> None:
+        step, stamp = line["step"], int(line["time"] * 1000)
+        flat = _flat({key: value for key, value in line.items() if key not in ("step", "time")}, "/")
+        numbers = [
+            (re.sub(r"[^\w\-. :/]", "_", key), float(value), stamp, step)
+            for key, value in flat
+            if isinstance(value, (int, float))
+        ]
         for start in range(0, len(numbers), AT_ONCE):
-            self._later(_Entry(numbers[start : start + AT_ONCE]))
+            is_last = start + AT_ONCE >= len(numbers)
+            self._later(_Entry(numbers[start : start + AT_ONCE], line=number if is_last else None))
+
+    def _num_sent(self) -> int:
+        """Lines of the file that this MLflow has from before; 0 where that is not known."""
+        try:
+            sent = json.loads((self.out / SENT).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return 0
+        return int(sent["lines"]) if sent["uri"] == self._address else 0
+
+    def _note_sent(self, num_lines: int) -> None:
+        temporary = self.out / f".{SENT}"
+        temporary.write_text(json.dumps({"uri": self._address, "lines": num_lines}), encoding="utf-8")
+        temporary.replace(self.out / SENT)
 
     def file(self, path: Path, folder: str | None = None) -> None:
         """A file of `out` as an artifact, into `folder` there."""
@@ -220,6 +253,12 @@ class Tracker:
                 return self._tell(error)
             self._num_refused += len(entries)
             print(f"tracking: MLflow refused {len(entries)} entries ({_reason(error)})", file=sys.stderr)
+        lines = [entry.line for entry in entries if entry.line is not None]
+        if lines:
+            try:
+                self._note_sent(lines[-1])
+            except OSError as error:  # at worst these lines are sent again
+                print(f"tracking: {self.out / SENT} cannot be written ({_reason(error)})", file=sys.stderr)
         if self._told:
             print("tracking: MLflow answers again", file=sys.stderr)
             self._told = False
@@ -287,19 +326,22 @@ class Tracker:
         return made
 
 
-def _forget_after(path: Path, step: int) -> None:
+def _forget_after(path: Path, step: int) -> list[dict[str, Any]]:
+    """Drops the lines after this step and gives the others."""
     if not path.exists():
-        return
+        return []
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for text in path.read_text(encoding="utf-8").splitlines():
         try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
+            line = json.loads(text)
         except ValueError:
             continue  # the last line of a run that was killed while it wrote
+        if line["step"] <= step:
+            kept.append((text, line))
     temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept), encoding="utf-8")
+    temporary.write_text("".join(text + "\n" for text, _ in kept), encoding="utf-8")
     temporary.replace(path)
+    return [line for _, line in kept]
 
 
 def _reason(error: Exception) -> str:
