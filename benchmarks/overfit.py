@@ -101,7 +101,7 @@ def settings(out: Path, options: argparse.Namespace) -> list[str]:
         f"steps={options.steps}", "rows=1", "clips.max_seconds=60", "mixture.modes={basic: 1.0}",
         "max_positions=256", "packing={positions: 256, window: 8}", f"optimizer.learning_rate={options.learning_rate}",
         "optimizer.warmup_steps=20", "optimizer.final=0.02", "optimizer.weight_decay=0", "health.spike=null",
-        f"run.save_every={options.steps}", "run.keep=1", f"seed={options.seed}",
+        f"run.save_every={options.steps}", "run.keep=1", "run.tracking_uri=none", f"seed={options.seed}",
     ]  # fmt: skip
 
 

@@ -69,7 +69,7 @@ def settings(folder: Path, options: argparse.Namespace) -> list[str]:
         f"packing={{positions: {options.positions}, window: 64}}", "clips.max_seconds=30",
         f"mixture.modes={options.modes}",
         f"optimizer.learning_rate={LEARNING_RATE}", "optimizer.warmup_steps=0", "health.spike=null",
-        "run.save_every=1000000", f"seed={options.seed}", f"engine.zero={options.zero}",
+        "run.save_every=1000000", "run.tracking_uri=none", f"seed={options.seed}", f"engine.zero={options.zero}",
     ]  # fmt: skip
 
 
