@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from annotation.speaker import Backend, SpeakerConfig, SpeakerEncoder, log_mel
+from annotation.campplus import log_mel
+from annotation.speaker import Backend, SpeakerConfig, SpeakerEncoder
 from evaluation.speech_recognition import ModelName
 from voxmill.config import Config
 from voxmill.errors import UserError

@@ -13,7 +13,7 @@ import torch
 import torchaudio.compliance.kaldi  # noqa: F401 - holds a tensor, which must not be made on `meta`
 from torch import Tensor
 
-from annotation.speaker import log_mel
+from annotation.campplus import log_mel
 from evaluation.encoder_weights import check_tensors
 from evaluation.eres2net import ERes2Net, ERes2NetSize
 from evaluation.similarity import Similarity, SimilarityConfig, encoder_name, read_sim

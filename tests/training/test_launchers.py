@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.training.runs import ROOT, STEPS, environment, figures, train
 from tests.training.small_dataset import CHECKPOINT
-from tests.training.test_run import ROOT, STEPS, environment, figures, train
 
 pytestmark = pytest.mark.slow
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.training.runs import ROOT, STEPS, environment, figures, metrics, train
 from tests.training.small_dataset import CHECKPOINT
-from tests.training.test_run import ROOT, STEPS, environment, figures, metrics, train
 from training.launch_config import LaunchConfig, read_launch
 from training.ray_launch import _fitting
 from voxmill import local_ray

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from model.audio_vae import AudioVAE
-from pipelines.clip_audio import find_clips
 from tests.training.corpus import SETTINGS, make_folder
 from training.audio_crops import CropSource
 from training.train_vae import read_recipe
 from training.vae_initial import FIT_CROPS, fit_to_data
 from training.vae_model import new_vae
+from voxmill.clip_audio import find_clips
 
 
 @pytest.fixture(scope="module")

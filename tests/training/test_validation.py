@@ -15,8 +15,8 @@ from model.checkpoint import load_model
 from model.config import read_config
 from model.packing import pack
 from model.text_tokenizer import TextTokenizer
+from tests.training.runs import figures, metrics, train
 from tests.training.small_dataset import CHECKPOINT
-from tests.training.test_run import figures, metrics, train
 from training.corpus import read_corpus
 from training.engine import Engine, World, join_world
 from training.recipe import Recipe, load_recipe
