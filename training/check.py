@@ -68,6 +68,11 @@ def check(recipe: Recipe) -> tuple[Corpus, Plan]:
             f"max_positions = {recipe.max_positions}, but {recipe.init} has "
             f"{settings.lm_config.max_position_embeddings} position embeddings; set max_positions"
         )
+    if recipe.engine.zero == 3 and settings.dit_config.dit_mean_mode:
+        raise UserError(
+            f"engine.zero = 3, but {recipe.init} is trained with MeanFlow, whose forward derivative DeepSpeed's linear layer "
+            "of that stage does not have; set engine.zero to 2"
+        )
     streams = streams_of(corpus, recipe)
     rates = {}
     for place, stream in enumerate(streams):

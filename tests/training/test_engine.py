@@ -74,7 +74,7 @@ def test_the_average_follows_the_weights_and_is_put_to_use(encoded: Path, world:
         generator = torch.Generator().manual_seed(1)
         with torch.no_grad():
             if model is None:
-                found = engine.forward(rows[0].batch, generator, 0.0)  # type: ignore[arg-type]
+                found = engine.forward(rows[0].batch, generator, 0.0)[:2]  # type: ignore[arg-type]
             else:
                 sums = model(rows[0].batch, generator=generator)
                 found = (sums.diffusion, sums.stop)
@@ -111,7 +111,7 @@ def test_an_average_is_fp32_where_the_weights_compute_in_bf16(encoded: Path, wor
     def loss() -> float:
         assert rows[0].batch is not None
         with torch.no_grad():
-            return float(sum(engine.forward(rows[0].batch, torch.Generator().manual_seed(1), 0.0)))
+            return float(sum(engine.forward(rows[0].batch, torch.Generator().manual_seed(1), 0.0)[:2]))
 
     before = loss()
     with engine.averaged():
@@ -169,7 +169,7 @@ def test_recomputed_activations_change_no_loss(encoded: Path, world: World, zero
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("zero", STAGES[1:])
+@pytest.mark.parametrize("zero", (2, 3))
 def test_an_offloaded_optimizer_computes_the_same(encoded: Path, world: World, zero: int) -> None:
     found = []
     for offload in ("false", "true"):
