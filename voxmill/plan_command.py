@@ -141,8 +141,9 @@ def advice_lines(options: Options, shape: ModelShape, found: list[Choice]) -> li
     setup = best.setup
     rows = whole_rows(options.rows, options.gpus)
     words = [f"engine.zero={setup.zero}"] + (["engine.offload=true"] if setup.offload else [])
+    words += ["engine.activation_checkpointing=true"] if setup.recompute else []
     lines.append(
-        f"take {' '.join(words)}{' with activation checkpointing' if setup.recompute else ''}, rows={rows} "
+        f"take {' '.join(words)}, rows={rows} "
         f"({rows // options.gpus} a rank); the longest row that fits has "
         f"{longest_row(shape, setup, options.gpu_memory * 1e9)} positions"
     )
