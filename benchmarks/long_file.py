@@ -65,7 +65,7 @@ def main() -> None:
                 try:
                     title = " ".join(process.cmdline())
                     if process.pid == job.pid or title.startswith(("ray::MapWorker", "ray::scan_recording")):
-                        name = "driver" if process.pid == job.pid else title.removeprefix("ray::").split("(")[0]
+                        name = "driver" if process.pid == job.pid else title.removeprefix("ray::").split("(")[0].strip()
                         peaks[name] = max(peaks.get(name, 0), process.memory_info().rss)
                 except psutil.Error:
                     continue
