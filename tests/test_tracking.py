@@ -95,7 +95,7 @@ def test_what_a_killed_run_had_not_sent_is_sent_from_the_file(tmp_path: Path) ->
         killed.metrics(step, {"a": {"loss": 1.0}})
     assert killed.wait()
     with killed.path.open("a") as file:  # as if it had been killed after this line and before it was sent
-        file.write(json.dumps({"step": 2, "time": 1.5, "a": {"loss": 1.0}}) + "\n" + '{"step": 3, "ti')
+        file.write(json.dumps({"step": 2, "time": time.time(), "a": {"loss": 1.0}}) + "\n" + '{"step": 3, "ti')
     again = Tracker(tmp_path / "out", uri=uri, experiment="e", name="n", run_id=killed.run_id, step=2)
     again.metrics(3, {"a": {"loss": 1.0}})
     again.finish()
