@@ -39,7 +39,7 @@ from training.corpus import Corpus, read_corpus  # noqa: E402
 from training.mixture import Draw  # noqa: E402
 from training.recipe import load_recipe  # noqa: E402
 from training.samples import Shown, layout, show  # noqa: E402
-from voxmill.errors import JobError, UserError  # noqa: E402
+from voxmill.errors import JobError, UserError, command  # noqa: E402
 
 RECORDINGS = ("en-1", "en-2", "es-1", "fr-1", "fr-2", "it-1", "it-2", "ru-1")
 STAGES = ("tiny_stage1", "tiny_stage2", "tiny_stage3")
@@ -59,10 +59,10 @@ def prepare(out: Path, dataset: Path | None, vae_from: Path | None, seed: int) -
     if not (dataset / "clips.parquet").is_file():
         raise UserError(f"{dataset}: no clips.parquet there; name the OUT of a finished `voxmill annotate`")
     shutil.copytree(dataset, out / "dataset", ignore=shutil.ignore_patterns("work", "latents*"))
-    command(out, "encode", str(out / "dataset"), "--vae", str(out / "checkpoint"), "progress=false")
+    voxmill(out, "encode", str(out / "dataset"), "--vae", str(out / "checkpoint"), "progress=false")
 
 
-def command(out: Path, *arguments: str, ranks: int = 1) -> None:
+def voxmill(out: Path, *arguments: str, ranks: int = 1) -> None:
     """Runs a `voxmill` command as a user does, by torchrun where there are several ranks; says where its words lie."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
@@ -100,6 +100,7 @@ def losses(checkpoint: Path, corpus: Corpus, samples: dict[Mode, list[Shown]], s
     return found
 
 
+@command("voxmill")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", type=Path, help="OUT of a finished voxmill annotate")
@@ -122,7 +123,7 @@ def main() -> None:
     for stage in STAGES:
         began = time.perf_counter()
         overrides = [f"steps={options.steps}", "optimizer.warmup_steps=1"] if options.steps else []
-        command(
+        voxmill(
             out, "train", stage, f"init={checkpoint}", start[0], f"run.out={out / stage}", *overrides,
             ranks=options.ranks,
         )  # fmt: skip
@@ -131,7 +132,7 @@ def main() -> None:
         columns[stage] = losses(checkpoint, corpus, samples, options.seed)
     began = time.perf_counter()
     said = out / "said.wav"
-    command(out, "generate", "--checkpoint", str(checkpoint), "--text", TEXT, "--seed", "0", "-o", str(said))
+    voxmill(out, "generate", "--checkpoint", str(checkpoint), "--text", TEXT, "--seed", "0", "-o", str(said))
     seconds += time.perf_counter() - began
     cells = [
         [mode, str(len(samples[mode])), *(f"{column[mode]:.4f}" for column in columns.values())] for mode in samples
@@ -152,11 +153,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"voxmill: {error}", file=sys.stderr)
-        sys.exit(2)
-    except JobError as error:
-        print(f"voxmill: {error}", file=sys.stderr)
-        sys.exit(1)
+    sys.exit(main())

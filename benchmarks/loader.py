@@ -30,7 +30,7 @@ from rich.console import Console  # noqa: E402
 
 from benchmarks.latent_readers import SIDES, read, state_after, write_all  # noqa: E402
 from benchmarks.tables import table  # noqa: E402
-from voxmill.errors import UserError  # noqa: E402
+from voxmill.errors import UserError, command  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[tuple[str, str], 
     return found
 
 
+@command("voxmill")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=6000)
@@ -158,8 +159,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"voxmill: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(main())

@@ -53,7 +53,7 @@ from model.voice import Voice  # noqa: E402
 from tests.training.small_dataset import add_latents, rows, write_dataset  # noqa: E402
 from training.corpus import Corpus, read_corpus  # noqa: E402
 from training.recipe import load_recipe  # noqa: E402
-from voxmill.errors import JobError, UserError  # noqa: E402
+from voxmill.errors import JobError, command  # noqa: E402
 
 PATCH_SECONDS = 0.16
 HEARD_RATE = 16000
@@ -230,6 +230,7 @@ def judge(
     return sum(e.total for e in errors) / sum(e.length for e in errors), texts
 
 
+@command("voxmill")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vae", type=Path, required=True, help="checkpoint folder with the AudioVAE")
@@ -276,11 +277,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"voxmill: {error}", file=sys.stderr)
-        sys.exit(2)
-    except JobError as error:
-        print(f"voxmill: {error}", file=sys.stderr)
-        sys.exit(1)
+    sys.exit(main())

@@ -41,7 +41,7 @@ from tests.training.small_dataset import add_latents, rows, write_dataset  # noq
 from training.corpus import Corpus, read_corpus  # noqa: E402
 from training.recipe import Recipe, load_recipe  # noqa: E402
 from training.sample_stream import SampleStream  # noqa: E402
-from voxmill.errors import JobError, UserError  # noqa: E402
+from voxmill.errors import JobError, command  # noqa: E402
 
 RECORDINGS = ("en-1", "en-2", "es-1", "fr-1", "fr-2", "it-1", "it-2", "ru-1")
 TURNS = (1, 3, 2, 4, 1, 2)
@@ -180,6 +180,7 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
     print(json.dumps({key: round(value, 4) for key, value in last.items()} | {"ratios": [round(r, 3) for r in ratios]}))
 
 
+@command("voxmill")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=PRESETS, default="small")
@@ -200,11 +201,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"voxmill: {error}", file=sys.stderr)
-        sys.exit(2)
-    except JobError as error:
-        print(f"voxmill: {error}", file=sys.stderr)
-        sys.exit(1)
+    sys.exit(main())
