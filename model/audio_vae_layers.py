@@ -7,11 +7,12 @@ one, zeros lie there. Weight norm keeps its legacy names `weight_g` and `weight_
 
 import math
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from model.config import AudioVAEConfig
 
@@ -152,6 +153,40 @@ def _product(weight_OC: Tensor, x_BCT: Tensor, bias_O: Tensor | None) -> Tensor:
     return torch.bmm(weight_BOC, x_BCT) if bias_O is None else torch.baddbmm(bias_O[:, None], weight_BOC, x_BCT)
 
 
+class _SnakeWithSlope(torch.autograd.Function):
+    """Snake with a backward of its own, which keeps its input and nothing else.
+
+    Step by step, autograd would keep four tensors of audio's length for each of some fifty Snakes, and go through twice
+    as many.
+    """
+
+    @staticmethod
+    def forward(context: Any, x_BCT: Tensor, alpha_1C1: Tensor) -> Tensor:
+        context.save_for_backward(x_BCT, alpha_1C1)
+        return _snake(x_BCT, alpha_1C1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, slope_BCT: Tensor) -> tuple[Tensor, Tensor]:
+        x_BCT, alpha_1C1 = context.saved_tensors
+        scale_1C1 = (alpha_1C1 + 1e-9).reciprocal()
+        wave_BCT = alpha_1C1 * x_BCT
+        sine_BCT = wave_BCT.sin()
+        part_BCT = slope_BCT * sine_BCT
+        square_BC = torch.linalg.vecdot(part_BCT, sine_BCT)
+        part_BCT = part_BCT.mul_(wave_BCT.cos_())  # half of slope * sin(2 alpha x)
+        product_BC = torch.linalg.vecdot(part_BCT, x_BCT.to(part_BCT.dtype))
+        alpha_BC = 2 * product_BC * scale_1C1[..., 0] - square_BC * scale_1C1[..., 0].square()
+        x_slope_BCT = torch.addcmul(slope_BCT.to(part_BCT.dtype), part_BCT, 2 * alpha_1C1 * scale_1C1)
+        return x_slope_BCT.to(x_BCT.dtype), alpha_BC.sum(0)[None, :, None]
+
+
+def _snake(x_BCT: Tensor, alpha_1C1: Tensor) -> Tensor:
+    # In place: fresh memory costs more than the arithmetic.
+    scale_1C1 = (alpha_1C1 + 1e-9).reciprocal()
+    return (alpha_1C1 * x_BCT).sin_().square_().mul_(scale_1C1).add_(x_BCT)
+
+
 class Snake(nn.Module):
     """x + sin(alpha * x)^2 / alpha, one alpha per channel."""
 
@@ -160,12 +195,9 @@ class Snake(nn.Module):
         self.alpha = nn.Parameter(torch.ones(1, channels, 1))
 
     def forward(self, x_BCT: Tensor) -> Tensor:
-        scale = (self.alpha + 1e-9).reciprocal()
-        wave_BCT = self.alpha * x_BCT
         if torch.is_grad_enabled():
-            return torch.addcmul(x_BCT, scale, wave_BCT.sin().square())
-        # In place where no gradient needs the steps: fresh memory costs more than the arithmetic.
-        return wave_BCT.sin_().square_().mul_(scale).add_(x_BCT)
+            return cast(Tensor, _SnakeWithSlope.apply(x_BCT, self.alpha))
+        return _snake(x_BCT, self.alpha)
 
 
 class ResidualUnit(nn.Module):
