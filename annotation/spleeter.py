@@ -16,9 +16,12 @@ RATE = 44100
 
 
 class SpleeterVocals(nn.Module):
-    """Spleeter's two-stem separator as a waveform model: mix [B,2,T] at 44.1 kHz to [B,2,2,T] (vocals, rest)."""
+    """Spleeter's two-stem separator as a waveform model: mix [B,2,T] at 44.1 kHz to its vocals [B,1,2,T].
 
-    sources = ["vocals", "other"]
+    Both networks run, for each stem's share of a bin is measured against the other's; only the vocals become audio.
+    """
+
+    sources = ["vocals"]
     samplerate = RATE
     audio_channels = 2
     segment = 47.0
@@ -60,20 +63,17 @@ class SpleeterVocals(nn.Module):
         padded = math.ceil(frames / self.block) * self.block
         blocks = F.pad(magnitude, (0, padded - frames)).unfold(3, self.block, self.block)
         blocks = blocks.permute(0, 3, 1, 4, 2).reshape(-1, C, self.block, self.num_bins)
-        masks = [stem(blocks) ** 2 for stem in self.stems]
-        total = masks[0] + masks[1] + 1e-10
-        outputs = []
-        for mask in masks:
-            ratio = (mask + 5e-11) / total
-            ratio = ratio.reshape(B, -1, C, self.block, self.num_bins).permute(0, 2, 4, 1, 3)
-            ratio = ratio.reshape(B * C, self.num_bins, padded)[..., :frames]
-            stem_spec = torch.zeros_like(spec)
-            stem_spec[:, : self.num_bins] = bands * ratio
-            # Above 11 kHz the network sees nothing: its topmost bands speak for the rest.
-            stem_spec[:, self.num_bins :] = spec[:, self.num_bins :] * ratio[:, -64:].mean(1, keepdim=True)
-            wave = torch.istft(stem_spec, self.n_fft, self.hop, window=window, length=T)
-            outputs.append(wave.reshape(B, C, T))
-        return torch.stack(outputs, dim=1)
+        # One block of 12 s at a time: all four of a segment would take 0.5 GB more on their way.
+        vocals, rest = (torch.cat([stem(block) for block in blocks.split(1)]).square_() for stem in self.stems)
+        ratio = (vocals + 5e-11) / rest.add_(vocals).add_(1e-10)
+        ratio = ratio.reshape(B, -1, C, self.block, self.num_bins).permute(0, 2, 4, 1, 3)
+        ratio = ratio.reshape(B * C, self.num_bins, padded)[..., :frames]
+        # Above 11 kHz the network sees nothing: its topmost bands speak for the rest.
+        above = ratio[:, -64:].mean(1, keepdim=True)
+        spec[:, : self.num_bins] *= ratio
+        spec[:, self.num_bins :] *= above
+        wave = torch.istft(spec, self.n_fft, self.hop, window=window, length=T)
+        return wave.reshape(B, 1, C, T)
 
 
 class _UNet(nn.Module):

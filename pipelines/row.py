@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from pipelines.annotate_config import LabelConfig, VoicesConfig
 from pipelines.journal import Journal
+from voxmill import heap
 from voxmill.errors import UserError
 
 log = logging.getLogger("voxmill")
@@ -104,6 +105,7 @@ class Stage:
         self.out = Path(out)
         self.journal = Journal(self.out, self.title)
         self._broken: dict[str, str] | None = None
+        heap.hold()
         try:
             self.load(settings)
         except UserError as error:
@@ -142,6 +144,8 @@ class Stage:
         except (ImportError, MemoryError, OSError) as error:
             unit.fail(_fatal(self.title, error))
             return
+        finally:
+            heap.give_back()
         unit.state.setdefault("stages", {})[self.title] = {
             "seconds": time.perf_counter() - began,
             "audio_seconds": sum(p["num_samples"] / p["sample_rate"] for _, p, _ in unit.live()),

@@ -61,7 +61,8 @@ class Decode(Stage):
             return 0
         offset = float(audio.mean()) if len(audio) else 0.0
         part["dc_offset"] = offset
-        unit.audio[index] = (audio - np.float32(offset)).astype(np.float32)
+        audio -= np.float32(offset)
+        unit.audio[index] = audio
         part["num_samples"] = len(audio)
         return 0
 
