@@ -14,8 +14,8 @@ MARGIN_SECONDS = 5.0
 # CTranslate2 has been seen to corrupt memory at 2 s; nothing went wrong from 4 s on.
 FLOOR_SECONDS = 10.0
 FRAMES_PER_SECOND, FULL_FRAMES = 100, 3000
-# The encoder's attention over eight clips of 30 s takes 0.6 GB in every worker; four at a time are as fast on a core.
-CPU_BATCH_FRAMES = 4 * FULL_FRAMES
+# The encoder's attention over eight clips of 30 s takes 0.6 GB in every worker; two at a time are as fast on a core.
+CPU_BATCH_FRAMES = 2 * FULL_FRAMES
 
 
 def kept_frames(seconds: float) -> int:
