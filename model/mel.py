@@ -46,32 +46,24 @@ class MelDistance(nn.Module):
         Args:
             nyquist_B: mel bands that begin at or above it do not count; None: all count.
         """
-        return self.both(x_BT, y_BT, nyquist_B)[0]
-
-    def both(self, x_BT: Tensor, y_BT: Tensor, nyquist_B: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(the distance of each row [B], what linear magnitudes differ [B]: the sum over scales of
-        sum |difference| / sum |y|). The second hears what is loud, where the first hears every band alike.
-        """
-        logs_B = x_BT.new_zeros(len(x_BT), dtype=torch.float32)
-        linear_B = logs_B
+        total_B = x_BT.new_zeros(len(x_BT), dtype=torch.float32)
         for scale in range(len(self.windows)):
-            x_BMT, y_BMT = self._mel(x_BT, scale), self._mel(y_BT, scale)
-            counts_BM = torch.ones_like(y_BMT[..., 0])
-            if nyquist_B is not None:
+            difference_BMT = (self._log_mel(x_BT, scale) - self._log_mel(y_BT, scale)).abs()
+            difference_BM = difference_BMT.mean(dim=-1)
+            if nyquist_B is None:
+                total_B = total_B + difference_BM.mean(dim=-1)
+            else:
                 counts_BM = (self._buffer(f"lower_{scale}_M") < nyquist_B[:, None]).float()
-            logs_BM = (x_BMT.log10() - y_BMT.log10()).abs().mean(dim=-1)
-            logs_B = logs_B + (logs_BM * counts_BM).sum(dim=-1) / counts_BM.sum(dim=-1)
-            lacks_BM = (x_BMT - y_BMT).abs().sum(dim=-1) * counts_BM
-            linear_B = linear_B + lacks_BM.sum(dim=-1) / (y_BMT.sum(dim=-1) * counts_BM).sum(dim=-1)
-        return logs_B, linear_B
+                total_B = total_B + (difference_BM * counts_BM).sum(dim=-1) / counts_BM.sum(dim=-1)
+        return total_B
 
-    def _mel(self, x_BT: Tensor, scale: int) -> Tensor:
+    def _log_mel(self, x_BT: Tensor, scale: int) -> Tensor:
         window_N = self._buffer(f"window_{scale}_N")
         size = len(window_N)
         spectrum_BFT = torch.stft(x_BT.float(), size, size // 4, window=window_N, return_complex=True)
         # The root of a sum has no slope at zero; 1e-14 is far below the floor of 1e-5.
         magnitude_BFT = (spectrum_BFT.real.square() + spectrum_BFT.imag.square() + 1e-14).sqrt()
-        return (self._buffer(f"filters_{scale}_MF") @ magnitude_BFT).clamp(min=FLOOR)
+        return (self._buffer(f"filters_{scale}_MF") @ magnitude_BFT).clamp(min=FLOOR).log10()
 
     def _buffer(self, name: str) -> Tensor:
         return cast(Tensor, self.get_buffer(name))

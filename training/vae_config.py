@@ -42,8 +42,6 @@ class LossConfig(Config):
     adversarial: float = Field(1.0, ge=0)
     kl: float = Field(5e-5, ge=0)
     waveform: float = Field(0.0, ge=0)
-    loudness: float = Field(0.0, ge=0)
-    """Linear mel magnitudes, relative to the aim's: what is loud counts more than in `mel`."""
     num_mels: tuple[int, ...] = NUM_MELS
     mel_windows: tuple[int, ...] = WINDOWS
 

@@ -112,7 +112,7 @@ class Stepper:
         if self.sides.discriminators is not None and index >= config.discriminator.start:
             told = self._teach_discriminators(index, aim_in_BT, made_in_BT.detach())
             losses |= self._judge(aim_in_BT, made_in_BT)
-        weights = config.loss.model_dump(include={"mel", "loudness", "waveform", "adversarial", "feature"})
+        weights = config.loss.model_dump(include={"mel", "waveform", "adversarial", "feature"})
         weights |= {name: weights[name] * part for name in ("adversarial", "feature")}
         total = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
         (slope_BT,) = torch.autograd.grad(total, leaf_BT)
