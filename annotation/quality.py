@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 
 from annotation.events import speech_to_background_db
-from voxmill import heap
 from voxmill.config import Config
 
 RATE = 16000
@@ -56,9 +55,6 @@ class Dnsmos:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        # Its arena would keep the most that any clip has asked for, for good; the heap can do the same for a while.
-        options.enable_cpu_mem_arena = False
-        heap.hold()
         self._p835 = onnxruntime.InferenceSession(str(folder / "sig_bak_ovr.onnx"), options)
         self._p808 = onnxruntime.InferenceSession(str(folder / "model_v8.onnx"), options)
         self.max_hops = max_hops

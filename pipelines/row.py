@@ -21,6 +21,8 @@ from voxmill.errors import UserError
 
 log = logging.getLogger("voxmill")
 
+# Six minutes at 48 kHz.
+LARGE_BYTES = 64 << 20
 _NOTHING = np.zeros(0, dtype=np.float32)
 
 
@@ -75,6 +77,11 @@ class UnitState:
         self.state["fatal"] = why
         self.release()
 
+    def give_back(self) -> None:
+        """Returns free memory to the system where this unit needs much of it; for short ones that only costs time."""
+        if sum(audio.nbytes for audio in self.audio) >= LARGE_BYTES:
+            heap.give_back()
+
     def release(self) -> None:
         """Lets go of all audio."""
         self.audio = [_NOTHING for _ in self.audio]
@@ -105,7 +112,6 @@ class Stage:
         self.out = Path(out)
         self.journal = Journal(self.out, self.title)
         self._broken: dict[str, str] | None = None
-        heap.hold()
         try:
             self.load(settings)
         except UserError as error:
@@ -145,7 +151,7 @@ class Stage:
             unit.fail(_fatal(self.title, error))
             return
         finally:
-            heap.give_back()
+            unit.give_back()
         unit.state.setdefault("stages", {})[self.title] = {
             "seconds": time.perf_counter() - began,
             "audio_seconds": sum(p["num_samples"] / p["sample_rate"] for _, p, _ in unit.live()),

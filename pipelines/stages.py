@@ -21,7 +21,6 @@ from annotation.word_edges import tighten
 from pipelines.row import Settings, Stage, UnitState
 from pipelines.shards import TarWriter, to_json
 from pipelines.units import unit_path
-from voxmill import heap
 from voxmill.weights import asset_path
 
 RATE = 16000
@@ -229,8 +228,6 @@ class Measure(Stage):
     def part(self, unit: UnitState, index: int, part: dict[str, Any], samples: np.ndarray) -> int:
         rate = part["sample_rate"]
         for clip in part["clips"]:
-            # Clips of all lengths leave holes of all sizes: half a gigabyte after sixty of them.
-            heap.give_back()
             audio = samples[clip["start"] : clip["end"]]
             clip["quality"] = dataclasses.asdict(self.meter(audio, rate, part["dc_offset"]))
             start, end = part["start_sample"] + clip["start"], part["start_sample"] + clip["end"]
