@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -182,7 +183,7 @@ def test_several_seeds_speak_and_their_spread_stands_beside_the_interval(tmp_pat
     (tmp_path / "list.jsonl").write_text("\n".join(json.dumps(line) for line in lines), encoding="utf-8")
     (tmp_path / "seeded.py").write_text(SEEDED)
     out = tmp_path / "out"
-    system = f"noisy=command:{sys.executable} {tmp_path / 'seeded.py'} {{reference}} {{output}} {{seed}}"
+    system = f"noisy=command:{shlex.quote(sys.executable)} {tmp_path / 'seeded.py'} {{reference}} {{output}} {{seed}}"
     settings = ["seeds=[0,1,2]", "scoring.metrics=[dnsmos]", "tracking.enabled=false", "progress=false"]
     assert main([f"texts:{tmp_path / 'list.jsonl'}", "--system", system, "--out", str(out), *settings]) == 0
     rows = read_rows(out)[("texts", "noisy")]

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from tests.training.small_dataset import CHECKPOINT
 from training.launch_config import LaunchConfig, read_launch
 from training.ray_launch import _fitting
 from voxmill import local_ray
+from voxmill.demo import submit
 from voxmill.errors import UserError
 
 
@@ -50,17 +52,21 @@ def address() -> Iterator[str]:
             yield address
 
 
+def words(encoded: Path, out: Path) -> list[str]:
+    """What the script is told."""
+    return [
+        "tiny_stage2", f"init={CHECKPOINT}", f"datasets.main.path={encoded}", f"run.out={out}", f"steps={STEPS}",
+        "optimizer.warmup_steps=1", "run.save_every=2", "rows=4", "num_workers=2",
+    ]  # fmt: skip
+
+
 class Job:
     """A run under Ray Train as a process of its own; what it says is in `log`."""
 
     def __init__(self, address: str, encoded: Path, out: Path, *overrides: str) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         self.log = out.with_suffix(".log")
-        command = [
-            sys.executable, str(ROOT / "training" / "train.py"), "tiny_stage2", f"init={CHECKPOINT}",
-            f"datasets.main.path={encoded}", f"run.out={out}", f"steps={STEPS}", "optimizer.warmup_steps=1",
-            "run.save_every=2", "rows=4", "num_workers=2", *overrides,
-        ]  # fmt: skip
+        command = [sys.executable, str(ROOT / "training" / "train.py"), *words(encoded, out), *overrides]
         ours = local_ray.environment() | environment() | {"RAY_ADDRESS": address}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, env=ours, stdout=log, stderr=log)
@@ -139,3 +145,15 @@ def test_a_mistake_that_ranks_find_is_one_line_and_no_restart(
     assert job.status() == 2, job.said()[-4000:]
     assert "seed: 0 -> 5" in job.said().strip().splitlines()[-1]
     assert "Traceback" not in job.said()
+
+
+@pytest.mark.slow
+def test_a_submitted_job_trains_as_torchrun_does(encoded: Path, under_torchrun: Path, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with local_ray.local_ray(port, num_cpus=2):
+        ray = [str(Path(sys.executable).parent / "ray"), "job", "submit", f"--address=http://127.0.0.1:{port}"]
+        command = ["python", "training/train.py", *words(encoded, tmp_path / "out")]
+        assert submit([*ray, f"--working-dir={ROOT}", "--", *command]) == 0
+    assert figures(tmp_path / "out") == figures(under_torchrun)
