@@ -2,6 +2,7 @@
 
 import io
 import shutil
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def utterance(id_: str, text: str, **rest: Any) -> Utterance:
 def program(tmp_path: Path) -> str:
     path = tmp_path / "a program.py"
     path.write_text(PROGRAM)
-    return f"{sys.executable} '{path}'"
+    return f"{shlex.quote(sys.executable)} '{path}'"
 
 
 def test_a_command_speaks_what_is_missing_and_says_what_it_could_not(tmp_path: Path, program: str) -> None:
@@ -51,7 +52,7 @@ def test_a_command_speaks_what_is_missing_and_says_what_it_could_not(tmp_path: P
 
 
 def test_a_command_that_never_ends_or_wants_what_is_not_there(tmp_path: Path, program: str) -> None:
-    endless = Command("slow", f"{sys.executable} -c 'import time; time.sleep(60)' {{output}}", timeout=0.5)
+    endless = Command("slow", f"{shlex.quote(sys.executable)} -c 'import time; time.sleep(60)' {{output}}", timeout=0.5)
     assert list(endless.speak([utterance("a", "x")], tmp_path, 0))[0][1] == "no answer in 0 s"
     clone = Command("clone", f"{program} {{text}} {{output}} {{reference}}")
     assert list(clone.speak([utterance("a", "x")], tmp_path, 0))[0][1] == "no reference for {reference}"
