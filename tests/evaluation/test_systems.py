@@ -1,8 +1,8 @@
 """Every kind of system: real programs, a real checkpoint, a real HTTP server."""
 
 import io
-import shutil
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
