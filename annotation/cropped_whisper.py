@@ -14,8 +14,9 @@ MARGIN_SECONDS = 5.0
 # CTranslate2 has been seen to corrupt memory at 2 s; nothing went wrong from 4 s on.
 FLOOR_SECONDS = 10.0
 FRAMES_PER_SECOND, FULL_FRAMES = 100, 3000
-# The encoder's attention over eight clips of 30 s takes 0.6 GB in every worker; two at a time are as fast on a core.
-CPU_BATCH_FRAMES = 2 * FULL_FRAMES
+# The encoder's attention grows with the square of the frames: over eight clips of 30 s it takes 0.6 GB in every worker, and
+# two at a time are as fast on a core.
+CPU_BATCH_SQUARES = 2 * FULL_FRAMES**2
 
 
 def kept_frames(seconds: float) -> int:
@@ -31,7 +32,7 @@ class CroppedPipeline(BatchedInferencePipeline):  # type: ignore[misc]
         """Cropped features [batch, mels, frames] go the usual way, on a CPU no more at a time than memory is meant for."""
         frames = kept_frames(max(chunk["duration"] for chunk in chunks_metadata))
         cropped = features[..., :frames]
-        size = max(CPU_BATCH_FRAMES // frames, 1) if self.model.model.device == "cpu" else len(cropped)
+        size = max(CPU_BATCH_SQUARES // frames**2, 1) if self.model.model.device == "cpu" else len(cropped)
         segments: list[Any] = []
         for first in range(0, len(cropped), size):
             part = slice(first, first + size)
