@@ -24,8 +24,14 @@ def command(encoded: Path, out: Path, *overrides: str, world: int = 1, recipe: s
     ]  # fmt: skip
 
 
+# What a run in this process has left there would have a run of its own join it.
+WORLD = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
 def environment() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    """Of a run that is started from a test: one thread, this checkout, no world."""
+    outside = {name: value for name, value in os.environ.items() if name not in WORLD}
+    return outside | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
 
 
 def attempt(
