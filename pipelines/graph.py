@@ -74,14 +74,11 @@ def quiet_context() -> "DataContext":
     """Ray Data's settings in this process, without bars and advice of its own: the job shows its own progress."""
     from ray.data import DataContext
 
-    from pipelines.patience import Patience
-
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.issue_detectors_config.detectors = []  # advice about memory of actors that this job sizes itself
-    context.custom_execution_callback_classes = [Patience]
     return context
 
 
