@@ -13,9 +13,9 @@ SECONDS_BETWEEN = 20.0
 _last = 0.0
 
 
-def give_back(every: float = SECONDS_BETWEEN) -> None:
-    """Returns free pages to the system, unless that was done in the last `every` seconds."""
+def give_back() -> None:
+    """Returns free pages to the system, unless that was done in the last `SECONDS_BETWEEN`."""
     global _last
-    if hasattr(_LIBC, "malloc_trim") and time.monotonic() - _last >= every:
+    if hasattr(_LIBC, "malloc_trim") and time.monotonic() - _last >= SECONDS_BETWEEN:
         _LIBC.malloc_trim(0)
         _last = time.monotonic()

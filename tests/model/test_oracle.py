@@ -16,19 +16,9 @@ from model.packing import pack
 from model.sampler import sample, schedule, swayed_grid
 from model.voxcpm2 import VoxCPM2
 from tests.model.dense import DenseBatch, compact, dense_losses, pad, rows_of
-from tests.model.oracle import Oracle, error, read_oracle
+from tests.model.oracle import Oracle, error
 
 PROGRESS = (0.0, 0.7)
-
-
-@pytest.fixture(scope="module")
-def oracle() -> Oracle:
-    return read_oracle()
-
-
-@pytest.fixture(scope="module")
-def model(oracle: Oracle) -> VoxCPM2:
-    return oracle.core()
 
 
 def packed_span(hidden_BTC: Tensor, cache: KVCache | None = None) -> Packed:
