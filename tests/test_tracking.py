@@ -14,13 +14,8 @@ import numpy as np
 import pytest
 
 from voxmill import tracking
+from voxmill.local_ray import free_port
 from voxmill.tracking import Tracker
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def start_server(folder: Path, port: int) -> subprocess.Popen[bytes]:

@@ -64,11 +64,11 @@ def local_ray(dashboard_port: int | None = None, num_cpus: int | None = None) ->
     """
     # Ray's sockets live under its temporary folder and a socket's path may have 107 bytes: not below this checkout.
     folder = Path(tempfile.mkdtemp(prefix="voxmill-ray-"))
-    port = _free_port()
+    port = free_port()
     command = [*_ray(folder), "start", "--head", "--block", "--node-ip-address=127.0.0.1"]
     command += [f"--port={port}", f"--temp-dir={folder}", f"--include-dashboard={dashboard_port is not None}"]
     # Another Ray on this machine has the usual ports; without one of its own the agent that takes jobs is silently gone.
-    command += [f"--{name}={_free_port()}" for name in AGENT_PORTS]
+    command += [f"--{name}={free_port()}" for name in AGENT_PORTS]
     if dashboard_port is not None:
         command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard_port}"]
     if num_cpus is not None:
@@ -118,7 +118,8 @@ def _listens(log: Path) -> bool:
     return "Ray runtime started" in log.read_text(errors="replace")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A TCP port of loopback that nothing listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -18,7 +18,7 @@ from evaluation.results import read_rows
 from tests.evaluation.speech import cut, turns
 from voxmill.demo import submit
 from voxmill.errors import UserError
-from voxmill.local_ray import environment, local_ray
+from voxmill.local_ray import environment, free_port, local_ray
 
 ENGINES = pytest.mark.skipif(
     not (shutil.which("espeak-ng") and shutil.which("flite")),
@@ -155,9 +155,7 @@ def test_a_ray_job_scores_as_this_process_does(tmp_path: Path) -> None:
     job = ["python", "evaluation/evaluate.py", f"texts:{tmp_path / 'list.jsonl'}", "tracking.enabled=false"]
     job += ["--system", f"peer=wavs:{tmp_path / 'wavs'}", "--out"]
     subprocess.run([sys.executable, *job[1:], str(tmp_path / "here")], check=True, cwd=ROOT, timeout=300)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with local_ray(port, num_cpus=2):
         ray = [str(Path(sys.executable).parent / "ray"), "job", "submit", f"--address=http://127.0.0.1:{port}"]
         assert submit([*ray, f"--working-dir={ROOT}", "--", *job, str(tmp_path / "ray")]) == 0

@@ -1,7 +1,6 @@
 """The deepspeed launcher starts the same run as torchrun; where the optimizer lives changes no loss."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,18 +9,16 @@ import pytest
 
 from tests.training.runs import ROOT, STEPS, environment, figures, train
 from tests.training.small_dataset import CHECKPOINT
+from voxmill.local_ray import free_port
 
 pytestmark = pytest.mark.slow
 
 
 def by_deepspeed(encoded: Path, out: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     """The command of docs/cluster.md for a CPU, with 2 ranks."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     folder = Path(sys.executable).parent
     command = [
-        str(folder / "deepspeed"), "--num_gpus", "2", "--master_port", str(port), "training/train.py", "tiny_stage2",
+        str(folder / "deepspeed"), "--num_gpus", "2", "--master_port", str(free_port()), "training/train.py", "tiny_stage2",
         f"init={CHECKPOINT}", f"datasets.main.path={encoded}", f"run.out={out}", f"steps={STEPS}",
         "optimizer.warmup_steps=1", "run.save_every=2", "rows=4", *overrides,
     ]  # fmt: skip

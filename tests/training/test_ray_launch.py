@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -149,9 +148,7 @@ def test_a_mistake_that_ranks_find_is_one_line_and_no_restart(
 
 @pytest.mark.slow
 def test_a_submitted_job_trains_as_torchrun_does(encoded: Path, under_torchrun: Path, tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = local_ray.free_port()
     with local_ray.local_ray(port, num_cpus=2):
         ray = [str(Path(sys.executable).parent / "ray"), "job", "submit", f"--address=http://127.0.0.1:{port}"]
         command = ["python", "training/train.py", *words(encoded, tmp_path / "out")]

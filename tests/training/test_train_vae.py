@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from training.train_vae import main, read_recipe
 from training.vae_config import VAETrainConfig
 from voxmill.config import known_keys
 from voxmill.errors import UserError
+from voxmill.local_ray import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 TOLD = ("mel", "waveform", "kl", "adversarial", "feature", "discriminator", "total", "gradient_norm", "valid_mel")
@@ -39,9 +39,7 @@ def environment(rank: int = 0, ranks: int = 1, port: int = 0) -> dict[str, str]:
 
 def start(corpus: Path, out: Path, *overrides: str, ranks: int = 1) -> list[subprocess.Popen[str]]:
     command = [sys.executable, "training/train_vae.py", str(corpus), str(out), *SETTINGS, *overrides]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     return [
         subprocess.Popen(
             command, cwd=ROOT, env=environment(rank, ranks, port), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
