@@ -38,9 +38,9 @@ def world() -> Iterator[World]:
         yield found
 
 
-def recipe(encoded: Path, *overrides: str) -> Recipe:
+def recipe(encoded: Path, *overrides: str, name: str = "tiny_stage2") -> Recipe:
     return load_recipe(
-        "tiny_stage2",
+        name,
         [f"datasets.main.path={encoded}", f"init={CHECKPOINT}", "rows=2", "engine.zero=2", VALIDATION, *overrides],
     )
 
@@ -117,9 +117,14 @@ def test_the_losses_are_those_of_the_samples_with_the_same_noise(encoded: Path, 
 
 
 @pytest.mark.parametrize("zero", [0, 1, 2, 3])
-def test_a_run_learns_the_same_with_and_without_it(encoded: Path, world: World, tmp_path: Path, zero: int) -> None:
+@pytest.mark.parametrize("name", ["tiny_stage2", "tiny_finetune_lora"])
+def test_a_run_learns_the_same_with_and_without_it(
+    encoded: Path, world: World, tmp_path: Path, zero: int, name: str
+) -> None:
+    adapters = ("lora.dropout=0.2",) if "lora" in name else ()
+
     def losses(*, validated: bool) -> list[tuple[float, float]]:
-        settings = recipe(encoded, f"engine.zero={zero}")
+        settings = recipe(encoded, f"engine.zero={zero}", *adapters, name=name)
         engine, stream, stepper, validation = parts(world, settings)
         tracker = Tracker(tmp_path / "out", uri="none", experiment="e", name="n", step=-1)
         torch.manual_seed(5)
@@ -127,7 +132,8 @@ def test_a_run_learns_the_same_with_and_without_it(encoded: Path, world: World, 
         for step in range(3):
             if validated and step < 2:
                 before = torch.get_rng_state()
-                validation.run(step, tracker)
+                told = validation.run(step, tracker)
+                assert told == validation.run(step, None), "nothing is dropped, the same noise each time"
                 assert torch.equal(torch.get_rng_state(), before)
             rows = read_rows(stream.next_step(), engine, stream.corpus, settings)
             result = stepper(*rows, step=step, rate=1e-3)
