@@ -115,9 +115,9 @@ def state_memory(
 ) -> Memory:
     """Weights, gradients and optimizer of a rank.
 
-    ZeRO 1 divides the optimizer by the ranks, 2 the gradients too, 3 everything. The optimizer is AdamW's two moments
-    and an fp32 copy of the weights; only ZeRO 0 in fp32 needs no copy. Offloaded, optimizer and gradients are in CPU
-    memory, the gradients in fp32.
+    ZeRO 1 divides the optimizer by the ranks, 2 the gradients too, 3 everything; divided gradients are added up in fp32.
+    The optimizer is AdamW's two moments and an fp32 copy of the weights; only ZeRO 0 in fp32 needs no copy. Offloaded,
+    optimizer and gradients are in CPU memory.
 
     Args:
         trained: of the parameters, those that are trained (adapters); None: all. ema: an fp32 average of the weights.
@@ -127,7 +127,7 @@ def state_memory(
     optimizer += 4.0 if ema else 0.0
     held = Memory(
         weights=parameters * size / (world if zero == 3 else 1),
-        gradients=trained * size / (world if zero >= 2 else 1),
+        gradients=trained * (4 / world if zero >= 2 else size),
         optimizer=trained * optimizer / (world if zero >= 1 else 1),
     )
     if offload:

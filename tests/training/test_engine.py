@@ -180,3 +180,28 @@ def test_an_offloaded_optimizer_computes_the_same(encoded: Path, world: World, z
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-6)
     for name, values in found[0][1].items():
         torch.testing.assert_close(values[AVERAGE], found[1][1][name][AVERAGE], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("zero", (2, 3))
+def test_gradients_of_rows_are_added_up_in_fp32(encoded: Path, world: World, zero: int) -> None:
+    """The same row eight times gives eight times its gradient; in bf16, three times it would already be rounded."""
+    from deepspeed.utils import safe_get_full_grad
+
+    def gradients(rows: int) -> dict[str, torch.Tensor]:
+        settings = recipe(encoded, f"engine.zero={zero}", "engine.dtype=bfloat16", f"rows={rows}")
+        corpus = read_corpus(settings)
+        engine = engine_of(settings, world)
+        stream = SampleStream(corpus, settings, TextTokenizer.from_folder(CHECKPOINT))
+        batch = read_rows(stream.next_step(), engine, corpus, settings)[0][0].batch
+        assert batch is not None
+        for row in range(rows):
+            diffusion, stop, _ = engine.forward(batch, torch.Generator().manual_seed(1), 0.0)
+            engine.backward((diffusion + stop) / 1000)
+            if row < rows - 1:
+                engine.row_done()
+        return {name: safe_get_full_grad(parameter).float().clone() for parameter, name in engine._names.items()}
+
+    one, eight = gradients(1), gradients(8)
+    assert any(gradient.abs().max() > 0 for gradient in one.values())
+    for name, gradient in one.items():
+        torch.testing.assert_close(eight[name], 8 * gradient, rtol=1e-5, atol=0)
