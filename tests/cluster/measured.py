@@ -79,7 +79,7 @@ def measure(world: Any, config: VoxCPM2Config, zero: int, dtype: str, offload: b
     for step in range(2):
         # The first step makes what later ones find; the second is measured. Two rows a step: gradients are added up.
         for last in (False, True):
-            diffusion, stop = engine.forward(batch, torch.Generator().manual_seed(0), 0.0)
+            diffusion, stop, _ = engine.forward(batch, torch.Generator().manual_seed(0), 0.0)
             engine.backward((diffusion + stop) / 100)
             del diffusion, stop
             if step:
