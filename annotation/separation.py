@@ -13,7 +13,7 @@ from voxmill.config import Config
 from voxmill.errors import UserError
 
 RATE = 44100
-# A model's stems of ten minutes would take half a gigabyte; of three segments of the embedded one, a tenth.
+# A model's stems of ten minutes would take half a gigabyte; of these, a tenth.
 PIECE_SECONDS, FADE_SECONDS = 131, 1
 
 

@@ -3,10 +3,11 @@
     python benchmarks/pipeline.py [--repeats 3] [--minutes 30] [--folder DIR]
 
 The corpus is the sample recordings at four speeds, each a different recording to the job. The bare process loads the
-same models and calls them on the same units, one after another, without Ray; decoding, writing, describing and
-reporting are not in its sum; they are in the job's wall time, that of its whole process. Both have the same one core.
-Ray's own start is not counted, nor that of the actors which Ray Data keeps for all jobs of a cluster: each Ray has done a
-job of three seconds before. Then the job runs with two workers on two cores. Turns are taken; medians are shown.
+same models and calls them on the same units, one after another, without Ray and with the same settings of malloc;
+decoding, writing, describing and reporting are not in its sum; they are in the job's wall time, that of its whole
+process. Both have the same one core. Ray's own start is not counted, nor that of the actors which Ray Data keeps for all
+jobs of a cluster: each Ray has done a job of three seconds before. Then the job runs with two workers on two cores.
+Turns are taken; medians are shown.
 """
 
 import argparse
@@ -29,6 +30,7 @@ sys.path[0] = str(ROOT)
 
 from benchmarks.job import run_job  # noqa: E402
 from benchmarks.tables import table  # noqa: E402
+from voxmill import heap  # noqa: E402
 from voxmill.local_ray import local_ray  # noqa: E402
 
 SPEEDS = (1.0, 0.93, 1.07, 0.87)
@@ -104,7 +106,8 @@ def bare(source: Path, folder: Path) -> dict[str, Any]:
 def bare_process(source: Path, folder: Path) -> dict[str, Any]:
     """`bare` in a fresh process with one thread, on the cores that this process may use."""
     command = [sys.executable, str(Path(__file__).resolve()), "--bare", str(source), "--folder", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    environment = os.environ | heap.ONE_HEAP | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         sys.exit(f"the bare loop failed: {done.stderr[-2000:]}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

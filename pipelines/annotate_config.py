@@ -6,7 +6,7 @@ or added on a finished dataset. Changing `select`, `write` or `run` never runs a
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from annotation.age import AgeConfig
 from annotation.descriptions import DescriptionsConfig
@@ -35,8 +35,18 @@ class LabelConfig(Config):
     segmentation: SegmentationConfig = SegmentationConfig()
     transcription: TranscriptionConfig = TranscriptionConfig()
     quality: QualityConfig = QualityConfig()
-    window_seconds: float = Field(600.0, gt=30, description="longer recordings are cut into windows at silences")
+    window_seconds: float = Field(
+        300.0, gt=30, validate_default=True, description="longer recordings are cut into windows at silences"
+    )
     unit_seconds: float = Field(120.0, gt=1, description="recordings are grouped into work units up to this length")
+
+    @field_validator("window_seconds")
+    @classmethod
+    def _holds_the_longest_clip(cls, seconds: float, info: ValidationInfo) -> float:
+        segmentation = info.data.get("segmentation")
+        if segmentation is not None and segmentation.max_seconds > seconds:
+            raise ValueError(f"shorter than segmentation.max_seconds = {segmentation.max_seconds:g}; raise it above that")
+        return seconds
 
 
 Labeller = Literal["prosody", "speaker", "gender", "emotion", "age"]

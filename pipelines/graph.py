@@ -17,6 +17,7 @@ from pipelines.annotate_config import AnnotateConfig
 from pipelines.row import Settings, Stage, UnitState
 from pipelines.units import Unit
 from pipelines.voices import Voices
+from voxmill import heap
 
 if TYPE_CHECKING:
     from ray.data import DataContext
@@ -147,6 +148,7 @@ def run_stages(
                 num_gpus=share if on_gpu and share else None,
                 max_restarts=-1,
                 max_task_retries=RETRIES,
+                runtime_env={"env_vars": heap.ONE_HEAP},
             )
     for batch in dataset.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0):
         assert isinstance(batch, pa.Table)

@@ -21,8 +21,8 @@ from voxmill.errors import UserError
 
 log = logging.getLogger("voxmill")
 
-# Six minutes at 48 kHz.
-LARGE_BYTES = 64 << 20
+# Three minutes at 48 kHz.
+LARGE_SAMPLES = 180 * 48000
 _NOTHING = np.zeros(0, dtype=np.float32)
 
 
@@ -79,7 +79,8 @@ class UnitState:
 
     def give_back(self) -> None:
         """Returns free memory to the system where this unit needs much of it; for short ones that only costs time."""
-        if sum(audio.nbytes for audio in self.audio) >= LARGE_BYTES:
+        parts = self.state["parts"]
+        if sum(part["end_sample"] - part["start_sample"] for part in parts) >= LARGE_SAMPLES:
             heap.give_back()
 
     def release(self) -> None:

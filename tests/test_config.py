@@ -24,6 +24,7 @@ def test_overrides_reach_nested_values(tmp_path: Path) -> None:
         ("select.min_seconds=soon", "select.min_seconds"),
         ("workers", "key=value"),
         ("write.shard_megabytes=0", "shard_megabytes"),
+        ("label.segmentation.max_seconds=400", "window_seconds = 300.0: shorter than segmentation.max_seconds = 400"),
     ],
 )
 def test_a_mistake_is_named(override: str, message: str) -> None:

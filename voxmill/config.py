@@ -70,7 +70,7 @@ def _explain(kind: type[Config], error: ValidationError) -> str:
     first = error.errors()[0]
     dotted = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
-        return f"{dotted} = {first.get('input')!r}: {first['msg']}"
+        return f"{dotted} = {first.get('input')!r}: {first['msg'].removeprefix('Value error, ')}"
     known = known_keys(kind)
     last = dotted.rsplit(".", 1)[-1]
     near = difflib.get_close_matches(dotted, known, n=1, cutoff=0.5) or [k for k in known if k.endswith("." + last)][:1]

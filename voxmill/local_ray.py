@@ -67,6 +67,8 @@ def local_ray(dashboard_port: int | None = None, num_cpus: int | None = None) ->
     port = free_port()
     command = [*_ray(folder), "start", "--head", "--block", "--node-ip-address=127.0.0.1"]
     command += [f"--port={port}", f"--temp-dir={folder}", f"--include-dashboard={dashboard_port is not None}"]
+    # The autoscaler's process: one machine does not grow.
+    command += ["--no-monitor"]
     # Another Ray on this machine has the usual ports; without one of its own the agent that takes jobs is silently gone.
     command += [f"--{name}={free_port()}" for name in AGENT_PORTS]
     if dashboard_port is not None:
