@@ -5,9 +5,10 @@
 The corpus is the sample recordings at four speeds, each a different recording to the job. The bare process loads the
 same models and calls them on the same units, one after another, without Ray and with the same settings of malloc;
 decoding, writing, describing and reporting are not in its sum; they are in the job's wall time, that of its whole
-process. Both have the same one core. Ray's own start is not counted, nor that of the actors which Ray Data keeps for all
-jobs of a cluster: each Ray has done a job of three seconds before. Then the job runs with two workers on two cores.
-Turns are taken; medians are shown.
+process. All have the same two cores and a thread a model: the bare process, the job with one worker, with two. Where
+every core works, Ray's own processes take their time from the models: one worker with all of Ray on one core is the
+worst of that, and shown, too. Ray's start is not counted, nor that of the actors which Ray Data keeps for all jobs of a
+cluster: each Ray has done a job of three seconds before. Turns are taken; medians are shown.
 """
 
 import argparse
@@ -104,7 +105,7 @@ def bare(source: Path, folder: Path) -> dict[str, Any]:
 
 
 def bare_process(source: Path, folder: Path) -> dict[str, Any]:
-    """`bare` in a fresh process with one thread, on the cores that this process may use."""
+    """`bare` in a fresh process with one thread."""
     command = [sys.executable, str(Path(__file__).resolve()), "--bare", str(source), "--folder", str(folder)]
     environment = os.environ | heap.ONE_HEAP | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -114,8 +115,8 @@ def bare_process(source: Path, folder: Path) -> dict[str, Any]:
     return result
 
 
-def job(source: Path, warm_up: Path, out: Path, cores: set[int]) -> dict[str, Any]:
-    """`run.json` of the job with one worker a core on a Ray that has these cores only.
+def job(source: Path, warm_up: Path, out: Path, workers: int, cores: set[int]) -> dict[str, Any]:
+    """`run.json` of the job on a Ray that has these cores only.
 
     `wall_seconds` is that of the whole process, its own start and the report included.
     """
@@ -125,9 +126,9 @@ def job(source: Path, warm_up: Path, out: Path, cores: set[int]) -> dict[str, An
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray's own spelling
     try:
         with local_ray(num_cpus=len(cores)) as address:
-            run_job(warm_up, out.with_name(f"{out.name}-before"), address, f"run.workers={len(cores)}")
+            run_job(warm_up, out.with_name(f"{out.name}-before"), address, f"run.workers={workers}")
             clock = time.perf_counter()
-            run_job(source, out, address, f"run.workers={len(cores)}")
+            run_job(source, out, address, f"run.workers={workers}")
             seconds = time.perf_counter() - clock
     finally:
         os.sched_setaffinity(0, before)
@@ -151,28 +152,32 @@ def main() -> None:
         sys.exit("this benchmark needs two cores")
     source, hours = make_corpus(folder / "in", arguments.minutes)
     warm_up = make_warm_up(folder / "short")
-    loops, ones, twos = [], [], []
+    loops, ones, twos, alone = [], [], [], []
     for turn in range(arguments.repeats):
-        os.sched_setaffinity(0, {cores[0]})
         loops.append(bare_process(source, folder / f"bare-{turn}"))
-        os.sched_setaffinity(0, set(cores))
-        ones.append(job(source, warm_up, folder / f"one-{turn}", {cores[0]}))
-        twos.append(job(source, warm_up, folder / f"two-{turn}", set(cores[:2])))
-        walls = f"one worker {ones[-1]['wall_seconds']:.0f} s, two {twos[-1]['wall_seconds']:.0f} s"
-        print(f"turn {turn + 1}: bare {loops[-1]['loading'] + loops[-1]['calls']:.0f} s, {walls}", flush=True)
+        ones.append(job(source, warm_up, folder / f"one-{turn}", 1, set(cores[:2])))
+        twos.append(job(source, warm_up, folder / f"two-{turn}", 2, set(cores[:2])))
+        alone.append(job(source, warm_up, folder / f"alone-{turn}", 1, {cores[0]}))
+        walls = ", ".join(f"{runs[-1]['wall_seconds']:.0f}" for runs in (ones, twos, alone))
+        bare_seconds = loops[-1]["loading"] + loops[-1]["calls"]
+        print(f"turn {turn + 1}: bare {bare_seconds:.0f} s; one worker, two, one on one core {walls} s", flush=True)
+
+    def ratio(above: list[float], below: list[float]) -> float:
+        return round(statistics.median(a / b for a, b in zip(above, below, strict=True)), 3)
+
+    def walls_of(runs: list[dict[str, Any]]) -> list[float]:
+        return [run["wall_seconds"] for run in runs]
+
+    sums = [loop["loading"] + loop["calls"] for loop in loops]
     loading = statistics.median(loop["loading"] for loop in loops)
     calls = statistics.median(loop["calls"] for loop in loops)
-    overhead = statistics.median(
-        one["wall_seconds"] / (loop["loading"] + loop["calls"]) for one, loop in zip(ones, loops, strict=True)
-    )
-    strict = statistics.median(one["wall_seconds"] / loop["calls"] for one, loop in zip(ones, loops, strict=True))
-    speedup = statistics.median(a["wall_seconds"] / b["wall_seconds"] for a, b in zip(ones, twos, strict=True))
-    one, two = (statistics.median(run["wall_seconds"] for run in runs) for runs in (ones, twos))
+    one, two, single = (statistics.median(walls_of(runs)) for runs in (ones, twos, alone))
     rows = [
         ["models loaded", f"{loading:.1f} s", ""],
         ["model calls", f"{calls:.1f} s", f"{hours * 3600 / calls:.2f}"],
-        ["the job, 1 worker on 1 core", f"{one:.1f} s", f"{hours * 3600 / one:.2f}"],
-        ["the job, 2 workers on 2 cores", f"{two:.1f} s", f"{hours * 3600 / two / 2:.2f}"],
+        ["the job, 1 worker", f"{one:.1f} s", ""],
+        ["the job, 2 workers", f"{two:.1f} s", f"{hours * 3600 / two / 2:.2f}"],
+        ["the job, 1 worker and Ray on one core", f"{single:.1f} s", f"{hours * 3600 / single:.2f}"],
     ]
     headings = ["what", "wall time", "audio hours a core hour"]
     console = Console(width=110)
@@ -185,10 +190,12 @@ def main() -> None:
     console.print(table("stages of the job, 1 worker", ["stage", "busy", "audio hours a core hour"], rows))
     print(f"conditional separation: {json.dumps(ones[-1]['separation'])}")
     result = {
-        "overhead": round(overhead, 3),
-        "overhead_without_loading": round(strict, 3),
-        "speedup_2_workers": round(speedup, 3),
-        "audio_hours_per_core_hour": round(hours * 3600 / one, 3),
+        "overhead": ratio(walls_of(ones), sums),
+        "overhead_without_loading": ratio(walls_of(ones), [loop["calls"] for loop in loops]),
+        "overhead_on_one_core": ratio(walls_of(alone), sums),
+        "speedup_2_workers": ratio(walls_of(ones), walls_of(twos)),
+        "speedup_from_one_core_to_two": ratio(walls_of(alone), walls_of(twos)),
+        "audio_hours_per_core_hour": round(hours * 3600 / two / 2, 3),
         "audio_hours_per_core_hour_by_stage": {
             name: round(s["audio_seconds"] / s["seconds"], 2) for name, s in spent.items() if s["seconds"]
         },

@@ -21,6 +21,7 @@ from evaluation.score_cache import ScoreCache, score_key, text_hash
 from evaluation.similarity import Similarity, SimilarityConfig, encoder_name
 from evaluation.speech_recognition import Recognition, RecognitionConfig, recogniser_name
 from evaluation.utterance import Utterance
+from voxmill import heap
 from voxmill.config import Config
 from voxmill.errors import UserError
 
@@ -133,7 +134,8 @@ def on_ray(config: ScoringConfig, workers: int) -> Work:
         from ray.util import ActorPool
 
         gpus = 1.0 if config.device.startswith("cuda") else 0.0
-        actor: Any = ray.remote(num_cpus=config.threads, num_gpus=gpus)(Scorer)
+        told = {"num_cpus": config.threads, "num_gpus": gpus, "runtime_env": {"env_vars": heap.ONE_HEAP}}
+        actor: Any = ray.remote(**told)(Scorer)
         actors = [actor.remote(config) for _ in range(min(workers, -(-len(tasks) // CHUNK)))]
         pool: Any = ActorPool(actors)
         chunks = [tasks[start : start + CHUNK] for start in range(0, len(tasks), CHUNK)]

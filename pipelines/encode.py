@@ -27,6 +27,7 @@ from pipelines import index
 from pipelines.encode_units import EncodeConfig, EncodeUnit, Source, encode_unit, gather, plan_units, result_path
 from pipelines.progress import Progress
 from pipelines.shards import write_atomically
+from voxmill import heap
 from voxmill.config import load_config
 from voxmill.errors import JobError, UserError, command
 
@@ -214,6 +215,7 @@ def run(units: list[EncodeUnit], dataset: Path, checkpoint: Path, config: Encode
         compute=ray.data.ActorPoolStrategy(size=min(workers, len(units))),
         num_cpus=1,
         num_gpus=1 if gpus else None,
+        runtime_env={"env_vars": heap.ONE_HEAP},
     )  # fmt: skip
     try:
         for row in graph.iter_rows():
