@@ -45,7 +45,9 @@ class LabelConfig(Config):
     def _holds_the_longest_clip(cls, seconds: float, info: ValidationInfo) -> float:
         segmentation = info.data.get("segmentation")
         if segmentation is not None and segmentation.max_seconds > seconds:
-            raise ValueError(f"shorter than segmentation.max_seconds = {segmentation.max_seconds:g}; raise it above that")
+            raise ValueError(
+                f"shorter than segmentation.max_seconds = {segmentation.max_seconds:g}; raise it above that"
+            )
         return seconds
 
 
