@@ -5,7 +5,6 @@ from stage to stage. AdamW is PyTorch's, since DeepSpeed's compiles for minutes 
 """
 
 import os
-import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from model.rope import RotaryTable
 from model.transformer import MiniCPM
 from model.voxcpm2 import VoxCPM2
 from training.recipe import Recipe
+from voxmill.local_ray import free_port
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 AVERAGE = "ema"
@@ -67,9 +67,7 @@ def join_world() -> Iterator[World]:
     for name, value in (("RANK", "0"), ("LOCAL_RANK", os.environ.get("RANK", "0")), ("WORLD_SIZE", "1")):
         os.environ.setdefault(name, value)
     if "MASTER_PORT" not in os.environ:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            os.environ["MASTER_PORT"] = str(probe.getsockname()[1])
+        os.environ["MASTER_PORT"] = str(free_port())
     import deepspeed
 
     if not cuda:
