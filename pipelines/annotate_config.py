@@ -39,7 +39,9 @@ class LabelConfig(Config):
         300.0, gt=30, validate_default=True, description="longer recordings are cut into windows at silences"
     )
     unit_seconds: float = Field(
-        60.0, gt=1, description="recordings are grouped into work units up to this length; longer ones fill a GPU better"
+        60.0,
+        gt=1,
+        description="recordings are grouped into work units up to this length; longer ones fill a GPU better",
     )
 
     @field_validator("window_seconds")
