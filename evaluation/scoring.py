@@ -134,7 +134,11 @@ def on_ray(config: ScoringConfig, workers: int) -> Work:
         from ray.util import ActorPool
 
         gpus = 1.0 if config.device.startswith("cuda") else 0.0
-        told = {"num_cpus": config.threads, "num_gpus": gpus, "runtime_env": {"env_vars": heap.ONE_HEAP}}
+        told: dict[str, Any] = {
+            "num_cpus": config.threads,
+            "num_gpus": gpus,
+            "runtime_env": {"env_vars": heap.ONE_HEAP},
+        }
         actor: Any = ray.remote(**told)(Scorer)
         actors = [actor.remote(config) for _ in range(min(workers, -(-len(tasks) // CHUNK)))]
         pool: Any = ActorPool(actors)
