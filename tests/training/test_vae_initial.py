@@ -1,13 +1,15 @@
-"""New weights are scaled to the data: speech reaches the latents, and the latents reach the audio."""
+"""New weights are a linear codec of the data: speech reaches the latents, and the latents give it back."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from model.audio_vae import AudioVAE
 from tests.training.corpus import SETTINGS, make_folder
-from training.audio_crops import CropSource
+from training.audio_crops import Crops, CropSource
 from training.train_vae import read_recipe
 from training.vae_initial import FIT_CROPS, fit_to_data
 from training.vae_model import new_vae
@@ -30,19 +32,49 @@ def fitted(source: CropSource, *overrides: str) -> tuple[AudioVAE, AudioVAE]:
     return raw, vae
 
 
+def through(vae: AudioVAE, crops: Crops) -> tuple[torch.Tensor, torch.Tensor]:
+    """(latents, audio) as training computes them: in one piece."""
+    with torch.no_grad():
+        latents_BDL = vae.encoder.fc_mu(vae.encoder.hidden(crops.heard_BT[:, None]))
+        return latents_BDL, vae.decoder(latents_BDL, crops.rate_B)[:, 0]
+
+
 def test_speech_reaches_latents_and_audio(source: CropSource) -> None:
     raw, vae = fitted(source)
     crops = source.batch(0, FIT_CROPS)
-    with torch.no_grad():
-        # As training computes it: in one piece.
-        latents_BDL = vae.encoder.fc_mu(vae.encoder.hidden(crops.heard_BT[:, None]))
-        poor_BDL = raw.encoder.fc_mu(raw.encoder.hidden(crops.heard_BT[:, None]))
-        made_BT = vae.decoder(latents_BDL, crops.rate_B)[:, 0]
-    assert latents_BDL.mean(dim=(0, 2)).abs().max() < 1e-3
-    assert latents_BDL.std(dim=(0, 2)).numpy() == pytest.approx(1, abs=1e-3)
+    (poor_BDL, _), (latents_BDL, made_BT) = through(raw, crops), through(vae, crops)
+    spread_D = latents_BDL.std(dim=(0, 2))  # 1 over more crops than these
+    assert 0.5 < spread_D.min() and spread_D.max() < 2
     assert poor_BDL.std(dim=(0, 2)).max() < 0.1
-    # tanh makes loud samples a little smaller.
-    assert float(made_BT.std() / crops.aim_BT.std()) == pytest.approx(1, abs=0.1)
+    # Four latents hold a part of it.
+    assert 0.3 < float(made_BT.std() / crops.aim_BT.std()) < 1.1
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {},
+        {"depthwise": False, "encoder_rates": [10, 8, 8], "decoder_rates": [8, 6, 40]},
+        {"cond_type": "scale_bias_init", "use_noise_block": True},
+        {"cond_type": "add", "cond_out_layer": True},
+        {"cond_type": "concat", "cond_out_layer": True},
+        {"sr_bin_boundaries": None},
+    ],
+    ids=str,
+)
+def test_low_frequencies_come_back(source: CropSource, shape: dict[str, Any]) -> None:
+    config = {"encoder_dim": 16, "decoder_dim": 128, "latent_dim": 64} | shape
+    _, vae = fitted(source, f"model.audio_vae={json.dumps(config)}")
+    crops = source.batch(1000, FIT_CROPS)  # not those whose scale it has
+    aim_BT, made_BT = (low_passed(audio_BT) for audio_BT in (crops.aim_BT, through(vae, crops)[1]))
+    assert float((made_BT - aim_BT).square().sum() / aim_BT.square().sum()) < 0.25
+
+
+def low_passed(audio_BT: torch.Tensor) -> torch.Tensor:
+    """Below 300 Hz."""
+    spectrum_BF = torch.fft.rfft(audio_BT)
+    spectrum_BF[:, torch.fft.rfftfreq(audio_BT.shape[1], 1 / 48000) > 300] = 0
+    return torch.fft.irfft(spectrum_BF, n=audio_BT.shape[1])
 
 
 def test_every_rank_finds_the_same(source: CropSource) -> None:
