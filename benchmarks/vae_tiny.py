@@ -97,7 +97,7 @@ def draw_curve(metrics: Path, picture: Path) -> None:
     for key, label, style in (("mel", "training crops (sampled latents)", "-"), ("valid_mel", "held-out crops", "o-")):
         points = [(row["step"], row[key]) for row in rows if key in row]
         axes.plot(*zip(*points, strict=True), style, label=label, linewidth=1, markersize=3)
-    axes.set(xlabel="step", ylabel="mel distance of the recipe", yscale="log")
+    axes.set(xlabel="step", ylabel="mel distance of the recipe")
     axes.legend()
     axes.grid(alpha=0.3)
     figure.savefig(picture, metadata={"Date": None})
