@@ -43,6 +43,10 @@ def test_speech_reaches_latents_and_audio(source: CropSource) -> None:
     raw, vae = fitted(source)
     crops = source.batch(0, FIT_CROPS)
     (poor_BDL, _), (latents_BDL, made_BT) = through(raw, crops), through(vae, crops)
+    with torch.no_grad():
+        free_BCT = vae.encoder.block[0](crops.heard_BT[:, None])[:, 1:]  # the first channel is the audio itself
+    assert free_BCT.mean(dim=(0, 2)).abs().max() < 1e-3
+    assert free_BCT.std(dim=(0, 2)).numpy() == pytest.approx(1, abs=1e-3)
     spread_D = latents_BDL.std(dim=(0, 2))  # 1 over more crops than these
     assert spread_D.min() > 0.5 and spread_D.max() < 2
     assert poor_BDL.std(dim=(0, 2)).max() < 0.1
