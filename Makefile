@@ -22,14 +22,14 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@"$(BIN)/python" -m pip install -q --disable-pip-version-check pesq -c constraints.txt >/dev/null 2>&1 || echo "no PESQ: it needs a C compiler"
 	@# The released code, which tests and benchmarks run beside ours; its own requirements ask for more than it uses.
 	@"$(BIN)/python" -m pip install -q --disable-pip-version-check --no-deps voxcpm==2.0.3
-	@"$(BIN)/python" -m voxmill.torchaudio_cpu
+	@"$(BIN)/python" -m voxmill.core.torchaudio_cpu
 	@touch $(VENV)/.installed
 
 weights: install
-	@"$(BIN)/python" -m voxmill.weights
+	@"$(BIN)/python" -m voxmill.core.assets
 
 demo: weights
-	@"$(BIN)/python" -m voxmill.demo
+	@"$(BIN)/python" -m voxmill.cli.demo
 
 test: weights
 	@"$(BIN)/python" -m pytest -q $(ARGS)

@@ -7,9 +7,9 @@ import soundfile
 import torch
 from torch import Tensor
 
-from model.prompt_audio import to_rate
+from model.generation.prompt_audio import to_rate
 from pipelines.encode import read_clips
-from pipelines.shards import read_member
+from voxmill.data.shards import read_member
 
 
 def audio_by_clip(dataset: Path, rate: int) -> dict[str, Tensor]:

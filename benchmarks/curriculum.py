@@ -26,20 +26,20 @@ from rich.console import Console
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
-from annotation.modes import MODES, Mode  # noqa: E402
+from annotation.corpus.eligibility import MODES, Mode  # noqa: E402
 from benchmarks.sample_model import for_samples, tiny_for, write_checkpoint  # noqa: E402
 from benchmarks.tables import table  # noqa: E402
 from model.checkpoint import load_model, load_vae  # noqa: E402
 from model.config import read_config  # noqa: E402
-from model.packing import pack  # noqa: E402
 from model.presets import preset  # noqa: E402
-from model.text_tokenizer import TextTokenizer  # noqa: E402
-from tests.training.small_dataset import add_latents, rows, write_dataset  # noqa: E402
-from training.corpus import Corpus, read_corpus  # noqa: E402
-from training.mixture import Draw  # noqa: E402
-from training.recipe import load_recipe  # noqa: E402
-from training.samples import Shown, layout, show  # noqa: E402
-from voxmill.errors import JobError, UserError, command  # noqa: E402
+from model.sequence.packing import pack  # noqa: E402
+from model.sequence.text_tokenizer import TextTokenizer  # noqa: E402
+from samples.fabricate import add_latents, rows, write_dataset  # noqa: E402
+from training.curriculum.corpus import Corpus, read_corpus  # noqa: E402
+from training.curriculum.mixture import Draw  # noqa: E402
+from training.curriculum.recipe import load_recipe  # noqa: E402
+from training.curriculum.sample_plan import Shown, layout, show  # noqa: E402
+from voxmill.core.errors import JobError, UserError, command  # noqa: E402
 
 RECORDINGS = ("en-1", "en-2", "es-1", "fr-1", "fr-2", "it-1", "it-2", "ru-1")
 STAGES = ("tiny_stage1", "tiny_stage2", "tiny_stage3")
@@ -69,9 +69,12 @@ def voxmill(out: Path, *arguments: str, ranks: int = 1) -> None:
     log = out / f"{arguments[0]}.log"
     with log.open("a") as file:
         done = subprocess.run(
-            [sys.executable, *launcher, "-m", "voxmill", *arguments], cwd=ROOT, env=environment, stdout=file,
+            [sys.executable, *launcher, "-m", "voxmill", *arguments],
+            cwd=ROOT,
+            env=environment,
+            stdout=file,
             stderr=file,
-        )  # fmt: skip
+        )
     if done.returncode:
         raise JobError(f"voxmill {arguments[0]} ended with status {done.returncode}; see {log}")
 
@@ -124,9 +127,15 @@ def main() -> None:
         began = time.perf_counter()
         overrides = [f"steps={options.steps}", "optimizer.warmup_steps=1"] if options.steps else []
         voxmill(
-            out, "train", stage, f"init={checkpoint}", start[0], f"run.out={out / stage}", *overrides,
+            out,
+            "train",
+            stage,
+            f"init={checkpoint}",
+            start[0],
+            f"run.out={out / stage}",
+            *overrides,
             ranks=options.ranks,
-        )  # fmt: skip
+        )
         seconds += time.perf_counter() - began
         checkpoint = out / stage / "export"
         columns[stage] = losses(checkpoint, corpus, samples, options.seed)
@@ -148,7 +157,7 @@ def main() -> None:
                 "all_modes_fell": all(columns[STAGES[-1]][mode] < columns["start"][mode] for mode in samples),
                 "losses": {mode: [round(column[mode], 4) for column in columns.values()] for mode in samples},
             }
-        )  # fmt: skip
+        )
     )
 
 

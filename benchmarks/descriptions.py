@@ -26,21 +26,21 @@ from rich.console import Console
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
-from annotation.chat_endpoint import ChatEndpoint, EndpointConfig  # noqa: E402
-from annotation.claims import unread_words  # noqa: E402
-from annotation.description_template import write  # noqa: E402
-from annotation.descriptions import DescribedClip, Describer, DescriptionsConfig  # noqa: E402
-from annotation.embedded_llm import EmbeddedLlm, EmbeddedLlmConfig  # noqa: E402
-from annotation.facts import AXES, LEVELS, Axis, FactsConfig, Norms, describe_clip, fact_table  # noqa: E402
-from annotation.gender import GenderClassifier, GenderConfig  # noqa: E402
-from annotation.lexicons import LEXICON_LANGUAGES, WORDS  # noqa: E402
-from annotation.prosody import Prosody, ProsodyConfig, ProsodyMeter  # noqa: E402
-from annotation.transcription import Word  # noqa: E402
-from annotation.verification import Evidence, recall, verify  # noqa: E402
+from annotation.descriptions.claims import unread_words  # noqa: E402
+from annotation.descriptions.describer import DescribedClip, Describer, DescriptionsConfig  # noqa: E402
+from annotation.descriptions.facts import AXES, LEVELS, Axis, FactsConfig, Norms, describe_clip, fact_table  # noqa: E402
+from annotation.descriptions.grammar import write  # noqa: E402
+from annotation.descriptions.lexicons import LEXICON_LANGUAGES, WORDS  # noqa: E402
+from annotation.descriptions.verification import Evidence, recall, verify  # noqa: E402
+from annotation.speech.transcription import Word  # noqa: E402
+from annotation.voice.gender import GenderClassifier, GenderConfig  # noqa: E402
+from annotation.voice.prosody import Prosody, ProsodyConfig, ProsodyMeter  # noqa: E402
 from benchmarks.speakers import RATE, sample_turns  # noqa: E402
 from benchmarks.tables import table  # noqa: E402
-from voxmill.errors import command  # noqa: E402
-from voxmill.weights import asset_path  # noqa: E402
+from voxmill.core.assets import asset_path  # noqa: E402
+from voxmill.core.errors import command  # noqa: E402
+from voxmill.llm.chat_endpoint import ChatEndpoint, EndpointConfig  # noqa: E402
+from voxmill.llm.embedded_llm import EmbeddedLlm, EmbeddedLlmConfig  # noqa: E402
 
 BOTH: tuple[Axis, Axis] = ("design", "style")
 
@@ -93,10 +93,16 @@ class Tally:
         if not num:
             return [name, f"0/{asked}", *["-"] * 7]
         return [
-            name, f"{num}/{asked}", f"{sum(self.recalls) / num:.0%}", f"{self.contradicted / num:.0%}",
-            f"{self.unread / num:.0%}", f"{self.well_formed / num:.0%}", f"{distinct(self.texts, 1):.2f}",
-            f"{distinct(self.texts, 2):.2f}", f"{self.seconds / max(asked, 1):.2f}",
-        ]  # fmt: skip
+            name,
+            f"{num}/{asked}",
+            f"{sum(self.recalls) / num:.0%}",
+            f"{self.contradicted / num:.0%}",
+            f"{self.unread / num:.0%}",
+            f"{self.well_formed / num:.0%}",
+            f"{distinct(self.texts, 1):.2f}",
+            f"{distinct(self.texts, 2):.2f}",
+            f"{self.seconds / max(asked, 1):.2f}",
+        ]
 
 
 def is_well_formed(text: str) -> bool:
@@ -178,9 +184,11 @@ def main() -> None:
     wanted = sum(has_facts(clip, axis) for clip in from_endpoint for axis in BOTH)
     headings = ["writer", "texts", "recall", "contradiction", "unread", "well-formed", "dist-1", "dist-2", "s a text"]
     rows = [
-        template.cells("grammar", len(asked)), raw.cells("embedded, raw", len(asked)),
-        kept.cells("embedded, checked", len(asked)), endpoint.cells("facts to JSON, kept", wanted),
-    ]  # fmt: skip
+        template.cells("grammar", len(asked)),
+        raw.cells("embedded, raw", len(asked)),
+        kept.cells("embedded, checked", len(asked)),
+        endpoint.cells("facts to JSON, kept", wanted),
+    ]
     console = Console(width=120)
     console.print(table("English sentences of both axes", headings, rows))
     corrupted = ["language", "failed: true texts", "one fact moved by a word", "moved farther"]

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from voxmill.local_ray import environment
+from voxmill.core.local_ray import environment
 
 ROOT = Path(__file__).resolve().parent.parent
 

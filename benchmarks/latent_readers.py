@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.sample_model import sample_texts, write_tokenizer
-from model.text_tokenizer import TextTokenizer
-from pipelines.index import CLIPS, LATENTS, write_index
-from pipelines.shards import TarWriter, latent_bytes
-from training.corpus import read_corpus
-from training.recipe import Recipe, load_recipe
-from training.sample_stream import SampleStream
+from model.sequence.text_tokenizer import TextTokenizer
+from training.curriculum.corpus import read_corpus
+from training.curriculum.recipe import Recipe, load_recipe
+from training.curriculum.sample_stream import SampleStream
+from voxmill.data.schemas import CLIPS, LATENTS, write_index
+from voxmill.data.shards import TarWriter, latent_bytes
 
 CHANNELS, FRAMES_A_SECOND, PATCH = 64, 25, 4
 WORDS_A_SECOND = 2.7
@@ -83,16 +83,26 @@ def _write_ours(folder: Path, clips: Iterator[Clip]) -> None:
                 member = tar.add(f"{clip.clip_id}.safetensors", latent_bytes(clip.latent_LD))
                 latents.append(
                     {
-                        "clip_id": clip.clip_id, "shard": name, "offset": member.offset, "size": member.size,
-                        "sha256": member.sha256, "num_frames": len(clip.latent_LD), "latent_space": "random",
+                        "clip_id": clip.clip_id,
+                        "shard": name,
+                        "offset": member.offset,
+                        "size": member.size,
+                        "sha256": member.sha256,
+                        "num_frames": len(clip.latent_LD),
+                        "latent_space": "random",
                     }
-                )  # fmt: skip
+                )
                 rows.append(
                     {
-                        "clip_id": clip.clip_id, "session": f"s{number}", "duration": clip.seconds, "text": clip.text,
-                        "language": "en", "origin": "native", "stage_modes": [{"stage": 1, "modes": ["basic"]}],
+                        "clip_id": clip.clip_id,
+                        "session": f"s{number}",
+                        "duration": clip.seconds,
+                        "text": clip.text,
+                        "language": "en",
+                        "origin": "native",
+                        "stage_modes": [{"stage": 1, "modes": ["basic"]}],
                     }
-                )  # fmt: skip
+                )
     write_index(folder / "clips.parquet", CLIPS, rows)
     write_index(folder / "latents.parquet", LATENTS, latents)
     (folder / "latents.json").write_text(json.dumps({"latent_space": "random", "patch_size": PATCH}))
@@ -121,9 +131,15 @@ def _write_lhotse(folder: Path, clips: Iterator[Clip]) -> None:
 def recipe_of(folder: Path, seed: int) -> Recipe:
     """Stage 1 in plain TTS over `folder/voxmill`, rows of 8192 positions out of a window of 1024."""
     overrides = [
-        "init=unused", f"datasets.main.path={folder / 'voxmill'}", "mixture.modes={basic: 1.0}", f"seed={seed}",
-        "packing={positions: 8192, window: 1024}", "rows=1", "clips.max_seconds=60", "run.out=unused",
-    ]  # fmt: skip
+        "init=unused",
+        f"datasets.main.path={folder / 'voxmill'}",
+        "mixture.modes={basic: 1.0}",
+        f"seed={seed}",
+        "packing={positions: 8192, window: 1024}",
+        "rows=1",
+        "clips.max_seconds=60",
+        "run.out=unused",
+    ]
     return load_recipe("tiny_stage1", overrides)
 
 

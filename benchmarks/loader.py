@@ -30,7 +30,7 @@ from rich.console import Console  # noqa: E402
 
 from benchmarks.latent_readers import SIDES, read, state_after, write_all  # noqa: E402
 from benchmarks.tables import table  # noqa: E402
-from voxmill.errors import UserError, command  # noqa: E402
+from voxmill.core.errors import UserError, command  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -131,12 +131,16 @@ def main() -> None:
 
     rows = [
         [
-            side, f"{rate(side, 'cold'):.0f}", f"{rate(side, 'warm'):.0f}", f"{middle(side, 'cold', 'first'):.3f}",
-            f"{middle(side, 'resumed', 'first'):.3f}", f"{rate(side, 'resumed'):.0f}",
+            side,
+            f"{rate(side, 'cold'):.0f}",
+            f"{rate(side, 'warm'):.0f}",
+            f"{middle(side, 'cold', 'first'):.3f}",
+            f"{middle(side, 'resumed', 'first'):.3f}",
+            f"{rate(side, 'resumed'):.0f}",
             f"{middle(side, 'cold', 'disk') / 1e6:.0f}",
         ]
         for side in SIDES
-    ]  # fmt: skip
+    ]
     headings = [
         "",
         "samples/s cold",
@@ -149,12 +153,14 @@ def main() -> None:
     Console(width=120).print(table(f"{options.clips} clips, one process", headings, rows))
     last: dict[str, dict[str, float]] = {
         side: {
-            "cold": round(rate(side, "cold"), 1), "warm": round(rate(side, "warm"), 1),
-            "resumed": round(rate(side, "resumed"), 1), "first_cold": round(middle(side, "cold", "first"), 4),
+            "cold": round(rate(side, "cold"), 1),
+            "warm": round(rate(side, "warm"), 1),
+            "resumed": round(rate(side, "resumed"), 1),
+            "first_cold": round(middle(side, "cold", "first"), 4),
             "first_resumed": round(middle(side, "resumed", "first"), 4),
         }
         for side in SIDES
-    }  # fmt: skip
+    }
     print(json.dumps(last))
 
 

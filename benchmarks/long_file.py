@@ -24,7 +24,7 @@ sys.path[0] = str(ROOT)
 
 from benchmarks.job import finish_job, start_job  # noqa: E402
 from benchmarks.tables import table  # noqa: E402
-from voxmill.local_ray import local_ray  # noqa: E402
+from voxmill.core.local_ray import local_ray  # noqa: E402
 
 
 def make_recording(path: Path, hours: float, speech_minutes: float, rate: int) -> None:

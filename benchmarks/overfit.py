@@ -41,19 +41,19 @@ from benchmarks.clip_sound import audio_by_clip  # noqa: E402
 from benchmarks.sample_model import SAMPLES, tiny_for, write_checkpoint  # noqa: E402
 from benchmarks.standard_latents import standardised  # noqa: E402
 from benchmarks.tables import table  # noqa: E402
-from evaluation.error_rates import Errors, strict_errors  # noqa: E402
-from evaluation.speech_recognition import RecognitionConfig, Whisper  # noqa: E402
-from model.audio_vae import AudioVAE  # noqa: E402
+from evaluation.metrics.error_rates import Errors, strict_errors  # noqa: E402
+from evaluation.metrics.speech_recognition import RecognitionConfig, Whisper  # noqa: E402
 from model.checkpoint import load_checkpoint, load_vae  # noqa: E402
+from model.codec.audio_vae import AudioVAE  # noqa: E402
 from model.config import VoxCPM2Config, read_config  # noqa: E402
-from model.generation import Generator  # noqa: E402
-from model.prompt_audio import encode_prompt, to_rate  # noqa: E402
-from model.request import Request, Settings  # noqa: E402
-from model.voice import Voice  # noqa: E402
-from tests.training.small_dataset import add_latents, rows, write_dataset  # noqa: E402
-from training.corpus import Corpus, read_corpus  # noqa: E402
-from training.recipe import load_recipe  # noqa: E402
-from voxmill.errors import JobError, command  # noqa: E402
+from model.generation.generator import Generator  # noqa: E402
+from model.generation.prompt_audio import encode_prompt, to_rate  # noqa: E402
+from model.generation.request import Request, Settings  # noqa: E402
+from model.generation.voice import Voice  # noqa: E402
+from samples.fabricate import add_latents, rows, write_dataset  # noqa: E402
+from training.curriculum.corpus import Corpus, read_corpus  # noqa: E402
+from training.curriculum.recipe import load_recipe  # noqa: E402
+from voxmill.core.errors import JobError, command  # noqa: E402
 
 PATCH_SECONDS = 0.16
 HEARD_RATE = 16000
@@ -97,12 +97,25 @@ def prepare(out: Path, options: argparse.Namespace) -> None:
 def settings(out: Path, options: argparse.Namespace) -> list[str]:
     """What the recipe `tiny_stage1` is changed to: these clips over and over, at a constant mixture."""
     return [
-        f"init={out / 'checkpoint'}", f"datasets.main.path={out / 'dataset'}", f"run.out={out / 'run'}",
-        f"steps={options.steps}", "rows=1", "clips.max_seconds=60", "mixture.modes={basic: 1.0}",
-        "max_positions=256", "packing={positions: 256, window: 8}", f"optimizer.learning_rate={options.learning_rate}",
-        "optimizer.warmup_steps=20", "optimizer.final=0.02", "optimizer.weight_decay=0", "health.spike=null",
-        f"run.save_every={options.steps}", "run.keep=1", "run.tracking_uri=none", f"seed={options.seed}",
-    ]  # fmt: skip
+        f"init={out / 'checkpoint'}",
+        f"datasets.main.path={out / 'dataset'}",
+        f"run.out={out / 'run'}",
+        f"steps={options.steps}",
+        "rows=1",
+        "clips.max_seconds=60",
+        "mixture.modes={basic: 1.0}",
+        "max_positions=256",
+        "packing={positions: 256, window: 8}",
+        f"optimizer.learning_rate={options.learning_rate}",
+        "optimizer.warmup_steps=20",
+        "optimizer.final=0.02",
+        "optimizer.weight_decay=0",
+        "health.spike=null",
+        f"run.save_every={options.steps}",
+        "run.keep=1",
+        "run.tracking_uri=none",
+        f"seed={options.seed}",
+    ]
 
 
 def train(out: Path, options: argparse.Namespace) -> list[dict[str, float]]:
@@ -142,10 +155,15 @@ def lessons(out: Path, corpus: Corpus, recording: str) -> list[Lesson]:
         audio_T = whole[round(first["start"] * rate) : round(second["end"] * rate)]
         found.append(
             Lesson(
-                corpus.value(clip, "clip_id"), first["text"], second["text"], round(middle / PATCH_SECONDS), audio_T,
-                rate, corpus.read(clip).float(),
+                corpus.value(clip, "clip_id"),
+                first["text"],
+                second["text"],
+                round(middle / PATCH_SECONDS),
+                audio_T,
+                rate,
+                corpus.read(clip).float(),
             )
-        )  # fmt: skip
+        )
         assert found[-1].text == corpus.value(clip, "text"), "the clip is not those two turns"
     return found
 
@@ -270,9 +288,13 @@ def main() -> None:
     console.print(table(title, ["", "WER", "latent error", "heard"], cells))
     positions = statistics.median(line["positions"] for line in lines)
     last |= {
-        "minutes": round(minutes, 2), "steps": options.steps, "clips": len(taught), "positions_a_step": positions,
-        "diffusion_first": round(lines[0]["diffusion"], 4), "diffusion_last": round(lines[-1]["diffusion"], 4),
-    }  # fmt: skip
+        "minutes": round(minutes, 2),
+        "steps": options.steps,
+        "clips": len(taught),
+        "positions_a_step": positions,
+        "diffusion_first": round(lines[0]["diffusion"], 4),
+        "diffusion_last": round(lines[-1]["diffusion"], 4),
+    }
     print(json.dumps(last))
 
 

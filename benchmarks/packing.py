@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
 from benchmarks.tables import table  # noqa: E402
-from training.packing import Packer  # noqa: E402
+from training.curriculum.row_packer import Packer  # noqa: E402
 
 PATCHES_A_SECOND = 6.25
 TEXT_TOKENS_A_SECOND = 4.5

@@ -31,8 +31,8 @@ sys.path[0] = str(ROOT)
 
 from benchmarks.job import run_job  # noqa: E402
 from benchmarks.tables import table  # noqa: E402
-from voxmill import heap  # noqa: E402
-from voxmill.local_ray import local_ray  # noqa: E402
+from voxmill.core import malloc as heap  # noqa: E402
+from voxmill.core.local_ray import local_ray  # noqa: E402
 
 SPEEDS = (1.0, 0.93, 1.07, 0.87)
 # What a bare loop cannot do without; the other stages are the engine's.
@@ -67,12 +67,12 @@ def make_warm_up(folder: Path) -> Path:
 def bare(source: Path, folder: Path) -> dict[str, Any]:
     """Loads every stage in this process and runs all units through, timing loading (imports too) and calls apart."""
     clock = time.perf_counter()
-    from pipelines import stages
-    from pipelines.annotate_config import AnnotateConfig
-    from pipelines.corpus import Scanned, plan, scan_one
-    from pipelines.manifest import read_inputs
-    from pipelines.row import Settings, UnitState
-    from pipelines.voices import load_labellers
+    from pipelines.config import AnnotateConfig
+    from pipelines.inputs.manifest import read_inputs
+    from pipelines.inputs.scan import Scanned, plan, scan_one
+    from pipelines.stages import models as stages
+    from pipelines.stages.base import Settings, UnitState
+    from pipelines.stages.voice_attributes import load_labellers
 
     importing = time.perf_counter() - clock
     config = AnnotateConfig()

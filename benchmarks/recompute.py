@@ -28,10 +28,10 @@ def step(preset: str, positions: int, recompute: bool) -> dict[str, float]:
     """Peak bytes above the start and seconds of a step, and its loss; in this process."""
     import torch
 
-    from model.layouts import arrange
-    from model.packing import pack
+    from model.layers.transformer import MiniCPM
     from model.presets import preset as preset_of
-    from model.transformer import MiniCPM
+    from model.sequence.layouts import arrange
+    from model.sequence.packing import pack
     from model.voxcpm2 import VoxCPM2
 
     torch.manual_seed(0)

@@ -7,11 +7,11 @@ texts take 4.7 tokens a second, which is what English takes in the released voca
 import json
 from pathlib import Path
 
-from model.audio_vae import AudioVAE
 from model.checkpoint import new_checkpoint, save_checkpoint
+from model.codec.audio_vae import AudioVAE
 from model.config import AudioVAEConfig, VoxCPM2Config
 from model.presets import preset
-from model.text_tokenizer import FILE
+from model.sequence.text_tokenizer import FILE
 from model.voxcpm2 import VoxCPM2
 
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"
@@ -69,7 +69,5 @@ def write_checkpoint(
     """Weights of `config` as PyTorch initialises them, fp32; `vae` and `model` take the place of random ones."""
     tokenizer = write_tokenizer(folder.with_name(f"{folder.name}-tokenizer"))
     fresh = new_checkpoint(config, tokenizer_from=tokenizer, seed=seed)
-    save_checkpoint(
-        folder, config=config, model=model or fresh.model, vae=vae or fresh.vae, tokenizer_from=tokenizer
-    )  # fmt: skip
+    save_checkpoint(folder, config=config, model=model or fresh.model, vae=vae or fresh.vae, tokenizer_from=tokenizer)
     return folder

@@ -22,10 +22,10 @@ import soundfile
 from rich.console import Console
 
 from benchmarks.tables import table
-from evaluation.score_cache import ScoreCache
-from evaluation.scoring import ScoringConfig, Take, Work, in_process, on_ray, score_takes
-from evaluation.utterance import Utterance
-from voxmill.local_ray import environment, local_ray
+from evaluation.benchmarks.benchmark import Utterance
+from evaluation.metrics.score_cache import ScoreCache
+from evaluation.metrics.scoring import ScoringConfig, Take, Work, in_process, on_ray, score_takes
+from voxmill.core.local_ray import environment, local_ray
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ScoringConfig()

@@ -21,9 +21,8 @@ from rich.console import Console
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
-from annotation.references import ReferencesConfig, SessionClips, find_references  # noqa: E402
-from annotation.speaker import RATE, SpeakerConfig, SpeakerEncoder  # noqa: E402
-from annotation.speaker_clusters import (  # noqa: E402
+from annotation.corpus.references import ReferencesConfig, SessionClips, find_references  # noqa: E402
+from annotation.corpus.speaker_clusters import (  # noqa: E402
     ClusterConfig,
     EqualError,
     bootstrap_equal_error,
@@ -33,8 +32,9 @@ from annotation.speaker_clusters import (  # noqa: E402
     pair_scores,
     purity,
 )
+from annotation.voice.speaker import RATE, SpeakerConfig, SpeakerEncoder  # noqa: E402
 from benchmarks.tables import table  # noqa: E402
-from voxmill.weights import asset_path  # noqa: E402
+from voxmill.core.assets import asset_path  # noqa: E402
 
 SAMPLES = ROOT / "samples"
 

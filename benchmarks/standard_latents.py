@@ -8,8 +8,8 @@ latents and the first one after, so the result is a plain AudioVAE in the releas
 import torch
 from torch import Tensor
 
-from model.audio_vae import AudioVAE
-from model.audio_vae_layers import CausalConv1d
+from model.codec.audio_vae import AudioVAE
+from model.codec.layers import CausalConv1d
 
 SMALLEST = 1e-2
 """Of the largest channel's deviation: a channel that says less is not blown up to say noise."""

@@ -31,17 +31,17 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
 from benchmarks.clip_sound import audio_by_clip  # noqa: E402
-from benchmarks.released_loop import ReleasedLoop, Sample, Spent  # noqa: E402
+from benchmarks.peer.released_loop import ReleasedLoop, Sample, Spent  # noqa: E402
 from benchmarks.sample_model import for_samples, write_checkpoint  # noqa: E402
 from benchmarks.tables import table  # noqa: E402
 from model.checkpoint import load_checkpoint  # noqa: E402
 from model.presets import PRESETS, preset  # noqa: E402
-from model.text_tokenizer import TextTokenizer  # noqa: E402
-from tests.training.small_dataset import add_latents, rows, write_dataset  # noqa: E402
-from training.corpus import Corpus, read_corpus  # noqa: E402
-from training.recipe import Recipe, load_recipe  # noqa: E402
-from training.sample_stream import SampleStream  # noqa: E402
-from voxmill.errors import JobError, command  # noqa: E402
+from model.sequence.text_tokenizer import TextTokenizer  # noqa: E402
+from samples.fabricate import add_latents, rows, write_dataset  # noqa: E402
+from training.curriculum.corpus import Corpus, read_corpus  # noqa: E402
+from training.curriculum.recipe import Recipe, load_recipe  # noqa: E402
+from training.curriculum.sample_stream import SampleStream  # noqa: E402
+from voxmill.core.errors import JobError, command  # noqa: E402
 
 RECORDINGS = ("en-1", "en-2", "es-1", "fr-1", "fr-2", "it-1", "it-2", "ru-1")
 TURNS = (1, 3, 2, 4, 1, 2)
@@ -64,13 +64,23 @@ class Stretch:
 def settings(folder: Path, options: argparse.Namespace) -> list[str]:
     """What the recipe `tiny_stage2` is changed to."""
     return [
-        f"init={folder / 'checkpoint'}", f"datasets.main.path={folder / 'dataset'}", f"run.out={folder / 'run'}",
-        f"steps={options.warm_up + options.steps}", f"rows={options.rows}", f"max_positions={options.positions}",
-        f"packing={{positions: {options.positions}, window: 64}}", "clips.max_seconds=30",
+        f"init={folder / 'checkpoint'}",
+        f"datasets.main.path={folder / 'dataset'}",
+        f"run.out={folder / 'run'}",
+        f"steps={options.warm_up + options.steps}",
+        f"rows={options.rows}",
+        f"max_positions={options.positions}",
+        f"packing={{positions: {options.positions}, window: 64}}",
+        "clips.max_seconds=30",
         f"mixture.modes={options.modes}",
-        f"optimizer.learning_rate={LEARNING_RATE}", "optimizer.warmup_steps=0", "health.spike=null",
-        "run.save_every=1000000", "run.tracking_uri=none", f"seed={options.seed}", f"engine.zero={options.zero}",
-    ]  # fmt: skip
+        f"optimizer.learning_rate={LEARNING_RATE}",
+        "optimizer.warmup_steps=0",
+        "health.spike=null",
+        "run.save_every=1000000",
+        "run.tracking_uri=none",
+        f"seed={options.seed}",
+        f"engine.zero={options.zero}",
+    ]
 
 
 def prepare(folder: Path, options: argparse.Namespace) -> None:
@@ -128,9 +138,12 @@ class Released:
             self._first = warm[0]
         spent = [self._loop.step(samples) for samples in self._steps[self._warm_up :]]
         return Stretch(
-            sum(s.seconds for s in spent), sum(self._seconds[self._warm_up :]), sum(s.positions for s in spent),
-            self._first.loss, sum(s.vae_seconds for s in spent),
-        )  # fmt: skip
+            sum(s.seconds for s in spent),
+            sum(self._seconds[self._warm_up :]),
+            sum(s.positions for s in spent),
+            self._first.loss,
+            sum(s.vae_seconds for s in spent),
+        )
 
 
 def encoding(folder: Path, corpus: Corpus) -> float:
@@ -160,10 +173,16 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
         stretches = [pair[side] for pair in pairs]
         spent = statistics.median(s.seconds for s in stretches)
         vae = statistics.median(s.vae_seconds for s in stretches)
-        cells.append([
-            name, f"{statistics.median(s.audio_seconds / s.seconds for s in stretches):.2f}", f"{spent:.2f}",
-            f"{vae:.2f}", str(stretches[0].positions), f"{stretches[0].loss:.4f}",
-        ])  # fmt: skip
+        cells.append(
+            [
+                name,
+                f"{statistics.median(s.audio_seconds / s.seconds for s in stretches):.2f}",
+                f"{spent:.2f}",
+                f"{vae:.2f}",
+                str(stretches[0].positions),
+                f"{stretches[0].loss:.4f}",
+            ]
+        )
     headings = ["", "audio s trained a second", "s", "of it AudioVAE", "positions", "loss of the first step"]
     title = (
         f"{options.steps} optimizer steps, {pairs[0][1].audio_seconds:.0f} s of targets, {options.preset}, fp32, "
@@ -172,11 +191,13 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
     Console(width=120).print(table(title, headings, cells))
     print(f"latents once: {encode:.4f} s a second of clips")
     last = {
-        "ratio": statistics.median(ratios), "ratio_first_epoch": statistics.median(first_epoch),
-        "ratio_without_vae": statistics.median(without_vae), "encode_seconds_a_second": encode,
+        "ratio": statistics.median(ratios),
+        "ratio_first_epoch": statistics.median(first_epoch),
+        "ratio_without_vae": statistics.median(without_vae),
+        "encode_seconds_a_second": encode,
         "audio_seconds_a_second": statistics.median(1 / mine for _, mine in costs),
         "audio_seconds_a_second_released": statistics.median(1 / theirs for theirs, _ in costs),
-    }  # fmt: skip
+    }
     print(json.dumps({key: round(value, 4) for key, value in last.items()} | {"ratios": [round(r, 3) for r in ratios]}))
 
 

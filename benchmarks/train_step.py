@@ -26,16 +26,16 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
 from benchmarks.command import beside_released  # noqa: E402
-from benchmarks.released import released_model  # noqa: E402
+from benchmarks.peer.dense import DenseBatch, pad, rows_of  # noqa: E402
+from benchmarks.peer.released import released_model  # noqa: E402
 from benchmarks.tables import table  # noqa: E402
 from model.config import VoxCPM2Config  # noqa: E402
-from model.flow_matching import Draws  # noqa: E402
-from model.layouts import Layout, arrange  # noqa: E402
-from model.packing import pack  # noqa: E402
+from model.flow.flow_matching import Draws  # noqa: E402
 from model.presets import preset  # noqa: E402
+from model.sequence.layouts import Layout, arrange  # noqa: E402
+from model.sequence.packing import pack  # noqa: E402
 from model.voxcpm2 import VoxCPM2  # noqa: E402
-from tests.model.dense import DenseBatch, pad, rows_of  # noqa: E402
-from voxmill.errors import command  # noqa: E402
+from voxmill.core.errors import command  # noqa: E402
 
 PATCHES_A_SECOND = 6.25
 TEXT_TOKENS_A_SECOND = 4.5
@@ -112,8 +112,9 @@ def main() -> None:
     def released() -> float:
         peer.zero_grad(set_to_none=True)
         torch.manual_seed(options.seed)
-        losses = peer(padded.tokens_BT, padded.text_BT, padded.patches_BTPD, padded.audio_BT, padded.loss_BT, None,
-                      padded.stop_BT)  # fmt: skip
+        losses = peer(
+            padded.tokens_BT, padded.text_BT, padded.patches_BTPD, padded.audio_BT, padded.loss_BT, None, padded.stop_BT
+        )
         loss = losses["loss/diff"] + losses["loss/stop"]
         loss.backward()
         return float(loss.detach())

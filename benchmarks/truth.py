@@ -24,10 +24,10 @@ from rich.console import Console
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
-from annotation.text_checks import tokens  # noqa: E402
+from annotation.speech.text_checks import tokens  # noqa: E402
 from benchmarks.job import run_job  # noqa: E402
 from benchmarks.tables import markdown, table  # noqa: E402
-from voxmill.local_ray import local_ray  # noqa: E402
+from voxmill.core.local_ray import local_ray  # noqa: E402
 
 SAMPLES = ROOT / "samples"
 MIXED = ("en-1", "it-1")
@@ -191,7 +191,7 @@ def separation_table(folder: Path, address: str) -> tuple[list[list[str]], dict[
 
 
 def _thresholds() -> list[str]:
-    from pipelines.annotate_config import SelectConfig
+    from pipelines.config import SelectConfig
 
     return [name for name, value in SelectConfig() if isinstance(value, float)]
 

@@ -20,18 +20,18 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
-from evaluation.reconstruction import vae_codec  # noqa: E402
-from evaluation.reconstruction_command import Options, run  # noqa: E402
-from model.audio_vae import AudioVAE  # noqa: E402
-from training.audio_crops import CropSource, hold_out  # noqa: E402
+from evaluation.metrics.reconstruction import vae_codec  # noqa: E402
+from model.codec.audio_vae import AudioVAE  # noqa: E402
+from training.codec.checkpoint import checkpoints  # noqa: E402
+from training.codec.config import VAETrainConfig  # noqa: E402
+from training.codec.crops import CropSource, hold_out  # noqa: E402
+from training.codec.initial_weights import fit_to_data  # noqa: E402
+from training.codec.model import new_vae  # noqa: E402
 from training.train_vae import read_recipe  # noqa: E402
-from training.vae_config import VAETrainConfig  # noqa: E402
-from training.vae_initial import fit_to_data  # noqa: E402
-from training.vae_model import new_vae  # noqa: E402
-from training.vae_state import checkpoints  # noqa: E402
-from voxmill.clip_audio import find_clips  # noqa: E402
-from voxmill.errors import JobError, UserError, command  # noqa: E402
-from voxmill.heap import ONE_HEAP  # noqa: E402
+from voxmill.cli.reconstruction import Options, run  # noqa: E402
+from voxmill.core.errors import JobError, UserError, command  # noqa: E402
+from voxmill.core.malloc import ONE_HEAP  # noqa: E402
+from voxmill.data.audio_sources import find_clips  # noqa: E402
 
 HELD_OUT = ("en-2.flac", "it-2.flac")
 DATA = ROOT / "samples" / "recordings"

@@ -24,12 +24,12 @@ from rich.console import Console
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
-from annotation.emotion import EmotionClassifier, EmotionConfig  # noqa: E402
-from annotation.gender import GenderClassifier, GenderConfig  # noqa: E402
+from annotation.voice.emotion import EmotionClassifier, EmotionConfig  # noqa: E402
+from annotation.voice.gender import GenderClassifier, GenderConfig  # noqa: E402
 from benchmarks.speakers import RATE, sample_turns  # noqa: E402
 from benchmarks.tables import table  # noqa: E402
-from voxmill.errors import UserError, command  # noqa: E402
-from voxmill.weights import asset_path  # noqa: E402
+from voxmill.core.assets import asset_path  # noqa: E402
+from voxmill.core.errors import UserError, command  # noqa: E402
 
 SAMPLE_GENDERS = {"allison-smith": "female", "june-wallack": "female", "carlo-flora": "male"}
 
@@ -128,10 +128,15 @@ def _cells(name: str, found: Accuracy, seconds: float | None) -> list[str]:
 
     share = f"{found.right}/{found.answered}" if found.answered else "-"
     return [
-        name, str(found.clips), str(found.clips - found.answered), share,
+        name,
+        str(found.clips),
+        str(found.clips - found.answered),
+        share,
         f"{found.right / found.answered:.0%}" if found.answered else "-",
-        interval(found.over_clips), interval(found.over_speakers), "-" if seconds is None else f"{seconds:.3f}",
-    ]  # fmt: skip
+        interval(found.over_clips),
+        interval(found.over_speakers),
+        "-" if seconds is None else f"{seconds:.3f}",
+    ]
 
 
 @command("voxmill")

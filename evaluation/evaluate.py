@@ -27,20 +27,20 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from evaluation.benchmarks import READERS, read_benchmark
-from evaluation.comparison import Row, Score, Verdict, counts_of, scores_of, verdicts_of
-from evaluation.emotion_accuracy import classifier_name
-from evaluation.evaluate_config import EvaluateConfig
-from evaluation.normalisation import NORMALISER_VERSION
-from evaluation.results import Outcome, Run, write_results
-from evaluation.score_cache import ScoreCache
-from evaluation.scoring import Take, Work, in_process, on_ray, score_takes
-from evaluation.similarity import encoder_name, read_sim
-from evaluation.speech_recognition import recogniser_name
-from evaluation.systems import System, folder_of, read_system
-from evaluation.utterance import Benchmark, Utterance
-from voxmill.config import load_config
-from voxmill.errors import JobError, UserError, command
-from voxmill.local_ray import join_ray
+from evaluation.benchmarks.benchmark import Benchmark, Utterance
+from evaluation.config import EvaluateConfig
+from evaluation.metrics.emotion_accuracy import classifier_name
+from evaluation.metrics.normalisation import NORMALISER_VERSION
+from evaluation.metrics.score_cache import ScoreCache
+from evaluation.metrics.scoring import Take, Work, in_process, on_ray, score_takes
+from evaluation.metrics.similarity import encoder_name, read_sim
+from evaluation.metrics.speech_recognition import recogniser_name
+from evaluation.results.comparison import Row, Score, Verdict, counts_of, scores_of, verdicts_of
+from evaluation.results.records import Outcome, Run, write_results
+from evaluation.systems.base import System, folder_of, read_system
+from voxmill.core.config import load_config
+from voxmill.core.errors import JobError, UserError, command
+from voxmill.core.local_ray import join_ray
 
 # Libraries of the `evaluate` extra, without which nothing here works.
 EXTRA = ("mlflow", "opencc", "zhon")
@@ -57,8 +57,8 @@ def evaluate(benchmarks: list[str], systems: list[str], out: Path, config: Evalu
     missing = [name for name in EXTRA if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"evaluation needs {', '.join(missing)}; run: pip install voxmill[evaluate]")
-    from evaluation.report import write_reports
-    from evaluation.tracking import track
+    from evaluation.results.mlflow_runs import track
+    from evaluation.results.report import write_reports
 
     read = [_limited(read_benchmark(named), config.limit) for named in benchmarks]
     doubled = [one.name for one in read if sum(other.name == one.name for other in read) > 1]
@@ -85,11 +85,18 @@ def evaluate(benchmarks: list[str], systems: list[str], out: Path, config: Evalu
     scores: list[Score] = [score for run in runs for score in scores_of(run.benchmark.name, run.system, run.rows)]
     verdicts: list[Verdict] = verdicts_of(rows)
     outcome = Outcome(
-        out=out, runs=runs, scores=scores, verdicts=verdicts, problems=problems, config=config.model_dump(mode="json"),
+        out=out,
+        runs=runs,
+        scores=scores,
+        verdicts=verdicts,
+        problems=problems,
+        config=config.model_dump(mode="json"),
         versions={name: version(name) for name in VERSIONS} | {"normaliser": NORMALISER_VERSION},
-        cached=cache.hits, computed=cache.misses, started=started.isoformat(timespec="seconds"),
+        cached=cache.hits,
+        computed=cache.misses,
+        started=started.isoformat(timespec="seconds"),
         seconds=time.perf_counter() - clock,
-    )  # fmt: skip
+    )
     cache.close()
     write_results(outcome)
     write_reports(outcome)
@@ -166,13 +173,20 @@ def _run(
     if config.judge.endpoint.model:
         models["judge"] = config.judge.endpoint.model
     return Run(
-        benchmark=benchmark, dataset_sha256=digest, system=system.name, identity=system.identity(), models=models,
-        rows=rows, counts=counts_of(rows), seconds_speaking=speaking, seconds=time.perf_counter() - clock,
-    )  # fmt: skip
+        benchmark=benchmark,
+        dataset_sha256=digest,
+        system=system.name,
+        identity=system.identity(),
+        models=models,
+        rows=rows,
+        counts=counts_of(rows),
+        seconds_speaking=speaking,
+        seconds=time.perf_counter() - clock,
+    )
 
 
 def _judge(rows: list[Row], out: Path, config: EvaluateConfig, problems: list[str]) -> None:
-    from evaluation.judge import Judge
+    from evaluation.metrics.instruction_judge import Judge
 
     judge = Judge(config.judge, out / "judge")
     asked = [row for row in rows if row["description"]]
@@ -185,7 +199,7 @@ def _judge(rows: list[Row], out: Path, config: EvaluateConfig, problems: list[st
 
 
 def _bar(enabled: bool, name: str, total: int) -> Any:
-    from evaluation.progress import bar
+    from voxmill.core.bar import bar
 
     return bar(enabled, name, total)
 

@@ -13,14 +13,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from model.audio_vae import AudioVAE
+from model.codec.audio_vae import AudioVAE
 from model.config import DTYPES, VoxCPM2Config, read_config, write_config
-from model.rope import RotaryTable
-from model.text_tokenizer import FILE as TOKENIZER
-from model.text_tokenizer import TextTokenizer
+from model.layers.rope import RotaryTable
+from model.sequence.text_tokenizer import FILE as TOKENIZER
+from model.sequence.text_tokenizer import TextTokenizer
 from model.voxcpm2 import VoxCPM2
-from model.weight_files import differences, open_weights, shapes
-from voxmill.errors import UserError
+from voxmill.core.errors import UserError
+from voxmill.core.tensor_files import differences, open_weights, shapes
 
 MODEL_FILES = ("model.safetensors", "pytorch_model.bin")
 VAE_FILES = ("audiovae.safetensors", "audiovae.pth")

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from voxmill.config import Config
-from voxmill.errors import UserError
+from voxmill.core.config import Config
+from voxmill.core.errors import UserError
 
 DTYPES = ("bfloat16", "bf16", "float16", "fp16", "float32", "fp32")
 LAST_SPECIAL_TOKEN = 104

@@ -16,9 +16,9 @@ from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
 from model.voxcpm2 import VoxCPM2
-from model.weight_files import differences, open_weights, shapes
-from voxmill.config import Config
-from voxmill.errors import UserError
+from voxmill.core.config import Config
+from voxmill.core.errors import UserError
+from voxmill.core.tensor_files import differences, open_weights, shapes
 
 CONFIG_FILE = "lora_config.json"
 WEIGHT_FILES = ("lora_weights.safetensors", "lora_weights.ckpt")

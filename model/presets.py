@@ -11,7 +11,7 @@ from model.config import (
     RopeScaling,
     VoxCPM2Config,
 )
-from voxmill.errors import UserError
+from voxmill.core.errors import UserError
 
 PRESETS = ("tiny", "small", "voxcpm2")
 Preset = Literal["tiny", "small", "voxcpm2"]
@@ -38,25 +38,37 @@ def _released() -> VoxCPM2Config:
     rope = RopeScaling(long_factor=_FACTORS, short_factor=_FACTORS, original_max_position_embeddings=32768)
     return VoxCPM2Config(
         lm_config=LanguageModelConfig(
-            hidden_size=2048, intermediate_size=6144, max_position_embeddings=32768, num_attention_heads=16,
-            num_hidden_layers=28, num_key_value_heads=2, kv_channels=128, rope_scaling=rope, vocab_size=73448,
+            hidden_size=2048,
+            intermediate_size=6144,
+            max_position_embeddings=32768,
+            num_attention_heads=16,
+            num_hidden_layers=28,
+            num_key_value_heads=2,
+            kv_channels=128,
+            rope_scaling=rope,
+            vocab_size=73448,
             use_mup=False,
         ),
         residual_lm_no_rope=True,
         encoder_config=LocalStackConfig(num_layers=12, kv_channels=128),
         dit_config=DiTConfig(num_layers=12, kv_channels=128, cfm_config=FlowConfig(inference_cfg_rate=2.0)),
-    )  # fmt: skip
+    )
 
 
 def _small() -> VoxCPM2Config:
     # Every other released factor: the same spread of wave lengths over half as many channels.
-    rope = RopeScaling(
-        long_factor=_FACTORS[::2], short_factor=_FACTORS[::2], original_max_position_embeddings=32768
-    )  # fmt: skip
+    rope = RopeScaling(long_factor=_FACTORS[::2], short_factor=_FACTORS[::2], original_max_position_embeddings=32768)
     return VoxCPM2Config(
         lm_config=LanguageModelConfig(
-            hidden_size=512, intermediate_size=1536, max_position_embeddings=32768, num_attention_heads=8,
-            num_hidden_layers=8, num_key_value_heads=2, kv_channels=64, rope_scaling=rope, vocab_size=73448,
+            hidden_size=512,
+            intermediate_size=1536,
+            max_position_embeddings=32768,
+            num_attention_heads=8,
+            num_hidden_layers=8,
+            num_key_value_heads=2,
+            kv_channels=64,
+            rope_scaling=rope,
+            vocab_size=73448,
             use_mup=False,
         ),
         residual_lm_num_layers=4,
@@ -64,13 +76,17 @@ def _small() -> VoxCPM2Config:
         scalar_quantization_latent_dim=128,
         encoder_config=LocalStackConfig(hidden_dim=256, ffn_dim=1024, num_heads=8, num_layers=4, kv_channels=64),
         dit_config=DiTConfig(
-            hidden_dim=384, ffn_dim=1536, num_heads=8, num_layers=6, kv_channels=64,
+            hidden_dim=384,
+            ffn_dim=1536,
+            num_heads=8,
+            num_layers=6,
+            kv_channels=64,
             cfm_config=FlowConfig(inference_cfg_rate=2.0),
         ),
         audio_vae_config=AudioVAEConfig(encoder_dim=32, decoder_dim=512),
         max_length=4096,
         dtype="float32",
-    )  # fmt: skip
+    )
 
 
 def _tiny() -> VoxCPM2Config:
@@ -78,8 +94,15 @@ def _tiny() -> VoxCPM2Config:
     rope = RopeScaling(long_factor=factors, short_factor=factors, original_max_position_embeddings=512)
     return VoxCPM2Config(
         lm_config=LanguageModelConfig(
-            hidden_size=64, intermediate_size=96, max_position_embeddings=512, num_attention_heads=4,
-            num_hidden_layers=3, num_key_value_heads=2, kv_channels=16, rope_scaling=rope, vocab_size=640,
+            hidden_size=64,
+            intermediate_size=96,
+            max_position_embeddings=512,
+            num_attention_heads=4,
+            num_hidden_layers=3,
+            num_key_value_heads=2,
+            kv_channels=16,
+            rope_scaling=rope,
+            vocab_size=640,
             use_mup=False,
         ),
         feat_dim=16,
@@ -88,14 +111,18 @@ def _tiny() -> VoxCPM2Config:
         scalar_quantization_latent_dim=24,
         encoder_config=LocalStackConfig(hidden_dim=48, ffn_dim=80, num_heads=4, num_layers=2, kv_channels=16),
         dit_config=DiTConfig(
-            hidden_dim=40, ffn_dim=72, num_heads=4, num_layers=2, kv_channels=16,
+            hidden_dim=40,
+            ffn_dim=72,
+            num_heads=4,
+            num_layers=2,
+            kv_channels=16,
             cfm_config=FlowConfig(inference_cfg_rate=2.0),
         ),
         audio_vae_config=AudioVAEConfig(encoder_dim=8, latent_dim=16, decoder_dim=64),
         max_length=256,
         device="cpu",
         dtype="float32",
-    )  # fmt: skip
+    )
 
 
 def preset(name: str) -> VoxCPM2Config:

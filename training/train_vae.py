@@ -21,9 +21,9 @@ if __name__ == "__main__":
     # A script run by path has its own folder first on sys.path; the packages lie one level up.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from training.vae_config import RECIPES, VAETrainConfig
-from voxmill.config import load_config
-from voxmill.errors import JobError, UserError, command
+from training.codec.config import RECIPES, VAETrainConfig
+from voxmill.core.config import load_config
+from voxmill.core.errors import JobError, UserError, command
 
 TERMINATED = 143
 SKIPS = 20
@@ -37,7 +37,7 @@ def train(source: str, out: Path, config: VAETrainConfig) -> bool:
         UserError: nothing to train on, settings that do not fit together, or an OUT of another run.
         JobError: the loss is not finite any more, or the ranks cannot meet.
     """
-    from training.vae_engines import join_ranks
+    from training.codec.engine import join_ranks
 
     clock = time.perf_counter()
     stopping = {"asked": False}
@@ -65,14 +65,14 @@ class _Run:
     """Everything of one run on this rank, from the newest checkpoint of OUT or from the beginning."""
 
     def __init__(self, source: str, out: Path, config: VAETrainConfig, place: Any) -> None:
-        from training.audio_crops import CropSource, hold_out
-        from training.vae_initial import fit_to_data
-        from training.vae_model import Autoencoder, new_vae
-        from training.vae_state import Average, data_fingerprint, load_latest, weights
-        from training.vae_step import Stepper, make_discriminators, make_sides
-        from training.vae_validation import Validation
-        from voxmill.clip_audio import find_clips
-        from voxmill.tracking import Tracker
+        from training.codec.checkpoint import Average, data_fingerprint, load_latest, weights
+        from training.codec.crops import CropSource, hold_out
+        from training.codec.initial_weights import fit_to_data
+        from training.codec.model import Autoencoder, new_vae
+        from training.codec.step import Stepper, make_discriminators, make_sides
+        from training.codec.validation import Validation
+        from voxmill.core.tracking import Tracker
+        from voxmill.data.audio_sources import find_clips
 
         self.out, self.config, self.place = out, config, place
         if config.batch % place.ranks:
@@ -112,9 +112,13 @@ class _Run:
                 quiet, self.stepper.loss, crops=config.run.validate_crops, listen=config.run.listen
             )
             self.tracker = Tracker(
-                out, uri=config.run.tracking_uri, experiment=config.run.experiment, name=out.name,
-                run_id=None if saved is None else saved.run_id, step=self.step,
-            )  # fmt: skip
+                out,
+                uri=config.run.tracking_uri,
+                experiment=config.run.experiment,
+                name=out.name,
+                run_id=None if saved is None else saved.run_id,
+                step=self.step,
+            )
             # Also when it goes on: it may have been killed before MLflow had them.
             self.tracker.params(config.model_dump(mode="json") | {"ranks": place.ranks})
             self._introduce(training, held)
@@ -168,7 +172,7 @@ class _Run:
         return True
 
     def _validate(self) -> None:
-        from model.audio_vae import AudioVAE
+        from model.codec.audio_vae import AudioVAE
 
         if not self.place.first:
             return
@@ -179,15 +183,21 @@ class _Run:
         print(f"step {self.step}: " + ", ".join(f"{key} {value:.3f}" for key, value in found.items()), flush=True)
 
     def _save(self) -> None:
-        from training.vae_state import save
+        from training.codec.checkpoint import save
 
         # All ranks give their parts; the first one writes.
         sides = {name: (engine.state(), engine.steps) for name, engine in self.sides.named().items()}
         if self.place.first:
             folder = save(
-                self.out, self.step, config=self.config, whole=self.whole, sides=sides, average=self.average,
-                corpus=self.corpus, run_id=self.tracker.run_id,
-            )  # fmt: skip
+                self.out,
+                self.step,
+                config=self.config,
+                whole=self.whole,
+                sides=sides,
+                average=self.average,
+                corpus=self.corpus,
+                run_id=self.tracker.run_id,
+            )
             skipped = {"listing": self.skipped.as_json(), "reading": self.source.skipped.as_json()}
             (self.out / "skipped.json").write_text(json.dumps(skipped, indent=1, ensure_ascii=False), encoding="utf-8")
             print(f"step {self.step}: saved {folder}; crops passed by: {self.source.skipped}", flush=True)
@@ -228,10 +238,10 @@ def read_recipe(name: str | None, overrides: list[str]) -> VAETrainConfig:
     """
     path: str | Path | None = name
     if name is not None and not Path(name).exists():
-        known = sorted(recipe.stem.removeprefix("vae_") for recipe in RECIPES.glob("vae_*.yaml"))
+        known = sorted(recipe.stem for recipe in RECIPES.glob("*.yaml"))
         if name not in known:
             raise UserError(f"{name}: no such recipe; name a YAML file, or one of {', '.join(known)}")
-        path = RECIPES / f"vae_{name}.yaml"
+        path = RECIPES / f"{name}.yaml"
     return load_config(VAETrainConfig, path, overrides)
 
 

@@ -1,5 +1,5 @@
 """`python -m voxmill` is the `voxmill` command."""
 
-from voxmill.cli import main
+from voxmill.cli.app import main
 
 main()

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
+from evaluation.benchmarks.benchmark import Benchmark, Reader
 from evaluation.benchmarks.cv3_eval import read_cv3_eval
 from evaluation.benchmarks.instruct_tts_eval import read_instruct_tts_eval
 from evaluation.benchmarks.minimax_mls import read_minimax_mls
 from evaluation.benchmarks.seed_tts_eval import read_seed_tts_eval
 from evaluation.benchmarks.text_list import read_text_list
 from evaluation.benchmarks.thirty_languages import read_thirty_languages
-from evaluation.utterance import Benchmark, Reader
-from voxmill.errors import UserError
+from voxmill.core.errors import UserError
 
 READERS: dict[str, Reader] = {
     "seed-tts-eval": read_seed_tts_eval,

@@ -7,8 +7,8 @@ A folder is a language (`ja`), a hard set (`hard_zh`), a cross-lingual set (`to_
 import re
 from pathlib import Path
 
-from evaluation.utterance import Benchmark, Collector, Utterance, first_existing, lines_of
-from voxmill.errors import UserError
+from evaluation.benchmarks.benchmark import Benchmark, Collector, Utterance, first_existing, lines_of
+from voxmill.core.errors import UserError
 
 NAME = "cv3-eval"
 LANGUAGES = ("zh", "en", "ja", "ko", "de", "es", "fr", "it", "ru")
@@ -59,10 +59,15 @@ def _read(folder: Path, prefix: str, found: Collector) -> None:
             found.fail(folder / "text", number, f"{id_} has no line in prompt_wav.scp")
             continue
         utterance = Utterance(
-            prefix + id_, text.strip(), language, f"{group}-{emotion[1]}" if emotion else group,
-            _resolve(folder, place), prompt_texts.get(id_), emotion=emotion[1] if emotion else None,
+            prefix + id_,
+            text.strip(),
+            language,
+            f"{group}-{emotion[1]}" if emotion else group,
+            _resolve(folder, place),
+            prompt_texts.get(id_),
+            emotion=emotion[1] if emotion else None,
             emotion_level=emotion[2] if emotion else None,
-        )  # fmt: skip
+        )
         found.add(utterance, folder / "text", number)
 
 

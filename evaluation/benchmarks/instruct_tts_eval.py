@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from evaluation.utterance import Benchmark, Collector, Utterance, lines_of
-from voxmill.errors import UserError
+from evaluation.benchmarks.benchmark import Benchmark, Collector, Utterance, lines_of
+from voxmill.core.errors import UserError
 
 NAME = "instruct-tts-eval"
 TASKS = ("APS", "DSD", "RP")

@@ -5,16 +5,36 @@
 
 from pathlib import Path
 
-from evaluation.utterance import Benchmark, Collector, Utterance, lines_of
-from voxmill.errors import UserError
+from evaluation.benchmarks.benchmark import Benchmark, Collector, Utterance, lines_of
+from voxmill.core.errors import UserError
 
 NAME = "minimax-mls"
 LANGUAGES = {
-    "arabic": "ar", "cantonese": "zh-yue", "chinese": "zh", "czech": "cs", "dutch": "nl", "english": "en",
-    "finnish": "fi", "french": "fr", "german": "de", "greek": "el", "hindi": "hi", "indonesian": "id", "italian": "it",
-    "japanese": "ja", "korean": "ko", "polish": "pl", "portuguese": "pt", "romanian": "ro", "russian": "ru",
-    "spanish": "es", "thai": "th", "turkish": "tr", "ukrainian": "uk", "vietnamese": "vi",
-}  # fmt: skip
+    "arabic": "ar",
+    "cantonese": "zh-yue",
+    "chinese": "zh",
+    "czech": "cs",
+    "dutch": "nl",
+    "english": "en",
+    "finnish": "fi",
+    "french": "fr",
+    "german": "de",
+    "greek": "el",
+    "hindi": "hi",
+    "indonesian": "id",
+    "italian": "it",
+    "japanese": "ja",
+    "korean": "ko",
+    "polish": "pl",
+    "portuguese": "pt",
+    "romanian": "ro",
+    "russian": "ru",
+    "spanish": "es",
+    "thai": "th",
+    "turkish": "tr",
+    "ukrainian": "uk",
+    "vietnamese": "vi",
+}
 AUDIO = (".mp3", ".wav", ".flac")
 
 

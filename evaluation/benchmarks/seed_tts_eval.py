@@ -7,8 +7,8 @@ References are relative to the list's folder. In lists of 3 fields ids may end i
 
 from pathlib import Path
 
-from evaluation.utterance import Benchmark, Collector, Utterance, lines_of
-from voxmill.errors import UserError
+from evaluation.benchmarks.benchmark import Benchmark, Collector, Utterance, lines_of
+from voxmill.core.errors import UserError
 
 NAME = "seed-tts-eval"
 

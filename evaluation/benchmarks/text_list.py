@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from evaluation.utterance import Benchmark, Collector, Utterance, lines_of
-from voxmill.errors import UserError
+from evaluation.benchmarks.benchmark import Benchmark, Collector, Utterance, lines_of
+from voxmill.core.errors import UserError
 
 NAME = "texts"
 FIELDS = frozenset({"id", "text", "language", "group", "reference", "reference_text", "description"})
@@ -36,8 +36,13 @@ def read_text_list(path: Path) -> Benchmark:
             continue
         reference = path.parent / record["reference"] if record.get("reference") else None
         utterance = Utterance(
-            record.get("id", f"{number:06d}"), record["text"], record["language"],
-            record.get("group") or record["language"], reference, record.get("reference_text"), record.get("description"),
-        )  # fmt: skip
+            record.get("id", f"{number:06d}"),
+            record["text"],
+            record["language"],
+            record.get("group") or record["language"],
+            reference,
+            record.get("reference_text"),
+            record.get("description"),
+        )
         found.add(utterance, path, number)
     return found.benchmark(NAME, NAME, path)

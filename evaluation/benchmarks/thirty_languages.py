@@ -13,9 +13,9 @@ import csv
 import io
 from pathlib import Path
 
-from annotation.languages import LANGUAGES
-from evaluation.utterance import Benchmark, Collector, Utterance, first_existing, lines_of
-from voxmill.errors import UserError
+from evaluation.benchmarks.benchmark import Benchmark, Collector, Utterance, first_existing, lines_of
+from voxmill.core.errors import UserError
+from voxmill.core.languages import LANGUAGES
 
 NAME = "thirty-languages"
 SENTENCES = 500

@@ -12,8 +12,8 @@ import numpy as np
 
 from evaluation.listening.agreement import krippendorff_alpha
 from evaluation.listening.session import FORMAT, SCALES
-from evaluation.statistics import CONFIDENCE, RESAMPLES, Estimate
-from voxmill.errors import UserError
+from evaluation.results.statistics import CONFIDENCE, RESAMPLES, Estimate
+from voxmill.core.errors import UserError
 
 
 @dataclass(frozen=True)

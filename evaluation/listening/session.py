@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.comparison import Row
-from evaluation.results import write_text
-from voxmill.errors import UserError
+from evaluation.results.comparison import Row
+from evaluation.results.records import write_text
+from voxmill.core.errors import UserError
 
 FORMAT = "voxmill-listening-1"
 SCALES = {"N": "naturalness", "S": "similarity", "I": "instruction"}
@@ -84,8 +84,10 @@ def build_session(
             one["instruction"] = row["description"]
         shown.append(one)
         key[name] = {
-            "scale": trial["scale"], "system": trial["system"], "item": f"{trial['benchmark']}/{row['id']}",
-        }  # fmt: skip
+            "scale": trial["scale"],
+            "system": trial["system"],
+            "item": f"{trial['benchmark']}/{row['id']}",
+        }
     size = sum(len(clip) for clip in clips.values())
     if size > MAX_BYTES:
         raise UserError(f"the page would hold {size / 1e6:.0f} MB of audio; lower --limit")
@@ -118,7 +120,7 @@ def _clip(path: str, clips: dict[str, str]) -> str:
     """Name, of its content, of a clip in the page; the same recording is there once."""
     import soundfile
 
-    from annotation.quality import QualityConfig, loudness_gain
+    from annotation.audio.quality import QualityConfig, loudness_gain
 
     data = Path(path).read_bytes()
     # The name in the page must not tell the system: of a hash nobody reads one.

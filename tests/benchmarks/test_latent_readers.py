@@ -8,7 +8,7 @@ import torch
 
 from benchmarks import latent_readers
 from benchmarks.latent_readers import SIDES, draw_clips, read, state_after, write_all
-from model.text_tokenizer import TextTokenizer
+from model.sequence.text_tokenizer import TextTokenizer
 
 CLIPS = 40
 

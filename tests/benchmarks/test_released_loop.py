@@ -6,21 +6,21 @@ import pytest
 import torch
 
 from benchmarks.clip_sound import audio_by_clip
-from benchmarks.released import is_installed
+from benchmarks.peer.released import is_installed
 from model.checkpoint import load_checkpoint
-from model.text_tokenizer import TextTokenizer
-from tests.training.small_dataset import CHECKPOINT, add_latents, rows, write_dataset
-from training.corpus import read_corpus
-from training.recipe import load_recipe
-from training.sample_stream import SampleStream
-from training.samples import layout
+from model.sequence.text_tokenizer import TextTokenizer
+from samples.fabricate import CHECKPOINT, add_latents, rows, write_dataset
+from training.curriculum.corpus import read_corpus
+from training.curriculum.recipe import load_recipe
+from training.curriculum.sample_plan import layout
+from training.curriculum.sample_stream import SampleStream
 
 needs_released = pytest.mark.skipif(not is_installed(), reason="pip install --no-deps voxcpm==2.0.3")
 
 
 @needs_released
 def test_the_released_packer_makes_the_sequences_that_we_train_on(tmp_path: Path) -> None:
-    from benchmarks.released_loop import ReleasedLoop, Sample, collate
+    from benchmarks.peer.released_loop import ReleasedLoop, Sample, collate
 
     add_latents(write_dataset(tmp_path, rows(("en-1",), clips_each=4, joined=(1, 2))))
     overrides = [

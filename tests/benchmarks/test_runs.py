@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.released import is_installed
-from tests.training.small_dataset import CHECKPOINT
+from benchmarks.peer.released import is_installed
+from samples.fabricate import CHECKPOINT
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow

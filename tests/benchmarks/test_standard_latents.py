@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks.standard_latents import standardised
-from model.audio_vae import AudioVAE
+from model.codec.audio_vae import AudioVAE
 from model.config import AudioVAEConfig
 
 

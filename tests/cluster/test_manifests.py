@@ -11,10 +11,10 @@ import pytest
 import ray.autoscaler
 import yaml
 
-from pipelines.annotate_config import AnnotateConfig
-from training.launch_config import read_launch
-from training.recipe import load_recipe
-from voxmill.config import load_config
+from pipelines.config import AnnotateConfig
+from training.curriculum.recipe import load_recipe
+from training.launch.launch_config import read_launch
+from voxmill.core.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 CLUSTER = ROOT / "cluster"
@@ -22,8 +22,13 @@ KUBERAY = sorted(CLUSTER.glob("kuberay_*.yaml"))
 FIELDS = json.loads((ROOT / "tests" / "data" / "kuberay_fields.json").read_text())
 """Field names and types of KubeRay 1.7.0's RayCluster and RayJob (ray.io/v1), without those that few use."""
 TYPES: dict[str, tuple[type, ...]] = {
-    "string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,), "quantity": (str, int), "any": (object,),
-}  # fmt: skip
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "quantity": (str, int),
+    "any": (object,),
+}
 
 
 def wrong(value: Any, known: Any, place: str) -> list[str]:

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from evaluation.comparison import counts_of
 from evaluation.evaluate import main
-from evaluation.results import read_rows
-from tests.annotation.chat_server import Handler, chat_server
-from tests.evaluation.speech import cut, turns
+from evaluation.results.comparison import counts_of
+from evaluation.results.records import read_rows
+from tests.support.chat_server import Handler, chat_server
+from tests.support.speech import cut, turns
 
 WORDS = "Two words."
 # Wavs of the names of their faults; `good` and `rate` are speech, the latter at 48 kHz.
@@ -94,10 +94,16 @@ def test_a_judge_without_verdicts_is_counted_and_loses_nothing(
 ) -> None:
     with chat_server(answer) as server:
         settings = [
-            f"judge.endpoint.url={server.url}", "judge.endpoint.model=ear", "judge.endpoint.retries=0", "judge.workers=1",
-            "judge.endpoint.give_up_after=2", "judge.endpoint.requests_per_minute=6000000", "judge.attempts=1",
-            "scoring.metrics=[]", "tracking.enabled=false",
-        ]  # fmt: skip
+            f"judge.endpoint.url={server.url}",
+            "judge.endpoint.model=ear",
+            "judge.endpoint.retries=0",
+            "judge.workers=1",
+            "judge.endpoint.give_up_after=2",
+            "judge.endpoint.requests_per_minute=6000000",
+            "judge.attempts=1",
+            "scoring.metrics=[]",
+            "tracking.enabled=false",
+        ]
         assert run(given, tmp_path, f"texts:{given / 'list.jsonl'}", *settings) == status
     page, plain = (tmp_path / "report.html").read_text(), (tmp_path / "report.md").read_text()
     told = [*counted.split(", "), "1 no verdict: no_audio", "1 missing"]

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from evaluation.evaluate import main, parse
-from evaluation.report import write_reports  # noqa: F401  (the module that the job imports late must import)
-from evaluation.results import read_rows
-from tests.evaluation.speech import cut, turns
-from voxmill.demo import submit
-from voxmill.errors import UserError
-from voxmill.local_ray import environment, free_port, local_ray
+from evaluation.results.records import read_rows
+from evaluation.results.report import write_reports  # noqa: F401  (the module that the job imports late must import)
+from tests.support.speech import cut, turns
+from voxmill.cli.demo import submit
+from voxmill.core.errors import UserError
+from voxmill.core.local_ray import environment, free_port, local_ray
 
 ENGINES = pytest.mark.skipif(
     not (shutil.which("espeak-ng") and shutil.which("flite")),
@@ -105,9 +105,10 @@ def test_a_folder_of_wavs_is_scored_without_any_model_of_ours_and_texts_are_esca
     cut("en-1", start, end, tmp_path / "wavs" / "good.wav")
     cut("en-1", first, last, tmp_path / "wavs" / "other.wav")
     lines = [
-        {"id": "good", "text": text, "language": "en"}, {"id": "other", "text": HOSTILE, "language": "en"},
+        {"id": "good", "text": text, "language": "en"},
+        {"id": "other", "text": HOSTILE, "language": "en"},
         {"id": "gone", "text": "Never spoken.", "language": "en"},
-    ]  # fmt: skip
+    ]
     (tmp_path / "list.jsonl").write_text("\n".join(json.dumps(line) for line in lines), encoding="utf-8")
     out = tmp_path / "out"
     settings = ["tracking.enabled=false", "scoring.metrics=[transcript]", "progress=false"]

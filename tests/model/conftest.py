@@ -2,11 +2,11 @@
 
 import pytest
 
-from model.audio_vae import AudioVAE
-from model.generation import Generator
-from model.text_tokenizer import TextTokenizer
+from model.codec.audio_vae import AudioVAE
+from model.generation.generator import Generator
+from model.sequence.text_tokenizer import TextTokenizer
 from model.voxcpm2 import VoxCPM2
-from tests.model.oracle import Oracle, read_oracle
+from tests.support.oracle import Oracle, read_oracle
 
 
 @pytest.fixture(scope="module")

@@ -12,14 +12,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from benchmarks.released import is_installed
-from model.audio_vae import AudioVAE
+from benchmarks.peer.released import is_installed
 from model.checkpoint import load_checkpoint, load_vae, new_checkpoint, save_checkpoint
+from model.codec.audio_vae import AudioVAE
 from model.config import read_config
 from model.presets import preset
 from model.voxcpm2 import VoxCPM2
-from tests.model.oracle import read_oracle
-from voxmill.errors import UserError
+from tests.support.oracle import read_oracle
+from voxmill.core.errors import UserError
 
 SHAPES = Path(__file__).resolve().parents[1] / "data" / "voxcpm2_shapes.json"
 """Names and shapes of all 889 tensors of the released checkpoint, the AudioVAE's under `audio_vae.`."""
@@ -107,9 +107,13 @@ def test_save_in_another_dtype(tmp_path: Path) -> None:
     source = read_oracle().checkpoint
     found = load_checkpoint(source)
     save_checkpoint(
-        tmp_path / "half", config=found.config, model=found.model, vae=found.vae, tokenizer_from=source,
+        tmp_path / "half",
+        config=found.config,
+        model=found.model,
+        vae=found.vae,
+        tokenizer_from=source,
         dtype=torch.bfloat16,
-    )  # fmt: skip
+    )
     stored = load_file(tmp_path / "half" / "model.safetensors")
     assert equal(stored, {name: value.bfloat16() for name, value in found.model.state_dict().items()})
 

@@ -8,8 +8,8 @@ import pytest
 
 from model.config import VoxCPM2Config, read_config, released_values, write_config
 from model.presets import PRESETS, preset
-from tests.model.oracle import read_oracle
-from voxmill.errors import UserError
+from tests.support.oracle import read_oracle
+from voxmill.core.errors import UserError
 
 
 @pytest.fixture
@@ -82,14 +82,18 @@ MISTAKES: list[tuple[tuple[str, ...], Any, str]] = [
     (("lm_config", "hidden_size"), "wide", "lm_config.hidden_size = 'wide'"),
     (("lm_config", "num_attention_heads"), 3, "num_attention_heads 3 must be a multiple of num_key_value_heads 2"),
     (("lm_config", "rope_scaling", "long_factor"), [1.0], "rope_scaling.long_factor has 1 factors, head_dim / 2 is 8"),
-    (("encoder_config", "kv_channels"), 12, "encoder_config: rope_scaling.long_factor has 8 factors, head_dim / 2 is 6"),
+    (
+        ("encoder_config", "kv_channels"),
+        12,
+        "encoder_config: rope_scaling.long_factor has 8 factors, head_dim / 2 is 6",
+    ),
     (("dit_config", "cfm_config", "t_scheduler"), "cosine", "dit_config.cfm_config.t_scheduler = 'cosine'"),
     (("dit_config", "cfm_config", "training_cfg_rate"), 1.5, "dit_config.cfm_config.training_cfg_rate = 1.5"),
     (("lm_config", "vocab_size"), 90, "lm_config.vocab_size = 90"),
     (("feat_dim",), 12, "feat_dim = 12: must equal audio_vae_config.latent_dim, 16"),
     (("dtype",), "int8", "dtype = 'int8'"),
     (("scalar_quantization_scale",), 0, "scalar_quantization_scale = 0"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from benchmarks.released import is_installed
-from model.attention import Bidirectional
+from benchmarks.peer.dense import compact, rows_of
+from benchmarks.peer.released import is_installed
+from model.layers.attention import Bidirectional
 from model.lora import (
     LoRAConfig,
     add_lora,
@@ -22,10 +23,9 @@ from model.lora import (
     set_lora_enabled,
 )
 from model.voxcpm2 import VoxCPM2
-from tests.model.dense import compact, rows_of
-from tests.model.oracle import error, read_oracle
 from tests.model.test_oracle import batch_of, draws_of
-from voxmill.errors import UserError
+from tests.support.oracle import error, read_oracle
+from voxmill.core.errors import UserError
 
 ALL = read_lora_config(read_oracle().lora)
 LM_LAYERS = read_oracle().config.lm_config.num_hidden_layers + read_oracle().config.residual_lm_num_layers

@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.attention import Documents, Packed
-from model.flow_matching import Draws
-from model.kv_cache import KVCache
-from model.layouts import Layout, arrange
-from model.locdit import time_embedding
-from model.packing import pack
-from model.sampler import sample, schedule, swayed_grid
+from benchmarks.peer.dense import DenseBatch, compact, dense_losses, pad, rows_of
+from model.flow.flow_matching import Draws
+from model.flow.sampler import sample, schedule, swayed_grid
+from model.layers.attention import Documents, Packed
+from model.layers.kv_cache import KVCache
+from model.layers.locdit import time_embedding
+from model.sequence.layouts import Layout, arrange
+from model.sequence.packing import pack
 from model.voxcpm2 import VoxCPM2
-from tests.model.dense import DenseBatch, compact, dense_losses, pad, rows_of
-from tests.model.oracle import Oracle, error
+from tests.support.oracle import Oracle, error
 
 PROGRESS = (0.0, 0.7)
 

@@ -1,6 +1,6 @@
 import torch
 
-from tests.model.oracle import error, read_oracle
+from tests.support.oracle import error, read_oracle
 
 
 def test_oracle_is_complete() -> None:

@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.released import is_installed, released_model
-from model.attention import Documents, Packed, Step
+from benchmarks.peer.dense import pad, rows_of
+from benchmarks.peer.released import is_installed, released_model
 from model.config import (
     AudioVAEConfig,
     DiTConfig,
@@ -25,15 +25,15 @@ from model.config import (
     RopeScaling,
     VoxCPM2Config,
 )
-from model.flow_matching import Draws
-from model.kv_cache import KVCache
-from model.layouts import Layout, arrange
-from model.locdit import time_embedding
-from model.packing import pack
-from model.sampler import sample, schedule
+from model.flow.flow_matching import Draws
+from model.flow.sampler import sample, schedule
+from model.layers.attention import Documents, Packed, Step
+from model.layers.kv_cache import KVCache
+from model.layers.locdit import time_embedding
+from model.sequence.layouts import Layout, arrange
+from model.sequence.packing import pack
 from model.voxcpm2 import VoxCPM2
-from tests.model.dense import pad, rows_of
-from tests.model.oracle import error
+from tests.support.oracle import error
 
 pytestmark = pytest.mark.skipif(not is_installed(), reason="the released code (voxcpm) is not installed")
 
@@ -60,9 +60,12 @@ def draw_config(seed: int) -> VoxCPM2Config:
     def local() -> dict[str, Any]:
         count = heads()
         return {
-            "hidden_dim": size(count), "ffn_dim": choose.choice([40, 56]), "num_heads": count,
-            "num_layers": choose.choice([1, 2]), "kv_channels": None if absent else head_dim,
-        }  # fmt: skip
+            "hidden_dim": size(count),
+            "ffn_dim": choose.choice([40, 56]),
+            "num_heads": count,
+            "num_layers": choose.choice([1, 2]),
+            "kv_channels": None if absent else head_dim,
+        }
 
     original = choose.choice([64, 100])
     feat_dim = choose.choice([6, 8])
@@ -71,33 +74,49 @@ def draw_config(seed: int) -> VoxCPM2Config:
     noisy = choose.random() < 0.5
     return VoxCPM2Config(
         lm_config=LanguageModelConfig(
-            hidden_size=size(lm_heads), intermediate_size=choose.choice([48, 64]), num_attention_heads=lm_heads,
-            num_key_value_heads=keys, num_hidden_layers=choose.choice([2, 3]),
-            kv_channels=None if absent else head_dim, max_position_embeddings=original * choose.choice([1, 2, 4]),
-            rms_norm_eps=choose.choice([1e-5, 1e-3]), rope_theta=choose.choice([10000.0, 500.0]), vocab_size=160,
+            hidden_size=size(lm_heads),
+            intermediate_size=choose.choice([48, 64]),
+            num_attention_heads=lm_heads,
+            num_key_value_heads=keys,
+            num_hidden_layers=choose.choice([2, 3]),
+            kv_channels=None if absent else head_dim,
+            max_position_embeddings=original * choose.choice([1, 2, 4]),
+            rms_norm_eps=choose.choice([1e-5, 1e-3]),
+            rope_theta=choose.choice([10000.0, 500.0]),
+            vocab_size=160,
             rope_scaling=RopeScaling(
                 long_factor=factors(), short_factor=factors(), original_max_position_embeddings=original
             ),
-            use_mup=choose.random() < 0.5, scale_emb=choose.choice([2.0, 12.0]), scale_depth=choose.choice([0.7, 1.4]),
+            use_mup=choose.random() < 0.5,
+            scale_emb=choose.choice([2.0, 12.0]),
+            scale_depth=choose.choice([0.7, 1.4]),
             no_rope=choose.random() < 0.2,
         ),
-        patch_size=choose.choice([2, 3, 4]), feat_dim=feat_dim,
-        residual_lm_num_layers=choose.choice([1, 2]), residual_lm_no_rope=choose.random() < 0.5,
-        scalar_quantization_latent_dim=choose.choice([10, 20]), scalar_quantization_scale=choose.choice([1, 4, 9, 16]),
+        patch_size=choose.choice([2, 3, 4]),
+        feat_dim=feat_dim,
+        residual_lm_num_layers=choose.choice([1, 2]),
+        residual_lm_no_rope=choose.random() < 0.5,
+        scalar_quantization_latent_dim=choose.choice([10, 20]),
+        scalar_quantization_scale=choose.choice([1, 4, 9, 16]),
         encoder_config=LocalStackConfig(**local()),
         dit_config=DiTConfig(
-            **local(), dit_mean_mode=mean_mode,
+            **local(),
+            dit_mean_mode=mean_mode,
             cfm_config=FlowConfig(
-                t_scheduler=choose.choice(["log-norm", "uniform"]), training_cfg_rate=choose.choice([0.0, 0.1, 0.5]),
+                t_scheduler=choose.choice(["log-norm", "uniform"]),
+                training_cfg_rate=choose.choice([0.0, 0.1, 0.5]),
                 ratio_r_neq_t_range=choose.choice([(0.25, 0.75), (0.6, 0.9)]),
-                noise_cond_prob_range=(0.3, 0.9) if noisy else (0.0, 0.0), noise_cond_scale=0.7 if noisy else 0.0,
+                noise_cond_prob_range=(0.3, 0.9) if noisy else (0.0, 0.0),
+                noise_cond_scale=0.7 if noisy else 0.0,
             ),
         ),
         audio_vae_config=AudioVAEConfig(
             encoder_dim=2, encoder_rates=(2, 2), latent_dim=feat_dim, decoder_dim=8, decoder_rates=(2, 2)
         ),
-        max_length=64, device="cpu", dtype="float32",
-    )  # fmt: skip
+        max_length=64,
+        device="cpu",
+        dtype="float32",
+    )
 
 
 @cache
@@ -137,8 +156,13 @@ def released_draws(seed: int, config: VoxCPM2Config, rows: int) -> Draws:
     torch.manual_seed(seed)
     keep = torch.rand(rows) if flow.training_cfg_rate else torch.ones(rows)
     noisy, condition_noise, first, second, differ, noise = (
-        torch.rand(rows), torch.randn(shape), time(rows), time(rows), torch.rand(rows), torch.randn(shape),
-    )  # fmt: skip
+        torch.rand(rows),
+        torch.randn(shape),
+        time(rows),
+        time(rows),
+        torch.rand(rows),
+        torch.randn(shape),
+    )
     return Draws(keep, noisy, condition_noise.transpose(1, 2), first, second, differ, noise.transpose(1, 2))
 
 
@@ -166,9 +190,15 @@ def test_losses_and_gradients(seed: int) -> None:
     peer = released_model(config, model).train()  # its FSQ passes no gradient in eval mode
     torch.manual_seed(seed)
     wanted = peer(
-        batch.tokens_BT, batch.text_BT, batch.patches_BTPD, batch.audio_BT, batch.loss_BT, None, batch.stop_BT,
+        batch.tokens_BT,
+        batch.text_BT,
+        batch.patches_BTPD,
+        batch.audio_BT,
+        batch.loss_BT,
+        None,
+        batch.stop_BT,
         progress=progress,
-    )  # fmt: skip
+    )
     (wanted["loss/diff"] + wanted["loss/stop"]).backward()
 
     draws = rows_of(released_draws(seed, config, batch.loss_BT.numel()), batch.loss_BT.flatten() > 0)
@@ -196,16 +226,23 @@ def test_sampler(seed: int) -> None:
     num_steps, guidance = choose.choice([1, 4, 10, 50]), choose.choice([1.0, 2.0, 3.0])
     torch.manual_seed(seed)
     wanted = peer.feat_decoder(
-        mu=mu_RMC.flatten(1), n_timesteps=num_steps, patch_size=config.patch_size,
-        cond=condition_RPD.transpose(1, 2), cfg_value=guidance,
-    )  # fmt: skip
+        mu=mu_RMC.flatten(1),
+        n_timesteps=num_steps,
+        patch_size=config.patch_size,
+        cond=condition_RPD.transpose(1, 2),
+        cfg_value=guidance,
+    )
     torch.manual_seed(seed)
     noise_RPD = torch.randn(3, config.feat_dim, config.patch_size).transpose(1, 2)
     found = sample(
-        model.feat_decoder.estimator, mu_RMC, condition_RPD, noise_RPD,
-        schedule(num_steps, dtype=torch.float32, device="cpu"), guidance=guidance,
+        model.feat_decoder.estimator,
+        mu_RMC,
+        condition_RPD,
+        noise_RPD,
+        schedule(num_steps, dtype=torch.float32, device="cpu"),
+        guidance=guidance,
         mean_mode=config.dit_config.dit_mean_mode,
-    )  # fmt: skip
+    )
     assert error(found.transpose(1, 2), wanted) <= 1e-4
 
 
@@ -271,7 +308,7 @@ def both_inferences(seed: int, dtype: torch.dtype) -> tuple[dict[str, Tensor], d
     config, shape = model.config, layouts[0].audio_APD.shape[1:]
     layout = arrange(
         [110, 120, 130], target_GPD=layouts[0].target_GPD, closed=False, patch_shape=tuple(shape), max_length=64
-    )  # fmt: skip
+    )
     patch_1PD = layouts[1].target_GPD[:1]
     model = copy.deepcopy(model).to(dtype)
     released = released_inference(released_model(config, model, dtype=dtype), layout, patch_1PD)
@@ -324,7 +361,12 @@ def test_what_half_precision_rounds(seed: int) -> None:
     seen: list[Tensor] = []
     handle = estimator.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[2][0]))
     patch_RDP = torch.zeros(1, model.config.feat_dim, model.config.patch_size).bfloat16()
-    peer.feat_decoder(mu=torch.zeros(1, 2 * hidden_NC.shape[1]).bfloat16(), n_timesteps=10,
-                      patch_size=model.config.patch_size, cond=patch_RDP, cfg_value=2.0)  # fmt: skip
+    peer.feat_decoder(
+        mu=torch.zeros(1, 2 * hidden_NC.shape[1]).bfloat16(),
+        n_timesteps=10,
+        patch_size=model.config.patch_size,
+        cond=patch_RDP,
+        cfg_value=2.0,
+    )
     handle.remove()
     assert torch.equal(schedule(10, dtype=torch.bfloat16, device="cpu").times_S, torch.stack(seen))

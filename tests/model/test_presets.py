@@ -5,13 +5,21 @@ import torch
 
 from model.presets import PRESETS, preset
 from model.voxcpm2 import VoxCPM2
-from voxmill.errors import UserError
+from voxmill.core.errors import UserError
 
 RELEASED = {  # spec of the released checkpoint
-    "base_lm": 1_471_744_000, "residual_lm": 377_522_176, "feat_encoder": 207_711_232, "feat_decoder": 212_040_768,
-    "fusion_concat_proj": 8_390_656, "stop_proj": 4_196_352, "fsq_layer": 2_099_712, "enc_to_lm_proj": 2_099_200,
-    "lm_to_dit_proj": 2_098_176, "res_to_dit_proj": 2_098_176, "stop_head": 4_096,
-}  # fmt: skip
+    "base_lm": 1_471_744_000,
+    "residual_lm": 377_522_176,
+    "feat_encoder": 207_711_232,
+    "feat_decoder": 212_040_768,
+    "fusion_concat_proj": 8_390_656,
+    "stop_proj": 4_196_352,
+    "fsq_layer": 2_099_712,
+    "enc_to_lm_proj": 2_099_200,
+    "lm_to_dit_proj": 2_098_176,
+    "res_to_dit_proj": 2_098_176,
+    "stop_head": 4_096,
+}
 
 
 def on_meta(name: str) -> VoxCPM2:

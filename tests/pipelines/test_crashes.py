@@ -15,9 +15,9 @@ import pytest
 
 from benchmarks.audit import audit
 from benchmarks.job import finish_job, run_job, start_job
-from pipelines.journal import read_journal
+from pipelines.units.journal import read_journal
 from samples import bad_input
-from voxmill.local_ray import local_ray
+from voxmill.core.local_ray import local_ray
 
 CHOSEN = ("truncated.flac", "silence.wav", "a/same name.flac", "emoji 🎙.flac", "dotted.name.v1.2.flac", "text.wav")
 

@@ -14,11 +14,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from model.checkpoint import load_vae, new_checkpoint, save_checkpoint
+from model.codec.latent_space import latent_space
 from model.config import read_config
-from model.latent_space import latent_space
-from model.prompt_audio import load_prompt
+from model.generation.prompt_audio import load_prompt
 from pipelines.encode import claim, read_clips
-from pipelines.encode_units import (
+from pipelines.latents.units import (
     ENDS_ONE_IN,
     EncodeConfig,
     Source,
@@ -29,9 +29,9 @@ from pipelines.encode_units import (
     result_path,
     tar_name,
 )
-from pipelines.shards import read_latent
-from tests.training.small_dataset import CHECKPOINT, rows, write_dataset
-from voxmill.errors import UserError
+from samples.fabricate import CHECKPOINT, rows, write_dataset
+from voxmill.core.errors import UserError
+from voxmill.data.shards import read_latent
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = EncodeConfig(batch_seconds=8.0)
@@ -134,18 +134,25 @@ def test_the_latent_space_is_the_encoder_s_not_the_file_s(tmp_path: Path) -> Non
     save_file({key: value.contiguous() for key, value in vae.state_dict().items()}, tmp_path / "audiovae.safetensors")
     assert latent_space(load_vae(tmp_path, settings)) == name
     stored = load_file(tmp_path / "audiovae.safetensors")
-    save_file({key: v * 1.5 if v.is_floating_point() and key.startswith("decoder") else v for key, v in stored.items()},
-              tmp_path / "audiovae.safetensors")  # fmt: skip
+    save_file(
+        {key: v * 1.5 if v.is_floating_point() and key.startswith("decoder") else v for key, v in stored.items()},
+        tmp_path / "audiovae.safetensors",
+    )
     assert latent_space(load_vae(tmp_path, settings)) == name
-    save_file({key: v * 1.5 if key.startswith("encoder") else v for key, v in stored.items()},
-              tmp_path / "audiovae.safetensors")  # fmt: skip
+    save_file(
+        {key: v * 1.5 if key.startswith("encoder") else v for key, v in stored.items()},
+        tmp_path / "audiovae.safetensors",
+    )
     assert latent_space(load_vae(tmp_path, settings)) != name
 
 
 def test_two_latent_spaces_never_mix(tmp_path: Path) -> None:
     folder = write_dataset(tmp_path, rows(("en-1",), 1))
-    with claim(folder, "a" * 64, replace=False), pytest.raises(UserError, match="another job"), \
-            claim(folder, "a" * 64, replace=False):  # fmt: skip
+    with (
+        claim(folder, "a" * 64, replace=False),
+        pytest.raises(UserError, match="another job"),
+        claim(folder, "a" * 64, replace=False),
+    ):
         pass
     (folder / "latents.json").write_text("{}")
     with pytest.raises(UserError, match="replace=true"), claim(folder, "b" * 64, replace=False):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.small_dataset import add_latents, rows, write_dataset
-from training.engine import World, join_world
+from samples.fabricate import add_latents, rows, write_dataset
+from training.curriculum.engine import World, join_world
 
 
 @pytest.fixture(scope="session")

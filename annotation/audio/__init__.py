@@ -1,0 +1,1 @@
+"""Labels of sound: events, separation, segments, quality."""

@@ -1,0 +1,209 @@
+"""Speech cut into clips of one speaker each with pyannote.audio's segmentation network.
+
+The powerset network hears 10 s at a time and numbers speakers anew in every window; consecutive windows overlap by
+half and the numbering of the later one is permuted to agree best with the earlier one there. Overlapped speech is cut
+out, speaker changes split, and clips end only in pauses.
+"""
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from voxmill.core.config import Config
+from voxmill.core.errors import UserError
+
+RATE = 16000
+
+
+class SegmentationConfig(Config):
+    """How long clips are and where they may end. All in seconds."""
+
+    model: str = "embedded"
+    min_seconds: float = 2.0
+    max_seconds: float = 30.0
+    join_pause: float = 0.8
+    cut_pause: float = 0.15
+    edge_margin: float = 0.15
+    overlap_margin: float = 0.1
+    min_speech: float = 0.2
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One candidate clip in seconds; `cut` says what ends it: `pause`, `speaker`, `overlap` or `forced`."""
+
+    start: float
+    end: float
+    speaker: int
+    cut: str
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Candidate clips of a recording, and the seconds of speech and of overlapped speech that were heard."""
+
+    segments: list[Segment]
+    speech_seconds: float
+    overlap_seconds: float
+
+
+class SpeechSegmenter:
+    """Speech regions, overlap and speaker changes of 16 kHz audio.
+
+    Args:
+        model: path or hub id of a pyannote segmentation model.
+    """
+
+    window_seconds = 10.0
+    step_seconds = 5.0
+
+    def __init__(self, config: SegmentationConfig, model: str | Path, device: str = "cpu"):
+        from pyannote.audio import Model
+        from pyannote.audio.utils.powerset import Powerset
+
+        loaded = Model.from_pretrained(model)
+        if loaded is None:
+            raise UserError(f"segmentation.model={model}: pyannote.audio cannot load it")
+        self.model = loaded.to(device).eval()
+        specifications: Any = self.model.specifications
+        self.to_multilabel = Powerset(len(specifications.classes), specifications.powerset_max_classes).to(device)
+        self.config, self.device = config, device
+        # A core gains nothing by more at a time, and a window takes 20 MB on its way.
+        self.batch_size = 4 if device == "cpu" else 64
+
+    def activity(self, audio: np.ndarray) -> tuple[np.ndarray, float]:
+        """Speaker activity, bool [frames, speakers], and seconds a frame, of float32 [samples] at 16 kHz."""
+        import torch
+
+        window, step = int(self.window_seconds * RATE), int(self.step_seconds * RATE)
+        num = max(int(np.ceil((len(audio) - window) / step)), 0) + 1
+        padded = np.pad(audio, (0, (num - 1) * step + window - len(audio)))
+        chunks_NT = np.lib.stride_tricks.sliding_window_view(padded, window)[::step]
+        outputs = []
+        with torch.inference_mode():
+            for first in range(0, num, self.batch_size):
+                batch_BT = torch.from_numpy(chunks_NT[first : first + self.batch_size].copy())
+                scores = self.model(batch_BT[:, None].to(self.device))
+                outputs.append(self.to_multilabel(scores).cpu().numpy() > 0.5)
+        active_NFS = np.concatenate(outputs)
+        frames = active_NFS.shape[1]
+        frame_seconds = self.window_seconds / frames
+        stitched = _stitch(active_NFS, round(self.step_seconds / frame_seconds))
+        return stitched[: max(int(np.ceil(len(audio) / RATE / frame_seconds)), 1)], frame_seconds
+
+    def __call__(self, audio: np.ndarray) -> Segmentation:
+        """Cuts one recording, float32 [samples] at 16 kHz."""
+        active_FS, frame_seconds = self.activity(audio)
+        return cut(active_FS, frame_seconds, len(audio) / RATE, self.config)
+
+
+def _stitch(active_NFS: np.ndarray, step_frames: int) -> np.ndarray:
+    """Joins windows [N,F,S] that advance by `step_frames`, permuting speakers to agree with what came before."""
+    num, frames, speakers = active_NFS.shape
+    total = np.zeros(((num - 1) * step_frames + frames, speakers), dtype=bool)
+    total[:frames] = active_NFS[0]
+    shared = frames - step_frames
+    # The first quarter of a window has little left context: there the earlier window is believed.
+    seam = shared // 2
+    for n in range(1, num):
+        start = n * step_frames
+        before = total[start : start + shared]
+        best = max(
+            itertools.permutations(range(speakers)),
+            key=lambda order: int((active_NFS[n][:shared][:, order] & before).sum()),
+        )
+        total[start + seam : start + frames] = active_NFS[n][seam:][:, best]
+    return total
+
+
+def _runs(mask: np.ndarray) -> list[tuple[int, int]]:
+    """Half-open index ranges in which a boolean vector is true."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], mask.astype(np.int8), [0]))))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+
+
+def cut(active_FS: np.ndarray, frame_seconds: float, duration: float, config: SegmentationConfig) -> Segmentation:
+    """Candidate clips from speaker activity (pure; see `Segment` for what ends a clip).
+
+    Regions of one speaker are joined over pauses up to `join_pause` while the clip stays within `max_seconds`; a
+    region longer than that is cut at its longest inner pause of at least `cut_pause`, and where it has none at
+    `max_seconds`, which marks both parts `forced`.
+    """
+    count = active_FS.sum(axis=1)
+    overlap = count >= 2
+    margin = round(config.overlap_margin / frame_seconds)
+    blocked = overlap.copy()
+    for start, end in _runs(overlap):
+        blocked[max(start - margin, 0) : end + margin] = True
+    regions: list[tuple[float, float, int]] = []
+    for speaker in range(active_FS.shape[1]):
+        for start, end in _runs(active_FS[:, speaker] & ~blocked):
+            if (end - start) * frame_seconds >= config.min_speech:
+                regions.append((start * frame_seconds, min(end * frame_seconds, duration), speaker))
+    regions.sort()
+    blocked_times = [(s * frame_seconds, e * frame_seconds) for s, e in _runs(blocked)]
+
+    groups: list[list[tuple[float, float, int]]] = []
+    causes: list[str] = []
+    for region in regions:
+        if groups:
+            last = groups[-1][-1]
+            crossed = any(s < region[0] and e > last[1] - 1e-9 for s, e in blocked_times)
+            gap = region[0] - last[1]
+            if crossed:
+                causes[-1] = "overlap"
+            elif region[2] != last[2]:
+                causes[-1] = "speaker"
+            elif gap <= config.join_pause:
+                groups[-1].append(region)
+                continue
+        groups.append([region])
+        causes.append("pause")
+    segments: list[Segment] = []
+    for group, cause in zip(groups, causes, strict=True):
+        segments += _fit(group, cause, config)
+    segments.sort(key=lambda segment: segment.start)
+    return Segmentation(
+        _with_margins(segments, duration, config, blocked_times),
+        float((count > 0).sum() * frame_seconds),
+        float(overlap.sum() * frame_seconds),
+    )
+
+
+def _fit(group: list[tuple[float, float, int]], cause: str, config: SegmentationConfig) -> list[Segment]:
+    """Cuts one run of regions so that no clip is longer than `max_seconds`, at the longest pauses first."""
+    start, end, speaker = group[0][0], group[-1][1], group[0][2]
+    limit = config.max_seconds - 2 * config.edge_margin
+    if end - start <= limit:
+        return [Segment(start, end, speaker, cause)]
+    gaps = [
+        (group[i + 1][0] - group[i][1], -abs((group[i][1] + group[i + 1][0]) / 2 - (start + end) / 2), i)
+        for i in range(len(group) - 1)
+        if group[i + 1][0] - group[i][1] >= config.cut_pause
+    ]
+    if gaps:
+        i = max(gaps)[2]
+        return _fit(group[: i + 1], "pause", config) + _fit(group[i + 1 :], cause, config)
+    parts = int(np.ceil((end - start) / limit))
+    size = (end - start) / parts
+    return [Segment(start + k * size, start + (k + 1) * size, speaker, "forced") for k in range(parts)]
+
+
+def _with_margins(
+    segments: list[Segment], duration: float, config: SegmentationConfig, blocked: list[tuple[float, float]]
+) -> list[Segment]:
+    """Widens clips by the edge margin, at most to the middle of the pause and never into overlapped speech."""
+    walls = sorted([(s.start, s.end) for s in segments] + blocked)
+    result = []
+    for segment in segments:
+        left = max([e for s, e in walls if e <= segment.start + 1e-6], default=0.0)
+        right = min([s for s, e in walls if s >= segment.end - 1e-6], default=duration)
+        room_left = (segment.start - left) / 2 if left > 0 else segment.start
+        room_right = (right - segment.end) / 2 if right < duration else duration - segment.end
+        start = segment.start - min(config.edge_margin, max(room_left, 0.0))
+        end = segment.end + min(config.edge_margin, max(room_right, 0.0))
+        result.append(Segment(max(start, 0.0), min(end, duration), segment.speaker, segment.cut))
+    return result

@@ -1,0 +1,1 @@
+"""What a clip is beside the others: speakers, expressiveness, references, eligibility."""

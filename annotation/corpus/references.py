@@ -1,0 +1,228 @@
+"""Reference clips for cloning: other clips of the same session in which the same voice says something else.
+
+Report section 3.6: candidates come from the recording session, with a cosine of speaker embeddings above 0.7, and
+never directly precede the target. Beyond the report a candidate never overlaps the target in time (cut at another
+place it would be the target itself), never has nearly its text, keeps to a length band and to a quality floor.
+
+All pairs are scored in blocks of a matrix product; texts are compared by rapidfuzz on the best candidates only, after
+equal texts are ruled out by their number. 10,000 clips take seconds on one thread.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from annotation.speech.text_checks import normalise
+from voxmill.core.config import Config
+
+Reason = Literal[
+    "alone_in_session",
+    "no_embedding",
+    "none_fit_length_or_quality",
+    "only_preceding_or_overlapping",
+    "no_similar_voice",
+    "same_text",
+]
+
+
+class ReferencesConfig(Config):
+    """The rules. `min_similarity` is a cosine of the speaker encoder in use: see `benchmarks/speakers.py`.
+
+    `min_quality` is DNSMOS overall (1..5), null for no floor. `max_text_similarity` is rapidfuzz's ratio on normalised
+    text, 0..1. `text_checks` bounds how many candidates of one clip are compared by text. Seconds are a reference's.
+    """
+
+    count: int = 3
+    min_similarity: float = 0.7
+    min_seconds: float = 2.0
+    max_seconds: float = 20.0
+    min_quality: float | None = 2.8
+    max_text_similarity: float = 0.8
+    text_checks: int = 64
+
+
+@dataclass(frozen=True)
+class SessionClips:
+    """Columns of one session's clips, each [N]; times in seconds within the own recording.
+
+    `position` orders the clips of the session. `embedding`: unit vectors, float32 [N,D], zeros where there is none.
+    `quality`: DNSMOS overall; NaN where it was not measured, which no floor lets pass.
+    """
+
+    clip_id: Sequence[str]
+    recording_id: Sequence[str]
+    position: Sequence[int]
+    start: Sequence[float]
+    end: Sequence[float]
+    text: Sequence[str]
+    quality: Sequence[float]
+    embedding: np.ndarray
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One candidate and its cosine to the target, 0..1."""
+
+    clip_id: str
+    similarity: float
+
+
+@dataclass(frozen=True)
+class References:
+    """For every clip its candidates, best first, or why there are none (None where there are some)."""
+
+    found: list[list[Reference]]
+    reason: list[Reason | None]
+
+    def reasons(self) -> dict[str, int]:
+        """How many clips have no reference, by reason."""
+        return dict(Counter(reason for reason in self.reason if reason is not None))
+
+
+def find_references(clips: SessionClips, config: ReferencesConfig, block: int = 512) -> References:
+    """Candidates within one session.
+
+    The reason is the first rule, in the order of `Reason`, that leaves a clip without a candidate. Equal cosines go by
+    position, so the same session gives the same references.
+    """
+    session = _Session(clips, config)
+    found: list[list[Reference]] = []
+    reasons: list[Reason | None] = []
+    for first in range(0, session.num, block):
+        references, why = session.block(first, min(first + block, session.num))
+        found += references
+        reasons += why
+    # The session worked in order of position; the caller's order is another matter.
+    back = np.argsort(session.order, kind="stable")
+    return References([found[i] for i in back], [reasons[i] for i in back])
+
+
+class _Session:
+    """One session's columns as arrays in order of position."""
+
+    def __init__(self, clips: SessionClips, config: ReferencesConfig):
+        self.config = config
+        self.num = len(clips.clip_id)
+        self.order = np.argsort(np.asarray(clips.position), kind="stable")
+        self.clip_id = [clips.clip_id[i] for i in self.order]
+        self.position = np.asarray(clips.position)[self.order]
+        self.start = np.asarray(clips.start, dtype=np.float64)[self.order]
+        self.end = np.asarray(clips.end, dtype=np.float64)[self.order]
+        self.text = [normalise(clips.text[i]) for i in self.order]
+        self.text_number = _numbers(self.text)
+        self.recording = _numbers([clips.recording_id[i] for i in self.order])
+        self.embedding = np.ascontiguousarray(clips.embedding[self.order], dtype=np.float32)
+        norms = np.linalg.norm(self.embedding, axis=1)
+        self.has_voice = norms > 0.5
+        self.embedding /= np.where(self.has_voice, norms, 1.0)[:, None]
+        seconds = self.end - self.start
+        fits = (seconds >= config.min_seconds) & (seconds <= config.max_seconds)
+        if config.min_quality is not None:
+            # A comparison with NaN is false: what was not measured does not pass.
+            fits &= np.asarray(clips.quality, dtype=np.float64)[self.order] >= config.min_quality
+        self.candidates = np.flatnonzero(fits & self.has_voice)
+
+    def block(self, first: int, last: int) -> tuple[list[list[Reference]], list[Reason | None]]:
+        """References of the clips `first` to `last`, which are rows here; candidates are columns."""
+        rows, columns = np.arange(first, last), self.candidates
+        allowed = rows[:, None] != columns
+        num_others = allowed.sum(axis=1)
+        allowed &= ~self._precedes_or_overlaps(rows, columns)
+        num_apart = allowed.sum(axis=1)
+        # Clipped, because float32 rounds the cosine of equal vectors to 1 + 1e-7.
+        similarity = np.clip(self.embedding[rows] @ self.embedding[columns].T, -1.0, 1.0)
+        allowed &= similarity > self.config.min_similarity
+        num_similar = allowed.sum(axis=1)
+        allowed &= self.text_number[rows][:, None] != self.text_number[columns]
+        similarity[~allowed] = -2.0
+        found: list[list[Reference]] = []
+        reasons: list[Reason | None] = []
+        for i, row in enumerate(rows.tolist()):
+            references = self._choose(row, similarity[i]) if num_similar[i] else []
+            found.append(references)
+            if references:
+                reasons.append(None)
+            elif self.num == 1:
+                reasons.append("alone_in_session")
+            elif not self.has_voice[row]:
+                reasons.append("no_embedding")
+            elif not num_others[i]:
+                reasons.append("none_fit_length_or_quality")
+            elif not num_apart[i]:
+                reasons.append("only_preceding_or_overlapping")
+            else:
+                reasons.append("same_text" if num_similar[i] else "no_similar_voice")
+        return found, reasons
+
+    def _precedes_or_overlaps(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """bool [rows, columns]: the candidate lies directly before the clip, or shares time with it.
+
+        Directly before is the previous clip that is here, and also the previous position, which may be another: a
+        clip between the two may have been dropped.
+        """
+        before = columns == rows[:, None] - 1
+        before |= self.position[columns] == self.position[rows][:, None] - 1
+        shared = self.start[columns] < self.end[rows][:, None]
+        shared &= self.end[columns] > self.start[rows][:, None]
+        shared &= self.recording[columns] == self.recording[rows][:, None]
+        return before | shared
+
+    def _choose(self, row: int, similarity: np.ndarray) -> list[Reference]:
+        """The most similar candidates whose texts are not nearly the clip's own."""
+        from rapidfuzz import fuzz
+
+        limit = min(self.config.text_checks, len(similarity))
+        best = np.argpartition(-similarity, limit - 1)[:limit]
+        best = best[np.lexsort((best, -similarity[best]))]
+        cutoff = self.config.max_text_similarity * 100
+        chosen: list[Reference] = []
+        for column in best.tolist():
+            if len(chosen) == self.config.count or similarity[column] < -1.0:
+                break
+            candidate = int(self.candidates[column])
+            # 0.0 is returned below the cutoff, without the whole comparison.
+            if not fuzz.ratio(self.text[row], self.text[candidate], score_cutoff=cutoff):
+                chosen.append(Reference(self.clip_id[candidate], round(float(similarity[column]), 4)))
+        return chosen
+
+
+def _numbers(values: Sequence[str]) -> np.ndarray:
+    """An integer for each distinct value."""
+    known: dict[str, int] = {}
+    return np.array([known.setdefault(value, len(known)) for value in values], dtype=np.int64)
+
+
+def violations(clips: SessionClips, found: References, config: ReferencesConfig) -> list[str]:
+    """Every rule checked anew on finished references, pair by pair; the audit expects an empty list."""
+    from rapidfuzz import fuzz
+
+    index = {clip_id: i for i, clip_id in enumerate(clips.clip_id)}
+    in_order = [int(i) for i in np.argsort(np.asarray(clips.position), kind="stable")]
+    previous = {after: before for before, after in zip(in_order[:-1], in_order[1:], strict=True)}
+    broken: list[str] = []
+    for i, references in enumerate(found.found):
+        names = [reference.clip_id for reference in references]
+        if len(set(names)) != len(names) or len(names) > config.count:
+            broken.append(f"{clips.clip_id[i]}: repeated or too many references")
+        for reference in references:
+            j = index.get(reference.clip_id)
+            label = f"{clips.clip_id[i]} <- {reference.clip_id}"
+            if j is None or j == i:
+                broken.append(f"{label}: not another clip of the session")
+                continue
+            seconds = clips.end[j] - clips.start[j]
+            overlaps = clips.start[j] < clips.end[i] and clips.end[j] > clips.start[i]
+            rules = {
+                "directly precedes": previous.get(i) == j or clips.position[j] == clips.position[i] - 1,
+                "overlaps": clips.recording_id[i] == clips.recording_id[j] and overlaps,
+                "length": not config.min_seconds <= seconds <= config.max_seconds,
+                "quality": config.min_quality is not None and not clips.quality[j] >= config.min_quality,
+                "similarity": not reference.similarity >= config.min_similarity,
+                "text": fuzz.ratio(normalise(clips.text[i]), normalise(clips.text[j]))
+                >= config.max_text_similarity * 100,
+            }
+            broken += [f"{label}: {rule}" for rule, is_broken in rules.items() if is_broken]
+    return broken

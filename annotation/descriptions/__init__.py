@@ -1,0 +1,1 @@
+"""Descriptions of voice and style, and their verification."""

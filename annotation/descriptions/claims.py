@@ -1,0 +1,91 @@
+"""A description read back: which facts its words claim.
+
+Words are found by the lexicon of the language (its own wordings and the further ones under `also`), the longest first,
+so that 'very slow' is not 'slow'. A claim after a negation is turned round. What the lexicon does not know is not
+seen: a reader of patterns misses claims in free wordings, and its recall is measured in benchmarks/descriptions.py.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import cache
+
+from annotation.descriptions.facts import AXES
+from annotation.descriptions.lexicons import lexicon
+
+
+@dataclass(frozen=True)
+class Claim:
+    """`attribute` is `word` (or is not, when `negated`), said in `text` at `start`."""
+
+    attribute: str
+    word: str
+    negated: bool = False
+    text: str = ""
+    start: int = 0
+
+
+@cache
+def _patterns(language: str) -> list[tuple[re.Pattern[str], list[tuple[str, str]]]]:
+    words = lexicon(language)
+    spaced = words.stop.endswith(" ")
+    said: dict[str, list[tuple[str, str]]] = {}
+
+    def add(pattern: str, claims: list[tuple[str, str]]) -> None:
+        known = said.setdefault(pattern, [])
+        known += [claim for claim in claims if claim not in known]
+
+    for gender, ages in words.heads.items():
+        for age, wordings in ages.items():
+            for wording in wordings:
+                add(re.escape(wording.lower()), [*[("gender", gender)] * bool(gender), *[("age", age)] * bool(age)])
+    for table in (words.design, words.clauses, words.tags):
+        for attribute, by_word in table.items():
+            for word, wordings in by_word.items():
+                for wording in wordings:
+                    add(re.escape(wording.lower()), [(attribute, word)])
+    for attribute, by_word in words.also.items():
+        assert attribute in AXES, attribute
+        for word, expressions in by_word.items():
+            for expression in expressions:
+                add(expression, [(attribute, word)])
+    edge = (r"(?<!\w)(?:", r")(?!\w)") if spaced else ("(?:", ")")
+    return [(re.compile(edge[0] + pattern + edge[1]), claims) for pattern, claims in said.items() if claims]
+
+
+def read_claims(text: str, language: str) -> list[Claim]:
+    """Claims in order of appearance; the same claim twice is one."""
+    lowered = text.lower()
+    hits: list[tuple[int, int, str, str]] = []
+    for pattern, claims in _patterns(language):
+        for match in pattern.finditer(lowered):
+            hits += [(match.start(), match.end(), attribute, word) for attribute, word in claims]
+    # Of overlapping finds the longest counts; equal spans count both ('girl' is a gender and an age).
+    kept: list[tuple[int, int, str, str]] = []
+    for hit in sorted(hits, key=lambda hit: (-(hit[1] - hit[0]), hit[0])):
+        if all(hit[1] <= other[0] or hit[0] >= other[1] or hit[:2] == other[:2] for other in kept):
+            kept.append(hit)
+    found: list[Claim] = []
+    for start, end, attribute, word in sorted(kept):
+        claim = Claim(attribute, word, _is_negated(lowered, start, language), text[start:end], start)
+        if (attribute, word, claim.negated) not in [(c.attribute, c.word, c.negated) for c in found]:
+            found.append(claim)
+    return found
+
+
+def unread_words(text: str, language: str) -> list[str]:
+    """Words outside of all claims that are not `plain`: what this reader cannot vouch for, in lower case."""
+    rest = text.lower()
+    for claim in read_claims(text, language):
+        rest = rest.replace(claim.text.lower(), " ", 1)
+    plain = set(lexicon(language).plain)
+    return [word for word in re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", rest) if word not in plain]
+
+
+def _is_negated(lowered: str, start: int, language: str) -> bool:
+    """Whether a negation stands within the three words before, in the same part of the sentence."""
+    words = lexicon(language)
+    before = re.split(r"[,.;:!?，。；：！？]", lowered[:start])[-1]
+    if not words.stop.endswith(" "):
+        return any(before.endswith(negation) for negation in words.negations)
+    near = " ".join(before.split()[-3:])
+    return any(re.search(rf"(?<!\w){re.escape(negation)}(?!\w)", near) for negation in words.negations)

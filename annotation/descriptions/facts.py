@@ -1,0 +1,287 @@
+"""Words for measured values: 'low', 'fast', 'lively', each beside the number that it stands for.
+
+A number is much or little only among its like: pitch among voices of the same gender that speak the language, rate
+among speakers of the language. `Norms` hold the middle and the width of each group. They start from published or
+assumed values (`_PRIORS`) and move to the corpus's own as its speakers grow in number; speakers are counted, not clips,
+so that one monotonous voice with ten thousand clips does not become what is normal. Five levels: two steps of one
+standard deviation around a middle of one.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from annotation.voice.prosody import Prosody
+from voxmill.core.config import Config
+from voxmill.core.languages import base_language
+
+Axis = Literal["design", "style"]
+Scale = Literal["pitch", "intonation", "rate", "energy", "clarity"]
+
+# From -2 to 2. English words are the facts' own; other languages and wordings are in `annotation/descriptions/lexicon/`.
+LEVELS: dict[str, tuple[str, str, str, str, str]] = {
+    "pitch": ("very low", "low", "medium", "high", "very high"),
+    "intonation": ("monotone", "even", "moderate", "lively", "very lively"),
+    "rate": ("very slow", "slow", "moderate", "fast", "very fast"),
+    "energy": ("very soft", "soft", "moderate", "strong", "very strong"),
+}
+PAUSES = ("few", "some", "many")
+TEXTURES = ("rough", "breathy", "clear")
+AXES: dict[str, Axis] = {
+    "gender": "design",
+    "age": "design",
+    "texture": "design",
+    "accent": "design",
+    "scenario": "design",
+    "pitch": "style",
+    "intonation": "style",
+    "rate": "style",
+    "energy": "style",
+    "pauses": "style",
+    "emotion": "style",
+    "emphasis": "style",
+}
+
+# Articulation rates, syllables a second: Pellegrino, Coupé, Marsico 2011 (Language 87:3), read texts.
+_RATES = {"en": 6.19, "fr": 7.18, "de": 5.97, "it": 6.99, "ja": 7.84, "zh": 5.18, "es": 7.82, "vi": 5.22}
+# Other languages: the mean of those, and a common speed of letters where syllables cannot be counted (assumed).
+_RATE, _CHARACTER_RATE = 6.5, 12.0
+# (middle, width); pitch and rate are on a logarithmic scale, in semitones and in natural logarithms. Pitch is common
+# knowledge of phonetics; the rest are middles over the sample voices (benchmarks/speakers.py) and their spread.
+_PITCH = {"female": (200.0, 2.7), "male": (118.0, 2.7), "": (155.0, 5.0)}
+_CLARITY = {"female": (12.5, 2.0), "male": (7.5, 2.0), "": (10.5, 3.0)}
+_PRIORS = {"intonation": (3.0, 0.8), "energy": (-16.0, 3.0)}
+_RATE_WIDTH = 0.18
+
+
+class FactsConfig(Config):
+    """`shrinkage` is in speakers: a group of so many moves half way from the prior to its own middle.
+
+    `edge` is in standard deviations: a value so near to the border of two levels stands for either.
+    """
+
+    shrinkage: float = 10.0
+    edge: float = 0.2
+    few_pauses: float = 0.04
+    many_pauses: float = 0.18
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One thing that is known of a clip.
+
+    attribute: a key of `AXES`; axis: design (the voice) or style (this delivery).
+    word: English, such as `low` or `female`.
+    value, unit: the number behind the word; None for classes. z: distance from the group's middle in its widths.
+    relative_to: the group, such as `female voices, en`. probability: of a class, None for measured values.
+    also: the neighbouring word where the value lies near the border of two.
+    """
+
+    attribute: str
+    axis: Axis
+    word: str
+    value: float | None = None
+    unit: str = ""
+    z: float | None = None
+    relative_to: str = ""
+    probability: float | None = None
+    also: str = ""
+
+
+class Norms:
+    """Middle and width of each scale in each group of (gender, language), priors included.
+
+    `corpus` maps `scale/gender/language` to (middle, width, speakers); plain data, so that it can be kept with a run.
+    """
+
+    def __init__(self, config: FactsConfig, corpus: Mapping[str, tuple[float, float, int]] | None = None):
+        self.config = config
+        self.corpus = dict(corpus or {})
+
+    @classmethod
+    def fit(
+        cls,
+        config: FactsConfig,
+        prosody: Sequence[Prosody],
+        speakers: Sequence[str],
+        genders: Sequence[str | None],
+        languages: Sequence[str],
+    ) -> "Norms":
+        """Norms of a corpus, columns each [N]; a clip without a speaker's name counts for nothing."""
+        by_group: dict[str, dict[str, list[float]]] = {}
+        for measured, speaker, gender, language in zip(prosody, speakers, genders, languages, strict=True):
+            if not speaker:
+                continue
+            for scale, value in scaled(measured).items():
+                key = _key(scale, gender, language)
+                by_group.setdefault(key, {}).setdefault(speaker, []).append(value)
+        corpus = {}
+        for key, voices in sorted(by_group.items()):
+            middles = [float(np.median(values)) for values in voices.values()]
+            middle = float(np.mean(middles))
+            # Within and between speakers together: what a listener to the whole corpus has in the ear.
+            spread = np.concatenate([np.asarray(values) - middle for values in voices.values()])
+            corpus[key] = (middle, float(np.sqrt(np.mean(np.square(spread)))), len(voices))
+        return cls(config, corpus)
+
+    def of(self, scale: Scale, gender: str | None, language: str, unit: str = "") -> tuple[float, float]:
+        """(middle, width) of a group on its own scale; the width is positive."""
+        prior_middle, prior_width = _prior(scale, gender, language, unit)
+        middle, width, speakers = self.corpus.get(_key(scale, gender, language), (prior_middle, prior_width, 0))
+        trust = speakers / (speakers + self.config.shrinkage)
+        own = max(width, 0.25 * prior_width)
+        return (
+            trust * middle + (1 - trust) * prior_middle,
+            float(np.exp(trust * np.log(own) + (1 - trust) * np.log(prior_width))),
+        )
+
+
+def scaled(prosody: Prosody) -> dict[Scale, float]:
+    """The measures of a clip on the scales that levels are cut from; what was not measured is left out.
+
+    pitch: semitones over 1 Hz. intonation: semitones. rate: logarithm of units a second, pauses left out. energy: vocal
+    effort as minus the spectral tilt in dB (level itself tells of the microphone's distance; tilt of its colour, too, so
+    it is only good within recordings of one kind). clarity: harmonics to noise, dB.
+    """
+    found: dict[Scale, float] = {}
+    if prosody.f0_median_hz is not None:
+        found["pitch"] = 12 * float(np.log2(prosody.f0_median_hz))
+    if prosody.f0_std_semitones is not None:
+        found["intonation"] = prosody.f0_std_semitones
+    if prosody.articulation_rate is not None:
+        found["rate"] = float(np.log(prosody.articulation_rate))
+    if prosody.spectral_tilt_db is not None:
+        found["energy"] = -prosody.spectral_tilt_db
+    if prosody.hnr_db is not None:
+        found["clarity"] = prosody.hnr_db
+    return found
+
+
+def _group(scale: Scale, gender: str | None) -> str:
+    """The gender that a scale is relative to: pitch and clarity differ between women and men, the others little."""
+    return (gender or "") if scale in ("pitch", "clarity") else ""
+
+
+def _key(scale: Scale, gender: str | None, language: str) -> str:
+    return f"{scale}/{_group(scale, gender)}/{base_language(language)}"
+
+
+def _prior(scale: Scale, gender: str | None, language: str, unit: str) -> tuple[float, float]:
+    group = _group(scale, gender)
+    if scale == "pitch":
+        hertz, width = _PITCH.get(group, _PITCH[""])
+        return 12 * float(np.log2(hertz)), width
+    if scale == "clarity":
+        return _CLARITY.get(group, _CLARITY[""])
+    if scale == "rate":
+        usual = _CHARACTER_RATE if unit == "characters" else _RATES.get(base_language(language), _RATE)
+        return float(np.log(usual)), _RATE_WIDTH
+    return _PRIORS[scale]
+
+
+def level(z: float) -> int:
+    """-2 to 2; the middle level is one standard deviation wide, its neighbours too."""
+    return int(np.clip(np.floor(z + 0.5), -2, 2))
+
+
+def describe_clip(
+    prosody: Prosody,
+    norms: Norms,
+    language: str,
+    gender: tuple[str, float] | None = None,
+    age: tuple[str, float] | None = None,
+    emotion: tuple[str, float] | None = None,
+) -> list[Fact]:
+    """All facts of a clip; what was not measured, or what a classifier abstained from, is left out.
+
+    Args:
+        norms: of the corpus, or `Norms(FactsConfig())` for the priors alone.
+        gender, age, emotion: (class, probability) of a classifier that did not abstain.
+    """
+    facts = [
+        Fact(name, AXES[name], found[0], probability=round(found[1], 4))
+        for name, found in (("gender", gender), ("age", age), ("emotion", emotion))
+        if found is not None
+    ]
+    sex = gender[0] if gender else None
+    raw = {
+        "pitch": (prosody.f0_median_hz, "Hz"),
+        "intonation": (prosody.f0_std_semitones, "semitones"),
+        "rate": (prosody.articulation_rate, f"{prosody.rate_unit}/s"),
+        "energy": (prosody.spectral_tilt_db, "dB spectral tilt"),
+        "clarity": (prosody.hnr_db, "dB harmonics to noise"),
+    }
+    z_of: dict[Scale, float] = {}
+    for scale, value in scaled(prosody).items():
+        middle, width = norms.of(scale, sex, language, prosody.rate_unit)
+        z_of[scale] = (value - middle) / width
+        if scale in LEVELS:
+            facts.append(_levelled(scale, z_of[scale], raw[scale], sex, language, norms.config))
+    texture = _texture(z_of)
+    if texture:
+        number, unit = raw["clarity"]
+        facts.append(
+            Fact(
+                "texture",
+                "design",
+                texture,
+                _rounded(number),
+                unit,
+                round(z_of["clarity"], 3),
+                _relative_to("clarity", sex, language),
+            )
+        )
+    if prosody.rate is not None:
+        facts.append(_pauses(prosody, norms.config))
+    return sorted(facts, key=lambda fact: list(AXES).index(fact.attribute))
+
+
+def _levelled(
+    scale: Scale, z: float, raw: tuple[float | None, str], gender: str | None, language: str, config: FactsConfig
+) -> Fact:
+    words = LEVELS[scale]
+    here, near = level(z), {level(z - config.edge), level(z + config.edge)}
+    also = next((words[other + 2] for other in sorted(near) if other != here), "")
+    return Fact(
+        scale,
+        AXES[scale],
+        words[here + 2],
+        _rounded(raw[0]),
+        raw[1],
+        round(z, 3),
+        _relative_to(scale, gender, language),
+        also=also,
+    )
+
+
+def _relative_to(scale: Scale, gender: str | None, language: str) -> str:
+    group = _group(scale, gender)
+    voices = f"{group} voices" if group else "all voices"
+    return f"{voices}, {base_language(language)}"
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(float(value), 3)
+
+
+def _texture(z_of: Mapping[Scale, float]) -> str:
+    """Only what stands out is named: a noisy voice is breathy when its upper harmonics are weak, rough otherwise."""
+    clarity = z_of.get("clarity")
+    if clarity is None or abs(clarity) < 1.0:
+        return ""
+    if clarity > 0:
+        return "clear"
+    return "breathy" if z_of.get("energy", 0.0) < -0.5 else "rough"
+
+
+def _pauses(prosody: Prosody, config: FactsConfig) -> Fact:
+    share = prosody.pause_share
+    number = 0 if share <= config.few_pauses else 2 if share >= config.many_pauses else 1
+    return Fact("pauses", "style", PAUSES[number], round(share, 4), "share of time")
+
+
+def fact_table(facts: Sequence[Fact]) -> dict[str, str]:
+    """`{attribute: word}`: what a writer may say."""
+    return {fact.attribute: fact.word for fact in facts}

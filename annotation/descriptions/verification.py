@@ -1,0 +1,172 @@
+"""Is a description true of its clip? Its claims, each judged against what was measured or classified.
+
+Report section 3.6: descriptions are 'verified with some dedicated expert classifiers in terms of gender, age and
+emotion'; pitch, intonation, rate, energy and pauses are judged against measurements. Where the same classifier gave a
+text writer its facts, its verdict on them says that the text is faithful, not that the classifier is right; only for a
+writer that hears the clip are the two independent.
+
+A description fails by one failed claim. It may be written once more; then it is dropped, never the clip.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import erf, sqrt
+from typing import Literal
+
+from annotation.descriptions.claims import Claim, read_claims
+from annotation.descriptions.facts import AXES, LEVELS, PAUSES, Axis, Fact
+from voxmill.core.config import Config
+
+Outcome = Literal["pass", "fail", "abstain"]
+
+
+class VerificationConfig(Config):
+    """`measurement_sd`: how far a measured z strays from what a listener hears, in standard deviations (assumed, not
+    measured). A claim passes when it holds with `pass_from` or more, and fails below `fail_below`.
+
+    `only_facts`: a claim of something that is not among the facts fails. For writers that got facts alone; a writer
+    that hears the clip may know more, and such a claim abstains.
+    """
+
+    measurement_sd: float = 0.35
+    pass_from: float = 0.5
+    fail_below: float = 0.15
+    only_facts: bool = True
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One claim's end. `claimed` starts with 'not ' when the text denies it.
+
+    `predicted`: the measured word or the classifier's class, None where there is none. `probability` that the claim
+    holds, None for an abstention without evidence.
+    """
+
+    attribute: str
+    claimed: str
+    predicted: str | None
+    probability: float | None
+    verdict: Outcome
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of a clip. `classes`: attribute to its classifier's probabilities, only where it did not abstain."""
+
+    facts: Sequence[Fact]
+    classes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def fact(self, attribute: str) -> Fact | None:
+        return next((fact for fact in self.facts if fact.attribute == attribute), None)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A description's verdicts. `passed`: no claim failed and some claim passed. `off_axis`: claims of the other axis."""
+
+    verdicts: list[Verdict]
+    off_axis: list[str]
+
+    @property
+    def failed(self) -> list[Verdict]:
+        return [verdict for verdict in self.verdicts if verdict.verdict == "fail"]
+
+    @property
+    def passed(self) -> bool:
+        return not self.failed and any(verdict.verdict == "pass" for verdict in self.verdicts)
+
+
+def verify(
+    text: str, language: str, axis: Axis, evidence: Evidence, config: VerificationConfig | None = None
+) -> Checked:
+    """Judges every claim that is found in a description; claims of the other axis are judged too."""
+    config = config or VerificationConfig()
+    claims = read_claims(text, language)
+    verdicts = [judge(claim, evidence, config) for claim in claims] + _contradictions(claims)
+    return Checked(verdicts, [claim.attribute for claim in claims if AXES[claim.attribute] != axis])
+
+
+def judge(claim: Claim, evidence: Evidence, config: VerificationConfig) -> Verdict:
+    """One claim against the evidence."""
+    said = f"not {claim.word}" if claim.negated else claim.word
+    predicted, probability = _probability(claim, evidence, config)
+    if probability is None:
+        # A class that was asked for and not told is unsupported, whether or not it is true.
+        unsupported = config.only_facts and not claim.negated
+        return Verdict(claim.attribute, said, predicted, None, "fail" if unsupported else "abstain")
+    if claim.negated:
+        probability = 1.0 - probability
+    outcome: Outcome = "abstain"
+    if probability >= config.pass_from:
+        outcome = "pass"
+    elif probability < config.fail_below:
+        outcome = "fail"
+    return Verdict(claim.attribute, said, predicted, round(probability, 4), outcome)
+
+
+def _probability(claim: Claim, evidence: Evidence, config: VerificationConfig) -> tuple[str | None, float | None]:
+    """(what was found, probability that the claim holds before any negation); None where nothing is known."""
+    fact = evidence.fact(claim.attribute)
+    if claim.attribute in evidence.classes:
+        classes = evidence.classes[claim.attribute]
+        return max(classes, key=lambda name: classes[name]), classes.get(claim.word, 0.0)
+    if claim.attribute in LEVELS:
+        if fact is None or fact.z is None:
+            return None, None
+        return fact.word, _within(fact.z, claim.attribute, claim.word, config.measurement_sd)
+    if fact is None:
+        # Texture is measured though nothing stood out: then a claim of it is open, not wrong.
+        return None, None
+    if claim.attribute == "pauses":
+        distance = abs(PAUSES.index(fact.word) - PAUSES.index(claim.word))
+        return fact.word, (0.9, 0.3, 0.02)[distance]
+    if claim.attribute == "texture":
+        return fact.word, _texture(fact.word, claim.word)
+    return fact.word, (fact.probability or 1.0) if fact.word == claim.word else 1.0 - (fact.probability or 1.0)
+
+
+def _within(z: float, attribute: str, word: str, sd: float) -> float:
+    """Probability that the heard value lies where the word is right.
+
+    'fast' is right of anything from there on: nobody is wrong who calls very fast speech fast. 'Moderate' is a band.
+    """
+    step = LEVELS[attribute].index(word) - 2
+    above = 0.5 * (1 + erf((z - (abs(step) - 0.5) * (1 if step >= 0 else -1)) / (sd * sqrt(2))))
+    if step > 0:
+        return above
+    if step < 0:
+        return 1.0 - above
+    return 0.5 * (erf((z + 0.5) / (sd * sqrt(2))) - erf((z - 0.5) / (sd * sqrt(2))))
+
+
+def _texture(found: str, claimed: str) -> float:
+    if found == claimed:
+        return 0.8
+    # Rough and breathy are told apart by one weak measure; both are the opposite of clear.
+    return 0.3 if "clear" not in (found, claimed) else 0.05
+
+
+def _contradictions(claims: Sequence[Claim]) -> list[Verdict]:
+    """Two words for one attribute, such as 'slow' and 'fast', fail together whatever was measured."""
+    found = []
+    for attribute in dict.fromkeys(claim.attribute for claim in claims):
+        said = [claim.word for claim in claims if claim.attribute == attribute and not claim.negated]
+        if _disagree(attribute, said):
+            found.append(Verdict(attribute, " and ".join(said), None, 0.0, "fail"))
+    return found
+
+
+def _disagree(attribute: str, said: Sequence[str]) -> bool:
+    if attribute in LEVELS:
+        steps = [LEVELS[attribute].index(word) - 2 for word in said]
+        return bool(steps) and (min(steps) * max(steps) < 0 or (0 in steps and max(map(abs, steps)) > 0))
+    return attribute in ("gender", "age", "pauses") and len(set(said)) > 1
+
+
+def recall(verdicts: Sequence[Verdict], facts: Mapping[str, str], axis: Axis) -> float | None:
+    """Share of the axis's facts that the description says rightly, 0..1; None where there are no facts."""
+    wanted = [name for name in facts if AXES[name] == axis]
+    if not wanted:
+        return None
+    told = {verdict.attribute for verdict in verdicts if verdict.verdict == "pass"}
+    return sum(name in told for name in wanted) / len(wanted)

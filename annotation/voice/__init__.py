@@ -1,0 +1,1 @@
+"""Labels of a voice: prosody, speaker, gender, emotion, age."""

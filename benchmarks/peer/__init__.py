@@ -1,0 +1,1 @@
+"""Peers: the released code and NeMo Curator."""

@@ -1,0 +1,1 @@
+"""DeepSpeed's configurations that the trainer runs with."""

@@ -1,0 +1,76 @@
+"""Time: operations of a training position, GPU-hours at an assumed MFU, and hours of annotation at a measured speed."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.planner.memory import ModelShape, Stack
+from voxmill.core.errors import UserError
+
+
+def position_flops(shape: ModelShape, *, audio: float, context: int) -> float:
+    """Floating-point operations of a position, forward and backward, 2 a multiplication and addition.
+
+    Args:
+        audio: share of positions that are audio and targets.
+        context: positions of a sample; a position sees half of them on average.
+    """
+    spans = (context / 2, context / 2, shape.encoder.tokens, shape.decoder.tokens)
+    units = (1.0, 1.0, audio, audio)
+    stacks = (shape.base, shape.residual, shape.encoder, shape.decoder)
+    forward = sum(u * _stack_flops(stack, span) for stack, span, u in zip(stacks, spans, units, strict=True))
+    return 3 * forward
+
+
+def _stack_flops(stack: Stack, span: float) -> float:
+    """Forward, for one position or patch; `span`: tokens that a token sees."""
+    heads, keys = stack.heads * stack.head_dim, stack.key_heads * stack.head_dim
+    ask = 2 * stack.hidden * (2 * heads + 3 * stack.ffn) + 4 * heads * span
+    answer = 2 * stack.hidden * 2 * keys
+    return stack.layers * stack.tokens * (ask + answer) - (stack.tokens - stack.kept) * ask
+
+
+def gpu_hours(flops: float, *, peak_tflops: float, mfu: float) -> float:
+    """Hours of one GPU for so many operations of the model; computing activations again is no part of MFU."""
+    return flops / (peak_tflops * 1e12 * mfu) / 3600
+
+
+@dataclass(frozen=True)
+class AnnotationSpeed:
+    """Hours of audio that a core or a GPU annotates in an hour, and where the number comes from."""
+
+    hours: float
+    device: str
+    source: str
+
+    def device_hours(self, audio_hours: float) -> float:
+        """Core-hours or GPU-hours for so much audio."""
+        return audio_hours / self.hours
+
+
+def measured_speed(path: Path) -> AnnotationSpeed:
+    """Audio-hours a core-hour of a finished run, from its `run.json`: wall time times workers times threads.
+
+    Raises:
+        UserError: not a run.json, or of a run that found part of its work done.
+    """
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+        hours, wall, workers = float(run["hours_in"]), float(run["wall_seconds"]), int(run["workers"])
+        threads, found_done = int(run["config"]["run"]["threads"]), int(run["found_done"])
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); name the run.json of a finished dataset") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not the run.json of `voxmill annotate` ({error!r})") from None
+    if found_done or not (hours > 0 and wall > 0):
+        raise UserError(
+            f"{path}: a run of {hours:g} h that found {found_done} units done, so its time is not that of all; "
+            "take the run.json of a run from nothing, or state --hours-per-core-hour"
+        )
+    return AnnotationSpeed(hours / (wall * workers * threads / 3600), "core", str(path))
+
+
+def whole_rows(rows: int, world: int) -> int:
+    """The next number of rows a step that the ranks divide among themselves."""
+    return world * math.ceil(rows / world)

@@ -1,0 +1,132 @@
+"""What a benchmark is to the rest of evaluation: utterances to speak, and lines that could not be read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from voxmill.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One text to speak.
+
+    `id` names the wav (`ja/uttid_1` lies in a subfolder); `group` is the row of the benchmark's table that it counts
+    for; `reference` is a recording of the speaker to clone, `reference_text` what is said in it; `description` says how
+    to speak (InstructTTSEval); `emotion` is the one that the reference has, and `emotion_level` how much of it
+    (CV3-Eval: high, low).
+    """
+
+    id: str
+    text: str
+    language: str
+    group: str
+    reference: Path | None = None
+    reference_text: str | None = None
+    description: str | None = None
+    emotion: str | None = None
+    emotion_level: str | None = None
+
+
+@dataclass(frozen=True)
+class Malformed:
+    """A line that says no utterance, and why."""
+
+    path: Path
+    line: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}, line {self.line}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A benchmark as read. `protocol` says how its official scores are normalised (`normalisation.PROTOCOLS`)."""
+
+    name: str
+    protocol: str
+    utterances: tuple[Utterance, ...]
+    malformed: tuple[Malformed, ...] = field(default_factory=tuple)
+
+    def fingerprint(self) -> str:
+        """sha256 (hex) of all that is spoken, in order; of references their contents, not their places."""
+        digest = hashlib.sha256()
+        contents: dict[Path, str] = {}
+        for one in self.utterances:
+            if one.reference is not None and one.reference not in contents:
+                try:
+                    with open(one.reference, "rb") as file:
+                        contents[one.reference] = hashlib.file_digest(file, "sha256").hexdigest()
+                except OSError:
+                    contents[one.reference] = "missing"
+            parts = (one.id, one.text, one.language, one.reference_text or "", one.description or "")
+            said = "\0".join([*parts, contents[one.reference] if one.reference else ""])
+            digest.update(said.encode() + b"\n")
+        return digest.hexdigest()
+
+
+class Collector:
+    """Gathers utterances and malformed lines, and keeps ids unique and fit to name files."""
+
+    def __init__(self) -> None:
+        self.utterances: list[Utterance] = []
+        self.malformed: list[Malformed] = []
+        self._lines: dict[str, int] = {}
+
+    def add(self, utterance: Utterance, path: Path, line: int) -> None:
+        """Takes an utterance, or notes why it cannot be used."""
+        id_ = utterance.id
+        if not utterance.text.strip():
+            self.fail(path, line, "the text is empty")
+        elif not id_ or any(p in ("", ".", "..") for p in id_.split("/")) or set(id_) & set('\\:*?"<>|\0\n\r\t'):
+            self.fail(path, line, f"id {id_!r} cannot name a file")
+        elif id_.lower() in self._lines:
+            self.fail(path, line, f"id {id_!r} is line {self._lines[id_.lower()]}'s already")
+        else:
+            self._lines[id_.lower()] = line
+            self.utterances.append(utterance)
+
+    def fail(self, path: Path, line: int, reason: str) -> None:
+        """Notes a line that cannot be used."""
+        self.malformed.append(Malformed(path, line, reason))
+
+    def benchmark(self, name: str, protocol: str, source: Path) -> Benchmark:
+        """What was gathered.
+
+        Raises:
+            UserError: nothing usable; names the first malformed line.
+        """
+        if not self.utterances:
+            first = f" ({self.malformed[0]})" if self.malformed else ""
+            raise UserError(f"{source}: no utterance of {name} in it{first}; see docs/evaluation.md for its layout")
+        return Benchmark(name, protocol, tuple(self.utterances), tuple(self.malformed))
+
+
+def lines_of(path: Path) -> Iterator[tuple[int, str]]:
+    """(number from 1, line without its end) of a UTF-8 file; empty lines are skipped.
+
+    Raises:
+        UserError: the file cannot be read or is not UTF-8.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); name the benchmark's own file") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
+    # Only line feeds end a line: texts may hold U+2028 and its like, which `splitlines` would break at.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            yield number, line.rstrip("\r")
+
+
+def first_existing(candidates: Sequence[Path]) -> Path:
+    """The first path that exists; the first of all where none does, so that an error names it."""
+    return next((path for path in candidates if path.exists()), candidates[0])
+
+
+Reader = Callable[[Path], Benchmark]

@@ -1,0 +1,34 @@
+"""Configuration of `evaluate`, by parts that each declare their own."""
+
+from pydantic import Field
+
+from evaluation.metrics.instruction_judge import JudgeConfig
+from evaluation.metrics.scoring import ScoringConfig
+from voxmill.core.config import Config
+
+
+class TrackingConfig(Config):
+    """Where runs are logged: `uri`, or else MLFLOW_TRACKING_URI, or else `OUT/mlflow.db`. `enabled` false logs nothing."""
+
+    enabled: bool = True
+    uri: str = ""
+    experiment: str = "voxmill"
+    timeout_seconds: int = Field(20, ge=1)
+
+
+class EvaluateConfig(Config):
+    """`seeds`: a system that takes seeds speaks once with each. `limit`: the first so many utterances of each group.
+
+    `workers`: Ray actors that score; 0 scores in this process. None: 0, or in a Ray job all its CPUs.
+    `speakers`: utterances that a command or an endpoint speaks at once. `device` is where checkpoints speak.
+    """
+
+    scoring: ScoringConfig = ScoringConfig()
+    judge: JudgeConfig = JudgeConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    seeds: list[int] = Field(default=[0], min_length=1)
+    limit: int | None = Field(None, ge=1)
+    workers: int | None = Field(None, ge=0)
+    speakers: int = Field(2, ge=1)
+    device: str = "auto"
+    progress: bool = True

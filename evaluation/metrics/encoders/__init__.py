@@ -1,0 +1,1 @@
+"""Speaker encoders with published weights."""

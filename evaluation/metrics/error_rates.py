@@ -1,0 +1,132 @@
+"""Errors of a hypothesis against its reference, counted and laid side by side (report 4.1: WER and CER).
+
+Two numbers a set that are not the same: `official` is the mean of the utterances' own rates over those that were there,
+as the published scripts have it; `strict` is all errors over all reference units, where a missing or failed utterance
+counts as wrong from end to end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from evaluation.metrics.normalisation import (
+    is_official_by_character,
+    is_strict_by_character,
+    official,
+    official_hypothesis,
+    strict,
+)
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Counts in units (words or characters); `length` is the reference's."""
+
+    substitutions: int
+    deletions: int
+    insertions: int
+    length: int
+
+    @property
+    def total(self) -> int:
+        """All errors."""
+        return self.substitutions + self.deletions + self.insertions
+
+    @property
+    def rate(self) -> float:
+        """Errors a unit, 0 and up; a reference without units has rate 1 if anything was heard."""
+        return self.total / self.length if self.length else float(self.total > 0)
+
+
+@dataclass(frozen=True)
+class UtteranceErrors:
+    """`official` None: the reference is empty after its normalisation, at which the official scripts stop."""
+
+    official: Errors | None
+    strict: Errors
+
+    def to_plain(self) -> dict[str, Any]:
+        """As JSON keeps it."""
+        return {"official": asdict(self.official) if self.official else None, "strict": asdict(self.strict)}
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> UtteranceErrors:
+        """The inverse of `to_plain`."""
+        own = plain["official"]
+        return cls(Errors(**own) if own else None, Errors(**plain["strict"]))
+
+
+def official_errors(hypothesis: str, reference: str, *, by_character: bool) -> Errors | None:
+    """What the official `process_one` counts; None where it stops for want of a reference."""
+    return _count(official(reference, by_character=by_character), official(hypothesis, by_character=by_character))
+
+
+def strict_errors(hypothesis: str, reference: str, language: str) -> Errors:
+    """Errors after strict normalisation."""
+    words, heard = strict(reference, language), strict(hypothesis, language)
+    return _count(words, heard) or Errors(0, 0, len(heard.split()), 0)
+
+
+def score(hypothesis: str, reference: str, language: str, protocol: str) -> UtteranceErrors:
+    """Both modes of one utterance."""
+    heard = official_hypothesis(hypothesis, language)
+    by_character = is_official_by_character(protocol, language)
+    return UtteranceErrors(
+        official_errors(heard, reference, by_character=by_character), strict_errors(hypothesis, reference, language)
+    )
+
+
+def all_wrong(reference: str, language: str) -> Errors:
+    """Strict errors of an utterance that was not spoken."""
+    length = len(strict(reference, language).split())
+    return Errors(0, length, 0, length)
+
+
+def unit_name(protocol: str, language: str, mode: str) -> str:
+    """`CER` or `WER`."""
+    by_character = is_strict_by_character(language)
+    if mode == "official":
+        by_character = is_official_by_character(protocol, language)
+    return "CER" if by_character else "WER"
+
+
+def _count(reference: str, hypothesis: str) -> Errors | None:
+    import jiwer
+
+    found = jiwer.process_words(reference, hypothesis)
+    length = len(found.references[0])
+    return Errors(found.substitutions, found.deletions, found.insertions, length) if length else None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A run of units that are `equal`, `substitute`, `delete` or `insert`."""
+
+    kind: str
+    reference: str
+    hypothesis: str
+
+
+def aligned(hypothesis: str, reference: str, language: str) -> list[Piece]:
+    """Strictly normalised texts side by side, for a person to see what went wrong."""
+    import jiwer
+
+    joint = "" if is_strict_by_character(language) else " "
+    found = jiwer.process_words(strict(reference, language), strict(hypothesis, language))
+    said, heard = found.references[0], found.hypotheses[0]
+    return [
+        Piece(
+            chunk.type,
+            joint.join(said[chunk.ref_start_idx : chunk.ref_end_idx]),
+            joint.join(heard[chunk.hyp_start_idx : chunk.hyp_end_idx]),
+        )
+        for chunk in found.alignments[0]
+    ]
+
+
+def corpus_rate(errors: Sequence[Errors]) -> float:
+    """All errors over all units."""
+    length = sum(one.length for one in errors)
+    return sum(one.total for one in errors) / length if length else 0.0

@@ -1,0 +1,1 @@
+"""Results: rows, statistics, comparisons, report, MLflow."""

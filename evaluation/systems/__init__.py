@@ -1,0 +1,1 @@
+"""Systems under evaluation: folders of wavs, commands, checkpoints, speech endpoints."""

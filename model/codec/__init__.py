@@ -1,0 +1,1 @@
+"""AudioVAE and what is measured on it."""

@@ -1,0 +1,1 @@
+"""Generation: requests, voices, batches, streams."""

@@ -1,0 +1,1 @@
+"""A sample as a sequence of positions, and samples in rows."""

@@ -1,0 +1,67 @@
+"""Text to ids as VoxCPM2 was trained: BPE of `tokenizer.json`, then tokens of several hanzi split into single ones.
+
+The ids are those of transformers 5, pinned: text before and after a special token starts with one "▁", and a space at
+its start is that "▁" rather than a second one, where transformers 4 gives both. The `tokenizers` library is used
+itself, so the installed transformers has no say. Texts without such spaces have the same ids under both.
+"""
+
+from pathlib import Path
+from typing import Any, Self
+
+from voxmill.core.errors import UserError
+
+FILE = "tokenizer.json"
+SPACE = "▁"
+
+
+class TextTokenizer:
+    """Ids of a text without BOS and EOS."""
+
+    def __init__(self, backend: Any) -> None:
+        """`backend`: a `tokenizers.Tokenizer` of a released `tokenizer.json`; its treatment of spaces is replaced."""
+        from tokenizers.normalizers import Sequence
+        from tokenizers.pre_tokenizers import Metaspace
+
+        backend.normalizer = Sequence([])
+        backend.pre_tokenizer = Metaspace(replacement=SPACE, prepend_scheme="always", split=False)
+        self._backend = backend
+        self._ids: dict[str, int] = backend.get_vocab(with_added_tokens=True)
+        self._unknown = self._ids.get("<unk>", 0)
+        self._words = {
+            token for token in self._ids if len(token) > 1 and all("\u4e00" <= char <= "\u9fff" for char in token)
+        }
+
+    @classmethod
+    def from_folder(cls, path: str | Path) -> Self:
+        """Reads `path/tokenizer.json`.
+
+        Raises:
+            UserError: there is no such file, or it is not a tokenizer's.
+        """
+        from tokenizers import Tokenizer
+
+        file = Path(path) / FILE
+        if not file.is_file():
+            raise UserError(f"{file}: not there; a checkpoint folder holds the tokenizer of its model")
+        try:
+            backend = Tokenizer.from_file(str(file))
+        except Exception as error:  # the library raises nothing more precise
+            raise UserError(f"{file}: not a tokenizer ({error}); copy it again from the released model") from None
+        return cls(backend)
+
+    @property
+    def size(self) -> int:
+        """Rows that an embedding of these ids needs."""
+        return max(self._ids.values(), default=-1) + 1
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`; a hanzi that has no token of its own is `<unk>`."""
+        ids: list[int] = []
+        encoding = self._backend.encode(text, add_special_tokens=False)
+        for token, number in zip(encoding.tokens, encoding.ids, strict=True):
+            word = token.replace(SPACE, "")
+            if word in self._words:
+                ids += [self._ids.get(char, self._unknown) for char in word]
+            else:
+                ids.append(number)
+        return ids

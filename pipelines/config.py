@@ -1,0 +1,136 @@
+"""Configuration of the annotation job: what labels depend on, what selection uses, how it runs.
+
+Only `label` decides what clips are cut and said; each labeller of `voices` and each label of `control` can be changed
+or added on a finished dataset. Changing `select`, `write` or `run` never runs a model again.
+"""
+
+from typing import Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from annotation.audio.events import EventsConfig
+from annotation.audio.quality import QualityConfig
+from annotation.audio.segmentation import SegmentationConfig
+from annotation.audio.separation import SeparationConfig
+from annotation.corpus.eligibility import ModesConfig
+from annotation.corpus.expressiveness import ExpressivenessConfig
+from annotation.corpus.references import ReferencesConfig
+from annotation.corpus.speaker_clusters import ClusterConfig
+from annotation.descriptions.describer import DescriptionsConfig
+from annotation.descriptions.facts import FactsConfig
+from annotation.speech.transcription import TranscriptionConfig
+from annotation.voice.age import AgeConfig
+from annotation.voice.emotion import EmotionConfig
+from annotation.voice.gender import GenderConfig
+from annotation.voice.prosody import ProsodyConfig
+from annotation.voice.speaker import SpeakerConfig
+from voxmill.core.config import Config
+
+
+class LabelConfig(Config):
+    """Everything that a label can depend on."""
+
+    events: EventsConfig = EventsConfig()
+    separation: SeparationConfig = SeparationConfig()
+    segmentation: SegmentationConfig = SegmentationConfig()
+    transcription: TranscriptionConfig = TranscriptionConfig()
+    quality: QualityConfig = QualityConfig()
+    window_seconds: float = Field(
+        300.0, gt=30, validate_default=True, description="longer recordings are cut into windows at silences"
+    )
+    unit_seconds: float = Field(
+        60.0,
+        gt=1,
+        description="recordings are grouped into work units up to this length; longer ones fill a GPU better",
+    )
+
+    @field_validator("window_seconds")
+    @classmethod
+    def _holds_the_longest_clip(cls, seconds: float, info: ValidationInfo) -> float:
+        segmentation = info.data.get("segmentation")
+        if segmentation is not None and segmentation.max_seconds > seconds:
+            raise ValueError(
+                f"shorter than segmentation.max_seconds = {segmentation.max_seconds:g}; raise it above that"
+            )
+        return seconds
+
+
+Labeller = Literal["prosody", "speaker", "gender", "emotion", "age"]
+LABELLERS: tuple[Labeller, ...] = ("prosody", "speaker", "gender", "emotion", "age")
+
+
+class VoicesConfig(Config):
+    """What is measured of every clip's voice, each labeller by itself: one that changes is run again, the others not."""
+
+    labellers: tuple[Labeller, ...] = LABELLERS
+    prosody: ProsodyConfig = ProsodyConfig()
+    speaker: SpeakerConfig = SpeakerConfig()
+    gender: GenderConfig = GenderConfig()
+    emotion: EmotionConfig = EmotionConfig()
+    age: AgeConfig = AgeConfig()
+
+
+Control = Literal["speakers", "expressiveness", "references", "descriptions"]
+
+
+class ControlConfig(Config):
+    """What is made of it over the whole corpus: who speaks, how expressively, which clips can stand for one another."""
+
+    labels: tuple[Control, ...] = ("speakers", "expressiveness", "references", "descriptions")
+    speakers: ClusterConfig = ClusterConfig()
+    expressiveness: ExpressivenessConfig = ExpressivenessConfig()
+    references: ReferencesConfig = ReferencesConfig()
+    facts: FactsConfig = FactsConfig()
+    descriptions: DescriptionsConfig = DescriptionsConfig()
+    modes: ModesConfig = ModesConfig()
+
+
+class SelectConfig(Config):
+    """Thresholds, applied late. None switches a rule off."""
+
+    min_seconds: float | None = 2.0
+    max_seconds: float | None = 300.0
+    min_dnsmos_ovr: float | None = 2.0
+    min_snr_db: float | None = 5.0
+    max_clipping: float | None = 0.01
+    min_bandwidth_hz: float | None = 3000.0
+    max_dc_offset: float | None = 0.1
+    max_compression_ratio: float | None = 2.4
+    max_no_speech_probability: float | None = 0.8
+    min_mean_log_probability: float | None = -1.0
+    max_repeated_ngram: float | None = 0.3
+    min_characters_per_second: float | None = 2.0
+    max_characters_per_second: float | None = 35.0
+    min_language_probability: float | None = 0.5
+    text_language_must_agree_above: float | None = 0.8
+    max_given_wer: float | None = 0.5
+    allow_forced_cuts: bool = False
+
+
+class WriteConfig(Config):
+    """Shards: sessions are kept whole until a shard would pass `shard_megabytes`."""
+
+    shard_megabytes: float = Field(256.0, gt=0)
+    examples_per_reason: int = Field(3, ge=0)
+
+
+class RunConfig(Config):
+    """How the job runs; nothing here changes what comes out."""
+
+    workers: int | None = Field(None, ge=1, description="replicas of each model; None: one a CPU of the cluster")
+    threads: int = Field(1, ge=1, description="CPU threads a model may use")
+    gpu_share: float = Field(0.25, ge=0, le=1, description="share of a GPU each model takes when the cluster has any")
+    pools: bool | None = Field(None, description="an actor pool a model; None: where there are GPUs")
+    askers: int = Field(8, ge=1, description="requests to a description endpoint at a time")
+    progress: bool = True
+
+
+class AnnotateConfig(Config):
+    """The recipe of `annotate`."""
+
+    label: LabelConfig = LabelConfig()
+    voices: VoicesConfig = VoicesConfig()
+    control: ControlConfig = ControlConfig()
+    select: SelectConfig = SelectConfig()
+    write: WriteConfig = WriteConfig()
+    run: RunConfig = RunConfig()

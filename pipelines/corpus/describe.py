@@ -1,0 +1,167 @@
+"""Descriptions of the kept clips: Ray actors that write, threads that ask an endpoint, or Ray Data's LLM processors.
+
+Replies are kept in OUT. An endpoint has one client for all threads, so that its rate limit, its budget and its failures
+are counted once.
+"""
+
+import dataclasses
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from annotation.descriptions.describer import DescribedClip, Describer, Description, Descriptions, DescriptionsConfig
+from annotation.descriptions.verification import Evidence
+from pipelines.config import AnnotateConfig
+from pipelines.corpus.labels import Row, class_probabilities
+from voxmill.core.assets import asset_path
+from voxmill.core.progress import Progress
+from voxmill.data.shards import read_member
+
+CLIPS_A_TASK = 256
+
+
+def describe(rows: list[Row], out: Path, config: AnnotateConfig, workers: int, progress: Progress) -> dict[str, Any]:
+    """Adds `described`, a list of `Description`, to every row; returns figures for the report.
+
+    Raises:
+        JobError: the endpoint is down, refuses the key, or the budget is spent. What was answered is not asked again.
+    """
+    for row in rows:
+        row["described"] = []
+    rule = config.control.descriptions
+    if "descriptions" not in config.control.labels or not rows:
+        return {}
+    began = time.perf_counter()
+    counts: Counter[str] = Counter()
+    figures: dict[str, Any] = {"writer": rule.writer}
+    dropped: Counter[str] = Counter()
+    with progress.stage("Describing", len(rows), "clips") as bar:
+        if rule.writer == "processor":
+            from pipelines.corpus.describe_with_ray import describe_in_rounds
+
+            usage: dict[str, int] = {}
+            figures["usage"] = usage
+            clips = (_clip(row, out, rule.hears) for row in rows)
+            results = describe_in_rounds(clips, rule, _cache(out), counts, usage)
+        elif rule.writer == "endpoint":
+            results = _ask(rows, out, rule, config.run.askers, counts, figures)
+        else:
+            results = _write(rows, out, rule, workers, counts)
+        for row, result in zip(rows, results, strict=True):
+            row["described"] = result.kept
+            dropped.update(item.reason for item in result.dropped)
+            bar.advance(1)
+    figures |= {
+        "seconds": time.perf_counter() - began,
+        "counts": dict(sorted(counts.items())),
+        "dropped": dict(dropped.most_common()),
+        "verdicts": _verdicts(rows),
+    }
+    return figures
+
+
+def _clip(row: Row, out: Path, hears: bool) -> DescribedClip:
+    audio = None
+    if hears:
+        from pipelines.stages.voice_attributes import decode_flac
+
+        audio = decode_flac(read_member(out, row["shard"], row["offset"], row["size"]))
+    return DescribedClip(row["clip_id"], row["language"], Evidence(row["facts"], class_probabilities(row)), audio)
+
+
+def _ask(
+    rows: list[Row], out: Path, rule: DescriptionsConfig, askers: int, counts: Counter[str], figures: dict[str, Any]
+) -> Iterator[Descriptions]:
+    from voxmill.llm.chat_endpoint import ChatEndpoint
+
+    chat, own = ChatEndpoint(rule.endpoint), threading.local()
+    describers: list[Describer] = []
+
+    def one(row: Row) -> Descriptions:
+        if not hasattr(own, "describer"):
+            own.describer = Describer(rule, chat=chat, cache=_cache(out))
+            describers.append(own.describer)
+        result: Descriptions = own.describer(_clip(row, out, rule.hears))
+        return result
+
+    with ThreadPoolExecutor(askers) as pool:
+        try:
+            yield from pool.map(one, rows)
+        finally:
+            pool.shutdown(cancel_futures=True)
+    for describer in describers:
+        counts.update(describer.counts)
+    figures["usage"] = dataclasses.asdict(chat.usage)
+
+
+class _Writer:
+    """One describer, in a process of its own where there is much to write."""
+
+    def __init__(self, rule: DescriptionsConfig, cache: Path):
+        rewriter = None
+        if rule.writer == "embedded":
+            from voxmill.llm.embedded_llm import EmbeddedLlm
+
+            weights = asset_path("smollm2-135m") if rule.embedded.model == "embedded" else None
+            rewriter = EmbeddedLlm(rule.embedded, weights)
+        self.describer = Describer(rule, rewriter=rewriter, cache=cache)
+
+    def write(self, clips: list[DescribedClip]) -> tuple[list[Descriptions], Counter[str]]:
+        self.describer.counts.clear()
+        return [self.describer(clip) for clip in clips], Counter(self.describer.counts)
+
+
+def _write(
+    rows: list[Row], out: Path, rule: DescriptionsConfig, workers: int, counts: Counter[str]
+) -> Iterator[Descriptions]:
+    import ray
+    from ray.util import ActorPool
+
+    cache = _cache(out).resolve()
+    chunks = [rows[i : i + CLIPS_A_TASK] for i in range(0, len(rows), CLIPS_A_TASK)]
+    undone = [[_clip(row, out, hears=False) for row in chunk] for chunk in chunks]
+    if rule.writer == "template" and len(undone) == 1:
+        # The grammar writes a few clips faster than Ray starts a process.
+        results, counted = _Writer(rule, cache).write(undone[0])
+        counts.update(counted)
+        yield from results
+        return
+    remote: Any = ray.remote(num_cpus=1, max_restarts=2, max_task_retries=2)(_Writer)
+    actors = [remote.remote(rule, cache) for _ in range(min(workers, len(chunks)))]
+    try:
+        for results, counted in ActorPool(actors).map(lambda actor, clips: actor.write.remote(clips), undone):
+            counts.update(counted)
+            yield from results
+    finally:
+        for actor in actors:
+            ray.kill(actor)
+
+
+def _cache(out: Path) -> Path:
+    return out / "work" / "replies"
+
+
+def _verdicts(rows: list[Row]) -> list[dict[str, Any]]:
+    """How many claims passed, failed and abstained, by language of the text and attribute."""
+    found: Counter[tuple[str, str, str]] = Counter()
+    for row in rows:
+        for description in row["described"]:
+            for verdict in description.verdicts:
+                found[description.language, verdict.attribute, verdict.verdict] += 1
+    keys = sorted({key[:2] for key in found})
+    return [
+        {"language": language, "attribute": attribute}
+        | {outcome: found[language, attribute, outcome] for outcome in ("pass", "fail", "abstain")}
+        for language, attribute in keys
+    ]
+
+
+def index_row(description: Description) -> dict[str, Any]:
+    """A description as the index holds it."""
+    plain = dataclasses.asdict(description)
+    plain["facts"] = [{"attribute": name, "word": word} for name, word in description.facts.items()]
+    return plain

@@ -1,0 +1,161 @@
+"""Clips as the released fine-tuning scripts read them: a JSONL with `audio, text, ref_audio, duration, ref_duration, dataset_id`.
+
+A described clip's text starts with `(description)`. Audio becomes 16 kHz mono, which the released loader asks for (its
+validator refuses other rates), and paths are absolute, because its trainer resolves relative ones against the working
+directory and its validator against the manifest. Audio is written as it comes; the manifest last, by rename.
+"""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from annotation.corpus.eligibility import Mode
+from annotation.corpus.references import Reference
+from annotation.descriptions.cleaning import plain_text, prefixed
+from annotation.descriptions.describer import Description
+from voxmill.core.config import Config
+from voxmill.core.errors import UserError
+
+RATE = 16000
+
+
+class FinetuneConfig(Config):
+    """`modes`: which rows a clip gives, as far as it can. `descriptions`: rows a clip and mode with different texts.
+
+    Clips longer than `max_seconds` are left out: the released trainer warns of running out of memory from 30 s on.
+    """
+
+    modes: tuple[Mode, ...] = ("basic", "design", "reference", "controllable")
+    descriptions: int = 1
+    max_seconds: float = 30.0
+    dataset_id: int = 0
+
+
+@dataclass(frozen=True)
+class FinetuneClip:
+    """One clip: float32 [samples] at `rate`, with its labels. `modes` as `annotation.modes.teaches` gives them."""
+
+    clip_id: str
+    audio: np.ndarray
+    rate: int
+    text: str
+    modes: Sequence[Mode]
+    descriptions: Sequence[Description]
+    references: Sequence[Reference]
+
+
+@dataclass(frozen=True)
+class _Row:
+    clip_id: str
+    text: str
+    reference: str | None
+
+
+def export_finetune(folder: Path, clips: Iterable[FinetuneClip], config: FinetuneConfig) -> dict[str, int]:
+    """Writes `folder/audio/*.flac` and `folder/train.jsonl`, one row a clip and mode.
+
+    Args:
+        clips: in any order; held one at a time. A reference that is not among them is counted and its row left out.
+
+    Returns:
+        Counts: rows by mode, and `too_long`, `no_text`, `empty_audio`, `reference_missing`.
+
+    Raises:
+        UserError: the folder holds a manifest already, or no row came out.
+    """
+    manifest = folder / "train.jsonl"
+    if manifest.exists():
+        raise UserError(f"{manifest} exists; name another folder or remove it")
+    if "continuation" in config.modes:
+        raise UserError("finetune.modes: continuation has no rows of its own, it is learned from basic; leave it out")
+    (folder / "audio").mkdir(parents=True, exist_ok=True)
+    counts: Counter[str] = Counter()
+    seconds: dict[str, float] = {}
+    rows: list[tuple[Mode, _Row]] = []
+    for clip in clips:
+        if not plain_text(clip.text):
+            counts["no_text"] += 1
+        elif not len(clip.audio):
+            counts["empty_audio"] += 1
+        elif len(clip.audio) / clip.rate > config.max_seconds:
+            counts["too_long"] += 1
+        elif clip.clip_id not in seconds:
+            seconds[clip.clip_id] = _write_audio(folder, clip)
+            rows += _rows(clip, config)
+    known = []
+    for mode, row in rows:
+        if row.reference is not None and row.reference not in seconds:
+            counts["reference_missing"] += 1
+            continue
+        counts[mode] += 1
+        known.append(row)
+    if not known:
+        raise UserError(f"{folder}: none of the clips gives a row of the modes {', '.join(config.modes)}")
+    has_references = any(row.reference is not None for row in known)
+    temporary = folder / f".train.jsonl.{os.getpid()}"
+    with open(temporary, "w", encoding="utf-8") as file:
+        for row in known:
+            file.write(json.dumps(_entry(folder, row, seconds, has_references, config), ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, manifest)
+    return dict(counts)
+
+
+def _write_audio(folder: Path, clip: FinetuneClip) -> float:
+    import soundfile
+    import soxr
+
+    audio = clip.audio if clip.rate == RATE else soxr.resample(clip.audio, clip.rate, RATE)
+    soundfile.write(_audio_path(folder, clip.clip_id), np.clip(audio, -1, 1), RATE, subtype="PCM_16")
+    return len(audio) / RATE
+
+
+def _audio_path(folder: Path, clip_id: str) -> Path:
+    return folder.resolve() / "audio" / f"{clip_id}.flac"
+
+
+def _rows(clip: FinetuneClip, config: FinetuneConfig) -> Iterator[tuple[Mode, _Row]]:
+    plain, reference = plain_text(clip.text), clip.references[0].clip_id if clip.references else None
+    for mode in config.modes:
+        if mode not in clip.modes:
+            continue
+        if mode == "basic":
+            yield mode, _Row(clip.clip_id, plain, None)
+        elif mode == "reference":
+            yield mode, _Row(clip.clip_id, plain, reference)
+        else:
+            axis = "design" if mode == "design" else "style"
+            texts = [d.text for d in clip.descriptions if d.axis == axis]
+            for text in _some(texts, config.descriptions, f"{clip.clip_id}/{mode}"):
+                yield mode, _Row(clip.clip_id, prefixed(text, plain), None if mode == "design" else reference)
+
+
+def _some(texts: Sequence[str], count: int, seed: str) -> list[str]:
+    """Different texts in an order that only the seed and the texts decide."""
+    different = sorted(set(texts))
+    return sorted(different, key=lambda text: hashlib.sha256(f"{seed}/{text}".encode()).digest())[:count]
+
+
+def _entry(
+    folder: Path, row: _Row, seconds: dict[str, float], has_references: bool, config: FinetuneConfig
+) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "audio": str(_audio_path(folder, row.clip_id)),
+        "text": row.text,
+        "duration": round(seconds[row.clip_id], 4),
+        "dataset_id": config.dataset_id,
+    }
+    if has_references:
+        # The loader infers columns from all rows: one that has a reference needs the key in every row.
+        name = row.reference
+        entry["ref_audio"] = None if name is None else str(_audio_path(folder, name))
+        entry["ref_duration"] = None if name is None else round(seconds[name], 4)
+    return entry

@@ -1,0 +1,1 @@
+"""The Ray Data graph and what runs units through it."""

@@ -1,0 +1,1 @@
+"""What comes in: manifest, decoding, scan."""

@@ -1,0 +1,384 @@
+"""Recordings decoded as a stream with PyAV, whatever the container says; memory is bounded by what the caller keeps.
+
+The container is sniffed from content, never believed from the name. Everything is mono float32 at the source's rate,
+above 48 kHz resampled to 48 kHz. A window of a long file is read by a jump into it; whether a decoder gives the same
+samples after a jump is not a matter of belief: scanning keeps digests of blocks, and reading compares them.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+MAX_RATE = 48000
+FRAME_SECONDS = 0.02
+QUIET_FRAMES = 10
+CHOICES = ("mean", "left", "right")
+BLOCK = 480_000
+"""Samples that share a digest: 10 s at 48 kHz."""
+PREROLL = 48_000
+"""A jump lands so many samples early: decoders need some frames before they give what they gave in sequence."""
+
+
+class Unreadable(Exception):
+    """A file that holds no audio for us: `reason` is a code, `detail` says what was found."""
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail = reason, detail
+
+
+@dataclass(frozen=True)
+class MediaInfo:
+    """What one full decode found. `pcm_sha256` is over the mono float32 little-endian samples at `sample_rate`.
+
+    `digests` has one a `BLOCK` samples, the last one of what is left; none where a jump into the file is hopeless.
+    """
+
+    sample_rate: int
+    channels: int
+    codec: str
+    num_samples: int
+    pcm_sha256: str
+    peak: float
+    nonfinite: int
+    channel_choice: str
+    complete: bool
+    warning: str
+    digests: list[str]
+
+
+@dataclass
+class _Damage:
+    """What a decode met on its way; `first_sample` is where it began after a jump."""
+
+    warning: str = ""
+    nonfinite: int = 0
+    declared_seconds: float = 0.0
+    first_sample: int = 0
+
+
+def _open(path: str) -> Any:
+    import av
+
+    file = Path(path)
+    try:
+        size = file.stat().st_size
+    except FileNotFoundError:
+        raise Unreadable("missing", "no such file") from None
+    except OSError as error:
+        raise Unreadable("no_permission" if error.errno == 13 else "missing", str(error.strerror)) from None
+    if size == 0:
+        raise Unreadable("empty_file", "0 bytes")
+    # A URL-like or protocol-like name must stay a file: FFmpeg gets the bytes, never the name.
+    try:
+        stream = open(file, "rb")  # noqa: SIM115 - closed with the container by _channels
+    except PermissionError:
+        raise Unreadable("no_permission", "not readable by this user") from None
+    except OSError as error:
+        raise Unreadable("missing", str(error.strerror)) from None
+    try:
+        # Raw G.722 has no header to sniff: here the name is all there is.
+        container = av.open(
+            stream, format="g722" if file.suffix.lower() == ".g722" else None, metadata_errors="replace"
+        )
+    except (av.FFmpegError, ValueError) as error:
+        stream.close()
+        raise Unreadable("not_audio", _short(error)) from None
+    if not container.streams.audio:
+        container.close()
+        stream.close()
+        raise Unreadable("not_audio", "no audio stream")
+    return container, stream
+
+
+def _short(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)[:200]
+
+
+def _channels(path: str, damage: _Damage, jump_to: int = 0) -> Iterator[tuple[int, str, np.ndarray]]:
+    """Blocks as (rate, codec, float32 [channels, samples]) of the first audio stream, from at or before `jump_to`."""
+    import av
+
+    container, file = _open(path)
+    heard = False
+    try:
+        stream = container.streams.audio[0]
+        codec = stream.codec_context.name
+        damage.declared_seconds = float(stream.duration * stream.time_base) if stream.duration else 0.0
+        rate = 0
+        if jump_to:
+            # FFmpeg lands on the packet that holds the sample or on one before it.
+            container.seek(int(jump_to / stream.rate / stream.time_base), stream=stream, backward=True)
+        try:
+            for packet in container.demux(stream):
+                try:
+                    frames = packet.decode()
+                except av.FFmpegError as error:
+                    damage.warning = damage.warning or f"damaged data ({_short(error)})"
+                    continue
+                for frame in frames:
+                    block = _to_float(frame)
+                    if rate and frame.sample_rate != rate:
+                        damage.warning = f"the rate changes from {rate} to {frame.sample_rate} Hz; cut there"
+                        return
+                    if jump_to and not rate:
+                        begin = (frame.pts - (stream.start_time or 0)) * stream.time_base
+                        damage.first_sample = round(begin * frame.sample_rate)
+                    rate = frame.sample_rate
+                    bad = ~np.isfinite(block)
+                    if bad.any():
+                        damage.nonfinite += int(bad.any(axis=0).sum())
+                        block = np.where(bad, np.float32(0), block)
+                    heard = True
+                    yield rate, codec, block
+        except (av.FFmpegError, OSError) as error:
+            if not heard:
+                raise Unreadable("decode_error", _short(error)) from None
+            damage.warning = damage.warning or f"ends early ({_short(error)})"
+    finally:
+        container.close()
+        file.close()
+    if not heard:
+        raise Unreadable("decode_error", damage.warning or "no samples could be decoded")
+
+
+def _to_float(frame: Any) -> np.ndarray:
+    samples = frame.to_ndarray()
+    channels = frame.layout.nb_channels
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, channels).T
+    if samples.dtype.kind == "f":
+        return samples.astype(np.float32)
+    if samples.dtype == np.uint8:
+        return ((samples.astype(np.float32) - 128.0) / 128.0).astype(np.float32)
+    return (samples.astype(np.float64) / -float(np.iinfo(samples.dtype).min)).astype(np.float32)
+
+
+def _mono(block: np.ndarray, choice: str) -> np.ndarray:
+    if choice == "mean" or block.shape[0] == 1:
+        return block.mean(axis=0, dtype=np.float32)
+    return block[0 if choice == "left" else 1]
+
+
+class _Limiter:
+    """Resamples a mono stream to 48 kHz where its rate is above; passes it on untouched otherwise."""
+
+    def __init__(self, rate: int):
+        import soxr
+
+        self.rate = min(rate, MAX_RATE)
+        self._resampler = soxr.ResampleStream(rate, MAX_RATE, 1, dtype="float32") if rate > MAX_RATE else None
+
+    def __call__(self, block: np.ndarray, last: bool = False) -> np.ndarray:
+        return block if self._resampler is None else self._resampler.resample_chunk(block, last=last)
+
+
+def stream(path: str, channel_choice: str = "mean") -> Iterator[np.ndarray]:
+    """Mono float32 blocks of a whole file at its rate (at most 48 kHz).
+
+    Raises:
+        Unreadable: nothing can be decoded.
+    """
+    limiter: _Limiter | None = None
+    for rate, _, block in _channels(path, _Damage()):
+        limiter = limiter or _Limiter(rate)
+        yield limiter(_mono(block, channel_choice))
+    if limiter is not None:
+        tail = limiter(np.zeros(0, dtype=np.float32), last=True)
+        if len(tail):
+            yield tail
+
+
+def scan(
+    path: str, window_seconds: float = 600.0, search_seconds: float = 60.0
+) -> tuple[MediaInfo, list[tuple[int, int]]]:
+    """Decodes a file once: what it is, and sample bounds of windows cut at the quietest moments.
+
+    Two channels out of phase would cancel in their mean; such a file is read from its louder channel.
+
+    Raises:
+        Unreadable: nothing can be decoded.
+    """
+    damage = _Damage()
+    hashes = {choice: hashlib.sha256() for choice in CHOICES}
+    blocks = {choice: _Digests() for choice in CHOICES}
+    energy: dict[str, list[np.ndarray]] = {choice: [] for choice in CHOICES}
+    power = dict.fromkeys(CHOICES, 0.0)
+    peak, count, channels, codec = 0.0, 0, 1, ""
+    limiters: dict[str, _Limiter] = {}
+    frames: dict[str, _Frames] = {}
+    rate = 0
+
+    def take(choice: str, mono: np.ndarray) -> int:
+        nonlocal peak
+        content = np.ascontiguousarray(mono, dtype="<f4").data.cast("B")
+        hashes[choice].update(content)
+        blocks[choice].update(content)
+        energy[choice].append(frames[choice](mono))
+        power[choice] += float(np.square(mono, dtype=np.float64).sum())
+        peak = max(peak, float(np.abs(mono).max(initial=0.0)))
+        return len(mono)
+
+    wanted: tuple[str, ...] = ()
+    for rate, found_codec, block in _channels(path, damage):
+        if not wanted:
+            codec = found_codec
+            channels = block.shape[0]
+            wanted = CHOICES if channels == 2 else ("mean",)
+            limiters = {choice: _Limiter(rate) for choice in wanted}
+            frames = {choice: _Frames(round(min(rate, MAX_RATE) * FRAME_SECONDS)) for choice in wanted}
+        for choice in wanted:
+            num = take(choice, limiters[choice](_mono(block, choice)))
+        count += num
+    for choice in wanted:
+        num = take(choice, limiters[choice](np.zeros(0, dtype=np.float32), last=True))
+    count += num
+    choice = "mean"
+    louder = "left" if power["left"] >= power["right"] else "right"
+    # Uncorrelated channels leave half of one channel's power in the mean; below a tenth they cancel.
+    if channels == 2 and power["mean"] < 0.1 * power[louder]:
+        choice = louder
+    seconds = count / min(rate, MAX_RATE)
+    # Some containers only estimate their length; what is missing must be more than that to be worth a word.
+    if not damage.warning and seconds < 0.98 * damage.declared_seconds - 0.5:
+        damage.warning = f"ends early ({seconds:.1f} s where the header says {damage.declared_seconds:.1f} s)"
+    if damage.nonfinite > count / 2:
+        raise Unreadable("non_finite", f"{damage.nonfinite} of {count} samples are not finite")
+    if damage.nonfinite:
+        damage.warning = "; ".join(filter(None, [damage.warning, f"{damage.nonfinite} samples not finite, set to 0"]))
+    native_rate, rate = rate, min(rate, MAX_RATE)
+    # A resampler's state and what follows damage depend on all that came before.
+    can_jump = not damage.warning and native_rate <= MAX_RATE
+    info = MediaInfo(
+        rate,
+        channels,
+        codec,
+        count,
+        hashes[choice].hexdigest(),
+        peak,
+        damage.nonfinite,
+        choice,
+        not damage.warning,
+        damage.warning,
+        blocks[choice].finish() if can_jump else [],
+    )
+    return info, _cut(np.concatenate(energy[choice]), count, rate, window_seconds, search_seconds)
+
+
+class _Digests:
+    """A short digest of every `BLOCK` float32 samples of a stream that comes in pieces of any length."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.blake2b(digest_size=8)
+        self._missing = BLOCK * 4
+        self._found: list[str] = []
+
+    def update(self, content: memoryview) -> None:
+        while len(content) >= self._missing:
+            self._hash.update(content[: self._missing])
+            content = content[self._missing :]
+            self._end_block()
+        self._hash.update(content)
+        self._missing -= len(content)
+
+    def finish(self) -> list[str]:
+        if self._missing < BLOCK * 4:
+            self._end_block()
+        return self._found
+
+    def _end_block(self) -> None:
+        self._found.append(self._hash.hexdigest())
+        self._hash, self._missing = hashlib.blake2b(digest_size=8), BLOCK * 4
+
+
+class _Frames:
+    """Energy of consecutive frames of a stream that comes in blocks of any length."""
+
+    def __init__(self, size: int):
+        self.size = size
+        self._rest = np.zeros(0, dtype=np.float32)
+
+    def __call__(self, block: np.ndarray) -> np.ndarray:
+        joined = np.concatenate([self._rest, block])
+        whole = len(joined) // self.size * self.size
+        self._rest = joined[whole:]
+        return np.square(joined[:whole].reshape(-1, self.size)).mean(axis=1)
+
+
+def _cut(
+    energy: np.ndarray, count: int, rate: int, window_seconds: float, search_seconds: float
+) -> list[tuple[int, int]]:
+    """Windows no longer than `window_seconds`, each ending in the quietest 0.2 s of its last `search_seconds`."""
+    size = round(rate * FRAME_SECONDS)
+    window, search = round(window_seconds / FRAME_SECONDS), round(search_seconds / FRAME_SECONDS)
+    start, bounds = 0, []
+    while count / size - start > window:
+        low = start + max(window - search, window // 2)
+        run = np.convolve(energy[low : start + window], np.ones(QUIET_FRAMES), mode="valid")
+        middle = low + int(np.argmin(run)) + QUIET_FRAMES // 2
+        bounds.append((start * size, middle * size))
+        start = middle
+    return [*bounds, (start * size, count)]
+
+
+def digests_of(digests: list[str], start_sample: int, end_sample: int) -> list[str]:
+    """Those of a file's digests whose blocks the window touches."""
+    return digests[start_sample // BLOCK : -(-end_sample // BLOCK)]
+
+
+def read_window(
+    path: str, start_sample: int, end_sample: int, channel_choice: str = "mean", digests: Sequence[str] = ()
+) -> np.ndarray:
+    """Mono float32 samples [start, end) of a file.
+
+    Args:
+        digests: the window's own, see `digests_of`. With them the file is entered near the window; where what comes
+            out is not what the scan met there (AAC fills bands with noise of its own), and without them, it is
+            decoded from its beginning, the only way to an exact cut.
+
+    Raises:
+        Unreadable: nothing can be decoded, or the file is shorter than it was when it was scanned.
+    """
+    first = start_sample // BLOCK * BLOCK
+    if digests and first:
+        last = first + len(digests) * BLOCK
+        audio = _collect(_from(path, first - PREROLL, channel_choice), first, last)
+        found = _Digests()
+        found.update(np.ascontiguousarray(audio, dtype="<f4").data.cast("B"))
+        if found.finish() == list(digests):
+            return audio[start_sample - first : end_sample - first].copy()
+    audio = _collect(_whole(path, channel_choice), start_sample, end_sample)
+    if len(audio) != end_sample - start_sample:
+        raise Unreadable("changed", f"{len(audio)} samples where scanning found {end_sample - start_sample}")
+    return audio
+
+
+def _whole(path: str, channel_choice: str) -> Iterator[tuple[int, np.ndarray]]:
+    position = 0
+    for block in stream(path, channel_choice):
+        yield position, block
+        position += len(block)
+
+
+def _from(path: str, start_sample: int, channel_choice: str) -> Iterator[tuple[int, np.ndarray]]:
+    """(position, mono block) from at or before `start_sample` on."""
+    damage, position = _Damage(), -1
+    for _, _, block in _channels(path, damage, jump_to=start_sample):
+        position = damage.first_sample if position < 0 else position
+        yield position, _mono(block, channel_choice)
+        position += block.shape[1]
+
+
+def _collect(blocks: Iterator[tuple[int, np.ndarray]], start_sample: int, end_sample: int) -> np.ndarray:
+    kept: list[np.ndarray] = []
+    for position, block in blocks:
+        low, high = max(start_sample - position, 0), min(end_sample - position, len(block))
+        if low < high:
+            kept.append(block[low:high].copy())
+        if position + len(block) >= end_sample:
+            break
+    return np.concatenate(kept) if kept else np.zeros(0, dtype=np.float32)

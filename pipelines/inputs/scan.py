@@ -1,0 +1,161 @@
+"""From what the user named to work units: inputs are scanned once (Ray tasks), results kept for the next run.
+
+Scanning decodes a file to the end: it finds damage, hashes the PCM and chooses where long recordings are cut.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.config import LabelConfig
+from pipelines.inputs.manifest import Entry
+from pipelines.inputs.media import digests_of
+from pipelines.units.unit import Part, Unit, group
+from voxmill.core.config import fingerprint
+from voxmill.core.errors import JobError
+from voxmill.data.shards import to_json, write_atomically
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """One input after scanning: `info` and `bounds` where it could be read, `problem` (reason, detail) otherwise."""
+
+    entry: Entry
+    info: dict[str, Any] | None
+    bounds: list[tuple[int, int]]
+    problem: tuple[str, str] | None
+
+
+def _cache_path(out: Path, entry: Entry, window_seconds: float) -> Path | None:
+    try:
+        stat = os.stat(entry.path)
+    except OSError:
+        return None
+    identity = [os.fsencode(os.path.abspath(entry.path)).hex(), stat.st_size, stat.st_mtime_ns, window_seconds]
+    key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
+    return out / "work" / "scans" / key[:2] / f"{key}.json"
+
+
+def scan_one(path: str, window_seconds: float) -> dict[str, Any]:
+    """Result of decoding one file to the end, as plain JSON."""
+    from pipelines.inputs import media
+
+    try:
+        info, bounds = media.scan(path, window_seconds)
+    except media.Unreadable as error:
+        return {"problem": [error.reason, error.detail]}
+    return {"info": dataclasses.asdict(info), "bounds": bounds, "problem": None}
+
+
+def scan(entries: list[Entry], out: Path, label: LabelConfig) -> Iterator[Scanned]:
+    """Scans every input in Ray tasks, in any order; what an earlier run scanned is read from OUT."""
+    import ray
+
+    # A file that ends the decoder's process is tried twice, then it is that file's own end and not the job's.
+    @ray.remote(num_cpus=1, max_retries=1)
+    def scan_recording(path: str, window_seconds: float, cache: str | None) -> dict[str, Any]:
+        result = scan_one(path, window_seconds)
+        if cache is not None:
+            write_atomically(Path(cache), to_json(result))
+        return result
+
+    waiting: dict[Any, Entry] = {}
+    limit = int(ray.cluster_resources().get("CPU", 1)) * 4
+    for entry in entries:
+        if entry.problem is not None:
+            yield Scanned(entry, None, [], entry.problem)
+            continue
+        cache = _cache_path(out, entry, label.window_seconds)
+        if cache is not None and cache.exists():
+            yield _scanned(entry, json.loads(cache.read_bytes()))
+            continue
+        if len(waiting) >= limit:
+            yield _next(waiting)
+        reference = scan_recording.remote(entry.path, label.window_seconds, None if cache is None else str(cache))
+        waiting[reference] = entry
+    while waiting:
+        yield _next(waiting)
+
+
+def _next(waiting: dict[Any, Entry]) -> Scanned:
+    """Waits for any one of the scans; raises JobError where the machine, not the file, is at fault."""
+    import ray
+
+    done, _ = ray.wait(list(waiting), num_returns=1)
+    entry = waiting.pop(done[0])
+    try:
+        return _scanned(entry, ray.get(done[0]))
+    except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
+        return Scanned(entry, None, [], ("crash", f"its decoder's process died ({type(error).__name__})"))
+    except ray.exceptions.RayTaskError as error:
+        raise JobError(f"scanning {entry.name!r}: {error.cause or error}") from None
+
+
+def _scanned(entry: Entry, result: dict[str, Any]) -> Scanned:
+    if result["problem"]:
+        return Scanned(entry, None, [], (result["problem"][0], result["problem"][1]))
+    return Scanned(entry, result["info"], [(a, b) for a, b in result["bounds"]], None)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What is to be done: units in a stable order, inputs that ended while scanning, and every input by name."""
+
+    units: list[Unit]
+    scanned: list[Scanned]
+    duplicates: dict[str, str]
+
+
+def plan(scanned: list[Scanned], label: LabelConfig) -> Corpus:
+    """Names recordings by their PCM, sets repeats aside, groups the rest into units. Depends on content alone."""
+    scanned = sorted(scanned, key=lambda s: s.entry.name)
+    first: dict[str, str] = {}
+    duplicates: dict[str, str] = {}
+    parts: list[Part] = []
+    for item in scanned:
+        if item.info is None:
+            continue
+        entry, info = item.entry, item.info
+        recording_id = recording_id_of(item)
+        assert recording_id is not None
+        if recording_id in first:
+            duplicates[entry.name] = first[recording_id]
+            continue
+        first[recording_id] = entry.name
+        for window, (start, end) in enumerate(item.bounds):
+            parts.append(
+                Part(
+                    recording_id=recording_id,
+                    name=entry.name,
+                    path=entry.path,
+                    window=window,
+                    start_sample=start,
+                    end_sample=end,
+                    sample_rate=info["sample_rate"],
+                    channel_choice=info["channel_choice"],
+                    digests=digests_of(info["digests"], start, end),
+                    session=entry.session or entry.name,
+                    speaker=entry.speaker,
+                    text=entry.text,
+                    language=entry.language,
+                    licence=entry.licence,
+                )
+            )
+    return Corpus(group(parts, label.unit_seconds, label_fingerprint(label)), scanned, duplicates)
+
+
+def label_fingerprint(label: LabelConfig) -> str:
+    """What a unit's name says of the configuration that labelled it."""
+    return fingerprint({"label": label.model_dump(mode="json")})
+
+
+def recording_id_of(item: Scanned) -> str | None:
+    """The identity of a readable input. The rate is part of it: the same samples at another rate sound different."""
+    if item.info is None:
+        return None
+    return hashlib.sha256(f"{item.info['pcm_sha256']}:{item.info['sample_rate']}".encode()).hexdigest()[:32]

@@ -1,0 +1,1 @@
+"""Latents of clips by AudioVAE."""

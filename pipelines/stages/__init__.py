@@ -1,0 +1,1 @@
+"""The stages that one worker takes a recording through."""

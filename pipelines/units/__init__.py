@@ -1,0 +1,1 @@
+"""Work units: names, files, journal, workspace."""

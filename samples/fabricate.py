@@ -1,0 +1,122 @@
+"""A small finished dataset out of the sample recordings: real clips, texts and languages, labels as `annotate` gives."""
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import soundfile
+
+from model.checkpoint import load_vae
+from model.codec.latent_space import latent_space
+from model.config import read_config
+from pipelines.encode import EncodeConfig, read_clips, write_latents_index
+from pipelines.latents.units import encode_unit, plan_units
+from voxmill.data.schemas import CLIPS, write_index
+from voxmill.data.shards import TarWriter
+
+SAMPLES = Path(__file__).resolve().parents[1] / "samples"
+
+CHECKPOINT = Path(__file__).resolve().parents[1] / "tests" / "data" / "oracle" / "rel" / "ckpt"
+ALL = ["basic", "continuation", "design", "reference", "controllable"]
+
+
+def _description(axis: str, text: str, verdict: str) -> dict[str, Any]:
+    claim = {"attribute": "pitch", "claimed": "low", "predicted": "low", "verdict": verdict, "probability": 0.9}
+    return {
+        "axis": axis,
+        "granularity": "phrase",
+        "language": "en",
+        "text": text,
+        "generator": "template",
+        "facts": [{"attribute": "pitch", "word": "low"}],
+        "verdicts": [claim],
+        "recall": 1.0,
+        "repaired": False,
+    }
+
+
+def _joined(turns: list[dict[str, Any]], sizes: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """Turns next to each other as one, so many together as `sizes` says over and over."""
+    sizes_again = cycle(sizes)
+    while turns:
+        together, turns = turns[: (size := next(sizes_again))], turns[size:]
+        text = " ".join(turn["text"] for turn in together)
+        yield {"start": together[0]["start"], "end": together[-1]["end"], "text": text}
+
+
+def rows(
+    recordings: tuple[str, ...] = ("en-1", "fr-1"), clips_each: int = 4, joined: Sequence[int] = (1,)
+) -> list[tuple[dict[str, Any], bytes]]:
+    """Index rows without a place, and each clip's FLAC. Every clip can teach all modes; references are of its session.
+
+    Args:
+        joined: turns a clip, over and over; the pauses between them stay in.
+    """
+    truth = {
+        Path(json.loads(line)["path"]).stem: json.loads(line)["turns"]
+        for line in (SAMPLES / "truth.jsonl").read_text().splitlines()
+    }
+    made = []
+    for name in recordings:
+        audio, rate = soundfile.read(SAMPLES / "recordings" / f"{name}.flac", dtype="float32")
+        turns = list(_joined(truth[name], joined))[:clips_each]
+        ids = [f"{name.replace('-', '')}{number:04d}" for number in range(len(turns))]
+        for number, turn in enumerate(turns):
+            start, end = round(turn["start"] * rate), round(turn["end"] * rate)
+            flac = io.BytesIO()
+            soundfile.write(flac, audio[start:end], rate, format="FLAC")
+            references = [{"clip_id": other, "similarity": 0.8} for k, other in enumerate(ids) if k != number]
+            row = {
+                "clip_id": ids[number],
+                "recording_id": name,
+                "session": name,
+                "position": number,
+                "start_sample": start,
+                "end_sample": end,
+                "sample_rate": rate,
+                "duration": (end - start) / rate,
+                "text": turn["text"],
+                "language": name.split("-")[0],
+                "origin": "native",
+                "quality": {"dnsmos_ovr": 3.5},
+                "references": references,
+                "modes": ALL,
+                "stages": [1, 2, 3],
+                "descriptions": [
+                    _description("design", "a low voice", "pass"),
+                    _description("style", "slowly", "pass"),
+                    _description("style", "in a guessed way", "abstain"),
+                ],
+                "stage_modes": [{"stage": 1, "modes": ALL[:2]}, {"stage": 2, "modes": ALL}, {"stage": 3, "modes": ALL}],
+            }
+            made.append((row, flac.getvalue()))
+    return made
+
+
+def write_dataset(folder: Path, made: list[tuple[dict[str, Any], bytes]]) -> Path:
+    """Shards and `clips.parquet` of these rows, a shard a recording."""
+    index = []
+    for session in dict.fromkeys(row["session"] for row, _ in made):
+        mine = [(row, flac) for row, flac in made if row["session"] == session]
+        with TarWriter(folder / "shards" / f"clips-{session}.tar", named_by_content=True) as tar:
+            members = [tar.add(f"{row['clip_id']}.flac", flac) for row, flac in mine]
+        for (row, _), member in zip(mine, members, strict=True):
+            place = {"shard": f"shards/{tar.path.name}", "offset": member.offset, "size": member.size}
+            index.append(row | place | {"sha256": member.sha256})
+    write_index(folder / "clips.parquet", CLIPS, index)
+    return folder
+
+
+def add_latents(folder: Path, checkpoint: Path = CHECKPOINT, unit_seconds: float = 10.0) -> Path:
+    """What `voxmill encode` does with the checkpoint's AudioVAE, without Ray."""
+    settings = read_config(checkpoint)
+    vae = load_vae(checkpoint, settings)
+    config = EncodeConfig(unit_seconds=unit_seconds, progress=False)
+    units = plan_units(read_clips(folder), latent_space(vae), settings.patch_size, config)
+    for unit in units:
+        encode_unit(unit, folder, vae, patch_size=settings.patch_size, batch_seconds=config.batch_seconds)
+    write_latents_index(folder, units, vae, settings, config, encoded=len(units), wall_seconds=0.0)
+    return folder

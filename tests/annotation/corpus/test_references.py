@@ -1,0 +1,178 @@
+"""References keep every rule on random sessions, say why there are none, and stay fast on large ones."""
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from annotation.corpus.references import ReferencesConfig, SessionClips, find_references, violations
+
+TEXTS = [
+    "please enter your password",
+    "the conference is now locked",
+    "there are no more messages",
+    "goodbye and thank you",
+    "all representatives are busy",
+    "that number is not valid",
+    "to hear it again press one",
+    "hold the line",
+]
+
+
+def session(num: int, seed: int = 0, noise: float = 0.3, **columns: object) -> SessionClips:
+    """Clips of 5 s one after another with a second between, one voice, different texts, good quality."""
+    rng = np.random.default_rng(seed)
+    voice = rng.normal(size=64)
+    embedding = voice / np.linalg.norm(voice) + noise * rng.normal(size=(num, 64)) / 8
+    embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
+    words = [" ".join(rng.choice(list("abcdefghijklm"), 30)) for _ in range(num)]
+    clips = SessionClips(
+        clip_id=[f"c{i}" for i in range(num)],
+        recording_id=["r"] * num,
+        position=list(range(num)),
+        start=[6.0 * i for i in range(num)],
+        end=[6.0 * i + 5.0 for i in range(num)],
+        text=TEXTS[:num] if num <= len(TEXTS) else words,
+        quality=[3.5] * num,
+        embedding=embedding.astype(np.float32),
+    )
+    return replace(clips, **columns)  # type: ignore[arg-type]
+
+
+CONFIG = ReferencesConfig()
+
+
+def chosen(clips: SessionClips, config: ReferencesConfig = CONFIG) -> list[set[str]]:
+    return [{reference.clip_id for reference in found} for found in find_references(clips, config).found]
+
+
+def test_never_itself_and_never_the_clip_directly_before() -> None:
+    found = chosen(session(4))
+    assert found == [{"c1", "c2", "c3"}, {"c2", "c3"}, {"c0", "c3"}, {"c0", "c1"}]
+
+
+def test_a_dropped_clip_between_two_does_not_hide_that_one_precedes() -> None:
+    # Position 1 was dropped: c0 is the clip before c2 all the same.
+    clips = session(3, position=[0, 2, 3])
+    assert chosen(clips) == [{"c1", "c2"}, {"c2"}, {"c0"}]
+
+
+def test_clips_that_share_time_are_not_references_of_each_other_in_one_recording_only() -> None:
+    clips = session(4, start=[0.0, 100.0, 2.0, 200.0], end=[5.0, 105.0, 7.0, 205.0])
+    assert "c2" not in chosen(clips)[0] and "c0" not in chosen(clips)[2]
+    apart = replace(clips, recording_id=["r", "r", "other", "r"])
+    assert "c2" in chosen(apart)[0] and "c0" in chosen(apart)[2]
+
+
+def test_another_voice_and_an_exact_limit_are_not_similar() -> None:
+    voices = np.eye(4, dtype=np.float32)[[0, 0, 1, 0]]
+    voices[3] = [0.7, np.sqrt(1 - 0.49), 0, 0]
+    found = find_references(session(4, embedding=voices), CONFIG)
+    assert [len(references) for references in found.found] == [1, 0, 1, 0]
+    assert found.reasons() == {"no_similar_voice": 2}
+    assert found.found[0][0].similarity == 1.0
+
+
+def test_the_same_text_in_another_dress_is_the_same_text() -> None:
+    texts = ["Press one, please!", "goodbye", "press one please", "Press ONE please now"]
+    found = chosen(session(4, text=texts))
+    assert found[0] == {"c1"} and found[3] == {"c1"}
+
+
+def test_length_and_quality_are_asked_of_the_reference_not_of_the_clip() -> None:
+    ends = [6.0 * i + 5.0 for i in range(5)]
+    ends[0] = 1.0
+    clips = session(5, end=ends, quality=[3.5, 1.0, float("nan"), 3.5, 3.5])
+    assert chosen(clips) == [{"c3", "c4"}, {"c3", "c4"}, {"c3", "c4"}, {"c4"}, set()]
+    assert "c1" in chosen(clips, ReferencesConfig(min_quality=None, count=9))[0]
+
+
+def test_every_way_to_have_none_has_its_reason() -> None:
+    assert find_references(session(1), CONFIG).reason == ["alone_in_session"]
+    assert find_references(session(0), CONFIG).reason == []
+    two = find_references(session(2), CONFIG)
+    assert two.reason == [None, "only_preceding_or_overlapping"]
+    assert find_references(session(3, quality=[1.0] * 3), CONFIG).reasons() == {"none_fit_length_or_quality": 3}
+    silent = session(3)
+    silent.embedding[0] = 0
+    assert find_references(silent, CONFIG).reason[0] == "no_embedding"
+    assert find_references(session(3, text=["a b c"] * 3), CONFIG).reasons() == {"same_text": 3}
+
+
+def test_best_first_and_the_same_whatever_the_order_of_rows() -> None:
+    clips = session(60, noise=0.6)
+    found = find_references(clips, CONFIG)
+    for references in found.found:
+        similarities = [reference.similarity for reference in references]
+        assert similarities == sorted(similarities, reverse=True) and len(similarities) <= 3
+    order = np.random.default_rng(1).permutation(60)
+    columns: dict[str, Any] = {name: [getattr(clips, name)[i] for i in order] for name in SessionClips.__annotations__}
+    columns["embedding"] = clips.embedding[order]
+    mixed = replace(clips, **columns)
+    again = find_references(mixed, CONFIG, block=7)
+    assert [found.found[i] for i in order] == again.found
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_no_rule_is_ever_broken(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    num = int(rng.integers(2, 200))
+    start = rng.uniform(0, 4 * num, num)
+    clips = session(
+        num,
+        seed,
+        noise=float(rng.uniform(0.1, 1.2)),
+        position=rng.permutation(2 * num)[:num].tolist(),
+        recording_id=[f"r{i}" for i in rng.integers(3, size=num)],
+        start=start.tolist(),
+        end=(start + rng.uniform(0.5, 30, num)).tolist(),
+        text=[TEXTS[i] + " " + "now " * int(rng.integers(3)) for i in rng.integers(len(TEXTS), size=num)],
+        quality=rng.uniform(2, 4, num).tolist(),
+    )
+    config = ReferencesConfig(count=int(rng.integers(1, 6)), min_similarity=float(rng.uniform(0, 0.9)))
+    found = find_references(clips, config, block=int(rng.integers(1, 64)))
+    assert violations(clips, found, config) == []
+    assert all(
+        (reason is None) == bool(references) for reason, references in zip(found.reason, found.found, strict=True)
+    )
+
+
+def test_the_audit_sees_a_broken_rule() -> None:
+    clips = session(4)
+    loose = find_references(clips, CONFIG)
+    strict = ReferencesConfig(
+        min_similarity=0.9999, min_seconds=6.0, min_quality=5.0, max_text_similarity=0.01, count=1
+    )
+    broken = " ".join(violations(clips, loose, strict))
+    assert all(word in broken for word in ("similarity", "length", "quality", "text", "too many"))
+
+
+def test_no_clip_is_left_out_for_want_of_text_checks() -> None:
+    """With distinct texts the blocked search agrees with a plain search over all pairs."""
+    clips = session(300, noise=0.8)
+    cosine = clips.embedding @ clips.embedding.T
+    np.fill_diagonal(cosine, -1)
+    cosine[np.arange(1, 300), np.arange(299)] = -1
+    for i, references in enumerate(find_references(clips, CONFIG).found):
+        best = [f"c{j}" for j in np.argsort(-cosine[i], kind="stable")[:3] if cosine[i, j] > 0.7]
+        assert [reference.clip_id for reference in references] == best
+
+
+@pytest.mark.parametrize("kind", ["distinct", "identical", "nearly the same"])
+def test_ten_thousand_clips_take_seconds(kind: str) -> None:
+    num = 10_000
+    clips = session(num, noise=0.0 if kind == "identical" else 0.5)
+    if kind == "identical":
+        clips = replace(clips, text=["goodbye"] * num)
+    elif kind == "nearly the same":
+        clips = replace(clips, text=[f"please enter your password and then room {i}" for i in range(num)])
+    started = time.perf_counter()
+    found = find_references(clips, CONFIG)
+    # 2.4 s on one thread where it was measured.
+    assert time.perf_counter() - started < 30
+    if kind == "distinct":
+        assert not found.reasons()
+    else:
+        assert found.reasons() == {"same_text": num}

@@ -1,0 +1,55 @@
+"""Nothing that a writer answers can break the parentheses of the prefix."""
+
+import random
+
+import pytest
+
+from annotation.descriptions.cleaning import clean, plain_text, prefixed
+
+
+@pytest.mark.parametrize(
+    ("raw", "text", "mended"),
+    [
+        ("A calm voice.", "A calm voice.", ()),
+        ("A calm (very calm) voice.", "A calm very calm voice.", ("brackets",)),
+        ("A calm voice)\nand {now}: obey", "A calm voice and now: obey", ("control", "brackets")),
+        ("一位女性（年轻）", "一位女性 年轻", ("brackets",)),
+        ("```json\nA calm voice\n```", "A calm voice", ("fence", "control")),
+        ('"A calm voice"', "A calm voice", ("quotes",)),
+        ("- **Calm** voice", "Calm voice", ("markup",)),
+        ("A calm\u2028voice\u0000", "A calm voice", ("control",)),
+        ("A\u200b(\u200bcalm voice", "A calm voice", ("control", "brackets")),
+    ],
+)
+def test_what_can_be_mended_is_mended_and_named(raw: str, text: str, mended: tuple[str, ...]) -> None:
+    found = clean(raw)
+    assert (found.text, found.mended, found.refused) == (text, mended, None)
+    assert clean(text).mended == ()
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [("", "empty"), ("()", "empty"), ("12 !", "empty"), ("a", "too_short"), ("ab " * 999, "too_long")],
+)
+def test_what_cannot_be_mended_is_refused(raw: str, reason: str) -> None:
+    found = clean(raw)
+    assert found.refused == reason and found.text == ""
+
+
+def test_any_answer_gives_a_prefix_that_ends_at_its_first_closing_parenthesis() -> None:
+    rng = random.Random(0)
+    pieces = ["(", ")", "（", "）", "\n", "{", "}", "a voice", " ", "\\", '"', "低い声", "\r\n", "⁽", "]", "\ud800"]
+    for _ in range(500):
+        found = clean("".join(rng.choices(pieces, k=8)))
+        if not found.refused:
+            line = prefixed(found.text, "hello (there)\nyou")
+            assert line.startswith("(") and line.count("(") == line.count(")") == 1 and "\n" not in line
+            assert line.split(")")[1] == "hello there you"
+
+
+def test_an_unclean_description_never_becomes_a_prefix() -> None:
+    for text in ("", "a ) b", "two\nlines", " padded voice"):
+        with pytest.raises(ValueError, match="not a clean description"):
+            prefixed(text, "hello")
+    assert prefixed("A calm voice.", "hello") == "(A calm voice.)hello"
+    assert plain_text("（laughs） hello  there") == "laughs hello there"

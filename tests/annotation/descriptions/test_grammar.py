@@ -1,0 +1,77 @@
+"""Descriptions by grammar say exactly their facts, in every language and at every granularity, and read back as them."""
+
+import itertools
+
+import pytest
+
+from annotation.descriptions.claims import read_claims
+from annotation.descriptions.cleaning import clean
+from annotation.descriptions.facts import AXES, Axis
+from annotation.descriptions.grammar import GRANULARITIES, Granularity, write
+from annotation.descriptions.lexicons import LEXICON_LANGUAGES, WORDS, lexicon
+from voxmill.core.errors import UserError
+
+FULL = {
+    "gender": "female",
+    "age": "young",
+    "texture": "breathy",
+    "pitch": "very high",
+    "intonation": "lively",
+    "rate": "slow",
+    "energy": "very soft",
+    "pauses": "many",
+    "emotion": "sad",
+}
+AXIS_NAMES: tuple[Axis, ...] = ("design", "style")
+
+
+def claimed(text: str, language: str) -> set[tuple[str, str]]:
+    found = read_claims(text, language)
+    assert not any(claim.negated for claim in found), text
+    return {(claim.attribute, claim.word) for claim in found}
+
+
+@pytest.mark.parametrize("language", LEXICON_LANGUAGES)
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+@pytest.mark.parametrize("axis", AXIS_NAMES)
+def test_a_description_says_all_its_facts_and_nothing_else(language: str, granularity: Granularity, axis: Axis) -> None:
+    for seed in "abcdef":
+        text = write(FULL, axis, granularity, language, seed)
+        assert claimed(text, language) == {item for item in FULL.items() if AXES[item[0]] == axis}, text
+        assert clean(text).text == text
+
+
+@pytest.mark.parametrize("language", LEXICON_LANGUAGES)
+def test_every_word_reads_back_as_itself(language: str) -> None:
+    for attribute, words in WORDS.items():
+        for word, granularity, seed in itertools.product(words, GRANULARITIES, "abc"):
+            text = write({attribute: word}, AXES[attribute], granularity, language, seed)
+            assert claimed(text, language) == {(attribute, word)}, text
+
+
+def test_sentences_are_sentences() -> None:
+    assert write(FULL, "design", "sentence", "en", "1") == "A young woman with a breathy voice."
+    style = write({"pitch": "low", "rate": "fast"}, "style", "sentence", "en", "1")
+    assert style[0].isupper() and style.endswith(".") and " and " in style
+    paragraph = write(FULL, "style", "paragraph", "en", "1")
+    assert paragraph.count(".") == 2 and "  " not in paragraph and ". " in paragraph
+    assert write(FULL, "style", "paragraph", "zh", "1").count("。") == 2
+
+
+def test_without_facts_there_is_nothing_to_say() -> None:
+    assert write({}, "style", "sentence", "en", "1") == ""
+    assert write({"gender": "male"}, "style", "tags", "en", "1") == ""
+    # A word of a model that the lexicon lacks is left out, not invented.
+    assert write({"emotion": "nostalgic"}, "style", "tags", "en", "1") == ""
+
+
+def test_wordings_differ_between_clips_and_not_between_runs() -> None:
+    texts = {write(FULL, "style", "sentence", "en", f"clip{i}") for i in range(30)}
+    assert len(texts) > 10
+    assert write(FULL, "style", "sentence", "en", "clip1") == write(FULL, "style", "sentence", "en", "clip1")
+
+
+def test_a_dialect_has_its_languages_words_and_a_missing_language_is_named() -> None:
+    assert lexicon("zh-yue").name == "Chinese"
+    with pytest.raises(UserError, match="'sw'.*there are"):
+        lexicon("sw")

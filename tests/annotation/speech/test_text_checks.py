@@ -1,0 +1,44 @@
+"""Signs of a wrong transcript on texts that people would judge the same way."""
+
+import pytest
+
+from annotation.speech.text_checks import check_text, compression_ratio, error_rate, repeated_ngram, text_language
+from voxmill.core.errors import UserError
+from voxmill.core.languages import DIALECTS, LANGUAGES, language_code, language_name
+
+
+def test_a_loop_shows_in_every_sign() -> None:
+    loop = "thank you for watching " * 20
+    assert compression_ratio(loop) > 2.4
+    assert repeated_ngram(loop, "en") > 0.2
+    plain = "please enter your password followed by the pound key"
+    assert compression_ratio(plain) < 2.4 and repeated_ngram(plain, "en") == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [("Composez votre mot de passe suivi du dièse", "fr"), ("Пожалуйста, введите пароль", "ru"), ("请输入密码", "zh")],
+)
+def test_the_language_of_a_text(text: str, language: str) -> None:
+    found, probability = text_language(text)
+    assert found == language and probability > 0.5
+
+
+def test_empty_text_is_measured_not_refused() -> None:
+    checks = check_text("", "en", 3.0)
+    assert (checks.text_language, checks.characters_per_second) == ("", 0.0)
+
+
+def test_error_rate_counts_words_or_characters() -> None:
+    assert error_rate("Press one, please!", "press one please", "en") == 0.0
+    assert error_rate("press one please", "press two please", "en") == pytest.approx(1 / 3)
+    assert error_rate("请输入密码", "请输入号码", "zh") == pytest.approx(1 / 5)
+    assert error_rate("...", "a", "en") is None
+    assert error_rate("a", "", "en") == 1.0
+
+
+def test_all_languages_of_the_report_have_names() -> None:
+    assert len(LANGUAGES) == 30 and len(DIALECTS) == 9
+    assert language_code("Cantonese") == "zh-yue" and language_name("sw") == "Swahili"
+    with pytest.raises(UserError, match="Klingon"):
+        language_code("Klingon")

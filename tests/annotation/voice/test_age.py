@@ -1,0 +1,47 @@
+"""Age abstains without a model; labels of models become four bands."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from annotation.voice.age import RATE, Age, AgeClassifier, AgeConfig, age_band
+from tests.support.saved_classifier import save_classifier
+from voxmill.core.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("label", "band"),
+    [
+        ("twenties", "young"),
+        ("20-29", "young"),
+        ("Fifties", "middle-aged"),
+        ("60+", "elderly"),
+        ("child", "child"),
+        ("7-12", "child"),
+        ("seventies", "elderly"),
+        ("adult", "middle-aged"),
+    ],
+)
+def test_models_labels_become_bands(label: str, band: str) -> None:
+    assert age_band(label) == band
+
+
+def test_without_a_model_age_abstains_and_says_why() -> None:
+    assert AgeClassifier(AgeConfig())([np.ones(RATE, dtype=np.float32)]) == [Age(None, None, "no_model")]
+
+
+def test_a_model_is_loaded_by_path_and_bands_are_added_up(tmp_path: Path) -> None:
+    path = save_classifier(tmp_path / "ages", ["teens", "twenties", "sixties"])
+    clips = [0.1 * np.random.default_rng(0).normal(size=RATE).astype(np.float32), np.zeros(RATE, dtype=np.float32)]
+    found = AgeClassifier(AgeConfig(model=path, min_probability=0.0))([*clips, clips[0][:100]])
+    assert set(found[0].probabilities) == {"young", "elderly"} and found[0].label in ("young", "elderly")
+    assert [label.reason for label in found[1:]] == ["silent", "too_short"]
+    assert AgeClassifier(AgeConfig(model=path, min_probability=1.0))(clips)[0].reason == "unsure"
+
+
+def test_what_is_not_an_age_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="'happy' is not an age"):
+        AgeClassifier(AgeConfig(model=save_classifier(tmp_path / "moods", ["happy", "sad"])))
+    with pytest.raises(UserError, match="age.model"):
+        AgeClassifier(AgeConfig(model=str(tmp_path / "nothing")))

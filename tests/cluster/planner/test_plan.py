@@ -1,0 +1,109 @@
+"""`voxmill plan`: what fits and what is advised, hours from positions and from a finished run."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cluster.planner.compute import gpu_hours, measured_speed, position_flops
+from cluster.planner.memory import Setup, rank_memory
+from cluster.planner.plan import HEADROOM, choices, longest_row, recommended
+from model.presets import preset
+from voxmill.cli.app import app
+from voxmill.cli.plan import shape_of
+from voxmill.core.errors import UserError
+
+SHAPE = shape_of(preset("voxcpm2"))
+GPU = 80e9
+
+
+def setup(world: int = 8, positions: int = 8192, recompute: bool = False, offload: bool = False) -> Setup:
+    return Setup(zero=1, dtype="bfloat16", world=world, positions=positions, recompute=recompute, offload=offload)
+
+
+def test_the_shape_is_that_of_the_released_model() -> None:
+    assert SHAPE.parameters == 2_290_004_544
+    assert (SHAPE.encoder.tokens, SHAPE.encoder.kept, SHAPE.decoder.tokens, SHAPE.decoder.kept) == (5, 1, 11, 4)
+
+
+def test_what_is_advised_fits_and_what_comes_before_it_does_not() -> None:
+    for world, gigabytes in ((1, 24), (1, 80), (8, 24), (8, 80), (64, 40)):
+        found = choices(SHAPE, setup(world), gigabytes * 1e9)
+        best = recommended(found)
+        assert best is not None and best.memory.peak <= (1 - HEADROOM) * gigabytes * 1e9
+        assert all(choice.memory.peak > (1 - HEADROOM) * gigabytes * 1e9 for choice in found[: found.index(best)])
+    assert recommended(choices(SHAPE, setup(1), 8e9)) is None
+
+
+def test_the_longest_row_fits_and_a_longer_one_does_not() -> None:
+    for recompute in (False, True):
+        longest = longest_row(SHAPE, setup(recompute=recompute), GPU)
+        room = (1 - HEADROOM) * GPU
+        assert longest > 0 and longest % 256 == 0
+        assert rank_memory(SHAPE, setup(positions=longest, recompute=recompute)).peak <= room
+        assert rank_memory(SHAPE, setup(positions=longest + 256, recompute=recompute)).peak > room
+    assert longest_row(SHAPE, setup(), 5e9) == 0
+
+
+def test_more_ranks_never_take_more_memory() -> None:
+    for choice in choices(SHAPE, setup(), GPU):
+        peaks = [
+            c.memory.peak
+            for w in (8, 16, 64)
+            for c in choices(SHAPE, setup(w), GPU)
+            if c.setup.zero == choice.setup.zero
+            and c.setup.recompute == choice.setup.recompute
+            and c.setup.offload == choice.setup.offload
+        ]
+        assert peaks == sorted(peaks, reverse=True)
+
+
+def test_the_command_says_hours_as_the_sums_do() -> None:
+    done = CliRunner().invoke(app, ["plan", "voxcpm2", "--gpus", "16", "--train-positions", "1e11", "--mfu", "0.5"])
+    assert done.exit_code == 0, done.output
+    hours = gpu_hours(position_flops(SHAPE, audio=1.0, context=8192) * 1e11, peak_tflops=989, mfu=0.5)
+    assert f"{hours:,.0f} GPU-hours, {hours / 16 / 24:,.1f} days on 16" in done.output
+    assert re.search(r"take engine\.zero=\d.*rows=256 \(16 a rank\)", done.output)
+
+
+def write_run(folder: Path, **changes: object) -> Path:
+    run = {"hours_in": 6.0, "wall_seconds": 3600.0, "workers": 2, "config": {"run": {"threads": 1}}, "found_done": 0}
+    (folder / "run.json").write_text(json.dumps(run | changes))
+    return folder / "run.json"
+
+
+def test_annotation_hours_come_from_a_finished_run(tmp_path: Path) -> None:
+    path = write_run(tmp_path)
+    assert measured_speed(path).hours == 3.0
+    done = CliRunner().invoke(app, ["plan", "--audio-hours", "3000", "--run-json", str(path), "--cores", "100"])
+    assert done.exit_code == 0, done.output
+    assert "1,000 core-hours, 0.4 days on 100" in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere/"], "config.json"),
+        (["--dtype", "float8"], "--dtype float8: write one of bfloat16, float32"),
+        (["--zero", "4"], "--zero 4"),
+        (["--zero", "1", "--offload"], "only ZeRO 2 and 3"),
+        (["--gpus", "0"], "--gpus 0: must be more than 0"),
+        (["--mfu", "1.5"], "--mfu 1.5: a share"),
+        (["--audio-hours", "10"], "needs a speed"),
+        (["--audio-hours", "10", "--run-json", "gone.json"], "gone.json: cannot be read"),
+        (["--audio-hours", "10", "--hours-per-gpu-hour", "0"], "must be more than 0"),
+    ],
+)
+def test_mistakes_are_named(arguments: list[str], words: str) -> None:
+    done = CliRunner().invoke(app, ["plan", *arguments])
+    assert isinstance(done.exception, UserError) and words in str(done.exception)
+
+
+def test_a_run_that_found_work_done_is_no_measure(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="found 3 units done"):
+        measured_speed(write_run(tmp_path, found_done=3))
+    (tmp_path / "run.json").write_text('{"hours_in": 1}')
+    with pytest.raises(UserError, match="not the run.json"):
+        measured_speed(tmp_path / "run.json")

@@ -1,0 +1,173 @@
+"""Every kind of system: real programs, a real checkpoint, a real HTTP server."""
+
+import io
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from evaluation.benchmarks.benchmark import Utterance
+from evaluation.systems.base import Checkpoint, Command, WavFolder, folder_of, read_system
+from evaluation.systems.speech_endpoint import SpeechEndpoint
+from tests.support.chat_server import Handler, chat_server
+from tests.support.oracle import read_oracle
+from voxmill.core.errors import JobError, UserError
+
+PROGRAM = """
+import sys, soundfile, numpy as np
+text, out = sys.argv[1:3]
+if 'fail' in text: sys.exit('cannot say that')
+if 'nothing' not in text: soundfile.write(out, np.full(1600, len(text) / 100, dtype='float32'), 16000)
+"""
+
+
+def utterance(id_: str, text: str, **rest: Any) -> Utterance:
+    return Utterance(id_, text, "en", "en", **rest)
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> str:
+    path = tmp_path / "a program.py"
+    path.write_text(PROGRAM)
+    return f"{shlex.quote(sys.executable)} '{path}'"
+
+
+def test_a_command_speaks_what_is_missing_and_says_what_it_could_not(tmp_path: Path, program: str) -> None:
+    system = Command("mine", f"{program} {{text}} {{output}}", workers=2)
+    asked = [utterance("a", 'say "this"; $(touch no) {text}'), utterance("deep/b", "fail"), utterance("c", "nothing")]
+    failed = {one.id: why for one, why in system.speak(asked, tmp_path / "wavs", 0)}
+    assert failed == {"deep/b": "exit status 1: cannot say that", "c": "exit status 0: wrote no wav"}
+    first = soundfile.read(tmp_path / "wavs" / "a.wav")[0]
+    assert first[0] == pytest.approx(len(asked[0].text) / 100, abs=1e-3)
+    assert sorted(path.name for path in (tmp_path / "wavs").rglob("*") if path.is_file()) == ["a.wav"]
+    before = (tmp_path / "wavs" / "a.wav").stat().st_mtime_ns
+    assert list(system.speak([asked[0]], tmp_path / "wavs", 0)) == []
+    assert (tmp_path / "wavs" / "a.wav").stat().st_mtime_ns == before
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_command_that_never_ends_or_wants_what_is_not_there(tmp_path: Path, program: str) -> None:
+    endless = Command("slow", f"{shlex.quote(sys.executable)} -c 'import time; time.sleep(60)' {{output}}", timeout=0.5)
+    assert list(endless.speak([utterance("a", "x")], tmp_path, 0))[0][1] == "no answer in 0 s"
+    clone = Command("clone", f"{program} {{text}} {{output}} {{reference}}")
+    assert list(clone.speak([utterance("a", "x")], tmp_path, 0))[0][1] == "no reference for {reference}"
+
+
+def test_places_follow_everything_that_the_speech_depends_on(tmp_path: Path, program: str) -> None:
+    one, other = (Command("mine", f"{program} {{text}} {{output}} {flag}") for flag in ("", "--loud"))
+    places = {folder_of(tmp_path, s, d, seed) for s in (one, other) for d in ("d1", "d2") for seed in (0, 1)}
+    assert len(places) == 8 and folder_of(tmp_path, one, "d1", 0) in places
+    assert not one.takes_seed and Command("seeded", f"{program} {{seed}} {{output}}").takes_seed
+
+
+def test_a_folder_of_wavs_is_read_and_not_written(tmp_path: Path) -> None:
+    (tmp_path / "wavs" / "ja").mkdir(parents=True)
+    (tmp_path / "wavs" / "ja" / "u1.flac").write_bytes(b"x")
+    system = WavFolder("peer", str(tmp_path / "wavs"))
+    assert system.path_of(tmp_path / "elsewhere", utterance("ja/u1", "x")).name == "u1.flac"
+    assert system.path_of(tmp_path / "elsewhere", utterance("ja/u2", "x")) == tmp_path / "wavs" / "ja" / "u2.wav"
+    assert list(system.speak([utterance("ja/u2", "x")], tmp_path, 0)) == []
+
+
+def test_a_checkpoint_speaks_in_every_recipe_and_the_same_with_the_same_seed(tmp_path: Path) -> None:
+    oracle = read_oracle()
+    reference = oracle.wav("ref_24k.wav")
+    voiced = utterance("v", "hello test", reference=reference, reference_text="hello")
+    described = utterance("d", "hello test", reference=reference, description="sad")
+    missing = utterance("m", "hello test", reference=tmp_path / "none.wav", reference_text="hello")
+    wordless = utterance("w", "hello test", reference=reference)
+    spoken = {}
+    for recipe in ("", "continuation", "reference", "description"):
+        system = Checkpoint("ours", str(oracle.checkpoint), recipe, device="cpu")
+        folder = tmp_path / (recipe or "both")
+        failed = {one.id: why for one, why in system.speak([voiced, described, missing, wordless], folder, 3)}
+        if recipe in ("", "continuation"):
+            assert "needs the reference's text" in failed.pop("w")
+        if recipe != "description":
+            assert "none.wav" in failed.pop("m")
+        assert not failed
+        spoken[recipe] = soundfile.read(folder / "v.wav")[0]
+        assert len(spoken[recipe]) > 0 and np.isfinite(spoken[recipe]).all()
+    again = Checkpoint("ours", str(oracle.checkpoint), "continuation", device="cpu")
+    assert list(again.speak([voiced], tmp_path / "again", 3)) == []
+    # Alone and in a batch, sums are taken in another order: the last bit may differ.
+    assert np.allclose(soundfile.read(tmp_path / "again" / "v.wav")[0], spoken["continuation"], atol=1e-3)
+    identities = {str(Checkpoint("o", str(oracle.checkpoint), r).identity()) for r in ("", "reference", "continuation")}
+    assert len(identities) == 3
+
+
+def wav_bytes() -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.full(2400, 0.1, dtype="float32"), 24000, format="WAV")
+    return buffer.getvalue()
+
+
+def test_a_speech_endpoint_is_asked_again_where_that_may_help(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+
+    def answer(handler: Handler, number: int, body: dict[str, Any]) -> None:
+        if body["input"] == "busy" and number == 0:
+            handler.send("busy", 503)
+        elif body["input"] == "page":
+            handler.send("<html>sorry</html>")
+        elif body["input"] == "wrong":
+            handler.send("no", 400)
+        else:
+            handler.send(wav_bytes(), Content_Type="audio/wav")
+
+    with chat_server(answer) as server:
+        system = SpeechEndpoint("api", f"{server.url}#tts-1/alloy", workers=1, wait=0.01)
+        asked = [utterance("a", "busy", description="calm"), utterance("b", "page"), utterance("c", "wrong")]
+        failed = {one.id: why for one, why in system.speak(asked, tmp_path, 0)}
+        assert "is no audio" in failed["b"] and failed["c"] == "answered 400" and len(failed) == 2
+        assert soundfile.info(tmp_path / "a.wav").samplerate == 24000
+        seen = server.seen[1]
+        assert seen["path"] == "/v1/audio/speech" and seen["headers"]["Authorization"] == "Bearer secret"
+        assert seen["body"] == {
+            "model": "tts-1",
+            "voice": "alloy",
+            "input": "busy",
+            "response_format": "wav",
+            "instructions": "calm",
+        }
+        assert len(server.seen) == 4 and "secret" not in str(system.identity())
+
+
+def test_a_speech_endpoint_that_refuses_ends_the_job(tmp_path: Path) -> None:
+    with chat_server(lambda handler, number, body: handler.send("no", 401)) as server:
+        system = SpeechEndpoint("api", f"{server.url}#m/v", workers=1, wait=0.01)
+        with pytest.raises(JobError, match="401; check OPENAI_API_KEY"):
+            list(system.speak([utterance("a", "x")], tmp_path, 0))
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ("espeak-ng", "NAME=KIND:REST"),
+        ("a/b=wavs:x", "NAME=KIND:REST"),
+        ("a=magic:x", "kind 'magic' is unknown"),
+        ("a=wavs:no-such-folder", "no such folder"),
+        ("a=checkpoint:no-such-folder", "no config.json there"),
+        ("a=command:no-such-program {text} {output}", "not installed"),
+        ("a=command:cat {text}", "no {output}"),
+        ("a=command:cat {output} {voice}", "fields are text"),
+        ("a=command:cat '{output}", "No closing quotation"),
+        ("a=speech:localhost:80#m/v", "write speech:http"),
+        ("a=speech:http://localhost:80", "write speech:http"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(named: str, said: str) -> None:
+    with pytest.raises(UserError, match="--system") as caught:
+        read_system(named)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_unknown_recipe_is_named() -> None:
+    with pytest.raises(UserError, match="recipe 'prompt' is unknown"):
+        read_system(f"a=checkpoint:{read_oracle().checkpoint}#prompt")
+    assert shutil.which("cat") and read_system("a=command:cat {output}").name == "a"

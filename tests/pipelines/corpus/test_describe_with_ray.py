@@ -1,0 +1,101 @@
+"""Descriptions by Ray Data's LLM processors: its HTTP processor on a real Ray against a real server on loopback."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from annotation.descriptions.describer import DescribedClip, DescriptionsConfig
+from annotation.descriptions.facts import Fact
+from annotation.descriptions.verification import Evidence
+from pipelines.corpus.describe_with_ray import describe_in_rounds
+from tests.support.chat_server import Handler, chat_server
+from voxmill.core.errors import JobError, UserError
+from voxmill.llm.batch_chat import BatchChat, BatchLlmConfig
+from voxmill.llm.chat_endpoint import NoAnswerError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_here() -> Iterator[None]:
+    import ray
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        yield
+        ray.shutdown()
+
+
+def clips(num: int) -> Iterator[DescribedClip]:
+    for number in range(num):
+        facts = [Fact("pitch", "style", "medium", 120.0, "Hz", 0.0), Fact("gender", "design", "male", probability=0.9)]
+        yield DescribedClip(f"c{number}", "en", Evidence(facts, {"gender": {"male": 0.9, "female": 0.1}}))
+
+
+def recipe(url: str | None, **more: Any) -> DescriptionsConfig:
+    processor = {"model": "m", "url": url, "retries": 0, "batch_size": 4} | more
+    return DescriptionsConfig.model_validate({"writer": "processor", "wordings": 1, "processor": processor})
+
+
+def answer(handler: Handler, number: int, body: dict[str, Any]) -> None:
+    if "These claims in it are wrong" in body["messages"][0]["content"]:
+        handler.reply(json.dumps({"text": "A man speaks with a medium pitch."}))
+        return
+    design = {
+        "tags": "male voice",
+        "phrase": "a male voice",
+        "sentence": "A man speaks.",
+        "paragraph": "A woman speaks.",
+    }
+    style = {key: "a medium pitch" for key in design}
+    handler.reply(json.dumps({"design": design, "style": style}))
+
+
+def test_all_clips_are_asked_in_rounds_and_never_twice(tmp_path: Path) -> None:
+    with chat_server(answer) as server:
+        rule, usage, counts = recipe(server.url, clips_a_round=4), {}, Counter[str]()
+        found = list(describe_in_rounds(clips(6), rule, tmp_path, counts, usage))
+        asked = len(server.seen)
+        # Two chunks of clips; in each a first round and one for the texts that named a woman.
+        assert usage == {"rounds": 4, "requests": asked, "failures": 0} and asked >= 12
+        assert all(body["body"]["model"] == "m" for body in server.seen)
+        again = list(describe_in_rounds(clips(6), rule, tmp_path, Counter(), {}))
+        assert len(server.seen) == asked and again == found
+    assert len(found) == 6 and counts["failed"] == 6
+    kept = [description for descriptions in found for description in descriptions.kept]
+    assert all("woman" not in description.text for description in kept)
+    assert {description.generator for description in kept} >= {"m"}
+
+
+def test_a_server_without_choices_is_counted_and_the_grammar_answers(tmp_path: Path) -> None:
+    def broken(handler: Handler, number: int, body: dict[str, Any]) -> None:
+        handler.send(json.dumps({"error": "no"}), Content_Type="application/json")
+
+    with chat_server(broken) as server:
+        usage: dict[str, int] = {}
+        found = list(describe_in_rounds(clips(2), recipe(server.url), tmp_path, Counter(), usage))
+    assert usage == {"rounds": 1, "requests": 2, "failures": 2}
+    assert all(d.generator == "template" for descriptions in found for d in descriptions.kept)
+
+
+def test_a_server_that_is_down_ends_the_job_with_one_line(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match="description processor failed") as caught:
+        list(describe_in_rounds(clips(2), recipe("http://127.0.0.1:9/v1"), tmp_path, Counter(), {}))
+    assert "\n" not in str(caught.value)
+
+
+def test_engines_without_gpus_are_refused_with_the_mend(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="processor.url"):
+        list(describe_in_rounds(clips(1), recipe(None), tmp_path, Counter(), {}))
+
+
+def test_a_batch_chat_notes_what_it_does_not_know(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="processor.model"):
+        BatchChat(BatchLlmConfig(), tmp_path)
+    chat = BatchChat(BatchLlmConfig(model="m"), tmp_path)
+    with pytest.raises(NoAnswerError, match="pending"):
+        chat.ask([{"role": "user", "content": "?"}], 3)
+    assert list(chat.pending.values()) == [([{"role": "user", "content": "?"}], 3)]

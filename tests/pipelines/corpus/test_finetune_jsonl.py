@@ -1,0 +1,140 @@
+"""The export is what the released fine-tuning scripts accept; their own validator says so where it can be had."""
+
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from annotation.corpus.references import Reference
+from annotation.descriptions.describer import Description
+from annotation.descriptions.facts import Axis
+from pipelines.corpus.finetune_jsonl import FinetuneClip, FinetuneConfig, export_finetune
+from voxmill.core.errors import UserError
+
+
+def description(axis: Axis, text: str) -> Description:
+    return Description(axis, "sentence", "en", text, {}, "template", [], 1.0)
+
+
+def clip(name: str, references: list[str], seconds: float = 2.0, rate: int = 24000, **changes: Any) -> FinetuneClip:
+    found = FinetuneClip(
+        clip_id=name,
+        audio=(0.1 * np.sin(np.arange(int(seconds * rate)) / 20)).astype(np.float32),
+        rate=rate,
+        text=f"This is {name}.",
+        modes=("basic", "continuation", "design", "reference", "controllable"),
+        descriptions=[description("design", "A woman."), description("style", "Speaks slowly.")],
+        references=[Reference(other, 0.9) for other in references],
+    )
+    return replace(found, **changes)
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture
+def validate() -> Iterator[Any]:
+    """`validate_manifest` of the released package, installed or unpacked where `VOXCPM_PEER` says."""
+    place = os.environ.get("VOXCPM_PEER", "")
+    if place:
+        sys.path.insert(0, place)
+    try:
+        # The package's own __init__ imports its models; the validator needs none of them.
+        spec = importlib.util.find_spec("voxcpm")
+        if spec is None or not spec.submodule_search_locations:
+            pytest.skip("the released package voxcpm==2.0.3 is not installed (VOXCPM_PEER may name its folder)")
+        file = Path(spec.submodule_search_locations[0]) / "training" / "validate.py"
+        loader = importlib.util.spec_from_file_location("released_validate", file)
+        assert loader is not None and loader.loader is not None
+        module = importlib.util.module_from_spec(loader)
+        sys.modules["released_validate"] = module
+        loader.loader.exec_module(module)
+        yield module.validate_manifest
+    finally:
+        sys.modules.pop("released_validate", None)
+        if place:
+            sys.path.remove(place)
+
+
+def test_a_clip_gives_a_row_for_each_mode(tmp_path: Path) -> None:
+    counts = export_finetune(tmp_path, [clip("a", ["b"]), clip("b", [], modes=("basic",))], FinetuneConfig())
+    assert counts == {"basic": 2, "design": 1, "reference": 1, "controllable": 1}
+    found = rows(tmp_path)
+    audio = str(tmp_path.resolve() / "audio")
+    assert [(row["text"], row["ref_audio"]) for row in found] == [
+        ("This is a.", None),
+        ("(A woman.)This is a.", None),
+        ("This is a.", f"{audio}/b.flac"),
+        ("(Speaks slowly.)This is a.", f"{audio}/b.flac"),
+        ("This is b.", None),
+    ]
+    assert all(row.keys() == {"audio", "text", "duration", "dataset_id", "ref_audio", "ref_duration"} for row in found)
+    assert found[2]["duration"] == found[2]["ref_duration"] == 2.0 and found[0]["ref_duration"] is None
+    info = soundfile.info(found[0]["audio"])
+    assert (info.samplerate, info.channels, info.frames) == (16000, 1, 32000)
+
+
+def test_without_any_reference_the_columns_are_not_there(tmp_path: Path) -> None:
+    export_finetune(tmp_path, [clip("a", [], modes=("basic",))], FinetuneConfig())
+    assert rows(tmp_path)[0].keys() == {"audio", "text", "duration", "dataset_id"}
+
+
+def test_what_cannot_be_a_row_is_counted(tmp_path: Path) -> None:
+    clips = [
+        clip("a", ["gone"]),
+        clip("long", ["a"], seconds=31.0, rate=8000),
+        clip("mute", ["a"], text=" () "),
+        clip("empty", ["a"], audio=np.zeros(0, dtype=np.float32)),
+        clip("b", ["long"]),
+    ]
+    counts = export_finetune(tmp_path, clips, FinetuneConfig())
+    assert counts == {
+        "too_long": 1,
+        "no_text": 1,
+        "empty_audio": 1,
+        "reference_missing": 4,
+        "basic": 2,
+        "design": 2,
+    }
+    assert not list(tmp_path.glob("**/.*"))
+
+
+def test_transcripts_cannot_forge_a_description(tmp_path: Path) -> None:
+    export_finetune(tmp_path, [clip("a", [], text="(A man.)\nHello (again)")], FinetuneConfig())
+    assert [row["text"] for row in rows(tmp_path)][:2] == ["A man. Hello again", "(A woman.)A man. Hello again"]
+
+
+def test_several_wordings_are_different_and_the_same_in_every_run(tmp_path: Path) -> None:
+    wordings = [description("design", f"A woman with a voice like number {i % 4}.") for i in range(8)]
+    config = FinetuneConfig(modes=("design",), descriptions=3)
+    for name in ("one", "two"):
+        export_finetune(tmp_path / name, [clip("a", [], descriptions=wordings)], config)
+    texts = [row["text"] for row in rows(tmp_path / "one")]
+    assert len(set(texts)) == 3 and texts == [row["text"] for row in rows(tmp_path / "two")]
+
+
+def test_mistakes_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="learned from basic"):
+        export_finetune(tmp_path, [clip("a", [])], FinetuneConfig(modes=("continuation",)))
+    with pytest.raises(UserError, match="none of the clips"):
+        export_finetune(tmp_path, [clip("a", [], modes=("basic",))], FinetuneConfig(modes=("design",)))
+    export_finetune(tmp_path, [clip("a", [])], FinetuneConfig())
+    with pytest.raises(UserError, match="train.jsonl exists"):
+        export_finetune(tmp_path, [clip("a", [])], FinetuneConfig())
+
+
+def test_the_released_validator_accepts_the_export(tmp_path: Path, validate: Any) -> None:
+    clips = [clip(f"c{i}", [f"c{(i + 2) % 6}"], rate=48000 if i % 2 else 16000) for i in range(6)]
+    export_finetune(tmp_path, clips, FinetuneConfig())
+    found = validate(str(tmp_path / "train.jsonl"), sample_rate=16000)
+    assert found.is_valid and found.errors == [] and found.warnings == []
+    assert (found.total_samples, found.valid_samples, found.has_ref_audio) == (24, 24, 12)

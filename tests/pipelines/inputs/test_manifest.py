@@ -1,0 +1,76 @@
+"""What the user names becomes entries; what cannot be used is named by its line."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.inputs.manifest import read_inputs
+from voxmill.core.errors import UserError
+
+
+def test_a_manifest_names_its_bad_rows_by_line(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(b"x")
+    (tmp_path / "b.wav").write_bytes(b"x")
+    lines = [
+        json.dumps({"path": "a.wav", "speaker": "s", "text": "hello"}),
+        "{not json",
+        json.dumps({"speaker": "nobody"}),
+        json.dumps(["a.wav"]),
+        json.dumps({"path": "./a.wav"}),
+        json.dumps({"path": "gone.wav"}),
+        json.dumps({"path": "b.wav", "text": 3}),
+        "",
+        json.dumps({"path": "b.wav", "language": "en"}),
+        json.dumps({"path": "b.wav"}),
+    ]
+    (tmp_path / "list.jsonl").write_text("\n".join(lines))
+    entries = read_inputs(str(tmp_path / "list.jsonl"))
+    problems = {entry.line: entry.problem[0] for entry in entries if entry.problem}
+    assert problems == {
+        2: "malformed_row",
+        3: "malformed_row",
+        4: "malformed_row",
+        5: "duplicate_row",
+        6: "missing",
+        7: "malformed_row",
+        10: "duplicate_row",
+    }
+    assert all(f"line {entry.line}" in entry.problem[1] for entry in entries if entry.problem)
+    good = [entry for entry in entries if not entry.problem]
+    assert [(entry.line, entry.speaker, entry.text, entry.language) for entry in good] == [
+        (1, "s", "hello", None),
+        (9, None, None, "en"),
+    ]
+    assert len({entry.name for entry in entries}) == len(entries) == 9
+
+
+def test_a_parquet_manifest_reads_like_a_jsonl_one(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(b"x")
+    pq.write_table(pa.table({"path": ["a.wav", None], "licence": ["CC0", "CC0"]}), tmp_path / "list.parquet")
+    first, second = read_inputs(str(tmp_path / "list.parquet"))
+    assert (first.licence, first.problem) == ("CC0", None)
+    assert second.problem == ("malformed_row", "line 2: no 'path'")
+
+
+def test_a_glob_and_a_single_file(tmp_path: Path) -> None:
+    for name in ("b.wav", "a.flac", "notes.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    assert [Path(entry.path).name for entry in read_inputs(str(tmp_path / "*"))] == ["a.flac", "b.wav"]
+    assert [entry.name for entry in read_inputs(str(tmp_path / "b.wav"))] == ["b.wav"]
+
+
+@pytest.mark.parametrize("name", ["nowhere", "*.wav", "notes.txt", "."])
+def test_an_input_that_is_none_is_the_users_mistake(tmp_path: Path, name: str) -> None:
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(UserError) as caught:
+        read_inputs(str(tmp_path / name))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_broken_parquet_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "list.parquet").write_text("no parquet")
+    with pytest.raises(UserError, match="not a readable Parquet file"):
+        read_inputs(str(tmp_path / "list.parquet"))

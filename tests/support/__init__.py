@@ -1,0 +1,1 @@
+"""Servers, runs and browsers that tests share."""

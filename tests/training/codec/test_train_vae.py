@@ -1,0 +1,211 @@
+"""The trainer as it is run: processes, ranks, kills, and the checkpoint that comes out."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from model.checkpoint import load_vae
+from model.config import read_config
+from tests.support.codec_corpus import SETTINGS, make_folder
+from training.codec.config import VAETrainConfig
+from training.train_vae import main, read_recipe
+from voxmill.core.config import known_keys
+from voxmill.core.errors import UserError
+from voxmill.core.local_ray import free_port
+
+ROOT = Path(__file__).resolve().parents[3]
+TOLD = ("mel", "waveform", "kl", "adversarial", "feature", "discriminator", "total", "gradient_norm", "valid_mel")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_folder(tmp_path_factory.mktemp("corpus"))
+
+
+def environment(rank: int = 0, ranks: int = 1, port: int = 0) -> dict[str, str]:
+    many = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1"}
+    base = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    base |= {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    return base | (many | {"MASTER_PORT": str(port)} if ranks > 1 else {})
+
+
+def start(corpus: Path, out: Path, *overrides: str, ranks: int = 1) -> list[subprocess.Popen[str]]:
+    command = [sys.executable, "training/train_vae.py", str(corpus), str(out), *SETTINGS, *overrides]
+    port = free_port()
+    return [
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment(rank, ranks, port),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(ranks)
+    ]
+
+
+def run(corpus: Path, out: Path, *overrides: str, ranks: int = 1, status: int = 0) -> str:
+    started = start(corpus, out, *overrides, ranks=ranks)
+    said = [process.communicate(timeout=240)[0] for process in started]
+    assert [process.returncode for process in started] == [status] * ranks, "\n".join(said)
+    return said[0]
+
+
+def numbers(out: Path) -> list[dict[str, float]]:
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key in ("step", *TOLD)} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def whole(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four steps on one rank, never disturbed."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    run(corpus, out)
+    return out
+
+
+def test_losses_and_files(whole: Path) -> None:
+    rows = numbers(whole)
+    assert [row["step"] for row in rows] == [0, 1, 2, 3, 4, 4]
+    assert "adversarial" not in rows[1] and set(TOLD) - {"valid_mel"} <= set(rows[2])
+    assert rows[-1]["valid_mel"] != rows[0]["valid_mel"]
+    assert (whole / "media" / "00000004" / "0-mel.png").stat().st_size > 1000
+    assert (whole / "media" / "00000004" / "0-made.wav").exists()
+    skipped = json.loads((whole / "skipped.json").read_text())
+    assert {"unreadable", "sample_rate", "too_short"} == set(skipped["listing"])
+
+
+def test_released_layout(whole: Path) -> None:
+    folder = whole / "checkpoint-00000004"
+    config = read_config(folder)
+    vae = load_vae(folder, config)
+    assert config.feat_dim == config.audio_vae_config.latent_dim == 4
+    audio_BT = torch.randn(1, 3 * vae.hop, generator=torch.Generator().manual_seed(0)) * 0.1
+    assert vae.decode(vae.encode(audio_BT), sample_rate=16000).shape == (1, 3 * vae.samples_per_latent)
+    stored = torch.load(folder / "audiovae.pth", weights_only=True)["state_dict"]
+    assert set(stored) == set(vae.state_dict())
+    # Only the conditions of rates that the corpus has were trained: 16 kHz (bin 0) and 48 kHz (bin 3).
+    from training.codec.model import new_vae
+
+    _, first = new_vae(read_recipe(None, SETTINGS).model, seed=0)
+    table = "decoder.sr_cond_model.2.scale_embed.weight"
+    moved = (stored[table] - first.state_dict()[table]).abs().amax(dim=1) > 1e-7
+    assert moved.tolist()[1:3] == [False, False] and moved[0] and moved[3]
+
+
+def test_another_number_of_ranks(corpus: Path, whole: Path, tmp_path: Path) -> None:
+    """Two ranks give what one gives, and one goes on from what two saved."""
+    out = tmp_path / "out"
+    assert "2 ranks" in run(corpus, out, "run.steps=2", ranks=2)
+    run(corpus, out)
+    found, expected = numbers(out), numbers(whole)
+    steps = [(row["step"], "valid_mel" in row) for row in found]
+    assert steps == [(0, True), (1, False), (2, False), (2, True), (3, False), (4, False), (4, True)]
+    by_step = {(row["step"], "valid_mel" in row): row for row in expected}
+    for key, row in zip(steps, found, strict=True):
+        if key != (2, True):
+            assert row == pytest.approx(by_step[key], rel=2e-3), key
+
+
+def test_killed_and_resumed(corpus: Path, whole: Path, tmp_path: Path) -> None:
+    """Killed without a word after a checkpoint: the resumed run makes the very same losses."""
+    out = tmp_path / "out"
+    (process,) = start(corpus, out, "run.steps=1000000", "run.save_every=2")
+    wait_for(out / "checkpoint-00000002", process)
+    process.kill()
+    process.communicate()
+    last = max(int(path.name.split("-")[1]) for path in out.glob("checkpoint-*"))
+    assert last < 1000
+    for path in out.glob("checkpoint-*"):
+        if path.name != "checkpoint-00000002":
+            rmtree(path)  # so that there is something left to do again
+    run(corpus, out)
+    assert numbers(out)[-4:] == numbers(whole)[-4:]
+
+
+def test_terminated(corpus: Path, tmp_path: Path) -> None:
+    """SIGTERM: saved where it stands, told, and not called done; here in bf16."""
+    out = tmp_path / "out"
+    (process,) = start(corpus, out, "run.steps=1000000", "run.save_every=1000000", "precision=bf16")
+    wait_for(out / "metrics.jsonl", process)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 143, said
+    assert len(list(out.glob("checkpoint-*"))) == 1 and "ended by a signal" in said
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 240
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def rmtree(path: Path) -> None:
+    import shutil
+
+    shutil.rmtree(path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["{corpus}"], "needs DATA and OUT"),
+        (["/nowhere/at/all", "{out}", "tiny"], "no such file or folder"),
+        (["{corpus}", "{out}", "huge"], "one of small, tiny, voxcpm2"),
+        (["{corpus}", "{out}", "loss.mell=3"], "did you mean 'loss.mel'"),
+        (["{corpus}", "{out}", "batch=0"], "batch"),
+        (["{corpus}", "{out}", "data.seconds=0.5"], "multiple of a latent frame, 0.04 s"),
+        (["{corpus}", "{out}", "model.audio_vae={decoder_rates: [2]}"], "one length in time"),
+        (["{corpus}", "{out}", "run.device=cuda"], "no CUDA device"),
+        (["{corpus}", "{whole}", *SETTINGS, "loss.mel=3"], "loss.mel: 15.0 -> 3.0"),
+    ],
+)
+def test_mistakes(
+    arguments: list[str], words: str, corpus: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if words == "no CUDA device" and torch.cuda.is_available():
+        pytest.skip("a CUDA device is there")
+    places = {"{corpus}": str(corpus), "{out}": str(tmp_path / "out"), "{whole}": str(whole)}
+    assert main([places.get(argument, argument) for argument in arguments]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("voxmill train-vae: ") and said.count("\n") == 1 and words in said
+
+
+def test_damaged_checkpoint(corpus: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import shutil
+
+    shutil.copytree(whole, tmp_path / "out")
+    broken = tmp_path / "out" / "checkpoint-00000004" / "training" / "autoencoder.safetensors"
+    broken.write_bytes(broken.read_bytes()[:1000])
+    assert main([str(corpus), str(tmp_path / "out"), *SETTINGS]) == 2
+    assert "checkpoint-00000004: damaged" in capsys.readouterr().err
+
+
+def test_start_from(whole: Path) -> None:
+    from training.codec.model import new_vae
+
+    folder = whole / "checkpoint-00000004"
+    config = read_recipe(None, [f"model={{start_from: '{folder}'}}"])
+    found, vae = new_vae(config.model, seed=5)
+    assert found.audio_vae_config.decoder_dim == 64
+    assert torch.equal(vae.encoder.fc_mu.weight_v, load_vae(folder, found).encoder.fc_mu.weight_v)
+    assert vae.encoder.fc_mu.weight_v.requires_grad
+    with pytest.raises(UserError, match="model.preset has no effect"):
+        new_vae(read_recipe(None, [f"model={{start_from: '{folder}', preset: small}}"]).model, seed=5)
+
+
+@pytest.mark.parametrize("name", ["tiny", "small", "voxcpm2"])
+def test_recipes(name: str) -> None:
+    config: Any = read_recipe(name, [])
+    assert config.adversarial == (name != "tiny") and "data.held_out" in known_keys(VAETrainConfig)

@@ -1,0 +1,130 @@
+"""The mixture: wanted shares are met at every moment, every clip once an epoch, exact after a restart."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from annotation.corpus.eligibility import MODES
+from training.curriculum.corpus import Corpus, read_corpus
+from training.curriculum.mixture import Mixture, Stream, language_shares, streams_of
+from training.curriculum.recipe import MixtureConfig, Recipe, load_recipe
+from voxmill.core.errors import UserError
+
+CONFIG = MixtureConfig(modes={"basic": ((0, 0.9), (1, 0.5)), "design": ((0, 0.1), (1, 0.5))})
+
+
+def streams() -> tuple[list[Stream], "np.ndarray"]:
+    lengths = np.random.default_rng(0).lognormal(1.5, 0.8, 1200)
+    parts = [("basic", "en", 0, 700, 0.7), ("basic", "fr", 700, 900, 0.3), ("design", "en", 0, 50, 1.0)]
+    return [
+        Stream(mode, lang, "main", np.arange(a, b), float(lengths[a:b].sum()), share)  # type: ignore[arg-type]
+        for mode, lang, a, b, share in parts
+    ], lengths
+
+
+def test_achieved_follows_wanted_along_the_curve() -> None:
+    made, lengths = streams()
+    mixture = Mixture(made, CONFIG, 0, lengths)
+    worst = 0.0
+    for number in range(5000):
+        mixture.draw(number / 5000)
+        worst = max(worst, float(np.abs(mixture.achieved - mixture.wanted).max()))
+    assert worst < 2 * lengths.max()
+    assert mixture.achieved / mixture.achieved.sum() == pytest.approx([0.49, 0.21, 0.30], abs=0.01)
+
+
+def test_a_share_of_zero_gives_nothing() -> None:
+    made, lengths = streams()
+    config = MixtureConfig(modes={"basic": 1.0, "design": ((0.5, 0.0), (1, 0.5))})
+    mixture = Mixture(made, config, 0, lengths)
+    assert {mixture.draw(0.4).mode for _ in range(500)} == {"basic"}
+    assert {mixture.draw(1.0).mode for _ in range(500)} == {"basic", "design"}
+
+
+def test_every_clip_once_an_epoch_of_its_stream() -> None:
+    made, lengths = streams()
+    mixture = Mixture(made, CONFIG, 5, lengths)
+    drawn: list[list[int]] = [[], [], []]
+    while len(drawn[0]) < 1400:
+        draw = mixture.draw(0.0)
+        drawn[draw.stream].append(draw.clip)
+    for stream, clips in zip(made, drawn, strict=True):
+        size = len(stream.clips)
+        for start in range(0, len(clips) - size + 1, size):
+            assert sorted(clips[start : start + size]) == stream.clips.tolist()
+    assert mixture.epochs()["basic/en/main"] == 2.0
+
+
+def test_it_goes_on_exactly_from_json() -> None:
+    made, lengths = streams()
+    mixture = Mixture(made, CONFIG, 5, lengths)
+    for number in range(333):
+        mixture.draw(number / 1000)
+    again = Mixture(made, CONFIG, 5, lengths)
+    again.restore(json.loads(json.dumps(mixture.state())))
+    assert [mixture.draw(0.5) for _ in range(500)] == [again.draw(0.5) for _ in range(500)]
+    assert np.array_equal(mixture.achieved, again.achieved)
+
+
+def test_other_data_than_the_checkpoint_s_are_refused() -> None:
+    made, lengths = streams()
+    state = Mixture(made, CONFIG, 5, lengths).state()
+    with pytest.raises(UserError, match="basic/fr/main had 200"):
+        Mixture([made[0], made[2]], CONFIG, 5, lengths).restore(state)
+
+
+def test_what_is_taken_back_was_not_given() -> None:
+    made, lengths = streams()
+    mixture = Mixture(made, CONFIG, 0, lengths)
+    for _ in range(3000):
+        draw = mixture.draw(0.5)
+        if draw.clip % 3 == 0:
+            mixture.take_back(draw, 0.5)
+    assert mixture.achieved / mixture.achieved.sum() == pytest.approx([0.49, 0.21, 0.30], abs=0.01)
+    assert mixture.wanted.sum() == pytest.approx(mixture.achieved.sum())
+
+
+def test_languages_by_temperature() -> None:
+    def shares(**kwargs: object) -> list[float]:
+        return language_shares([900.0, 90.0, 10.0], MixtureConfig.model_validate({"modes": {"basic": 1}, **kwargs}))
+
+    assert shares() == pytest.approx([0.9, 0.09, 0.01])
+    assert shares(temperature=2.0) == pytest.approx([30 / 42.65, 9.487 / 42.65, 3.162 / 42.65], rel=1e-3)
+    assert shares(balanced_languages=True) == pytest.approx([1 / 3] * 3)
+
+
+def recipe(encoded: Path, *overrides: str, name: str = "tiny_stage2") -> Recipe:
+    return load_recipe(name, [f"datasets.main.path={encoded}", *overrides])
+
+
+def corpus(encoded: Path, *overrides: str, name: str = "tiny_stage2") -> Corpus:
+    return read_corpus(recipe(encoded, *overrides, name=name))
+
+
+def test_the_corpus_counts_what_it_leaves_out(encoded: Path) -> None:
+    found = corpus(encoded, "clips.min_seconds=2.5", "clips.languages=[fr]")
+    assert found.left_out["too_short"] > 0 and found.left_out["language"] > 0
+    kept = found.modes_CM.any(axis=1)
+    assert kept.sum() == len(found) - found.left_out["too_short"] - found.left_out["language"]
+    assert (found.seconds[kept] >= 2.5).all()
+    assert {found.value(int(clip), "language") for clip in np.flatnonzero(kept)} == {"fr"}
+    assert corpus(encoded, name="tiny_stage1").modes_CM[:, [MODES.index("design"), MODES.index("reference")]].sum() == 0
+
+
+def test_sources_without_clips_are_refused(encoded: Path) -> None:
+    with pytest.raises(UserError, match="mixture.modes.basic: no clip.*language 16"):
+        streams_of(corpus(encoded, "clips.languages=[de]"), recipe(encoded, "clips.languages=[de]"))
+    other = f"datasets.other={{path: {encoded}}}"
+    two = recipe(encoded, other)
+    assert {stream.dataset for stream in streams_of(read_corpus(two), two)} == {"main", "other"}
+
+
+def test_balanced_languages_and_weights(encoded: Path) -> None:
+    balanced = recipe(encoded, name="tiny_stage3")
+    shares = {s.name: s.share_of_mode for s in streams_of(read_corpus(balanced), balanced) if s.mode == "basic"}
+    assert shares == pytest.approx({"basic/en/main": 0.5, "basic/fr/main": 0.5})
+    weighted = recipe(encoded, f"datasets.other={{path: {encoded}, weight: 3}}")
+    shares = {s.name: s.share_of_mode for s in streams_of(read_corpus(weighted), weighted) if s.mode == "basic"}
+    assert shares["basic/en/other"] == pytest.approx(3 * shares["basic/en/main"])

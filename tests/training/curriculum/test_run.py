@@ -1,0 +1,144 @@
+"""Runs of the script: exact after a kill, in any world and ZeRO stage, and what comes out is a released checkpoint."""
+
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from model.checkpoint import load_checkpoint
+from samples.fabricate import CHECKPOINT
+from tests.support.runs import STEPS, attempt, figures, metrics, stop, train
+
+
+@pytest.fixture(scope="module")
+def whole(encoded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing interrupted."""
+    out = tmp_path_factory.mktemp("run") / "out"
+    train(encoded, out)
+    return out
+
+
+def test_a_run_learns_and_its_export_is_a_released_checkpoint(whole: Path) -> None:
+    losses = [line["loss"] for line in metrics(whole)]
+    assert len(losses) == STEPS and losses[-1] < 0.7 * losses[0]
+    trained, before = load_checkpoint(whole / "export"), load_checkpoint(CHECKPOINT)
+    changed = [n for n, w in trained.model.state_dict().items() if not w.equal(before.model.state_dict()[n])]
+    assert len(changed) > 50
+    line = metrics(whole)[-1]
+    assert line["unreadable"] == line["quarantined"] == 0 and line["audio_seconds_per_second"] > 0
+    assert {name for name in line["shares"] if name.startswith("mode/")} == {
+        f"mode/{mode}" for mode in ("basic", "continuation", "design", "reference", "controllable")
+    }
+
+
+def test_every_step_says_what_it_did_by_mode_language_and_source(whole: Path) -> None:
+    for line in metrics(whole):
+        assert {"stop_recall", "data_seconds", "learning_rate", "teraflops", "positions_per_second"} <= set(line)
+        assert "mfu" not in line  # no peak is known of a CPU
+        for kind in ("mode", "language", "source"):
+            mine = [sums for name, sums in line["losses"].items() if name.startswith(f"{kind}/")]
+            patches = sum(sums["patches"] for sums in mine)
+            assert patches == line["target_patches"]
+            for loss in ("loss", "diffusion", "stop"):
+                mean = sum(sums[loss] * sums["patches"] for sums in mine) / patches
+                assert mean == pytest.approx(line[loss], rel=1e-5)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_run_that_was_ended_goes_on_with_the_same_losses(
+    encoded: Path, whole: Path, tmp_path: Path, how: signal.Signals
+) -> None:
+    out = tmp_path / "out"
+    status = stop(encoded, out, after=3, how=how)
+    assert status == (75 if how == signal.SIGTERM else -9)
+    assert len(metrics(out)) < STEPS
+    assert "going on from" in train(encoded, out)
+    assert figures(out) == figures(whole)
+    assert not list((out / "checkpoints").glob(".step*"))
+
+
+def test_a_checkpoint_altered_by_one_byte_is_named_and_the_one_before_is_used(
+    encoded: Path, whole: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    stop(encoded, out, after=5, how=signal.SIGTERM)
+    newest = max((out / "checkpoints").glob("step-*"))
+    weights = newest / "exp_avg.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-9] ^= 1
+    weights.write_bytes(content)
+    said = train(encoded, out)
+    assert f"{newest}: exp_avg.safetensors was altered" in said and "going on from" in said
+    assert newest.name not in said.partition("going on from")[2].partition("\n")[0]
+    assert figures(out) == figures(whole)
+
+
+def test_another_recipe_is_refused_in_one_line(encoded: Path, whole: Path) -> None:
+    done = attempt(encoded, whole, "seed=5")
+    assert done.returncode == 2 and "seed: 0 -> 5" in done.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("zero", [1, 2, 3])
+def test_the_loss_sequence_is_the_same_when_ranks_change(encoded: Path, tmp_path: Path, zero: int) -> None:
+    """2 → 1 → 4 ranks with kills between. AdamW divides small gradients by their own size, which makes rounding large;
+    a large eps keeps it small, and what is compared is not the noise."""
+    same = ("optimizer.eps=0.001", f"engine.zero={zero}", "optimizer.ema=0.9")
+    reference, out = tmp_path / "reference", tmp_path / "out"
+    train(encoded, reference, *same, world=1)
+    stop(encoded, out, *same, after=3, how=signal.SIGKILL, world=2)
+    stop(encoded, out, *same, after=5, how=signal.SIGKILL, world=1)
+    train(encoded, out, *same, world=4)
+    found, wanted = figures(out), figures(reference)
+    assert [line[0] for line in found] == list(range(STEPS))
+    assert [line[3] for line in found] == [line[3] for line in wanted]
+    assert [line[1] for line in found] == pytest.approx([line[1] for line in wanted], rel=2e-6)
+    assert [line[2] for line in found] == pytest.approx([line[2] for line in wanted], rel=2e-5)
+    ours, theirs = (
+        load_file(max((run / "checkpoints").glob("step-*")) / "ema.safetensors") for run in (out, reference)
+    )
+    assert len(ours) > 50
+    for name, average in ours.items():
+        torch.testing.assert_close(average, theirs[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", [(0, 3), (3, 1), (2, 3)])
+def test_a_run_goes_on_under_another_zero_stage(
+    encoded: Path, whole: Path, tmp_path: Path, change: tuple[int, int]
+) -> None:
+    out, eps = tmp_path / "out", "optimizer.eps=0.001"
+    train(encoded, tmp_path / "reference", eps)
+    stop(encoded, out, eps, f"engine.zero={change[0]}", after=3, how=signal.SIGKILL)
+    train(encoded, out, eps, f"engine.zero={change[1]}")
+    wanted = [line[1] for line in figures(tmp_path / "reference")]
+    assert [line[1] for line in figures(out)] == pytest.approx(wanted, rel=2e-6)
+
+
+@pytest.mark.slow
+def test_mlflow_has_one_run_of_a_run_that_was_killed(encoded: Path, tmp_path: Path) -> None:
+    pytest.importorskip("mlflow")
+    from mlflow import MlflowClient
+
+    out, mlflow = tmp_path / "out", "run.tracking_uri=null"
+    checked = ("validation={every: 4, share: 0.2, count: 2, listen: 1, max_seconds: 4}", "run.peak_tflops=0.05")
+    stop(encoded, out, mlflow, *checked, after=3, how=signal.SIGKILL)
+    said = train(encoded, out, mlflow, *checked)
+    assert "going on from" in said and "held-out loss" in said and "MFU" in said
+    client = MlflowClient(tracking_uri=f"sqlite:///{out / 'mlflow.db'}")
+    (experiment,) = [e for e in client.search_experiments() if e.name == "voxcpm2"]
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED" and run.data.params["stage"] == "2"
+    lines = metrics(out)
+    history = {metric.step: metric.value for metric in client.get_metric_history(run.info.run_id, "loss")}
+    assert history == {line["step"]: line["loss"] for line in lines}
+    last = lines[-1]
+    assert run.data.metrics["losses/mode/basic/loss"] == pytest.approx(last["losses"]["mode/basic"]["loss"])
+    assert run.data.metrics["shares/mode/basic/wanted"] == pytest.approx(last["shares"]["mode/basic"]["wanted"])
+    assert run.data.metrics["validation/loss"] == last["validation"]["loss"]
+    flops = last["teraflops"] / last["positions"] * last["positions_per_second"]
+    assert last["mfu"] == pytest.approx(flops / 0.05, rel=1e-6)
+    names = {Path(item.path).name for item in client.list_artifacts(run.info.run_id, f"media/{STEPS:08d}")}
+    assert {"0-basic-made.wav", "0-basic-mel.png"} <= names

@@ -1,0 +1,151 @@
+"""Samples: one clip in every mode, the same for every rank and after every restart, never longer than they may be."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+from annotation.corpus.eligibility import MODES
+from model.sequence.layouts import AUDIO_START, REFERENCE_END, REFERENCE_START
+from model.sequence.packing import pack
+from model.sequence.text_tokenizer import TextTokenizer
+from samples.fabricate import CHECKPOINT
+from training.curriculum.corpus import Corpus, read_corpus
+from training.curriculum.mixture import Draw
+from training.curriculum.recipe import Recipe, load_recipe
+from training.curriculum.sample_order import share
+from training.curriculum.sample_plan import Shown, layout, show
+from training.curriculum.sample_stream import SampleStream
+from voxmill.core.errors import UserError
+from voxmill.data.shards import read_latent
+
+TOKENIZER = TextTokenizer.from_folder(CHECKPOINT)
+
+
+def recipe(encoded: Path, *overrides: str, name: str = "tiny_stage2") -> Recipe:
+    return load_recipe(name, [f"datasets.main.path={encoded}", f"init={CHECKPOINT}", *overrides])
+
+
+@pytest.fixture
+def corpus(encoded: Path) -> Corpus:
+    return read_corpus(recipe(encoded))
+
+
+def shown(corpus: Corpus, mode: str, clip: int = 3, number: int = 0, **kwargs: int) -> Shown | str:
+    draw = Draw(number, 0, mode, clip)  # type: ignore[arg-type]
+    return show(draw, corpus, TOKENIZER, **({"seed": 0, "max_positions": 250} | kwargs))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_clip_in_every_mode_is_what_the_report_s_table_says(corpus: Corpus, mode: str) -> None:
+    sample = shown(corpus, mode)
+    assert isinstance(sample, Shown)
+    made = layout(sample, corpus, max_positions=250)
+    assert pack([made]).tokens_N.shape[0] == sample.length
+    target = corpus.read(3).float()
+    assert torch.equal(made.target_GPD, target) and len(target) == corpus.patches[3]
+    tokens = made.tokens_T.tolist()
+    referenced = mode in ("reference", "controllable")
+    assert (tokens[0] == REFERENCE_START) == referenced == (REFERENCE_END in tokens)
+    start = tokens.index(REFERENCE_END) + 1 if referenced else 0
+    text = corpus.value(3, "text")
+    if mode in ("design", "controllable"):
+        phrases = corpus.descriptions(3, mode)  # type: ignore[arg-type]
+        assert phrases and tokens[start : tokens.index(AUDIO_START)] in [
+            TOKENIZER.encode(f"({phrase}){text}") for phrase in phrases
+        ]
+    else:
+        assert tokens[start : tokens.index(AUDIO_START)] == TOKENIZER.encode(text)
+    if referenced:
+        assert sample.reference in corpus.candidates(3)
+        assert torch.equal(made.audio_APD[: -made.num_target], corpus.read(sample.reference).float())
+
+
+def test_references_and_descriptions_vary_with_the_sample_s_number_alone(corpus: Corpus) -> None:
+    samples = [shown(corpus, "controllable", number=number) for number in range(60)]
+    assert samples == [shown(corpus, "controllable", number=number) for number in range(60)]
+    assert {s.reference for s in samples if isinstance(s, Shown)} == set(corpus.candidates(3))
+    assert len({s.tokens for s in samples if isinstance(s, Shown)}) == 2
+    assert samples != [shown(corpus, "controllable", number=number, seed=1) for number in range(60)]
+
+
+def test_a_reference_that_is_too_long_gives_way_to_one_that_fits(corpus: Corpus) -> None:
+    plain = shown(corpus, "basic")
+    assert isinstance(plain, Shown)
+    shortest = min(corpus.candidates(3), key=lambda clip: corpus.patches[clip])
+    room = plain.length + 2 + 2 + int(corpus.patches[shortest])
+    for number in range(20):
+        sample = shown(corpus, "reference", number=number, max_positions=room)
+        assert isinstance(sample, Shown) and corpus.patches[sample.reference] == corpus.patches[shortest]
+    assert shown(corpus, "reference", max_positions=room - 1) == "too_many_positions"
+    assert shown(corpus, "basic", max_positions=plain.length + 1) == "too_many_positions"
+
+
+def test_only_verified_descriptions_where_the_recipe_says_so(encoded: Path) -> None:
+    every, verified = (read_corpus(recipe(encoded, f"clips.verified_only={flag}")) for flag in ("false", "true"))
+    assert every.descriptions(0, "controllable") == ["slowly", "in a guessed way"]
+    assert verified.descriptions(0, "controllable") == ["slowly"]
+
+
+def keys(rows: list[list[Shown]]) -> list[list[tuple[int, str, int]]]:
+    return [[(s.draw.number, s.mode, s.draw.clip) for s in row] for row in rows]
+
+
+def test_rows_are_bounded_modes_come_as_wanted_and_no_sample_comes_twice(encoded: Path) -> None:
+    settings = recipe(encoded, "steps=50")
+    stream = SampleStream(read_corpus(settings), settings, TOKENIZER)
+    rows = [row for _ in range(50) for row in stream.next_step()]
+    assert all(sum(s.length for s in row) <= 512 for row in rows)
+    numbers = [s.draw.number for row in rows for s in row]
+    assert len(set(numbers)) == len(numbers)
+    left = set(range(stream.mixture.number)) - set(numbers)
+    assert len(left) <= settings.packing.window + stream.passed_by.total()
+    for name, (wanted, achieved) in stream.shares().items():
+        assert achieved == pytest.approx(wanted, abs=0.01), name
+    assert set(Counter(s.mode for row in rows for s in row)) == set(MODES)
+
+
+def test_a_run_cut_anywhere_goes_on_with_the_same_rows_in_any_world(encoded: Path) -> None:
+    settings = recipe(encoded, "steps=24", "rows=12")
+    corpus = read_corpus(settings)
+    whole = SampleStream(corpus, settings, TOKENIZER)
+    reference = [keys(whole.next_step()) for _ in range(24)]
+    stream, found = SampleStream(corpus, settings, TOKENIZER), []
+    for step, world in enumerate((1, 2, 3, 4, 6, 12) * 4):
+        if step % 5 == 2:
+            state = json.loads(json.dumps(stream.state()))
+            stream = SampleStream(read_corpus(settings), settings, TOKENIZER)
+            stream.restore(state)
+        rows = keys(stream.next_step())
+        by_rank = [[rows[place] for place in share(12, rank, world)] for rank in range(world)]
+        assert len({len(mine) for mine in by_rank}) == 1
+        found.append([by_rank[place % world][place // world] for place in range(12)])
+    assert found == reference
+
+
+def test_quarantined_clips_are_not_shown_and_others_take_their_share(encoded: Path) -> None:
+    settings = recipe(encoded, "steps=30")
+    stream = SampleStream(read_corpus(settings), settings, TOKENIZER)
+    stream.quarantined = {2, 5}
+    rows = [row for _ in range(30) for row in stream.next_step()]
+    assert not {s.draw.clip for row in rows for s in row} & {2, 5}
+    assert stream.passed_by["quarantined"] > 0
+    assert all(abs(wanted - achieved) < 0.02 for wanted, achieved in stream.shares().values())
+
+
+def test_a_corpus_that_fits_nowhere_ends_in_one_line(encoded: Path) -> None:
+    settings = recipe(encoded, "max_positions=5", "packing.positions=512", "clips.max_seconds=20")
+    with pytest.raises(UserError, match="max_positions"):
+        SampleStream(read_corpus(settings), settings, TOKENIZER).next_step()
+
+
+def test_latents_of_another_vae_and_damaged_ones_are_refused(encoded: Path, corpus: Corpus) -> None:
+    with pytest.raises(UserError, match="another AudioVAE.*replace=true"):
+        read_corpus(recipe(encoded), latent_space="0" * 64)
+    place = {name: corpus.value(0, f"latent_{name}") for name in ("shard", "offset", "size")}
+    with pytest.raises(ValueError, match="latents.parquet"):
+        read_latent(encoded, **place, sha256="0" * 64)
+    with pytest.raises(ValueError, match="leaves"):
+        read_latent(encoded, **place | {"shard": "../../x.tar"})

@@ -1,0 +1,59 @@
+"""The deepspeed launcher starts the same run as torchrun; where the optimizer lives changes no loss."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from samples.fabricate import CHECKPOINT
+from tests.support.runs import ROOT, STEPS, environment, figures, train
+from voxmill.core.local_ray import free_port
+
+pytestmark = pytest.mark.slow
+
+
+def by_deepspeed(encoded: Path, out: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    """The command of docs/cluster.md for a CPU, with 2 ranks."""
+    folder = Path(sys.executable).parent
+    command = [
+        str(folder / "deepspeed"),
+        "--num_gpus",
+        "2",
+        "--master_port",
+        str(free_port()),
+        "training/train.py",
+        "tiny_stage2",
+        f"init={CHECKPOINT}",
+        f"datasets.main.path={encoded}",
+        f"run.out={out}",
+        f"steps={STEPS}",
+        "optimizer.warmup_steps=1",
+        "run.save_every=2",
+        "rows=4",
+        *overrides,
+    ]
+    ours = environment() | {"DS_ACCELERATOR": "cpu", "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+    return subprocess.run(command, env=ours, cwd=ROOT, capture_output=True, text=True, timeout=280)
+
+
+def test_the_deepspeed_launcher_gives_the_losses_of_torchrun(encoded: Path, tmp_path: Path) -> None:
+    done = by_deepspeed(encoded, tmp_path / "deepspeed")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    train(encoded, tmp_path / "torchrun", world=2)
+    assert figures(tmp_path / "deepspeed") == figures(tmp_path / "torchrun")
+
+
+def test_the_deepspeed_launcher_passes_the_status_of_a_mistake(encoded: Path, tmp_path: Path) -> None:
+    done = by_deepspeed(encoded, tmp_path / "out", "rows=3")
+    assert done.returncode == 2, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "voxmill train: rows = 3 cannot be divided by 2 ranks; change either" in done.stderr
+
+
+@pytest.mark.parametrize("zero", [2, 3])
+def test_an_optimizer_in_cpu_memory_gives_the_same_losses(encoded: Path, tmp_path: Path, zero: int) -> None:
+    train(encoded, tmp_path / "offload", f"engine.zero={zero}", "engine.offload=true", "optimizer.eps=0.001")
+    train(encoded, tmp_path / "plain", f"engine.zero={zero}", "optimizer.eps=0.001")
+    found, wanted = figures(tmp_path / "offload"), figures(tmp_path / "plain")
+    assert [line[1] for line in found] == pytest.approx([line[1] for line in wanted], rel=2e-6)

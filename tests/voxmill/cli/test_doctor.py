@@ -1,0 +1,35 @@
+"""`voxmill doctor` tells what is there and what is missing, and its exit status says so."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from voxmill.cli import doctor
+
+
+def test_a_whole_installation_is_well() -> None:
+    found = {finding.name: finding for finding in doctor.examine()}
+    assert all(finding.ok is not False for finding in found.values()), found
+    assert found["torch"].detail and "MIT" in found["weights whisper-base"].detail
+
+
+def test_missing_weights_are_named_with_the_mend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VOXMILL_CACHE", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "300")
+    assert doctor.main(libraries=[("no-such-library", "no_such_library")]) == 1
+    shown = capsys.readouterr().out
+    assert "weights whisper-base" in shown and "voxmill fetch" in shown
+    assert "No module named 'no_such_library'" in shown and "make install" in shown
+
+
+def test_help_answers_at_once() -> None:
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-m", "voxmill", "--help"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "annotate" in done.stdout and "doctor" in done.stdout
+    # A second on a quiet machine; an import of torch alone takes three.
+    assert time.monotonic() - began < 3

@@ -1,0 +1,46 @@
+"""Configuration: named errors, overrides, differences."""
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.config import AnnotateConfig
+from voxmill.core.config import differences, load_config
+from voxmill.core.errors import UserError
+
+
+def test_overrides_reach_nested_values(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("select: {min_seconds: 1.5}\n")
+    config = load_config(AnnotateConfig, recipe, ["select.min_dnsmos_ovr=3", "run.workers=2"])
+    assert (config.select.min_seconds, config.select.min_dnsmos_ovr, config.run.workers) == (1.5, 3.0, 2)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("select.min_dnsmos=3", "select.min_dnsmos_ovr"),
+        ("selct.min_seconds=3", "select"),
+        ("select.min_seconds=soon", "select.min_seconds"),
+        ("workers", "key=value"),
+        ("write.shard_megabytes=0", "shard_megabytes"),
+        ("label.segmentation.max_seconds=400", "window_seconds = 300.0: shorter than segmentation.max_seconds = 400"),
+    ],
+)
+def test_a_mistake_is_named(override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        load_config(AnnotateConfig, None, [override])
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nowhere.yaml"):
+        load_config(AnnotateConfig, tmp_path / "nowhere.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: [1")
+    with pytest.raises(UserError, match="not valid YAML"):
+        load_config(AnnotateConfig, broken)
+
+
+def test_differences_name_the_leaf() -> None:
+    assert differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}}) == ["a.c: 2 -> 3"]

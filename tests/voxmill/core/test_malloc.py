@@ -1,0 +1,68 @@
+"""What a process holds of memory that it no longer uses."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from voxmill.core import malloc as heap
+
+PROGRAM = """
+import psutil
+from voxmill.core import malloc as heap
+
+process = psutil.Process()
+last = []
+for _ in range(2):
+    pieces = [b"x" * 100_000 for _ in range(2000)]
+    last.append(b"y" * 100_000)  # above the pieces in the heap: it keeps the system from taking what lies below
+    full = process.memory_info().rss
+    del pieces
+    held = process.memory_info().rss
+    heap.give_back()
+    print(full - held, full - process.memory_info().rss)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc is told; others are left as they are")
+def test_free_memory_is_held_until_it_is_given_back() -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
+    (held, given), (held_again, soon_again) = (map(int, line.split()) for line in done.stdout.splitlines())
+    assert held < 20e6 and held_again < 20e6
+    assert given > 150e6
+    assert soon_again < 20e6, "fresh pages cost time, so nothing is given back twice in a few seconds"
+
+
+ARRAYS = """
+import resource
+
+count = 16_000_000
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        b"x" * count
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults()
+print(faults())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc is told; others are left as they are")
+def test_a_process_with_one_heap_asks_for_no_fresh_pages() -> None:
+    plain = {name: value for name, value in os.environ.items() if name not in heap.ONE_HEAP}
+    # Left to itself malloc would learn from the first large array that is freed, up to 32 MB.
+    found = [
+        int(subprocess.check_output([sys.executable, "-c", ARRAYS], env=environment))
+        for environment in (plain | {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}, plain | heap.ONE_HEAP)
+    ]
+    assert found[0] > 10 * 16_000_000 / 4096 / 2 and found[1] < 100
+
+
+def test_a_process_knows_whether_it_keeps_what_is_freed() -> None:
+    program = "from voxmill import heap; print(heap.is_kept())"
+    plain = {name: value for name, value in os.environ.items() if name not in heap.ONE_HEAP}
+    for environment, expected in ((plain, "False"), (plain | heap.ONE_HEAP, "True")):
+        assert subprocess.check_output([sys.executable, "-c", program], env=environment, text=True).strip() == expected

@@ -1,0 +1,45 @@
+"""The embedded model really runs where xllamacpp is installed; its absence is told in one line."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from annotation.descriptions.describer import DescribedClip, Describer, DescriptionsConfig
+from annotation.descriptions.facts import Fact
+from annotation.descriptions.verification import Evidence
+from voxmill.core.assets import asset_path
+from voxmill.core.errors import UserError
+from voxmill.llm.embedded_llm import EmbeddedLlm, EmbeddedLlmConfig
+
+
+def test_without_the_library_the_mend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "xllamacpp", None)
+    with pytest.raises(UserError, match="pip install xllamacpp"):
+        EmbeddedLlm(EmbeddedLlmConfig(), Path())
+
+
+def test_a_file_that_is_not_there_is_named() -> None:
+    pytest.importorskip("xllamacpp", reason="xllamacpp is not installed")
+    with pytest.raises(UserError, match="nothing.gguf: no such file"):
+        EmbeddedLlm(EmbeddedLlmConfig(model="nothing.gguf"))
+
+
+def test_it_answers_the_same_twice_and_nothing_false_is_kept() -> None:
+    pytest.importorskip("xllamacpp", reason="xllamacpp is not installed")
+    try:
+        weights = asset_path("smollm2-135m")
+    except UserError as error:
+        pytest.skip(str(error))
+    llm = EmbeddedLlm(EmbeddedLlmConfig(), weights)
+    sentence = "Speaks at a very high pitch, slowly and with lively intonation."
+    assert llm.rewrite(sentence, 0) == llm.rewrite(sentence, 0)
+    assert "\n" not in llm.rewrite(sentence, 1)
+    facts = [
+        Fact("pitch", "style", "very high", 300.0, "Hz", 2.2),
+        Fact("rate", "style", "slow", 4.8, "syllables/s", -1.1),
+    ]
+    describer = Describer(DescriptionsConfig(writer="embedded"), rewriter=llm)
+    for i in range(3):
+        for found in describer(DescribedClip(f"c{i}", "en", Evidence(facts))).kept:
+            assert found.recall == 1.0 and all(verdict.verdict == "pass" for verdict in found.verdicts)

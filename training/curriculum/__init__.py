@@ -1,0 +1,1 @@
+"""The three-stage curriculum of the speech model."""

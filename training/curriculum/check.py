@@ -1,0 +1,189 @@
+"""`voxmill train --check RECIPE`: what a stage will do, told from index and recipe, before a GPU is asked for.
+
+Hours and epochs by source and language, positions, steps and memory follow from labels and text lengths; no audio is
+read. What cannot be is refused with one line.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from annotation.corpus.eligibility import MODES
+from cluster.planner.memory import state_memory
+from model.checkpoint import load_vae
+from model.codec.latent_space import latent_space
+from model.config import read_config
+from model.lora import add_lora
+from model.sequence.text_tokenizer import TextTokenizer
+from model.voxcpm2 import VoxCPM2
+from training.curriculum.corpus import Corpus, read_corpus
+from training.curriculum.mixture import Draw, Mixture, Stream, streams_of
+from training.curriculum.recipe import Recipe
+from training.curriculum.sample_plan import Shown, show
+from voxmill.core.errors import UserError
+
+SAMPLED = 200
+"""Clips of a stream whose lengths are worked out; the rest is taken to be like them."""
+PROGRESS_POINTS = 64
+ROW_FILL = 0.99
+"""Share of a row that is used, as `benchmarks/packing.py` finds it at window 1024."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a recipe comes to. Seconds are of target audio over the whole stage."""
+
+    parameters: int
+    trained: int
+    """Parameters that are trained: all, or the adapters', which come on top."""
+    positions: int
+    seconds: dict[str, float]
+    """By stream."""
+    streams: list[Stream]
+    hours: dict[str, float]
+    """What there is, by stream."""
+    memory: dict[int, float] = field(default_factory=dict)
+    """GB a rank of weights, gradients and optimizer, by number of ranks."""
+
+    def epochs(self) -> dict[str, float]:
+        """Passes over each stream in the stage."""
+        return {s.name: self.seconds[s.name] / 3600 / self.hours[s.name] for s in self.streams}
+
+
+def check(recipe: Recipe) -> tuple[Corpus, Plan]:
+    """Works out what the stage will do.
+
+    Raises:
+        UserError: the checkpoint or a dataset is missing or they do not fit together, a mode or dataset has no clips, a
+            synthetic clip outside stage 2, or a context too short for the clips.
+    """
+    settings = read_config(recipe.init)
+    tokenizer = TextTokenizer.from_folder(recipe.init)
+    corpus = read_corpus(recipe, latent_space=latent_space(load_vae(recipe.init, settings)))
+    if recipe.max_positions > settings.lm_config.max_position_embeddings:
+        raise UserError(
+            f"max_positions = {recipe.max_positions}, but {recipe.init} has "
+            f"{settings.lm_config.max_position_embeddings} position embeddings; set max_positions"
+        )
+    if recipe.engine.zero == 3 and settings.dit_config.dit_mean_mode:
+        raise UserError(
+            f"engine.zero = 3, but {recipe.init} is trained with MeanFlow, whose forward derivative DeepSpeed's linear layer "
+            "of that stage does not have; set engine.zero to 2"
+        )
+    streams = streams_of(corpus, recipe)
+    rates = {}
+    for place, stream in enumerate(streams):
+        _longest_fits(stream, corpus, recipe, tokenizer)
+        rates[stream.name] = _seconds_a_position(place, stream, corpus, recipe, tokenizer)
+    mixture = Mixture(streams, recipe.mixture, recipe.seed, corpus.seconds)
+    shares = np.mean([mixture.shares((k + 0.5) / PROGRESS_POINTS) for k in range(PROGRESS_POINTS)], axis=0)
+    positions = recipe.steps * recipe.rows * recipe.packing.positions
+    positions_a_second = sum(share / rates[s.name] for share, s in zip(shares, streams, strict=True))
+    total = positions * ROW_FILL / positions_a_second
+    with torch.device("meta"):
+        model = VoxCPM2(settings)
+    parameters = sum(p.numel() for p in model.parameters())
+    if recipe.lora is not None:
+        add_lora(model, recipe.lora)
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return corpus, Plan(
+        parameters=parameters,
+        trained=trained,
+        positions=positions,
+        seconds={s.name: float(share * total) for share, s in zip(shares, streams, strict=True)},
+        streams=streams,
+        hours={s.name: s.seconds / 3600 for s in streams},
+        memory={
+            world: state_gigabytes(parameters, recipe, world, trained=trained)
+            for world in (1, 8, 64)
+            if recipe.rows % world == 0
+        },
+    )
+
+
+def _longest_fits(stream: Stream, corpus: Corpus, recipe: Recipe, tokenizer: TextTokenizer) -> None:
+    """Refuses a context that the longest clip of the stream does not fit into, alone and in its mode."""
+    clip = int(stream.clips[np.argmax(corpus.patches[stream.clips])])
+    shown = show(Draw(0, 0, stream.mode, clip), corpus, tokenizer, seed=recipe.seed, max_positions=2**31)
+    if not isinstance(shown, Shown):
+        return
+    reference = min((int(corpus.patches[c]) + 2 for c in corpus.candidates(clip)), default=0)
+    needed = len(shown.tokens) + int(corpus.patches[clip]) + 2 + (reference if shown.reference is not None else 0)
+    if needed > recipe.max_positions:
+        raise UserError(
+            f"max_positions = {recipe.max_positions}: too short for clip {corpus.value(clip, 'clip_id')} of "
+            f"{corpus.seconds[clip]:.1f} s as {stream.mode}, which takes {needed}; "
+            "raise it or lower clips.max_seconds"
+        )
+
+
+def _seconds_a_position(place: int, stream: Stream, corpus: Corpus, recipe: Recipe, tokenizer: TextTokenizer) -> float:
+    """Target seconds that one packed position of the stream carries."""
+    spread = np.linspace(0, len(stream.clips) - 1, min(SAMPLED, len(stream.clips))).astype(int)
+    seconds = positions = 0.0
+    for number, clip in enumerate(stream.clips[spread]):
+        draw = Draw(number, place, stream.mode, int(clip))
+        shown = show(draw, corpus, tokenizer, seed=recipe.seed, max_positions=recipe.max_positions)
+        if isinstance(shown, Shown):
+            seconds += corpus.seconds[clip]
+            positions += shown.length
+    if not positions:
+        raise UserError(f"{stream.name}: none of its clips can be shown; they have no text or are too long")
+    return seconds / positions
+
+
+def state_gigabytes(parameters: int, recipe: Recipe, world: int, *, trained: int | None = None) -> float:
+    """Weights, gradients and optimizer of a rank in 1e9 bytes, by the planner's sums; see `voxmill plan` for the rest.
+
+    Args:
+        parameters: of the model without adapters. trained: parameters that are trained; None: all of them.
+    """
+    engine, adapters = recipe.engine, (trained or 0) if recipe.lora is not None else 0
+    held = state_memory(
+        parameters + adapters,
+        trained=trained,
+        zero=engine.zero,
+        dtype=engine.dtype,
+        world=world,
+        offload=engine.offload,
+        ema=recipe.optimizer.ema is not None,
+    )
+    return held.states / 1e9
+
+
+def report(recipe: Recipe, corpus: Corpus, plan: Plan, console: Console | None = None) -> None:
+    """Prints a plan for people."""
+    console = console or Console()
+    rows = f"{recipe.rows} rows of {recipe.packing.positions} positions a step"
+    console.print(
+        f"{f'stage {recipe.stage}' if recipe.stage != 'finetune' else 'fine-tuning'}: {recipe.steps} steps, {rows}, "
+        f"{plan.positions:.3g} positions",
+        highlight=False,
+    )
+    table = Table("stream", "clips", "hours there", "hours shown", "share", "epochs")
+    total = sum(plan.seconds.values())
+    epochs = plan.epochs()
+    for s in sorted(plan.streams, key=lambda s: MODES.index(s.mode)):
+        shown = plan.seconds[s.name]
+        table.add_row(
+            s.name,
+            str(len(s.clips)),
+            f"{plan.hours[s.name]:.3g}",
+            f"{shown / 3600:.3g}",
+            f"{shown / total:.1%}",
+            f"{epochs[s.name]:.3g}",
+        )
+    console.print(table)
+    if corpus.left_out:
+        said = ", ".join(f"{reason} {count}" for reason, count in corpus.left_out.most_common())
+        console.print(f"left out: {said}", highlight=False)
+    memory = ", ".join(f"{gigabytes:.3g} GB on each of {world}" for world, gigabytes in plan.memory.items())
+    where = f"ZeRO {recipe.engine.zero}, {recipe.engine.dtype}"
+    adapters = f" and {plan.trained / 1e6:.4g} M of adapters" if recipe.lora is not None else ""
+    console.print(
+        f"{plan.parameters / 1e6:.4g} M parameters{adapters}, {where}: weights, gradients and optimizer take {memory}",
+        highlight=False,
+    )

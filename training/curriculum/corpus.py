@@ -1,0 +1,292 @@
+"""The clips of a recipe's datasets: `clips.parquet` joined with `latents.parquet`, as columns, not as objects.
+
+A clip is a number, `clip`, over all datasets in the recipe's order. What enters is decided once, from labels alone, and
+every clip that does not is counted under its reason.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from torch import Tensor
+
+from annotation.corpus.eligibility import MODES, Mode
+from training.curriculum.recipe import Recipe, ValidationConfig
+from voxmill.core.errors import UserError
+from voxmill.data.shards import read_latent
+
+_COLUMNS = (
+    "clip_id",
+    "recording_id",
+    "session",
+    "duration",
+    "text",
+    "language",
+    "origin",
+    "quality",
+    "descriptions",
+    "references",
+    "modes",
+    "stage_modes",
+)
+_AXIS: dict[str, str] = {"design": "design", "controllable": "style"}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One dataset: its table (row = clip), the name it has in the recipe, and where it lies."""
+
+    name: str
+    path: Path
+    table: pa.Table
+    weight: float
+
+
+@dataclass
+class Corpus:
+    """All clips of a recipe. Arrays have one entry a clip; `usable` says which enter, `modes_CM` what each can teach."""
+
+    datasets: list[Dataset]
+    latent_space: str
+    patch_size: int
+    starts: list[int]
+    seconds: NDArray[np.float64]
+    patches: NDArray[np.int64]
+    dataset: NDArray[np.int64]
+    language: NDArray[np.int64]
+    languages: list[str]
+    modes_CM: NDArray[np.bool_]
+    held_out_CM: NDArray[np.bool_]
+    """What each clip that is held out for validation can teach; such a clip is in no row of `modes_CM` and no reference."""
+    verified_only: bool
+    references: list[NDArray[np.int64]]
+    """By dataset: clip numbers of all references, one clip's after another's."""
+    reference_starts: list[NDArray[np.int64]]
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def __len__(self) -> int:
+        return len(self.seconds)
+
+    def value(self, clip: int, column: str) -> Any:
+        """One value of a clip's row."""
+        number = int(self.dataset[clip])
+        return self.datasets[number].table.column(column)[clip - self.starts[number]].as_py()
+
+    def descriptions(self, clip: int, mode: Mode) -> list[str]:
+        """What may describe the clip in this mode."""
+        axis = _AXIS[mode]
+        return [
+            description["text"]
+            for description in self.value(clip, "descriptions") or []
+            if description["axis"] == axis and (not self.verified_only or _verified(description))
+        ]
+
+    def candidates(self, clip: int) -> list[int]:
+        """Clips that can be its reference, most similar first."""
+        number = int(self.dataset[clip])
+        start, stop = self.reference_starts[number][clip - self.starts[number] :][:2]
+        return [int(other) for other in self.references[number][start:stop] if other >= 0]
+
+    def read(self, clip: int) -> Tensor:
+        """Latent patches [P, patch_size, D] of a clip, bf16.
+
+        Raises:
+            ValueError, OSError: the shard does not hold what the index says, or cannot be read.
+        """
+        folder = self.datasets[int(self.dataset[clip])].path
+        place = {name: self.value(clip, f"latent_{name}") for name in ("shard", "offset", "size", "sha256")}
+        return read_latent(folder, **place).unflatten(0, (-1, self.patch_size))
+
+
+def read_corpus(recipe: Recipe, *, latent_space: str | None = None) -> Corpus:
+    """Reads the indexes of all datasets and applies the recipe's rules.
+
+    Args:
+        latent_space: of the checkpoint that is trained; None: whatever the datasets have.
+
+    Raises:
+        UserError: a dataset is missing, has no latents, or its latents are of another AudioVAE; names dataset and mend.
+    """
+    datasets, spaces, patch_sizes = [], {}, {}
+    for name, config in recipe.datasets.items():
+        values = _latents_of(name, config.path)
+        spaces[name], patch_sizes[name] = values["latent_space"], int(values["patch_size"])
+        datasets.append(Dataset(name, config.path, _joined(name, config.path, values["latent_space"]), config.weight))
+    wanted = latent_space or next(iter(spaces.values()))
+    for name, found in spaces.items():
+        if found != wanted:
+            whose = f"the AudioVAE of {recipe.init}" if latent_space else f"that of {next(iter(spaces))}"
+            raise UserError(
+                f"datasets.{name}: latents of another AudioVAE ({found[:12]}) than {whose} ({wanted[:12]}); "
+                f"run: voxmill encode {recipe.datasets[name].path} --vae {recipe.init} replace=true"
+            )
+    if len(set(patch_sizes.values())) > 1:
+        raise UserError(f"datasets: patch sizes differ ({patch_sizes}); encode them with one checkpoint")
+    return _select(datasets, recipe, wanted, next(iter(patch_sizes.values())))
+
+
+def _latents_of(name: str, path: Path) -> dict[str, Any]:
+    for file, command in (("clips.parquet", "annotate ... "), ("latents.json", "encode ")):
+        if not (path / file).is_file():
+            raise UserError(f"datasets.{name}: {path / file} is not there; run: voxmill {command}{path}")
+    values: dict[str, Any] = json.loads((path / "latents.json").read_text())
+    return values
+
+
+def _joined(name: str, path: Path, space: str) -> pa.Table:
+    """Rows of `clips.parquet`, with the place of their latents (null where there are none)."""
+    try:
+        clips = pq.read_table(path / "clips.parquet", columns=list(_COLUMNS))
+        latents = pq.read_table(path / "latents.parquet")
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"datasets.{name}: an index of {path} cannot be read ({error})") from None
+    if pc.unique(latents["latent_space"]).to_pylist() not in ([space], []):
+        raise UserError(f"datasets.{name}: {path / 'latents.parquet'} mixes AudioVAEs; run voxmill encode again")
+    rows = pc.index_in(clips["clip_id"], value_set=latents["clip_id"])
+    for column in ("shard", "offset", "size", "sha256", "num_frames"):
+        clips = clips.append_column(f"latent_{column}", latents[column].take(rows))
+    return clips.combine_chunks()
+
+
+def _select(datasets: list[Dataset], recipe: Recipe, space: str, patch_size: int) -> Corpus:
+    starts = [0, *np.cumsum([dataset.table.num_rows for dataset in datasets]).tolist()]
+    whole = pa.concat_tables([dataset.table for dataset in datasets])
+    left_out: Counter[str] = Counter()
+    usable = np.ones(len(whole), dtype=bool)
+
+    def rule(reason: str, keep: Any) -> None:
+        nonlocal usable
+        kept = usable & np.asarray(keep, dtype=bool)
+        if kept.sum() < usable.sum():
+            left_out[reason] = int(usable.sum() - kept.sum())
+        usable = kept
+
+    clips = recipe.clips
+    seconds = whole["duration"].to_numpy()
+    rule("no_latents", whole["latent_num_frames"].is_valid().to_numpy())
+    rule("too_short", seconds >= clips.min_seconds)
+    rule("too_long", seconds <= clips.max_seconds)
+    for origin in pc.unique(whole["origin"]).to_pylist():
+        if origin not in clips.origins:
+            rule(f"origin_{origin}", pc.not_equal(whole["origin"], origin).fill_null(False).to_numpy())
+    if clips.languages is not None:
+        rule("language", pc.is_in(whole["language"], value_set=pa.array(clips.languages)).to_numpy())
+    if clips.min_quality is not None:
+        quality = pc.struct_field(whole["quality"], "dnsmos_ovr")
+        rule("quality", pc.greater_equal(quality, clips.min_quality).fill_null(False).to_numpy())
+    if recipe.stage == "finetune":
+        entries = [[{"stage": recipe.stage, "modes": modes}] for modes in whole["modes"].to_pylist()]
+    else:
+        entries = whole["stage_modes"].to_pylist()
+    modes_CM = _modes(entries, recipe.stage)
+    rule(f"not_for_stage_{recipe.stage}" if recipe.stage != "finetune" else "teaches_nothing", modes_CM.any(axis=1))
+    modes_CM[~usable] = False
+    held_out = _held_out(whole, recipe.validation, usable)
+    encoded = pc.dictionary_encode(whole["language"].combine_chunks().fill_null(""))
+    found, reference_starts = _references(datasets, starts, held_out)
+    corpus = Corpus(
+        datasets=datasets,
+        latent_space=space,
+        patch_size=patch_size,
+        starts=starts,
+        seconds=seconds,
+        patches=whole["latent_num_frames"].fill_null(0).to_numpy() // patch_size,
+        dataset=np.repeat(np.arange(len(datasets)), [dataset.table.num_rows for dataset in datasets]),
+        language=encoded.indices.to_numpy(),
+        languages=encoded.dictionary.to_pylist(),
+        modes_CM=modes_CM,
+        held_out_CM=np.zeros_like(modes_CM),
+        verified_only=clips.verified_only,
+        references=found,
+        reference_starts=reference_starts,
+        left_out=left_out,
+    )
+    _drop_unteachable(corpus)
+    if held_out.any():
+        corpus.held_out_CM[held_out] = modes_CM[held_out]
+        modes_CM[held_out] = False
+        left_out["held_out"] = int(held_out.sum())
+    return corpus
+
+
+def hash_share(clip_id: str) -> float:
+    """A number from 0 to 1 that belongs to the clip, in every dataset and recipe that it is in."""
+    return int.from_bytes(hashlib.sha256(f"held out/{clip_id}".encode()).digest()[:8], "big") / 2**64
+
+
+def _held_out(whole: pa.Table, config: ValidationConfig | None, usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which of the usable clips are held out.
+
+    Raises:
+        UserError: a name in `validation.clips` is none of a clip that enters.
+    """
+    if config is None or not usable.any():
+        return np.zeros(len(whole), dtype=bool)
+    if config.share is not None:
+        hashes = np.array([hash_share(clip_id) for clip_id in whole["clip_id"].to_pylist()])
+        return usable & (hashes <= max(config.share, float(hashes[usable].min())))
+    held = np.zeros(len(whole), dtype=bool)
+    for name in config.clips:
+        named = pc.or_(pc.equal(whole["clip_id"], name), pc.equal(whole["recording_id"], name)).fill_null(False)
+        if not (usable & named.to_numpy()).any():
+            raise UserError(f"validation.clips: {name} is no clip and no recording of the clips that enter; correct it")
+        held |= usable & named.to_numpy()
+    return held
+
+
+def _modes(stage_modes: Sequence[Any], stage: int | str) -> NDArray[np.bool_]:
+    """What each clip can teach in this stage, [clips, modes]."""
+    modes_CM = np.zeros((len(stage_modes), len(MODES)), dtype=bool)
+    for clip, entries in enumerate(stage_modes):
+        for entry in entries or []:
+            if entry["stage"] == stage:
+                modes_CM[clip, [MODES.index(mode) for mode in entry["modes"] or []]] = True
+    return modes_CM
+
+
+def _references(
+    datasets: list[Dataset], starts: list[int], held_out: NDArray[np.bool_]
+) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
+    """Clip numbers of all references by dataset, -1 for one held out or without latents, and where each clip's begin."""
+    found, begins = [], []
+    for dataset, start in zip(datasets, starts, strict=False):
+        lists = dataset.table["references"].combine_chunks()
+        ids = pc.struct_field(lists.flatten(), "clip_id")
+        rows = pc.index_in(ids, value_set=dataset.table["clip_id"])
+        there = dataset.table["latent_num_frames"].is_valid().to_numpy()
+        there = there & ~held_out[start : start + len(there)]
+        numbers = rows.fill_null(-1).to_numpy().astype(np.int64)
+        known = (numbers >= 0) & there[np.maximum(numbers, 0)]
+        found.append(np.where(known, numbers + start, -1))
+        lengths = pc.list_value_length(lists).fill_null(0).to_numpy()
+        begins.append(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+    return found, begins
+
+
+def _drop_unteachable(corpus: Corpus) -> None:
+    """Takes away modes whose description or reference a clip lacks after all, such as one that could not be encoded."""
+    needs_reference = [MODES.index("reference"), MODES.index("controllable")]
+    for clip in np.flatnonzero(corpus.modes_CM[:, needs_reference].any(axis=1)):
+        if not corpus.candidates(int(clip)):
+            corpus.modes_CM[clip, needs_reference] = False
+            corpus.left_out["mode_without_reference"] += 1
+    described: tuple[Mode, ...] = ("design", "controllable")
+    for mode in described:
+        column = MODES.index(mode)
+        for clip in np.flatnonzero(corpus.modes_CM[:, column]):
+            if not corpus.descriptions(int(clip), mode):
+                corpus.modes_CM[clip, column] = False
+                corpus.left_out[f"mode_{mode}_without_description"] += 1
+
+
+def _verified(description: dict[str, Any]) -> bool:
+    return all(verdict["verdict"] == "pass" for verdict in description["verdicts"] or [])

@@ -1,0 +1,71 @@
+"""What a run learned, in the released layout: a whole checkpoint, or adapters and, on request, the two made one."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from model.checkpoint import MODEL_FILES, load_model, load_vae, save_checkpoint, torch_dtype
+from model.config import VoxCPM2Config
+from model.lora import add_lora, lora_state, merge_lora, save_lora
+from model.voxcpm2 import VoxCPM2
+from training.curriculum.recipe import Recipe
+from training.run.checkpoints import sha256
+
+
+def export(weights: dict[str, Tensor], recipe: Recipe, settings: VoxCPM2Config) -> list[Path]:
+    """Writes `export/`, and `merged/` where the recipe asks for it; what is there already stays.
+
+    Args:
+        weights: what was trained, by name, fp32.
+
+    Returns:
+        The folders.
+    """
+    folder, merged = recipe.run.out / "export", recipe.run.out / "merged"
+    wanted = [folder, merged] if recipe.run.merged else [folder]
+    if all(path.exists() for path in wanted):
+        return wanted
+    model = load_model(recipe.init, settings, dtype=torch.float32)
+    if recipe.lora is None:
+        model.load_state_dict(weights, strict=True)
+        _save(folder, model, recipe, settings)
+        return wanted
+    add_lora(model, recipe.lora)
+    present = lora_state(model)
+    assert present.keys() == weights.keys(), "the adapters of the recipe are those that were trained"
+    with torch.no_grad():
+        for name, tensor in weights.items():
+            present[name].copy_(tensor)
+    if not folder.exists():
+        partial = Path(tempfile.mkdtemp(prefix=".export.", dir=recipe.run.out))
+        try:
+            save_lora(partial, model, recipe.lora, base_model=str(recipe.init.resolve()))
+            partial.chmod(0o755)  # mkdtemp lets nobody else read
+            partial.rename(folder)
+        except BaseException:
+            shutil.rmtree(partial)
+            raise
+    if recipe.run.merged and not merged.exists():
+        merge_lora(model)
+        _save(merged, model, recipe, settings)
+    return wanted
+
+
+def _save(folder: Path, model: VoxCPM2, recipe: Recipe, settings: VoxCPM2Config) -> None:
+    """With the AudioVAE and the tokenizer that the run began with."""
+    save_checkpoint(
+        folder,
+        config=settings,
+        model=model,
+        vae=load_vae(recipe.init, settings),
+        tokenizer_from=recipe.init,
+        dtype=torch_dtype(settings.dtype),
+    )
+
+
+def base_checksum(init: Path) -> str:
+    """sha256 of the weights' file of a checkpoint: adapters belong to the weights that they were trained on."""
+    return sha256(next(path for name in MODEL_FILES if (path := init / name).is_file()))

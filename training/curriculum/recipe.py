@@ -1,0 +1,255 @@
+"""The curriculum as data: one YAML file a stage (report 3.5), or a fine-tuning. What a stage may not hold is refused here.
+
+A recipe is named by its path, or by its name where it comes with voxmill (`stage1`, `tiny_stage1`).
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from annotation.corpus.eligibility import Mode, Origin
+from model.lora import LoRAConfig
+from voxmill.core.config import Config, load_config
+from voxmill.core.errors import UserError
+
+RECIPES = Path(__file__).resolve().parents[1] / "recipes" / "speech"
+Curve = float | tuple[tuple[float, float], ...]
+"""A share, or points (progress of the stage from 0 to 1, share) with straight lines between."""
+
+
+class DatasetConfig(Config):
+    """A finished dataset with latents. `weight` multiplies its hours wherever shares are by hours."""
+
+    path: Path
+    weight: float = Field(1.0, gt=0)
+
+
+class ClipsConfig(Config):
+    """Which clips enter, besides what their labels say of the stage; lengths in seconds. None switches a rule off."""
+
+    min_seconds: float = Field(0.3, ge=0)
+    max_seconds: float = Field(60.0, gt=0)
+    origins: tuple[Origin, ...] = ("native", "separated")
+    languages: tuple[str, ...] | None = None
+    min_quality: float | None = Field(None, description="DNSMOS overall, 1 to 5")
+    verified_only: bool = Field(False, description="only descriptions of which every claim passed")
+
+
+class MixtureConfig(Config):
+    """Shares in seconds of target audio.
+
+    `temperature`: a language's share within a mode grows with its hours to the power of 1 / temperature: 1 as there is,
+    higher flatter; `balanced_languages` gives every language the same.
+    """
+
+    modes: dict[Mode, Curve]
+    temperature: float = Field(1.0, ge=1)
+    balanced_languages: bool = False
+
+
+class PackingConfig(Config):
+    """`positions`: of a row, which is a micro-batch; `window`: samples that wait to be fitted."""
+
+    positions: int = Field(8192, gt=0)
+    window: int = Field(1024, ge=1)
+
+
+class OptimizerConfig(Config):
+    """AdamW with linear warm-up, then cosine decay to `final` times the learning rate.
+
+    `ema`: decay of a moving average of the weights, which is then what is validated and exported.
+    """
+
+    learning_rate: float = Field(gt=0)
+    warmup_steps: int = Field(0, ge=0)
+    final: float = Field(0.0, ge=0, le=1)
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    weight_decay: float = Field(0.01, ge=0)
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    ema: float | None = Field(None, gt=0, lt=1)
+
+
+class EngineConfig(Config):
+    """DeepSpeed: ZeRO stage, and whether the optimizer's state lives in CPU memory.
+
+    `activation_checkpointing`: activations of a layer are computed again in the backward pass instead of kept.
+    """
+
+    zero: Literal[0, 1, 2, 3] = 2
+    offload: bool = False
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    activation_checkpointing: bool = False
+
+
+class HealthConfig(Config):
+    """When a row is bad, besides a loss that is not finite, and how many bad steps in a row lead back to a checkpoint."""
+
+    spike: float | None = Field(20.0, gt=1, description="times the median loss of the last steps")
+    roll_back_after: int = Field(3, ge=1)
+
+
+class ValidationConfig(Config):
+    """What is held out, which never enters training, and when and how the weights are tried on it.
+
+    Held out are either a `share` of the clips (one at least), chosen by a hash of their id, or `clips`, named by clip or
+    recording id.
+    `count`: of them at most in each mode. `listen`: so many are spoken each time, none longer than `max_seconds`.
+    """
+
+    every: int = Field(ge=1, description="steps")
+    share: float | None = Field(None, gt=0, lt=1)
+    clips: tuple[str, ...] = ()
+    count: int = Field(32, ge=1)
+    listen: int = Field(2, ge=0)
+    max_seconds: float = Field(10.0, gt=0)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "ValidationConfig":
+        if (self.share is None) == (not self.clips):
+            raise ValueError("set either validation.share or validation.clips, to say what is held out")
+        return self
+
+
+class RunConfig(Config):
+    """Where a run lies, when it is saved and to whom it reports; nothing here changes what is learned."""
+
+    out: Path
+    save_every: int = Field(1000, ge=1)
+    keep: int = Field(3, ge=1, description="newest checkpoints that stay")
+    keep_best: int = Field(0, ge=0, description="checkpoints of the lowest validation loss that stay besides")
+    hang_seconds: float | None = Field(900, gt=0, description="without a finished step: then the run ends itself")
+    export: Literal["last", "best"] = Field("last", description="which weights the run ends with")
+    merged: bool = Field(False, description="LoRA: also a whole checkpoint, with the adapters inside its weights")
+    tracking_uri: str | None = Field(
+        None, description="MLflow; None: MLFLOW_TRACKING_URI, or a database in out; none: only out/metrics.jsonl"
+    )
+    experiment: str = "voxcpm2"
+    peak_tflops: float | None = Field(None, gt=0, description="of one device, for MFU; None: known GPUs in bf16")
+
+
+class Recipe(Config):
+    """One stage. `rows`: packed rows a step over all ranks together, so the number of ranks changes no result.
+
+    `stage`: 1 to 3 of the curriculum, or finetune, which takes what the clips can teach whatever stage they suit.
+    `lora`: adapters that are trained instead of the weights.
+    """
+
+    stage: Literal[1, 2, 3, "finetune"]
+    init: Path
+    datasets: dict[str, DatasetConfig]
+    max_positions: int = Field(gt=0)
+    steps: int = Field(gt=0)
+    rows: int = Field(gt=0)
+    seed: int = Field(0, ge=0)
+    clips: ClipsConfig = ClipsConfig()
+    mixture: MixtureConfig
+    packing: PackingConfig = PackingConfig()
+    optimizer: OptimizerConfig
+    lora: LoRAConfig | None = None
+    engine: EngineConfig = EngineConfig()
+    health: HealthConfig = HealthConfig()
+    validation: ValidationConfig | None = None
+    run: RunConfig
+
+
+LIMITS: dict[int | str, tuple[float, float, int]] = {
+    1: (0.0, 60.0, 4096),
+    2: (0.0, 180.0, 8192),
+    3: (2.0, 300.0, 8192),
+    "finetune": (0.0, 300.0, 8192),
+}
+"""Seconds at least and at most, positions at most, by stage; a fine-tuning's are the longest that the model was shown."""
+
+
+def shipped() -> list[str]:
+    """Names of the recipes of stages that come with voxmill; the folder has the codec's, too."""
+    return sorted(file.stem for kind in ("*stage[123]", "*finetune_*") for file in RECIPES.glob(f"{kind}.yaml"))
+
+
+def load_recipe(name: str | Path, overrides: list[str] | None = None) -> Recipe:
+    """Reads a recipe and holds it against the rules of its stage.
+
+    Raises:
+        UserError: unknown key or wrong value, or something that the stage may not hold; names the recipe and the key.
+    """
+    path = Path(name)
+    if not path.is_file() and (RECIPES / f"{path}.yaml").is_file():
+        path = RECIPES / f"{path}.yaml"
+    if not path.is_file():
+        known = ", ".join(shipped())
+        raise UserError(f"{name}: no such recipe; name a YAML file or one of {known}")
+    recipe = load_config(Recipe, path, overrides)
+    wrong = _against_stage(recipe)
+    if wrong:
+        raise UserError(f"{path}: {wrong}")
+    return recipe
+
+
+def share_at(curve: Curve, progress: float) -> float:
+    """The value of a curve at `progress`, 0 to 1; before its first point and after its last it stays level."""
+    if not isinstance(curve, tuple):
+        return float(curve)
+    before = curve[0]
+    for point in curve:
+        if progress <= point[0]:
+            width = point[0] - before[0]
+            place = (progress - before[0]) / width if width else 1.0
+            return before[1] + place * (point[1] - before[1])
+        before = point
+    return before[1]
+
+
+def _against_stage(recipe: Recipe) -> str:
+    shortest, longest, positions = LIMITS[recipe.stage]
+    clips, stage = recipe.clips, f"stage {recipe.stage}"
+    if not recipe.datasets:
+        return "datasets is empty; name one, such as datasets.main.path=dataset/"
+    if clips.max_seconds > longest or clips.min_seconds < shortest:
+        return (
+            f"clips of {clips.min_seconds} to {clips.max_seconds} s, but {stage} takes {shortest:.0f} to "
+            f"{longest:.0f} s; set clips.min_seconds and clips.max_seconds"
+        )
+    if recipe.max_positions > positions:
+        return f"max_positions = {recipe.max_positions}, but {stage} takes {positions} at most"
+    if recipe.max_positions > recipe.packing.positions:
+        return (
+            f"packing.positions = {recipe.packing.positions} is less than max_positions = {recipe.max_positions}: "
+            "the longest sample would fit into no row"
+        )
+    if recipe.stage in (1, 3) and "synthetic" in clips.origins:
+        return f"clips.origins has synthetic, which {stage} may not train on; leave it to stage 2"
+    if recipe.stage == 3 and set(clips.origins) != {"native"}:
+        return f"clips.origins = {list(clips.origins)}, but stage 3 takes native recordings only"
+    extra = set(recipe.mixture.modes) - {"basic", "continuation"}
+    if recipe.stage == 1 and extra:
+        return f"mixture.modes has {', '.join(sorted(extra))}, but stage 1 trains basic and continuation alone"
+    if recipe.lora is not None and recipe.stage != "finetune":
+        return f"lora is set, but {stage} trains all weights; take a recipe with stage: finetune"
+    if recipe.run.keep_best and recipe.validation is None:
+        return "run.keep_best: nothing is validated; add validation={every: 500, share: 0.002}"
+    if recipe.run.export == "best" and not recipe.run.keep_best:
+        return "run.export is best, but run.keep_best = 0 keeps none; set it to 1 or more"
+    if recipe.run.merged and recipe.lora is None:
+        return "run.merged is set, but there is no lora to merge; drop it"
+    return _against_sense(recipe)
+
+
+def _against_sense(recipe: Recipe) -> str:
+    if recipe.clips.min_seconds >= recipe.clips.max_seconds:
+        return f"clips.min_seconds = {recipe.clips.min_seconds} is not below clips.max_seconds"
+    if recipe.optimizer.warmup_steps >= recipe.steps:
+        return f"optimizer.warmup_steps = {recipe.optimizer.warmup_steps} is not below steps = {recipe.steps}"
+    for mode, curve in recipe.mixture.modes.items():
+        points = curve if isinstance(curve, tuple) else ((0.0, float(curve)),)
+        places = [place for place, _ in points]
+        if not points or places != sorted(set(places)) or not (places[0] >= 0 and places[-1] <= 1):
+            return f"mixture.modes.{mode}: progress must rise from point to point within 0 to 1, found {places}"
+        if min(value for _, value in points) < 0:
+            return f"mixture.modes.{mode}: shares may not be negative"
+    bends = {0.0, 1.0} | {p for curve in recipe.mixture.modes.values() if isinstance(curve, tuple) for p, _ in curve}
+    for place in sorted(bends):
+        if not sum(share_at(curve, place) for curve in recipe.mixture.modes.values()) > 0:
+            return f"mixture.modes: all shares are 0 at progress {place}"
+    return ""

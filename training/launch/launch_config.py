@@ -1,0 +1,30 @@
+"""What stands beside a recipe on the command line where Ray Train launches the run; nothing here changes the result."""
+
+from pydantic import Field
+
+from voxmill.core.config import Config, load_config
+from voxmill.core.errors import UserError
+
+
+class LaunchConfig(Config):
+    """Ranks as Ray Train workers."""
+
+    num_workers: int = Field(ge=1, description="ranks; the recipe's rows must divide by it")
+    use_gpu: bool | None = Field(None, description="a GPU a rank; None: where the cluster has any")
+    cpus_per_worker: float = Field(1.0, gt=0, description="CPUs that a rank reserves")
+    max_failures: int = Field(3, ge=0, description="so often the ranks are started again after one has failed")
+    autoscale: bool = Field(False, description="the cluster grows: wait for what is not there yet")
+
+
+def read_launch(overrides: list[str]) -> tuple[LaunchConfig | None, list[str]]:
+    """(what was said of the launch, the overrides that belong to the recipe); None where Ray Train is not asked for.
+
+    Raises:
+        UserError: a wrong value, or a word on the launch without `num_workers`.
+    """
+    mine = [override for override in overrides if override.partition("=")[0] in LaunchConfig.model_fields]
+    if not mine:
+        return None, overrides
+    if not any(override.startswith("num_workers=") for override in mine):
+        raise UserError(f"{mine[0]} is for a launch by Ray Train; add num_workers=N, or leave it out")
+    return load_config(LaunchConfig, None, mine), [override for override in overrides if override not in mine]

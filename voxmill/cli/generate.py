@@ -1,0 +1,286 @@
+"""`voxmill generate`: one text to a WAV file or a stream, or a JSONL of requests to a folder, batched."""
+
+import contextlib
+import json
+import os
+import sys
+import time
+import wave
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from model.generation.request_file import Order, check_seed, check_settings, read_orders
+from voxmill.core.errors import JobError, UserError
+
+STDOUT = Path("-")
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line. `batch`: requests in progress at once; `dtype` None: the checkpoint's."""
+
+    checkpoint: Path
+    out: Path
+    text: str | None = None
+    description: str | None = None
+    reference: Path | None = None
+    prompt: Path | None = None
+    prompt_text: str | None = None
+    requests: Path | None = None
+    stream: bool = False
+    seed: int | None = None
+    lora: Path | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    min_len: int | None = None
+    max_len: int | None = None
+    batch: int = 16
+    device: str = "auto"
+    dtype: str | None = None
+
+
+def run(options: Options) -> None:
+    """Does what the command line says.
+
+    Raises:
+        UserError: options that do not go together, a bad request, a bad file, no checkpoint.
+    """
+    orders = _orders(options)  # first of all: a typing mistake should not wait for a checkpoint
+    from model.generation.generator import Generator
+
+    clock = time.perf_counter()
+    generator = Generator.of(_load(options))
+    requests = _requests(orders, generator)
+    loading = time.perf_counter() - clock
+    if options.requests is not None:
+        _many(options, orders, requests, generator, loading)
+    elif options.stream:
+        _stream(options, requests[0], generator, loading)
+    else:
+        _one(options, requests[0], generator, loading)
+
+
+def _orders(options: Options) -> list[Order]:
+    named = ("steps", "guidance", "min_len", "max_len")
+    settings = {key: getattr(options, key) for key in named if getattr(options, key) is not None}
+    seed = check_seed(options.seed)
+    if options.batch < 1:
+        raise UserError(f"--batch {options.batch} must be 1 or more")
+    single = ("text", "description", "reference", "prompt", "prompt_text")
+    if options.requests is not None:
+        for key in single:
+            if getattr(options, key) is not None:
+                raise UserError(f"--{key.replace('_', '-')} does not go with --requests; write it into its lines")
+        if options.stream:
+            raise UserError("--stream does not go with --requests; give one --text")
+        if options.out == STDOUT or (options.out.exists() and not options.out.is_dir()):
+            raise UserError(f"{options.out}: with --requests, -o names a folder")
+        return read_orders(options.requests, settings=settings, seed=seed)
+    if options.text is None:
+        raise UserError("nothing to say; give --text, or --requests FILE.jsonl")
+    if options.out != STDOUT and options.out.is_dir():
+        raise UserError(f"{options.out}: is a folder; name a WAV file, or - for raw PCM on stdout")
+    words: dict[str, Any] = {key: getattr(options, key) for key in single}
+    return [Order("speech", **words, seed=seed, settings=check_settings(settings))]
+
+
+def _load(options: Options) -> Any:
+    import torch
+
+    from model.checkpoint import load_checkpoint
+
+    device = options.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        usable = torch.device(device).type != "cuda" or torch.cuda.is_available()
+    except RuntimeError:
+        usable = False
+    if not usable:
+        raise UserError(f"--device {device}: not there; use cpu or auto")
+    dtypes = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+    if options.dtype is not None and options.dtype not in dtypes:
+        raise UserError(f"--dtype {options.dtype}: use {' or '.join(dtypes)}")
+    dtype = None if options.dtype is None else dtypes[options.dtype]
+    checkpoint = load_checkpoint(options.checkpoint, device=device, dtype=dtype)
+    if options.lora is not None:
+        from model.lora import load_lora, merge_lora
+
+        load_lora(checkpoint.model, options.lora)
+        merge_lora(checkpoint.model)
+    return checkpoint
+
+
+def _requests(orders: list[Order], generator: Any) -> list[Any]:
+    """Every request with its voice, checked; each file is read once."""
+    from model.generation.request import Request
+    from model.sequence.layouts import compose_text
+
+    voices: dict[tuple[Path | None, Path | None, str | None], Any] = {}
+    found = []
+    for order in orders:
+        with _told(order.place):
+            if not order.text.strip():
+                raise UserError("the text is empty; give some words to say")
+            compose_text(order.text, description=order.description, prompt_text=order.prompt_text)
+            key = (order.reference, order.prompt, order.prompt_text)
+            if key not in voices:
+                voices[key] = generator.voice(
+                    reference=order.reference, prompt=order.prompt, prompt_text=order.prompt_text
+                )
+            request = Request(order.text, order.description, voices[key], order.settings, order.seed)
+            generator.prepare(request)
+            found.append(request)
+    return found
+
+
+@contextlib.contextmanager
+def _told(place: str) -> Iterator[None]:
+    """Puts the line of a requests file before the error."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{place}: {error}" if place else str(error)) from None
+
+
+def _one(options: Options, request: Any, generator: Any, loading: float) -> None:
+    clock = time.perf_counter()
+    with _progress() as progress:
+        task = progress.add_task("speaking", total=None, said="")
+        # A speech in pieces and a speech at once are the same; at once may be tried again.
+        speech = generator.generate(request, on_patch=lambda count: progress.update(task, said=_said(generator, count)))
+    wall = time.perf_counter() - clock
+    if options.out == STDOUT:
+        with _pipe() as sink:
+            sink.write(_pcm(speech.audio_T))
+    else:
+        _write_wav(options.out, speech.audio_T, speech.sample_rate)
+    _warn(options.out, speech.finish)
+    tries = "" if speech.attempts == 1 else f", {speech.attempts} attempts"
+    _tell(options, f"{_rtf(speech.seconds, wall)} (loading {loading:.1f} s, seed {speech.seed}{tries})")
+
+
+def _stream(options: Options, request: Any, generator: Any, loading: float) -> None:
+    clock = time.perf_counter()
+    first, seconds, seed, finish = 0.0, 0.0, 0, None
+    with contextlib.ExitStack() as stack:
+        progress = stack.enter_context(_progress())
+        task = progress.add_task("speaking", total=None, said="")
+        sink: Any = stack.enter_context(_pipe()) if options.out == STDOUT else None
+        if sink is None:
+            sink = stack.enter_context(_open_wav(options.out, generator.sample_rate))
+        for count, piece in enumerate(generator.stream_many([request], batch_size=1), start=1):
+            if options.out == STDOUT:
+                sink.write(_pcm(piece.audio_T))
+                sink.flush()
+            else:
+                sink.writeframes(_pcm(piece.audio_T))  # and the header's length with it: the file is whole at any time
+            first = first or time.perf_counter() - clock
+            seconds += piece.audio_T.shape[0] / generator.sample_rate
+            seed, finish = piece.seed, piece.finish
+            progress.update(task, said=_said(generator, count))
+    _warn(options.out, finish)
+    wall = time.perf_counter() - clock
+    _tell(options, f"{_rtf(seconds, wall)} (loading {loading:.1f} s, first piece {first * 1000:.0f} ms, seed {seed})")
+
+
+def _many(options: Options, orders: list[Order], requests: list[Any], generator: Any, loading: float) -> None:
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{options.out}: cannot be made ({error.strerror}); name another folder") from None
+    clock = time.perf_counter()
+    seconds, rows = 0.0, {}
+    with _progress() as progress:
+        task = progress.add_task("requests", total=len(requests), said="")
+        for index, speech in generator.generate_many(requests, batch_size=options.batch):
+            path = options.out / f"{orders[index].name}.wav"
+            _write_wav(path, speech.audio_T, speech.sample_rate)
+            _warn(path, speech.finish)
+            seconds += speech.seconds
+            rows[index] = {
+                "id": orders[index].name,
+                "file": path.name,
+                "seconds": round(speech.seconds, 3),
+                "seed": speech.seed,
+                "finish": speech.finish,
+                "attempts": speech.attempts,
+            }
+            progress.update(task, advance=1, said=f"{seconds:.1f} s of speech")
+    wall = time.perf_counter() - clock
+    text = "".join(json.dumps(rows[index], ensure_ascii=False) + "\n" for index in sorted(rows))
+    (options.out / "results.jsonl").write_text(text, encoding="utf-8")
+    _tell(options, f"{len(rows)} requests, {_rtf(seconds, wall)} (loading {loading:.1f} s)")
+
+
+def _pcm(audio_T: Any) -> bytes:
+    """16-bit little-endian samples."""
+    return (audio_T.clamp(-1, 1) * 32767).round().numpy().astype("<i2").tobytes()  # type: ignore[no-any-return]
+
+
+def _open_wav(path: Path, rate: int) -> wave.Wave_write:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = wave.open(str(path), "wb")  # noqa: SIM115, the caller closes it
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); name another file") from None
+    file.setnchannels(1)
+    file.setsampwidth(2)
+    file.setframerate(rate)
+    return file
+
+
+def _write_wav(path: Path, audio_T: Any, rate: int) -> None:
+    """Under another name first, so that a WAV file there is a whole one."""
+    part = path.with_name(f".{path.name}.part")
+    with _open_wav(part, rate) as file:
+        file.writeframes(_pcm(audio_T))
+    os.replace(part, path)
+
+
+@contextlib.contextmanager
+def _pipe() -> Iterator[IO[bytes]]:
+    try:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again at its end
+        raise JobError("stdout was closed before the speech was finished") from None
+
+
+def _progress() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[said]}"),
+        TimeElapsedColumn(),
+    )
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _said(generator: Any, patches: int) -> str:
+    samples = patches * generator.config.patch_size * generator.vae.samples_per_latent
+    return f"{samples / generator.sample_rate:.2f} s of speech"
+
+
+def _rtf(seconds: float, wall: float) -> str:
+    return f"{seconds:.2f} s of speech in {wall:.2f} s, RTF {wall / seconds:.3f}"
+
+
+def _warn(path: Path, finish: str | None) -> None:
+    if finish == "length":
+        name = "stdout" if path == STDOUT else path
+        print(f"voxmill: {name}: ended by its length, not by the model; the end may be cut off", file=sys.stderr)
+
+
+def _tell(options: Options, text: str) -> None:
+    stdout = options.out == STDOUT
+    print(f"{'stdout' if stdout else options.out}: {text}", file=sys.stderr if stdout else sys.stdout)

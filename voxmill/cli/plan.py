@@ -1,0 +1,204 @@
+"""`voxmill plan`: what a run takes before a machine is asked for; the sums are in `cluster/`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from cluster.planner.compute import AnnotationSpeed, gpu_hours, measured_speed, position_flops, whole_rows
+from cluster.planner.memory import SIZES, ModelShape, Setup, Stack
+from cluster.planner.plan import HEADROOM, Choice, choices, longest_row, recommended
+from model.config import LanguageModelConfig, VoxCPM2Config, read_config
+from model.presets import PRESETS, preset
+from model.voxcpm2 import VoxCPM2
+from voxmill.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class Options:
+    """The words of the command; None where nothing was said."""
+
+    model: str
+    gpus: int
+    gpu_memory: float
+    zero: int | None
+    dtype: str
+    offload: bool
+    recompute: bool
+    positions: int
+    rows: int
+    audio: float
+    train_positions: float | None
+    mfu: float
+    peak_tflops: float
+    audio_hours: float | None
+    run_json: Path | None
+    hours_per_core_hour: float | None
+    hours_per_gpu_hour: float | None
+    cores: int
+
+
+def shape_of(config: VoxCPM2Config) -> ModelShape:
+    """What the planner needs of a model; parameters are counted on the module tree."""
+    import torch
+
+    with torch.device("meta"):
+        parameters = sum(parameter.numel() for parameter in VoxCPM2(config).parameters())
+
+    def stack(size: LanguageModelConfig, tokens: int = 1, kept: int = 1) -> Stack:
+        return Stack(
+            layers=size.num_hidden_layers,
+            hidden=size.hidden_size,
+            ffn=size.intermediate_size,
+            heads=size.num_attention_heads,
+            key_heads=size.num_key_value_heads,
+            head_dim=size.head_dim,
+            tokens=tokens,
+            kept=kept,
+        )
+
+    patch = config.patch_size
+    return ModelShape(
+        parameters=parameters,
+        base=stack(config.lm_config),
+        residual=stack(config.residual_stack),
+        encoder=stack(config.local_stack(config.encoder_config), patch + 1, 1),
+        decoder=stack(config.local_stack(config.dit_config), 3 + 2 * patch, patch),
+    )
+
+
+def run(options: Options, console: Console | None = None) -> None:
+    """Prints the plan.
+
+    Raises:
+        UserError: no such model, a value that cannot be, or annotation without a speed.
+    """
+    console = console or Console(highlight=False)
+    _check(options)
+    if options.audio_hours is not None:
+        for line in annotation_lines(options):
+            console.print(line, soft_wrap=True)
+        if options.train_positions is None:
+            return
+    config = preset(options.model) if options.model in PRESETS else read_config(options.model)
+    shape = shape_of(config)
+    base = Setup(
+        zero=1,
+        dtype=options.dtype,
+        world=options.gpus,
+        positions=options.positions,
+        audio=options.audio,  # type: ignore[arg-type]
+        offload=options.offload,
+        recompute=options.recompute,
+    )
+    found = choices(shape, base, options.gpu_memory * 1e9, zero=options.zero)  # type: ignore[arg-type]
+    console.print(
+        f"{options.model}: {shape.parameters / 1e6:.4g} M parameters, {options.dtype}, {options.gpus} x "
+        f"{options.gpu_memory:g} GB, rows of {options.positions} positions, {options.audio:.0%} of them audio",
+        soft_wrap=True,
+    )
+    console.print(_table(found))
+    for line in advice_lines(options, shape, found):
+        console.print(line, soft_wrap=True)
+
+
+def _check(options: Options) -> None:
+    if options.dtype not in SIZES:
+        raise UserError(f"--dtype {options.dtype}: write one of {', '.join(SIZES)}")
+    if options.zero is not None and options.zero not in (0, 1, 2, 3):
+        raise UserError(f"--zero {options.zero}: write 0, 1, 2 or 3")
+    if options.offload and options.zero in (0, 1):
+        raise UserError(f"--offload with --zero {options.zero}: only ZeRO 2 and 3 can be offloaded")
+    for name in ("gpus", "gpu_memory", "positions", "rows", "mfu", "peak_tflops", "cores"):
+        if not getattr(options, name) > 0:
+            raise UserError(f"--{name.replace('_', '-')} {getattr(options, name)}: must be more than 0")
+    for name in ("audio", "mfu"):
+        if not 0 <= getattr(options, name) <= 1:
+            raise UserError(f"--{name} {getattr(options, name)}: a share, 0 to 1")
+
+
+def _table(found: list[Choice]) -> Table:
+    table = Table(
+        "ZeRO", "again", "weights", "grads", "optim.", "activ.", "buffers", "step", "peak", "fits", box=box.SIMPLE
+    )
+    for choice in found:
+        m, setup = choice.memory, choice.setup
+        sizes = (m.weights, m.gradients, m.optimizer, m.activations, m.communication, m.step, m.peak)
+        name = f"{setup.zero}{' CPU' if setup.offload else ''}"
+        table.add_row(
+            name,
+            "yes" if setup.recompute else "no",
+            *(f"{size / 1e9:.1f}" for size in sizes),
+            "yes" if choice.fits else "no",
+        )
+    return table
+
+
+def advice_lines(options: Options, shape: ModelShape, found: list[Choice]) -> list[str]:
+    """What to take, and how long it is."""
+    lines = [
+        f"GB a rank. again: activations are computed again (activation checkpointing); CPU: offloaded; step: copies while "
+        f"the optimizer runs, after the activations; {HEADROOM:.0%} of a GPU stays free. States and what autograd saves were checked on a CPU, the rest "
+        "is an estimate."
+    ]
+    best = recommended(found)
+    if best is None:
+        longest = max(longest_row(shape, choice.setup, options.gpu_memory * 1e9) for choice in found)
+        more = (
+            f"; rows of {longest} positions would fit"
+            if longest
+            else "; more GPUs, or GPUs with more memory, are needed"
+        )
+        return [*lines, f"nothing of it fits{more}"]
+    setup = best.setup
+    rows = whole_rows(options.rows, options.gpus)
+    words = [f"engine.zero={setup.zero}"] + (["engine.offload=true"] if setup.offload else [])
+    words += ["engine.activation_checkpointing=true"] if setup.recompute else []
+    lines.append(
+        f"take {' '.join(words)}, rows={rows} "
+        f"({rows // options.gpus} a rank); the longest row that fits has "
+        f"{longest_row(shape, setup, options.gpu_memory * 1e9)} positions"
+    )
+    if best.memory.host:
+        lines.append(f"CPU memory for the offloaded optimizer: {best.memory.host / 1e9:.1f} GB a rank")
+    flops = position_flops(shape, audio=options.audio, context=options.positions)
+    lines.append(f"{flops / 1e9:.3g} GFLOP a position, forward and backward")
+    if options.train_positions is not None:
+        hours = gpu_hours(flops * options.train_positions, peak_tflops=options.peak_tflops, mfu=options.mfu)
+        lines.append(
+            f"{options.train_positions:.3g} positions at an assumed MFU of {options.mfu:.0%} of {options.peak_tflops:g} "
+            f"TFLOP/s: {hours:,.0f} GPU-hours, {hours / options.gpus / 24:,.1f} days on {options.gpus}"
+        )
+    return lines
+
+
+def annotation_lines(options: Options) -> list[str]:
+    """Core-hours and GPU-hours of so many hours of audio."""
+    speeds = []
+    if options.run_json is not None:
+        speeds.append(measured_speed(options.run_json))
+    if options.hours_per_core_hour is not None:
+        speeds.append(AnnotationSpeed(options.hours_per_core_hour, "core", "stated"))
+    if options.hours_per_gpu_hour is not None:
+        speeds.append(AnnotationSpeed(options.hours_per_gpu_hour, "GPU", "stated"))
+    if not speeds:
+        raise UserError(
+            "--audio-hours needs a speed: --run-json OUT/run.json of a finished `voxmill annotate`, "
+            "--hours-per-core-hour or --hours-per-gpu-hour"
+        )
+    lines = []
+    for speed in speeds:
+        if speed.hours <= 0:
+            raise UserError(f"{speed.hours:g} hours of audio an hour: must be more than 0")
+        assert options.audio_hours is not None
+        hours, count = (
+            speed.device_hours(options.audio_hours),
+            options.cores if speed.device == "core" else options.gpus,
+        )
+        lines.append(
+            f"annotating {options.audio_hours:,.0f} h at {speed.hours:.3g} h of audio a {speed.device}-hour "
+            f"({speed.source}): {hours:,.0f} {speed.device}-hours, {hours / count / 24:,.1f} days on {count}"
+        )
+    return lines

@@ -1,0 +1,1 @@
+"""What every part stands on; imports nothing else of the project."""

@@ -1,0 +1,108 @@
+"""Configuration: YAML checked by pydantic, `key=value` overrides, and errors that name the nearest key.
+
+Every part declares its own model beside its code, derived from `Config`; there is no global one.
+"""
+
+import difflib
+import hashlib
+import json
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from voxmill.core.errors import UserError
+
+
+class Config(BaseModel):
+    """Base of every configuration: an unknown key is an error, values never change after checking."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+C = TypeVar("C", bound=Config)
+
+
+def load_config(kind: type[C], path: str | Path | None = None, overrides: list[str] | None = None) -> C:
+    """Reads `path` (YAML, may be None), applies `a.b=value` overrides, checks the result.
+
+    Raises:
+        UserError: unreadable file, not a mapping, an override without `=`, an unknown key or a wrong value; the
+            message names the file, the key and the nearest known key.
+    """
+    values: dict[str, Any] = {}
+    source = "the defaults"
+    if path is not None:
+        source = str(path)
+        try:
+            loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror}); name an existing YAML file") from None
+        except yaml.YAMLError as error:
+            raise UserError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from None
+        if loaded is not None and not isinstance(loaded, dict):
+            raise UserError(f"{path}: must hold `key: value` lines, found a {type(loaded).__name__}")
+        values = loaded or {}
+    for override in overrides or []:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise UserError(f"{override!r} is not an override; write key=value, such as select.min_dnsmos_ovr=3.0")
+        source = override
+        place = values
+        *parents, last = key.split(".")
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise UserError(f"{override!r}: {parent} is not a section")
+        try:
+            place[last] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UserError(f"{override!r}: the value is not valid YAML") from None
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{source}: {_explain(kind, error)}") from None
+
+
+def _explain(kind: type[Config], error: ValidationError) -> str:
+    first = error.errors()[0]
+    dotted = ".".join(str(part) for part in first["loc"])
+    if first["type"] != "extra_forbidden":
+        return f"{dotted} = {first.get('input')!r}: {first['msg'].removeprefix('Value error, ')}"
+    known = known_keys(kind)
+    last = dotted.rsplit(".", 1)[-1]
+    near = difflib.get_close_matches(dotted, known, n=1, cutoff=0.5) or [k for k in known if k.endswith("." + last)][:1]
+    hint = f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(sorted(known)[:12])} ..."
+    return f"unknown key {dotted!r}{hint}"
+
+
+def known_keys(kind: type[Config]) -> list[str]:
+    """Every dotted key that `kind` accepts."""
+    keys = []
+    for name, field in kind.model_fields.items():
+        keys.append(name)
+        optional = isinstance(field.annotation, UnionType)
+        for inner in get_args(field.annotation) if optional else (field.annotation,):
+            if isinstance(inner, type) and issubclass(inner, Config):
+                keys += [f"{name}.{key}" for key in known_keys(inner)]
+    return keys
+
+
+def fingerprint(value: Any) -> str:
+    """sha256 (hex) of the canonical JSON of a configuration or of plain data."""
+    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """Lines `key: old -> new` for every leaf in which two nested dicts differ."""
+    lines: list[str] = []
+    for key in sorted(old.keys() | new.keys()):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            lines += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            lines.append(f"{prefix}{key}: {a!r} -> {b!r}")
+    return lines

@@ -1,0 +1,1 @@
+"""What travels between the parts: records, schemas, shards, datasets. No Ray and no torch at import."""

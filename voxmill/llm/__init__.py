@@ -1,0 +1,1 @@
+"""Language models behind one interface: chat endpoints, batches, replies on disk, an embedded writer."""

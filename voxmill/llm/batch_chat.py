@@ -1,0 +1,80 @@
+"""A chat model that answers many requests at once, as engines on a cluster do: asked in rounds, answered in between.
+
+A describer asks as if an answer came at once. What is not known yet is noted and ends that request as `pending`;
+whoever owns the engine answers all that is noted, and the clips are described again, now from what is known.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from voxmill.core.config import Config
+from voxmill.core.errors import UserError
+from voxmill.llm.chat_endpoint import Message, NoAnswerError
+from voxmill.llm.reply_cache import ReplyCache, reply_key
+
+
+class BatchLlmConfig(Config):
+    """A model that Ray Data's LLM processors run over all clips.
+
+    Without `url` the processor starts `replicas` vLLM engines on the cluster's GPUs: `model` is a hub id or a path,
+    `engine` holds vLLM's engine arguments, `accelerator` Ray's name of the GPU type. With `url`, which ends before
+    `/chat/completions`, the workers ask that server instead; its key is read from `api_key_variable`.
+    `clips_a_round` bounds what is held in memory between two rounds.
+    """
+
+    model: str = ""
+    url: str | None = None
+    api_key_variable: str = "OPENAI_API_KEY"
+    temperature: float = 0.7
+    max_tokens: int = 800
+    engine: dict[str, Any] = Field(default_factory=dict)
+    accelerator: str | None = None
+    replicas: int = Field(1, ge=1)
+    batch_size: int = Field(64, ge=1)
+    requests_per_second: int = Field(50, ge=1)
+    retries: int = Field(4, ge=0)
+    clips_a_round: int = Field(4096, ge=1)
+
+
+class BatchChat:
+    """Answers from `cache` and notes what is missing in `pending` (key to messages and seed).
+
+    Raises:
+        UserError: no model is named.
+    """
+
+    def __init__(self, config: BatchLlmConfig, cache: Path):
+        if not config.model:
+            raise UserError("descriptions.processor.model is empty; name the model that describes")
+        self.config = config
+        self.name = config.model
+        self.pending: dict[str, tuple[list[Message], int]] = {}
+        self.failed: dict[str, str] = {}
+        self._cache = ReplyCache(cache)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What an answer depends on besides the messages."""
+        return {
+            "model": self.config.model,
+            "temperature": self.config.temperature,
+            "max_tokens": self.config.max_tokens,
+        }
+
+    def ask(self, messages: Sequence[Message], seed: int = 0) -> str:
+        """The answer's text.
+
+        Raises:
+            NoAnswerError: `pending`, where it is not known yet; `engine`, where the engine failed over this request.
+        """
+        key = reply_key(model=self.identity, messages=list(messages), seed=seed)
+        if key in self.failed:
+            raise NoAnswerError("engine", self.failed[key])
+        text = self._cache.get(key)
+        if text is None:
+            self.pending[key] = (list(messages), seed)
+            raise NoAnswerError("pending", "to be asked in the next round")
+        return text

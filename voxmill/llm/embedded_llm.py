@@ -1,0 +1,85 @@
+"""SmolLM2-135M-Instruct on llama.cpp: the embedded writer of other wordings.
+
+It is far too small to write from facts (it gets them wrong nearly always), so it is only given true sentences to put
+in other words, and what it answers is checked word by word (`annotation/descriptions/describer.py`). One answer takes about half a
+second on one thread. xllamacpp serves its own HTTP on a free loopback port while the model is loaded, without a key.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from voxmill.core.config import Config
+from voxmill.core.errors import UserError
+from voxmill.llm.prompt_files import prompt
+
+PROMPT = "paraphrase_small.v1"
+
+
+class EmbeddedLlmConfig(Config):
+    """`model`: `embedded` or the path of another GGUF file. Sampling is seeded: the same prompt gives the same answer."""
+
+    model: str = "embedded"
+    temperature: float = 0.5
+    max_tokens: int = 60
+    threads: int = 1
+
+
+class EmbeddedLlm:
+    """Puts sentences in other words.
+
+    Args:
+        weights: folder of the asset `smollm2-135m` (unused where `config.model` is a path).
+
+    Raises:
+        UserError: xllamacpp is not installed, or the file is not there.
+    """
+
+    def __init__(self, config: EmbeddedLlmConfig, weights: Path | None = None):
+        try:
+            import xllamacpp
+        except ImportError:
+            raise UserError(
+                "descriptions.writer=embedded needs xllamacpp, which is not installed; "
+                "run: pip install xllamacpp, or set descriptions.writer=template"
+            ) from None
+        if config.model == "embedded":
+            assert weights is not None
+            path = weights / "SmolLM2-135M-Instruct.Q4_1.gguf"
+        else:
+            path = Path(config.model)
+        if not path.is_file():
+            raise UserError(f"descriptions.embedded.model={path}: no such file; name a GGUF file, or `embedded`")
+        self.config, self.name = config, f"{path.stem} / {PROMPT}"
+        self._prompt = prompt(PROMPT)
+        options = xllamacpp.CommonParams()
+        options.model.path = str(path)
+        options.n_ctx, options.n_parallel = 1024, 1
+        options.cpuparams.n_threads = options.cpuparams_batch.n_threads = config.threads
+        options.verbosity = -1
+        self._server: Any = xllamacpp.Server(options)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What an answer depends on besides the sentence; a part of the cache's key."""
+        return {**self.config.model_dump(exclude={"threads"}), "prompt": self._prompt.sha256, "file": self.name}
+
+    @property
+    def address(self) -> str:
+        """Where llama.cpp's own OpenAI-compatible HTTP listens on loopback."""
+        return str(self._server.listening_address)
+
+    def rewrite(self, sentence: str, seed: int) -> str:
+        """One line in other words, unchecked; '' where nothing came."""
+        reply = self._server.handle_completions(
+            {
+                "prompt": self._prompt.fill(sentence=sentence).rstrip(),
+                "temperature": self.config.temperature,
+                "seed": seed,
+                "max_tokens": self.config.max_tokens,
+                "stop": ["\n"],
+                # What earlier prompts left behind changes the last bits, and with them the answer.
+                "cache_prompt": False,
+            }
+        )
+        choices = reply.get("choices") or [{}]
+        return str(choices[0].get("text") or "").strip()
