@@ -38,7 +38,7 @@ test-slow: weights
 	@"$(BIN)/python" -m pytest -q -m slow $(ARGS)
 
 lint: install
-	@"$(BIN)/python" -m ruff check . && "$(BIN)/python" -m ruff format --check . && "$(BIN)/python" -m mypy
+	@"$(BIN)/python" -m ruff check . && "$(BIN)/python" -m ruff format --check . && "$(BIN)/lint-imports" && "$(BIN)/python" -m mypy
 
 format: install
 	@"$(BIN)/python" -m ruff format . && "$(BIN)/python" -m ruff check --fix .

@@ -157,7 +157,7 @@ def test_a_file_that_may_not_be_read_says_so(tmp_path: Path) -> None:
     soundfile.write(file, np.zeros(16000), 16000)
     file.chmod(0)
     program = (
-        "import os, sys\nimport av\nfrom pipelines import media\n"
+        "import os, sys\nimport av\nfrom pipelines.inputs import media\n"
         "os.geteuid() or os.setuid(65534)\n"
         "try:\n    media.scan(sys.argv[1])\nexcept media.Unreadable as error:\n    print(error.reason)\n"
     )

@@ -13,8 +13,8 @@ from voxmill.core.errors import UserError
 
 def test_a_second_job_is_refused_while_the_first_runs(tmp_path: Path) -> None:
     program = (
-        "import sys\nfrom pathlib import Path\nfrom pipelines.annotate_config import LabelConfig\n"
-        "from pipelines.output import claim\n"
+        "import sys\nfrom pathlib import Path\nfrom pipelines.config import LabelConfig\n"
+        "from pipelines.units.workspace import claim\n"
         "with claim(Path(sys.argv[1]), LabelConfig()):\n    print('held', flush=True)\n    sys.stdin.read()\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "out")]

@@ -39,7 +39,7 @@ def generate(monkeypatch: pytest.MonkeyPatch, oracle: Oracle, *words: object) ->
 
 def process(oracle: Oracle, *words: object) -> "subprocess.CompletedProcess[bytes]":
     """The command as a user runs it."""
-    command = [sys.executable, "-c", "from voxmill.cli import main; main()", "generate", "--checkpoint"]
+    command = [sys.executable, "-c", "from voxmill.cli.app import main; main()", "generate", "--checkpoint"]
     return subprocess.run([*command, str(oracle.checkpoint), *map(str, words)], capture_output=True, env=os.environ)
 
 

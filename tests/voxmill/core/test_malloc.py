@@ -62,7 +62,7 @@ def test_a_process_with_one_heap_asks_for_no_fresh_pages() -> None:
 
 
 def test_a_process_knows_whether_it_keeps_what_is_freed() -> None:
-    program = "from voxmill import heap; print(heap.is_kept())"
+    program = "from voxmill.core.malloc import is_kept; print(is_kept())"
     plain = {name: value for name, value in os.environ.items() if name not in heap.ONE_HEAP}
     for environment, expected in ((plain, "False"), (plain | heap.ONE_HEAP, "True")):
         assert subprocess.check_output([sys.executable, "-c", program], env=environment, text=True).strip() == expected
