@@ -6,7 +6,7 @@ A second run finds the same names, and a run with other thresholds never overwri
 from pathlib import Path
 from typing import Any
 
-from voxmill.data.schemas import CLIP_FIELDS, PLACE
+from voxmill.data.schemas import METADATA_COLUMNS, PLACE_COLUMNS
 from voxmill.data.shards import TarWriter, read_member, to_json
 
 
@@ -48,7 +48,7 @@ def write_shards(groups: list[list[dict[str, Any]]], out: Path) -> list[dict[str
 
 def _place(rows: list[dict[str, Any]], places: list[tuple[Any, ...]]) -> None:
     for row, place in zip(rows, places, strict=True):
-        row |= dict(zip([name for name, _ in PLACE], place, strict=True))
+        row |= dict(zip(PLACE_COLUMNS, place, strict=True))
 
 
 def divide(rows: list[dict[str, Any]], limit: float) -> list[list[dict[str, Any]]]:
@@ -87,7 +87,7 @@ def write_shard(number: int, rows: list[dict[str, Any]], out: Path) -> tuple[lis
 def metadata(row: dict[str, Any]) -> dict[str, Any]:
     """What a clip's `.json` member says; labels that may change later are in the index alone."""
     given = {"speaker": row["given_speaker"]}
-    return {name: row[name] for name, _ in CLIP_FIELDS} | given
+    return {name: row[name] for name in METADATA_COLUMNS} | given
 
 
 def remove_stale(out: Path, shards: list[dict[str, Any]]) -> None:

@@ -1,168 +1,142 @@
-"""The Parquet indexes beside the shards: their columns, and one writer. Shared with readers; free of Ray.
+"""Arrow schemas derived from the records, tables of records, and the one writer of the Parquet indexes. Free of Ray.
 
-Labels that may be added or change later stand here alone; a tar's `.json` has only what its audio was cut with.
+Every column may hold nulls, as is Arrow's own default; the records' `X | None` tells which ones do.
 """
 
+import dataclasses
+import enum
 import io
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from voxmill.data.records import Clip, Latent, Recording, RejectedClip, ShardMetadata, ShardPlace
 from voxmill.data.shards import write_atomically
 
-_WORD = pa.struct(
-    [("word", pa.string()), ("start", pa.float64()), ("end", pa.float64()), ("probability", pa.float64())]
-)
-_QUALITY = pa.struct(
-    [
-        (name, pa.float64())
-        for name in (
-            "dnsmos_sig",
-            "dnsmos_bak",
-            "dnsmos_ovr",
-            "dnsmos_p808",
-            "snr_db",
-            "clipping",
-            "bandwidth_hz",
-            "loudness_lufs",
-            "gain_db",
-            "dc_offset",
-        )
-    ]
-)
-_TRANSCRIPT = pa.struct(
-    [
-        ("compression_ratio", pa.float64()),
-        ("repeated_ngram", pa.float64()),
-        ("characters_per_second", pa.float64()),
-        ("text_language", pa.string()),
-        ("text_language_probability", pa.float64()),
-        ("mean_log_probability", pa.float64()),
-        ("no_speech_probability", pa.float64()),
-        ("redecoded", pa.bool_()),
-        ("aligner", pa.string()),
-        ("given_wer", pa.float64()),
-    ]
-)
-CLIP_FIELDS: list[tuple[str, Any]] = [
-    ("clip_id", pa.string()),
-    ("recording_id", pa.string()),
-    ("session", pa.string()),
-    ("position", pa.int64()),
-    ("start_sample", pa.int64()),
-    ("end_sample", pa.int64()),
-    ("sample_rate", pa.int64()),
-    ("duration", pa.float64()),
-    ("text", pa.string()),
-    ("words", pa.list_(_WORD)),
-    ("language", pa.string()),
-    ("language_probability", pa.float64()),
-    ("speaker", pa.string()),
-    ("turn", pa.int64()),
-    ("origin", pa.string()),
-    ("cut", pa.string()),
-    ("quality", _QUALITY),
-    ("transcript", _TRANSCRIPT),
-    ("licence", pa.string()),
-]
-PLACE: list[tuple[str, Any]] = [
-    ("shard", pa.string()),
-    ("offset", pa.int64()),
-    ("size", pa.int64()),
-    ("sha256", pa.string()),
-]
-_PROSODY = pa.struct(
-    [
-        (name, pa.float64())
-        for name in (
-            "f0_median_hz",
-            "f0_std_semitones",
-            "f0_range_semitones",
-            "voiced_share",
-            "energy_std_db",
-            "energy_range_db",
-            "rate",
-            "articulation_rate",
-            "pause_share",
-            "longest_pause",
-            "hnr_db",
-            "spectral_tilt_db",
-            "jitter",
-            "shimmer",
-        )
-    ]
-    + [("pauses", pa.int64()), ("rate_unit", pa.string())]
-)
-_CLASS = pa.struct([("label", pa.string()), ("probability", pa.float64()), ("reason", pa.string())])
-_FACT = pa.struct(
-    [(name, pa.string()) for name in ("attribute", "axis", "word", "unit", "relative_to", "also")]
-    + [(name, pa.float64()) for name in ("value", "z", "probability")]
-)
-_VERDICT_OF_CLAIM = pa.struct(
-    [(name, pa.string()) for name in ("attribute", "claimed", "predicted", "verdict")] + [("probability", pa.float64())]
-)
-_DESCRIPTION = pa.struct(
-    [(name, pa.string()) for name in ("axis", "granularity", "language", "text", "generator")]
-    + [
-        ("facts", pa.list_(pa.struct([("attribute", pa.string()), ("word", pa.string())]))),
-        ("verdicts", pa.list_(_VERDICT_OF_CLAIM)),
-        ("recall", pa.float64()),
-        ("repaired", pa.bool_()),
-    ]
-)
-CONTROL_FIELDS: list[tuple[str, Any]] = [
-    ("cluster", pa.string()),
-    ("prosody", _PROSODY),
-    ("expressiveness", pa.float64()),
-    ("expressiveness_percentile", pa.float64()),
-    ("gender", _CLASS),
-    ("emotion", _CLASS),
-    ("age", _CLASS),
-    ("facts", pa.list_(_FACT)),
-    ("descriptions", pa.list_(_DESCRIPTION)),
-    ("references", pa.list_(pa.struct([("clip_id", pa.string()), ("similarity", pa.float64())]))),
-    ("no_reference", pa.string()),
-    ("parents", pa.list_(pa.string())),
-    ("modes", pa.list_(pa.string())),
-    ("stages", pa.list_(pa.int64())),
-    ("stage_modes", pa.list_(pa.struct([("stage", pa.int64()), ("modes", pa.list_(pa.string()))]))),
-]
-_VERDICT: list[tuple[str, Any]] = [
-    ("stage", pa.string()),
-    ("reason", pa.string()),
-    ("value", pa.float64()),
-    ("threshold", pa.float64()),
-]
-CLIPS = pa.schema([*CLIP_FIELDS, *CONTROL_FIELDS, *PLACE])
-LATENTS = pa.schema([("clip_id", pa.string()), *PLACE, ("num_frames", pa.int64()), ("latent_space", pa.string())])
-REJECTED = pa.schema([*CLIPS, *_VERDICT])
-RECORDINGS = pa.schema(
-    [
-        ("recording_id", pa.string()),
-        ("path", pa.string()),
-        ("session", pa.string()),
-        ("state", pa.string()),
-        *_VERDICT,
-        ("detail", pa.string()),
-        ("duration", pa.float64()),
-        ("sample_rate", pa.int64()),
-        ("channels", pa.int64()),
-        ("codec", pa.string()),
-        ("num_clips", pa.int64()),
-        ("num_kept", pa.int64()),
-        ("separated", pa.bool_()),
-        ("separation", pa.string()),
-        ("licence", pa.string()),
-    ]
-)
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+R = TypeVar("R", bound="DataclassInstance")
+
+_SCALARS: dict[object, pa.DataType] = {
+    str: pa.string(),
+    int: pa.int64(),
+    float: pa.float64(),
+    bool: pa.bool_(),
+}
 
 
-def write_index(path: Path, schema: pa.Schema, rows: list[dict[str, Any]]) -> None:
-    """One Parquet file, written whole and renamed into place."""
+def schema_of(kind: "type[DataclassInstance]", vector_size: int | None = None) -> pa.Schema:
+    """The schema of a record: one column a field, in the fields' order.
+
+    `int` is int64, `float` float64, `X | None` the type of X, a dataclass a struct, `tuple[X, ...]` a list, a literal
+    the type of its values, `np.ndarray` a fixed-size list of `vector_size` float32.
+
+    Raises:
+        TypeError: a field has a type that no column can hold.
+    """
+    return pa.schema(_fields(kind, vector_size))
+
+
+def _fields(kind: "type[DataclassInstance]", vector_size: int | None) -> list[pa.Field]:
+    return [pa.field(name, _arrow_type(hint, vector_size)) for name, hint in _hints(kind).items()]
+
+
+@cache
+def _hints(kind: "type[DataclassInstance]") -> Mapping[str, object]:
+    """Types of a record's fields by name, in order."""
+    hints = get_type_hints(kind)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+
+
+def _arrow_type(hint: object, vector_size: int | None) -> pa.DataType:
+    hint = _without_none(hint)
+    if hint in _SCALARS:
+        return _SCALARS[hint]
+    if isinstance(hint, type) and issubclass(hint, enum.StrEnum):
+        return pa.string()
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return pa.struct(_fields(hint, vector_size))
+    if hint is np.ndarray and vector_size is not None:
+        return pa.list_(pa.float32(), vector_size)
+    inner = get_args(hint)
+    if get_origin(hint) is Literal and len({type(value) for value in inner}) == 1:
+        return _SCALARS[type(inner[0])]
+    if get_origin(hint) is tuple and len(inner) == 2 and inner[1] is ...:
+        return pa.list_(_arrow_type(inner[0], vector_size))
+    raise TypeError(f"no column holds a {hint!r}")
+
+
+def _without_none(hint: object) -> object:
+    if get_origin(hint) in (Union, types.UnionType):
+        inner = [kind for kind in get_args(hint) if kind is not type(None)]
+        if len(inner) == 1:
+            return inner[0]
+    return hint
+
+
+CLIPS = schema_of(Clip)
+REJECTED = schema_of(RejectedClip)
+RECORDINGS = schema_of(Recording)
+LATENTS = schema_of(Latent)
+# Columns of CLIPS: what a clip's `.json` in the shard has too, and where the clip lies.
+METADATA_COLUMNS: tuple[str, ...] = tuple(_hints(ShardMetadata))
+PLACE_COLUMNS: tuple[str, ...] = tuple(_hints(ShardPlace))
+
+
+def to_table(records: Sequence[R], kind: type[R], vector_size: int | None = None) -> pa.Table:
+    """Records as a table, one column a field."""
+    columns = {name: [_plain(getattr(record, name)) for record in records] for name in _hints(kind)}
+    return pa.table(columns, schema=schema_of(kind, vector_size))
+
+
+def _plain(value: object) -> object:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def from_table(kind: type[R], table: pa.Table) -> list[R]:
+    """The records of a table that has at least the columns of `kind`; a null list is an empty one."""
+    rows: Iterable[Mapping[str, object]] = table.select(list(_hints(kind))).to_pylist()
+    return [_record(kind, row) for row in rows]
+
+
+def _record(kind: type[R], row: Mapping[str, object]) -> R:
+    return kind(**{name: _value(_without_none(hint), row[name]) for name, hint in _hints(kind).items()})
+
+
+def _value(hint: object, value: object) -> object:
+    if get_origin(hint) is tuple:
+        assert value is None or isinstance(value, list)
+        return tuple(_value(_without_none(get_args(hint)[0]), item) for item in value or ())
+    if value is None:
+        return None
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        assert isinstance(value, dict)
+        return _record(hint, value)
+    if isinstance(hint, type) and issubclass(hint, enum.StrEnum):
+        return hint(str(value))
+    return np.asarray(value, dtype=np.float32) if hint is np.ndarray else value
+
+
+def write_index(path: Path, schema: pa.Schema, rows: Sequence[Mapping[str, object]]) -> None:
+    """One Parquet file, written whole and renamed into place; a column that a row lacks is null there."""
     names = schema.names
     table = pa.Table.from_pylist([{name: row.get(name) for name in names} for row in rows], schema=schema)
+    write_parquet(path, table)
+
+
+def write_parquet(path: Path, table: pa.Table) -> None:
+    """A table as one Parquet file, written whole and renamed into place."""
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     write_atomically(path, buffer.getvalue())
