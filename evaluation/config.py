@@ -11,9 +11,13 @@ class TrackingConfig(Config):
     """Where runs are logged: `uri`, or else MLFLOW_TRACKING_URI, or else `OUT/mlflow.db`. `enabled` false logs nothing."""
 
     enabled: bool = True
+    """Log runs to MLflow."""
     uri: str = ""
+    """MLflow server or database; empty: MLFLOW_TRACKING_URI, or OUT/mlflow.db."""
     experiment: str = "voxmill"
+    """Name of the MLflow experiment."""
     timeout_seconds: int = Field(20, ge=1)
+    """Seconds after which a server that does not answer is left out."""
 
 
 class EvaluateConfig(Config):
@@ -27,8 +31,14 @@ class EvaluateConfig(Config):
     judge: JudgeConfig = JudgeConfig()
     tracking: TrackingConfig = TrackingConfig()
     seeds: list[int] = Field(default=[0], min_length=1)
+    """A system that takes seeds speaks every utterance once with each."""
     limit: int | None = Field(None, ge=1)
+    """Only the first utterances of each group, this many; null takes all."""
     workers: int | None = Field(None, ge=0)
+    """Ray actors that score; 0 scores in this process; null: 0, or in a Ray job all its CPUs."""
     speakers: int = Field(2, ge=1)
+    """Utterances that a command or an endpoint speaks at once."""
     device: str = "auto"
+    """Where checkpoints run: auto, cpu or cuda."""
     progress: bool = True
+    """Show progress bars."""

@@ -108,16 +108,27 @@ class AudioVAEConfig(Config):
     """AudioVAE V2 (report 3.2)."""
 
     encoder_dim: int = 128
+    """Channels after the first convolution of the encoder; doubled at each stage."""
     encoder_rates: tuple[int, ...] = (2, 5, 8, 8)
+    """Strides of the encoder's stages; their product is the samples of a latent frame at the encoder's rate."""
     latent_dim: int = 64
+    """Channels of the latents."""
     decoder_dim: int = 2048
+    """Channels before the first stage of the decoder; halved at each stage."""
     decoder_rates: tuple[int, ...] = (8, 6, 5, 2, 2, 2)
+    """Strides of the decoder's stages; their product is the samples of a latent frame at the decoder's rate."""
     depthwise: bool = True
+    """Depthwise convolutions in the residual units."""
     use_noise_block: bool = False
+    """Add learnt noise after each stage of the decoder."""
     sr_bin_boundaries: tuple[int, ...] | None = (20000, 30000, 40000)
+    """Borders, in hertz, of the classes of source sample rates that condition the decoder; null: no condition."""
     cond_type: Literal["scale_bias", "scale_bias_init", "add", "concat"] = "scale_bias"
+    """How the condition enters a stage of the decoder."""
     cond_dim: int = 128
+    """Channels of the condition."""
     cond_out_layer: bool = False
+    """A layer after the condition, which brings the stage's channels back."""
     sample_rate: int = 16000
     """Rate of the audio that the encoder takes, in hertz."""
     out_sample_rate: int = 48000

@@ -37,11 +37,17 @@ class LoRAConfig(Config):
     enable_proj: bool = False
     """Linears between the stacks, named in `target_proj_modules`."""
     r: int = Field(default=8, ge=1)
+    """Rank of the adapters."""
     alpha: float = Field(default=16.0, gt=0)
+    """Strength of the adapters; the update is scaled by alpha / r."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout on the adapters' input (0..1)."""
     target_modules_lm: tuple[str, ...] = ATTENTION
+    """Last names of the linears adapted in TSLM and RALM."""
     target_modules_dit: tuple[str, ...] = ATTENTION
+    """Last names of the linears adapted in LocDiT."""
     target_proj_modules: tuple[str, ...] = PROJECTIONS
+    """Linears adapted between the stacks."""
 
 
 class LoRALinear(nn.Module):

@@ -35,14 +35,10 @@ class LabelConfig(Config):
     segmentation: SegmentationConfig = SegmentationConfig()
     transcription: TranscriptionConfig = TranscriptionConfig()
     quality: QualityConfig = QualityConfig()
-    window_seconds: float = Field(
-        300.0, gt=30, validate_default=True, description="longer recordings are cut into windows at silences"
-    )
-    unit_seconds: float = Field(
-        60.0,
-        gt=1,
-        description="recordings are grouped into work units up to this length; longer ones fill a GPU better",
-    )
+    window_seconds: float = Field(300.0, gt=30, validate_default=True)
+    """Longer recordings are cut into windows of at most this many seconds, at silences."""
+    unit_seconds: float = Field(60.0, gt=1)
+    """Recordings are grouped into work units up to this length, in seconds; longer units fill a GPU better."""
 
     @field_validator("window_seconds")
     @classmethod
@@ -63,6 +59,7 @@ class VoicesConfig(Config):
     """What is measured of every clip's voice, each labeller by itself: one that changes is run again, the others not."""
 
     labellers: tuple[Labeller, ...] = LABELLERS
+    """Which attributes are labelled."""
     prosody: ProsodyConfig = ProsodyConfig()
     speaker: SpeakerConfig = SpeakerConfig()
     gender: GenderConfig = GenderConfig()
@@ -77,6 +74,7 @@ class ControlConfig(Config):
     """What is made of it over the whole corpus: who speaks, how expressively, which clips can stand for one another."""
 
     labels: tuple[Control, ...] = ("speakers", "expressiveness", "references", "descriptions")
+    """Which labels over the whole corpus are made."""
     speakers: ClusterConfig = ClusterConfig()
     expressiveness: ExpressivenessConfig = ExpressivenessConfig()
     references: ReferencesConfig = ReferencesConfig()
@@ -89,40 +87,65 @@ class SelectConfig(Config):
     """Thresholds, applied late. None switches a rule off."""
 
     min_seconds: float | None = 2.0
+    """Shortest clip, in seconds."""
     max_seconds: float | None = 300.0
+    """Longest clip, in seconds."""
     min_dnsmos_ovr: float | None = 2.0
+    """Lowest DNSMOS overall (1..5)."""
     min_snr_db: float | None = 5.0
+    """Lowest signal-to-noise ratio, in dB."""
     max_clipping: float | None = 0.01
+    """Largest share of clipped samples (0..1)."""
     min_bandwidth_hz: float | None = 3000.0
+    """Lowest effective bandwidth, in Hz."""
     max_dc_offset: float | None = 0.1
+    """Largest mean of the samples, as a share of full scale."""
     max_compression_ratio: float | None = 2.4
+    """Highest zlib compression ratio of the text; higher ones repeat themselves."""
     max_no_speech_probability: float | None = 0.8
+    """Highest probability (0..1) that the recogniser gives to no speech."""
     min_mean_log_probability: float | None = -1.0
+    """Lowest mean log probability of the recogniser's tokens."""
     max_repeated_ngram: float | None = 0.3
+    """Largest share (0..1) of the trigrams of the text that are its most frequent one."""
     min_characters_per_second: float | None = 2.0
+    """Slowest reading, in characters a second."""
     max_characters_per_second: float | None = 35.0
+    """Fastest reading, in characters a second."""
     min_language_probability: float | None = 0.5
+    """Lowest probability (0..1) of the detected language."""
     text_language_must_agree_above: float | None = 0.8
+    """Where the text's detected language is more probable than this (0..1), it must be the audio's."""
     max_given_wer: float | None = 0.5
+    """Highest word error rate between a text given in the manifest and the recognised one."""
     allow_forced_cuts: bool = False
+    """Keep clips that had to be cut where there was no pause."""
 
 
 class WriteConfig(Config):
     """Shards: sessions are kept whole until a shard would pass `shard_megabytes`."""
 
     shard_megabytes: float = Field(256.0, gt=0)
+    """Size of a shard, in 1e6 bytes; a session is kept whole until its shard would exceed it."""
     examples_per_reason: int = Field(3, ge=0)
+    """Rejected clips that the report plays, for each reason."""
 
 
 class RunConfig(Config):
     """How the job runs; nothing here changes what comes out."""
 
-    workers: int | None = Field(None, ge=1, description="replicas of each model; None: one a CPU of the cluster")
-    threads: int = Field(1, ge=1, description="CPU threads a model may use")
-    gpu_share: float = Field(0.25, ge=0, le=1, description="share of a GPU each model takes when the cluster has any")
-    pools: bool | None = Field(None, description="an actor pool a model; None: where there are GPUs")
-    askers: int = Field(8, ge=1, description="requests to a description endpoint at a time")
+    workers: int | None = Field(None, ge=1)
+    """Replicas of each model; null: one for each CPU of the cluster."""
+    threads: int = Field(1, ge=1)
+    """CPU threads of each model."""
+    gpu_share: float = Field(0.25, ge=0, le=1)
+    """Share of a GPU that each model takes where the cluster has any (0..1)."""
+    pools: bool | None = Field(None)
+    """An actor pool for each model; null: where there are GPUs."""
+    askers: int = Field(8, ge=1)
+    """Requests to a description endpoint in progress at once."""
     progress: bool = True
+    """Show progress bars."""
 
 
 class AnnotateConfig(Config):

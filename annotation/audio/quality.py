@@ -21,8 +21,11 @@ class QualityConfig(Config):
     """What clips are brought to. `loudness_lufs` per ITU-R BS.1770, `peak_dbfs` is never passed by the gain."""
 
     loudness_lufs: float = -23.0
+    """Loudness that every clip is brought to, in LUFS (ITU-R BS.1770)."""
     peak_dbfs: float = -1.0
+    """Highest peak after the gain, in dBFS; a clip that would exceed it gets less gain."""
     dnsmos_hops: int = 3
+    """Evenly spaced places at which DNSMOS is measured in a longer clip; their mean is kept."""
 
 
 @dataclass(frozen=True)

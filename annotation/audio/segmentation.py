@@ -22,13 +22,21 @@ class SegmentationConfig(Config):
     """How long clips are and where they may end. All in seconds."""
 
     model: str = "embedded"
+    """`embedded`, or the path or hub id of a pyannote segmentation model."""
     min_seconds: float = 2.0
+    """Shorter clips are dropped."""
     max_seconds: float = 30.0
+    """Longer stretches are cut at their best pause, or by force where there is none."""
     join_pause: float = 0.8
+    """Stretches of one speaker with a shorter pause than this, in seconds, are joined."""
     cut_pause: float = 0.15
+    """A pause must be this long, in seconds, for a cut to fall into it."""
     edge_margin: float = 0.15
+    """Seconds of audio kept before and after the speech of a clip."""
     overlap_margin: float = 0.1
+    """Seconds removed on either side of overlapped speech."""
     min_speech: float = 0.2
+    """Stretches with less speech than this, in seconds, are dropped."""
 
 
 @dataclass(frozen=True)

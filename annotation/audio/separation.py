@@ -21,11 +21,17 @@ class SeparationConfig(Config):
     """When to separate and with what."""
 
     mode: Literal["auto", "always", "never"] = "auto"
+    """`auto` separates where music or noise asks for it and it helps; `always` every recording, `never` none."""
     model: str = "embedded"
+    """`embedded` (Spleeter), or the name of a Demucs model."""
     max_music_share: float = 0.2
+    """`auto`: a recording with a larger share of music (0..1) is separated."""
     min_snr_db: float = 12.0
+    """`auto`: a recording with a lower signal-to-noise ratio, in dB, is separated."""
     min_gain_dnsmos_bak: float = 0.1
+    """The separated voice is kept only if DNSMOS BAK rises by this much (scale 1..5)."""
     max_loss_dnsmos_sig: float = 0.3
+    """The separated voice is dropped if DNSMOS SIG falls by more than this (scale 1..5)."""
 
 
 def wanted(config: SeparationConfig, music_share: float, snr_db: float) -> tuple[bool, str]:

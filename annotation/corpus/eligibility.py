@@ -30,13 +30,21 @@ class ModesConfig(Config):
     """
 
     stage1_max_seconds: float = 60.0
+    """Longest clip of stage 1, in seconds."""
     stage2_max_seconds: float = 180.0
+    """Longest clip of stage 2, in seconds."""
     stage3_min_seconds: float = 2.0
+    """Shortest clip of stage 3, in seconds."""
     stage3_max_seconds: float = 300.0
+    """Longest clip of stage 3, in seconds."""
     stage3_min_quality: float | None = 3.0
+    """Lowest DNSMOS overall (1..5) of stage 3; null for no floor."""
     stage3_min_percentile: float | None = Field(0.5, ge=0, le=1)
+    """Stage 3, described modes: lowest expressiveness as a share of all clips (0..1); null for no floor."""
     stage3_origins: tuple[Origin, ...] = ("native",)
+    """Stage 3 takes clips of these origins: native, separated, synthetic."""
     stage3_verified_only: bool = True
+    """Stage 3 takes only descriptions of which every claim passed."""
 
 
 @dataclass(frozen=True)

@@ -40,10 +40,15 @@ class ExpressivenessConfig(Config):
     """
 
     speaker_weight: float = 0.5
+    """The speaker's share of the score (0..1); the language has the rest."""
     shrinkage: float = 8.0
+    """A group of this many clips moves half way to its parent."""
     limit: float = 4.0
+    """Largest absolute z of a single measure, so that a tracking error does not count as emotion."""
     top_share: float | None = None
+    """Keep only this most expressive share (0..1) of the scored clips; null keeps all."""
     threshold: float | None = None
+    """Keep only clips that score at least this; null keeps all. Not together with `top_share`."""
 
 
 @dataclass(frozen=True)

@@ -36,12 +36,19 @@ class ReferencesConfig(Config):
     """
 
     count: int = 3
+    """References of a clip at most."""
     min_similarity: float = 0.7
+    """Lowest cosine between the speaker vectors of a clip and its reference."""
     min_seconds: float = 2.0
+    """Shortest reference, in seconds."""
     max_seconds: float = 20.0
+    """Longest reference, in seconds."""
     min_quality: float | None = 2.8
+    """Lowest DNSMOS overall (1..5) of a reference; null for no floor."""
     max_text_similarity: float = 0.8
+    """A reference whose text is more similar to the clip's (0..1, normalised edit ratio) is not used."""
     text_checks: int = 64
+    """Candidates of one clip whose texts are compared, at most."""
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,13 @@ class ClusterConfig(Config):
     """
 
     threshold: float = CAMPPLUS_EQUAL_ERROR
+    """Cosine from which two voices of a session count as one speaker."""
     across_sessions: bool = False
+    """Also join clusters of different sessions."""
     threshold_across: float = 0.55
+    """Cosine from which clusters of different sessions are joined."""
     block: int = 2000
+    """Rows of the similarity matrix computed at a time; bounds memory, changes nothing else."""
 
 
 @dataclass(frozen=True)

@@ -48,12 +48,19 @@ class DescriptionsConfig(Config):
     """
 
     writer: Literal["template", "embedded", "endpoint", "processor"] = "template"
+    """Who words the facts: the built-in grammar, an embedded LLM, a chat endpoint, or Ray Data's LLM processor."""
     granularities: tuple[Granularity, ...] = GRANULARITIES
+    """Lengths in which each axis is described: tags, phrase, sentence, paragraph."""
     wordings: int = Field(2, ge=1)
+    """Texts of each axis, granularity and language; equal ones are kept once."""
     clip_language: bool = True
+    """Describe also in the clip's own language, where the lexicon has it."""
     hears: bool = False
+    """The endpoint's model understands audio and is sent the clip."""
     attempts: int = 2
+    """How often an unusable reply is asked for again."""
     language_from: float = 0.7
+    """Below this probability (0..1) the detected language of a text is not trusted."""
     endpoint: EndpointConfig = EndpointConfig()
     processor: BatchLlmConfig = BatchLlmConfig()
     embedded: EmbeddedLlmConfig = EmbeddedLlmConfig()

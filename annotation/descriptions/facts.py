@@ -63,9 +63,13 @@ class FactsConfig(Config):
     """
 
     shrinkage: float = 10.0
+    """A group of this many speakers moves half way from the prior to its own median."""
     edge: float = 0.2
+    """A value this close to the border of two levels, in standard deviations, stands for either."""
     few_pauses: float = 0.04
+    """A share of silence (0..1) below this reads as few pauses."""
     many_pauses: float = 0.18
+    """A share of silence (0..1) above this reads as many pauses."""
 
 
 @dataclass(frozen=True)

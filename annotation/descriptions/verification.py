@@ -29,9 +29,13 @@ class VerificationConfig(Config):
     """
 
     measurement_sd: float = 0.35
+    """Assumed error of a measured z against a listener's impression, in standard deviations."""
     pass_from: float = 0.5
+    """A claim passes from this probability (0..1) on."""
     fail_below: float = 0.15
+    """A claim fails below this probability (0..1); in between, it abstains."""
     only_facts: bool = True
+    """A claim about something that is not among the facts fails; false: it abstains."""
 
 
 @dataclass(frozen=True)

@@ -28,14 +28,23 @@ class TranscriptionConfig(Config):
     """
 
     model: str = "embedded"
+    """`embedded` (Whisper base), or a CTranslate2 Whisper folder or hub id such as `large-v3`."""
     compute_type: str = "int8"
+    """Number format of CTranslate2, such as int8, float16 or float32."""
     beam_size: int = 2
+    """Beams of the decoder."""
     batch_size: int = 8
+    """Pieces of speech decoded together."""
     language: str | None = None
+    """Code of the language of all recordings; null detects it in each."""
     language_windows: int = 3
+    """Windows of 30 s in each recording that vote for its language."""
     hear: Literal["recorded", "clip"] = "recorded"
+    """Where a recording was separated, decode the recorded audio or the separated clip."""
     redecode_below: float = -0.8
+    """A piece with a lower mean log probability is decoded again with more beams."""
     redecode_compression: float = 2.4
+    """A piece whose text has a higher zlib compression ratio is decoded again with more beams."""
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,11 @@ class AgeConfig(Config):
     """`model`: null, or a hub id or path. An answer needs `min_probability`."""
 
     model: str | None = None
+    """Path or hub id of an audio classifier; null labels no age."""
     min_probability: float = 0.6
+    """The label abstains below this probability (0..1)."""
     max_seconds: float = 20.0
+    """Of a longer clip the middle this many seconds are used."""
 
 
 @dataclass(frozen=True)

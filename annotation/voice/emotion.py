@@ -41,9 +41,13 @@ class EmotionConfig(Config):
     """`model`: null, or a hub id or path. An answer needs this probability and this lead over the second best."""
 
     model: str | None = None
+    """Path or hub id of an audio classifier; null labels no emotion."""
     min_probability: float = 0.5
+    """The label abstains below this probability (0..1)."""
     min_margin: float = 0.15
+    """The label abstains if the second best class is closer than this (0..1)."""
     max_seconds: float = 20.0
+    """Of a longer clip the middle this many seconds are used."""
 
 
 @dataclass(frozen=True)

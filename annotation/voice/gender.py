@@ -31,8 +31,11 @@ class GenderConfig(Config):
     """`min_probability`: an answer needs at least this, otherwise the classifier abstains (0.5 never does)."""
 
     model: str = "embedded"
+    """`embedded`, or the path or hub id of an audio classifier."""
     min_probability: float = 0.8
+    """The label abstains below this probability; 0.5 never abstains."""
     max_seconds: float = 20.0
+    """Of a longer clip the middle this many seconds are used."""
 
 
 @dataclass(frozen=True)

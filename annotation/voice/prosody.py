@@ -36,10 +36,15 @@ class ProsodyConfig(Config):
     """Pitch search range in Hz; silence in dB under the clip's loud frames; the shortest gap that is a pause, in s."""
 
     min_f0_hz: float = 60.0
+    """Lowest pitch searched for, in Hz."""
     max_f0_hz: float = 600.0
+    """Highest pitch searched for, in Hz."""
     silence_db: float = 35.0
+    """Frames this far below the clip's loud frames, in dB, are silence."""
     min_pause_seconds: float = 0.15
+    """Shortest gap that counts as a pause, in seconds."""
     min_voiced_frames: int = 10
+    """With fewer voiced frames of 10 ms, a clip has no pitch."""
 
 
 @dataclass(frozen=True)

@@ -32,9 +32,13 @@ class SpeakerConfig(Config):
     """
 
     model: str = "embedded"
+    """`embedded` (CAM++), CAM++ weights by path, or an x-vector model of transformers by path or hub id."""
     min_seconds: float = 0.5
+    """A shorter clip has no speaker vector."""
     max_seconds: float = 12.0
+    """Of a longer clip the middle this many seconds are used."""
     batch_size: int = 1
+    """Clips embedded together; 1 gives the same bits whatever else is in the call, more is for GPUs."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,9 @@ class EmotionScoringConfig(Config):
     """`model`: null, or a hub id or path of an audio classifier; of a longer clip the middle `max_seconds` are heard."""
 
     model: str | None = None
+    """Path or hub id of an audio classifier; null scores no emotion."""
     max_seconds: float = 20.0
+    """Of a longer clip the middle this many seconds are used."""
 
 
 def classifier_name(config: EmotionScoringConfig) -> ModelName:

@@ -43,10 +43,14 @@ class JudgeConfig(Config):
     """
 
     protocol: Literal["openai", "gemini"] = "openai"
+    """openai for OpenAI-compatible servers, gemini for Google's own protocol."""
     endpoint: EndpointConfig = EndpointConfig(temperature=0.0, max_tokens=1000)
     attempts: int = Field(2, ge=1)
+    """How often a reply that holds no verdict is asked for again, each time with another seed."""
     workers: int = Field(4, ge=1)
+    """Requests in progress at once."""
     replay: bool = False
+    """Send no request; take verdicts from the stored replies only."""
 
 
 @dataclass(frozen=True)

@@ -40,9 +40,13 @@ class ScoringConfig(Config):
     similarity: SimilarityConfig = SimilarityConfig()
     emotion: EmotionScoringConfig = EmotionScoringConfig()
     metrics: list[str] = Field(default=["transcript", "similarity", "dnsmos"])
+    """What is measured: transcript, similarity, dnsmos."""
     dnsmos_windows: int = Field(3, ge=1)
+    """Windows of 9 s at which DNSMOS is measured in a longer clip."""
     device: str = "cpu"
+    """Where the scoring models run: cpu or cuda."""
     threads: int = Field(1, ge=1)
+    """CPU threads of each model."""
 
 
 @dataclass(frozen=True)

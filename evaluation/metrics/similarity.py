@@ -36,9 +36,13 @@ class SimilarityConfig(Config):
     """
 
     encoder: Literal["speaker", "wavlm", "eres2net"] = "speaker"
+    """Speaker encoder of SIM: the annotation job's, or a published one."""
     model: str = "embedded"
+    """Weights of the encoder; `embedded` for the annotation job's."""
     min_seconds: float = Field(0.5, gt=0)
+    """A shorter clip has no SIM."""
     max_seconds: float | None = Field(None, gt=0)
+    """Of a longer clip the middle this many seconds are used; null: 12, of published encoders 60."""
 
     @property
     def heard_seconds(self) -> float:

@@ -25,9 +25,13 @@ class RecognitionConfig(Config):
     """
 
     model: str = "embedded"
+    """`embedded` (Whisper base), or a CTranslate2 Whisper folder or hub id such as `large-v3`."""
     compute_type: str = "int8"
+    """Number format of CTranslate2, such as int8, float16 or float32."""
     beam_size: int = 5
+    """Beams of the decoder."""
     chinese: Literal["whisper", "paraformer"] = "whisper"
+    """Recogniser of Chinese; `paraformer` is the official one and needs `voxmill[funasr]`."""
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,13 @@ class FinetuneConfig(Config):
     """
 
     modes: tuple[Mode, ...] = ("basic", "design", "reference", "controllable")
+    """Rows that are written of each clip, where its labels allow them."""
     descriptions: int = 1
+    """Rows of a clip and mode, each with another description."""
     max_seconds: float = 30.0
+    """Longer clips are left out; the released trainer runs out of memory from 30 s on."""
     dataset_id: int = 0
+    """Value of the column of that name."""
 
 
 @dataclass(frozen=True)

@@ -28,12 +28,18 @@ ENDS_ONE_IN = 256
 class EncodeConfig(Config):
     """The recipe of `encode`; seconds are of audio. The first two decide what goes into which file."""
 
-    unit_seconds: float = Field(3600.0, gt=0, description="a latent shard holds at most so much; 11.5 MB an hour")
-    batch_seconds: float = Field(120.0, gt=0, description="padded audio the encoder is given at once")
-    replace: bool = Field(False, description="encode anew with another AudioVAE; the old latents are removed")
-    workers: int | None = Field(None, ge=1, description="replicas of the encoder; None: one a GPU, or one a CPU")
-    threads: int = Field(1, ge=1, description="CPU threads a replica")
+    unit_seconds: float = Field(3600.0, gt=0)
+    """Seconds of audio in a latent shard at most; an hour is 11.5 MB."""
+    batch_seconds: float = Field(120.0, gt=0)
+    """Seconds of padded audio that the encoder gets at once."""
+    replace: bool = Field(False)
+    """Encode again with another AudioVAE; the old latents are removed."""
+    workers: int | None = Field(None, ge=1)
+    """Replicas of the encoder; null: one for each GPU, or else for each CPU."""
+    threads: int = Field(1, ge=1)
+    """CPU threads of each replica."""
     progress: bool = True
+    """Show progress bars."""
 
 
 @dataclass(frozen=True)

@@ -17,33 +17,47 @@ class ModelConfig(Config):
     """`preset` gives config.json; `audio_vae` replaces its AudioVAE; `start_from`: weights of a checkpoint folder."""
 
     preset: Preset = "tiny"
+    """Sizes of the model: tiny, small, voxcpm2."""
     audio_vae: AudioVAEConfig | None = None
+    """Sizes that replace the preset's AudioVAE, as `audio_vae_config` of config.json has them; null keeps those."""
     start_from: Path | None = None
+    """Checkpoint folder whose weights training starts from; null starts from new weights."""
     log_variance: float = 0.0
-    """The latents' log variance before training: a low one lets the decoder hear the encoder from the first step."""
+    """Log variance of the latents before training; low, the decoder gets the encoder's signal from the first step."""
 
 
 class DataConfig(Config):
     """Crops. `held_out` names recordings; without names, `held_out_share` of the recordings are held out."""
 
     seconds: float = Field(0.96, gt=0)
+    """Length of a training crop, in seconds."""
     gain_db: float = Field(6.0, ge=0, le=40)
+    """Crops are made louder or quieter by up to this many dB, at random."""
     held_out: tuple[str, ...] = ()
+    """Recordings held out for validation, by name."""
     held_out_share: float = Field(0.05, gt=0, lt=1)
+    """Share of the recordings held out (0..1) where `held_out` names none."""
     readers: int = Field(2, ge=1, le=64)
-    """Threads that read ahead on each rank; what they read does not hang on their number."""
+    """Threads that read ahead on each rank; their number does not change what is read."""
 
 
 class LossConfig(Config):
     """Weights of the loss terms (spec 6.1: what is known of the first AudioVAE's recipe)."""
 
     mel: float = Field(15.0, ge=0)
+    """Weight of the multi-scale mel distance."""
     feature: float = Field(2.0, ge=0)
+    """Weight of feature matching."""
     adversarial: float = Field(1.0, ge=0)
+    """Weight of the adversarial loss."""
     kl: float = Field(5e-5, ge=0)
+    """Weight of the latents' KL divergence."""
     waveform: float = Field(0.0, ge=0)
+    """Weight of the waveform's L1 distance."""
     num_mels: tuple[int, ...] = NUM_MELS
+    """Mel bands at each scale of the mel distance."""
     mel_windows: tuple[int, ...] = WINDOWS
+    """FFT windows of the scales, in samples."""
 
     @model_validator(mode="after")
     def _scales_fit(self) -> "LossConfig":
@@ -56,13 +70,19 @@ class DiscriminatorConfig(Config):
     """They learn from step `start` on; their part in the generator's loss grows over `ramp` steps from there."""
 
     periods: tuple[int, ...] = (2, 3, 5, 7, 11)
+    """Periods, in samples, of the waveform discriminators."""
     period_channels: int = Field(32, ge=1)
+    """Channels of the first layer of a waveform discriminator."""
     windows: tuple[int, ...] = (2048, 1024, 512)
+    """FFT windows, in samples, of the spectrum discriminators."""
     bands: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75)
-    """Where the spectrum is divided, as shares of it."""
+    """Borders of the frequency bands of a spectrum discriminator, as shares of the spectrum (0..1)."""
     spectrum_channels: int = Field(32, ge=1)
+    """Channels of a spectrum discriminator."""
     start: int = Field(0, ge=0)
+    """Step from which the discriminators are trained."""
     ramp: int = Field(0, ge=0)
+    """Steps over which their part in the generator's loss grows to its full weight."""
 
     @model_validator(mode="after")
     def _bands_rise(self) -> "DiscriminatorConfig":
@@ -82,34 +102,50 @@ class OptimizerConfig(Config):
     """
 
     rate: float = Field(1e-4, gt=0)
+    """Learning rate of the autoencoder."""
     discriminator_rate: float = Field(1e-4, gt=0)
+    """Learning rate of the discriminators."""
     betas: tuple[float, float] = (0.8, 0.99)
+    """Adam's decay rates of the first and second moment."""
     warmup: int = Field(0, ge=0)
+    """Steps over which the learning rates rise from 0."""
     decay: float = Field(0.999996, gt=0, le=1)
+    """Factor on the learning rates at every step."""
     clip: float = Field(1000.0, gt=0)
+    """Largest norm of the autoencoder's gradient."""
     discriminator_clip: float = Field(10.0, gt=0)
+    """Largest norm of the discriminators' gradient."""
     ema: float = Field(0.999, ge=0, lt=1)
-    """What the averaged weights keep of themselves a step, once they have seen enough steps for it."""
+    """Decay of the averaged weights, which are validated and exported; lower in the first steps."""
 
 
 class RunConfig(Config):
     """How the run goes; nothing here but `steps` changes what is learnt, and a run may go on with other values."""
 
     steps: int = Field(400_000, ge=1)
+    """Steps of the whole run."""
     max_minutes: float | None = Field(None, gt=0)
-    """Ends the run, whole, after so much wall-clock time in this process."""
+    """Minutes after which this process saves and ends the run; null for no limit."""
     log_every: int = Field(10, ge=1)
+    """Steps between two lines of metrics."""
     validate_every: int = Field(1000, ge=1)
+    """Steps between two validations."""
     validate_crops: int = Field(32, ge=1)
+    """Held-out crops scored at each validation."""
     listen: int = Field(4, ge=0)
-    """So many held-out crops are kept as audio and mel pictures at each validation."""
+    """Held-out crops kept as audio and mel pictures at each validation."""
     save_every: int = Field(1000, ge=1)
+    """Steps between two checkpoints."""
     keep: int = Field(2, ge=1)
+    """Newest checkpoints that stay."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where training runs: auto, cpu or cuda."""
     zero_stage: Literal[1, 2] = 1
+    """DeepSpeed's ZeRO stage."""
     tracking_uri: str | None = None
-    """MLflow server or database; None: MLFLOW_TRACKING_URI, or a database in OUT. "none": only OUT/metrics.jsonl."""
+    """MLflow server or database; null: MLFLOW_TRACKING_URI, or a database in OUT; `none`: OUT/metrics.jsonl only."""
     experiment: str = "audio-vae"
+    """Name of the MLflow experiment."""
 
 
 class VAETrainConfig(Config):
@@ -122,9 +158,11 @@ class VAETrainConfig(Config):
     optimizer: OptimizerConfig = OptimizerConfig()
     run: RunConfig = RunConfig()
     batch: int = Field(16, ge=1)
+    """Crops of a step, over all ranks together."""
     precision: Literal["bf16", "fp32"] = "bf16"
-    """bf16: products under autocast. Weights, gradients, optimizers, spectra and losses are fp32 in both."""
+    """Products under autocast in bf16; weights, gradients, optimizers, spectra and losses are fp32 in both."""
     seed: int = Field(0, ge=0, lt=2**32)
+    """Seed of new weights, crops and noise."""
 
     @property
     def adversarial(self) -> bool:

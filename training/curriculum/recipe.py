@@ -22,18 +22,26 @@ class DatasetConfig(Config):
     """A finished dataset with latents. `weight` multiplies its hours wherever shares are by hours."""
 
     path: Path
+    """OUT of a finished `voxmill annotate` with latents."""
     weight: float = Field(1.0, gt=0)
+    """Factor on its hours wherever shares are by hours."""
 
 
 class ClipsConfig(Config):
     """Which clips enter, besides what their labels say of the stage; lengths in seconds. None switches a rule off."""
 
     min_seconds: float = Field(0.3, ge=0)
+    """Shortest clip, in seconds."""
     max_seconds: float = Field(60.0, gt=0)
+    """Longest clip, in seconds."""
     origins: tuple[Origin, ...] = ("native", "separated")
+    """Origins that enter: native, separated, synthetic."""
     languages: tuple[str, ...] | None = None
-    min_quality: float | None = Field(None, description="DNSMOS overall, 1 to 5")
-    verified_only: bool = Field(False, description="only descriptions of which every claim passed")
+    """Codes of the languages that enter; null takes all."""
+    min_quality: float | None = Field(None)
+    """Lowest DNSMOS overall (1..5); null for no floor."""
+    verified_only: bool = Field(False)
+    """Only descriptions of which every claim passed."""
 
 
 class MixtureConfig(Config):
@@ -44,15 +52,20 @@ class MixtureConfig(Config):
     """
 
     modes: dict[Mode, Curve]
+    """Share of each mode in seconds of target audio: a number, or values over the course of the stage."""
     temperature: float = Field(1.0, ge=1)
+    """A language's share grows with its hours to the power of 1 / temperature: 1 as there is, higher is flatter."""
     balanced_languages: bool = False
+    """Every language gets the same share."""
 
 
 class PackingConfig(Config):
     """`positions`: of a row, which is a micro-batch; `window`: samples that wait to be fitted."""
 
     positions: int = Field(8192, gt=0)
+    """Positions of a packed row, which is a micro-batch."""
     window: int = Field(1024, ge=1)
+    """Samples that wait to be fitted into rows."""
 
 
 class OptimizerConfig(Config):
@@ -62,13 +75,21 @@ class OptimizerConfig(Config):
     """
 
     learning_rate: float = Field(gt=0)
+    """Highest learning rate."""
     warmup_steps: int = Field(0, ge=0)
+    """Steps over which the learning rate rises from 0."""
     final: float = Field(0.0, ge=0, le=1)
+    """The cosine decay ends at this share of `learning_rate`."""
     betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's decay rates of the first and second moment."""
     eps: float = 1e-8
+    """AdamW's term against division by zero."""
     weight_decay: float = Field(0.01, ge=0)
-    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    """AdamW's weight decay."""
+    clip: float = Field(1.0, gt=0)
+    """Largest norm of the gradient."""
     ema: float | None = Field(None, gt=0, lt=1)
+    """Decay of the averaged weights, which are then validated and exported; null keeps none."""
 
 
 class EngineConfig(Config):
@@ -78,16 +99,22 @@ class EngineConfig(Config):
     """
 
     zero: Literal[0, 1, 2, 3] = 2
+    """DeepSpeed's ZeRO stage."""
     offload: bool = False
+    """Keep the optimizer's state in CPU memory."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Number format of weights and activations."""
     activation_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them."""
 
 
 class HealthConfig(Config):
     """When a row is bad, besides a loss that is not finite, and how many bad steps in a row lead back to a checkpoint."""
 
-    spike: float | None = Field(20.0, gt=1, description="times the median loss of the last steps")
+    spike: float | None = Field(20.0, gt=1)
+    """A row is bad if its loss exceeds the median of the last steps this many times; null: never."""
     roll_back_after: int = Field(3, ge=1)
+    """Bad steps in a row after which the run returns to its last checkpoint."""
 
 
 class ValidationConfig(Config):
@@ -98,12 +125,18 @@ class ValidationConfig(Config):
     `count`: of them at most in each mode. `listen`: so many are spoken each time, none longer than `max_seconds`.
     """
 
-    every: int = Field(ge=1, description="steps")
+    every: int = Field(ge=1)
+    """Steps between two validations."""
     share: float | None = Field(None, gt=0, lt=1)
+    """Share of the clips that is held out (0..1), chosen by a hash of their id."""
     clips: tuple[str, ...] = ()
+    """Held-out clips, by clip or recording id, instead of `share`."""
     count: int = Field(32, ge=1)
+    """Held-out clips validated in each mode, at most."""
     listen: int = Field(2, ge=0)
+    """Held-out clips spoken at each validation."""
     max_seconds: float = Field(10.0, gt=0)
+    """Longest clip that is spoken, in seconds."""
 
     @model_validator(mode="after")
     def _one_way(self) -> "ValidationConfig":
@@ -116,17 +149,25 @@ class RunConfig(Config):
     """Where a run lies, when it is saved and to whom it reports; nothing here changes what is learned."""
 
     out: Path
+    """Folder for checkpoints, metrics and the export."""
     save_every: int = Field(1000, ge=1)
-    keep: int = Field(3, ge=1, description="newest checkpoints that stay")
-    keep_best: int = Field(0, ge=0, description="checkpoints of the lowest validation loss that stay besides")
-    hang_seconds: float | None = Field(900, gt=0, description="without a finished step: then the run ends itself")
-    export: Literal["last", "best"] = Field("last", description="which weights the run ends with")
-    merged: bool = Field(False, description="LoRA: also a whole checkpoint, with the adapters inside its weights")
-    tracking_uri: str | None = Field(
-        None, description="MLflow; None: MLFLOW_TRACKING_URI, or a database in out; none: only out/metrics.jsonl"
-    )
+    """Steps between two checkpoints."""
+    keep: int = Field(3, ge=1)
+    """Newest checkpoints that stay."""
+    keep_best: int = Field(0, ge=0)
+    """Checkpoints of the lowest validation loss that stay besides."""
+    hang_seconds: float | None = Field(900, gt=0)
+    """Seconds without a finished step after which the run ends itself; null: never."""
+    export: Literal["last", "best"] = Field("last")
+    """Which weights the run ends with."""
+    merged: bool = Field(False)
+    """LoRA: also export a whole checkpoint, with the adapters merged into its weights."""
+    tracking_uri: str | None = Field(None)
+    """MLflow server or database; null: MLFLOW_TRACKING_URI, or a database in `run.out`; `none`: metrics.jsonl only."""
     experiment: str = "voxcpm2"
-    peak_tflops: float | None = Field(None, gt=0, description="of one device, for MFU; None: known GPUs in bf16")
+    """Name of the MLflow experiment."""
+    peak_tflops: float | None = Field(None, gt=0)
+    """Peak TFLOP/s of one device, for MFU; null: known for common GPUs in bf16."""
 
 
 class Recipe(Config):
@@ -137,17 +178,25 @@ class Recipe(Config):
     """
 
     stage: Literal[1, 2, 3, "finetune"]
+    """Stage 1 to 3 of the curriculum, or finetune, which takes clips whatever stage they suit."""
     init: Path
+    """Checkpoint folder whose weights training starts from."""
     datasets: dict[str, DatasetConfig]
+    """Finished datasets with latents, by name."""
     max_positions: int = Field(gt=0)
+    """Longest sample, in positions."""
     steps: int = Field(gt=0)
+    """Steps of the whole run."""
     rows: int = Field(gt=0)
+    """Packed rows of a step over all ranks together, so that the number of ranks changes no result."""
     seed: int = Field(0, ge=0)
+    """Seed of the order of samples, of noise and of dropout."""
     clips: ClipsConfig = ClipsConfig()
     mixture: MixtureConfig
     packing: PackingConfig = PackingConfig()
     optimizer: OptimizerConfig
     lora: LoRAConfig | None = None
+    """Adapters that are trained instead of the weights; null trains the weights."""
     engine: EngineConfig = EngineConfig()
     health: HealthConfig = HealthConfig()
     validation: ValidationConfig | None = None

@@ -9,11 +9,16 @@ from voxmill.core.errors import UserError
 class LaunchConfig(Config):
     """Ranks as Ray Train workers."""
 
-    num_workers: int = Field(ge=1, description="ranks; the recipe's rows must divide by it")
-    use_gpu: bool | None = Field(None, description="a GPU a rank; None: where the cluster has any")
-    cpus_per_worker: float = Field(1.0, gt=0, description="CPUs that a rank reserves")
-    max_failures: int = Field(3, ge=0, description="so often the ranks are started again after one has failed")
-    autoscale: bool = Field(False, description="the cluster grows: wait for what is not there yet")
+    num_workers: int = Field(ge=1)
+    """Ranks under Ray Train; the recipe's rows must be divisible by it."""
+    use_gpu: bool | None = Field(None)
+    """A GPU for each rank; null: where the cluster has any."""
+    cpus_per_worker: float = Field(1.0, gt=0)
+    """CPUs that each rank reserves."""
+    max_failures: int = Field(3, ge=0)
+    """How often the ranks are started again after one has failed."""
+    autoscale: bool = Field(False)
+    """The cluster grows by itself: wait for resources that are not there yet."""
 
 
 def read_launch(overrides: list[str]) -> tuple[LaunchConfig | None, list[str]]:

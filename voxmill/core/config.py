@@ -6,12 +6,16 @@ Every part declares its own model beside its code, derived from `Config`; there 
 import difflib
 import hashlib
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from types import UnionType
-from typing import Any, TypeVar, get_args
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from voxmill.core.errors import UserError
 
@@ -19,7 +23,7 @@ from voxmill.core.errors import UserError
 class Config(BaseModel):
     """Base of every configuration: an unknown key is an error, values never change after checking."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 C = TypeVar("C", bound=Config)
@@ -88,6 +92,96 @@ def known_keys(kind: type[Config]) -> list[str]:
             if isinstance(inner, type) and issubclass(inner, Config):
                 keys += [f"{name}.{key}" for key in known_keys(inner)]
     return keys
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyDescription:
+    """One key of a configuration as `--keys` and docs/configuration.md show it.
+
+    `key` is dotted; a part in capitals (NAME) is a name that the user chooses. `values`: what may be written.
+    `default`: one line of YAML, or "" where the key must be given. `text`: one line, from the field's docstring.
+    """
+
+    key: str
+    values: str
+    default: str
+    text: str
+
+
+def describe_keys(kind: type[Config], default: Config | None = None, prefix: str = "") -> Iterator[KeyDescription]:
+    """Every key of `kind` that holds a value, in the order of the model, sections unfolded.
+
+    Args:
+        default: an instance of `kind` whose values are the defaults; None: those of the fields.
+        prefix: stands before every key, such as "label.".
+    """
+    for name, field in kind.model_fields.items():
+        known = field.get_default(call_default_factory=True) if default is None else getattr(default, name)
+        section, part = _section(field.annotation)
+        if section is None:
+            yield KeyDescription(
+                key=prefix + name,
+                values=_values(field),
+                default="" if default is None and field.is_required() else _yaml(field, known),
+                text=field.description or "",
+            )
+            continue
+        inner = known if isinstance(known, section) else None
+        yield from describe_keys(section, inner, f"{prefix}{name}.{part}")
+
+
+def _section(annotation: Any) -> tuple[type[Config] | None, str]:
+    """(model of a section, what stands between its name and its keys); (None, "") of a field that holds a value."""
+    if get_origin(annotation) is dict:
+        keys, values = get_args(annotation)
+        if isinstance(values, type) and issubclass(values, Config):
+            return values, "NAME." if keys is str else "KEY."
+    for inner in get_args(annotation) if get_origin(annotation) in (UnionType, Union) else (annotation,):
+        if isinstance(inner, type) and issubclass(inner, Config):
+            return inner, ""
+    return None, ""
+
+
+_NAMES = {
+    bool: "true or false",
+    int: "whole number",
+    float: "number",
+    str: "text",
+    Path: "path",
+    NoneType: "null",
+    Any: "any value",
+}
+
+
+def _values(field: FieldInfo) -> str:
+    bounds = []
+    for limit in field.metadata:
+        for kind, word, edge in ((Ge, ">=", "ge"), (Gt, ">", "gt"), (Le, "<=", "le"), (Lt, "<", "lt")):
+            if isinstance(limit, kind):
+                bounds.append(f"{word} {getattr(limit, edge)}")
+    return " ".join([_words(field.annotation), *bounds])
+
+
+def _words(annotation: Any) -> str:
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return " | ".join(str(value) for value in inner)
+    if origin in (UnionType, Union):
+        return " or ".join(_words(one) for one in inner)
+    if origin is list or (origin is tuple and inner[-1] is ...):
+        one = _words(inner[0])
+        return f"list of ({one})" if "|" in one else f"list of {one}"
+    if origin is tuple:
+        return f"list of {len(inner)}: {', '.join(_words(one) for one in inner)}"
+    if origin is dict:
+        return f"mapping of {_words(inner[0])} to {_words(inner[1])}"
+    return _NAMES.get(annotation, str(getattr(annotation, "__name__", annotation)))
+
+
+def _yaml(field: FieldInfo, value: Any) -> str:
+    plain = TypeAdapter(field.annotation).dump_python(value, mode="json")
+    text = yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, width=10_000).strip()
+    return text.removesuffix("...").strip()
 
 
 def fingerprint(value: Any) -> str:

@@ -26,17 +26,29 @@ class BatchLlmConfig(Config):
     """
 
     model: str = ""
+    """Hub id or path of the LLM that vLLM loads, or the server's name for it."""
     url: str | None = None
+    """Base URL of a server (before `/chat/completions`); null starts vLLM on the cluster's GPUs."""
     api_key_variable: str = "OPENAI_API_KEY"
+    """Environment variable that holds the server's key."""
     temperature: float = 0.7
+    """Sampling temperature."""
     max_tokens: int = 800
+    """Tokens of a reply at most."""
     engine: dict[str, Any] = Field(default_factory=dict)
+    """vLLM's engine arguments."""
     accelerator: str | None = None
+    """Ray's name of the GPU type, such as H100; null takes any."""
     replicas: int = Field(1, ge=1)
+    """vLLM engines, or workers that send requests."""
     batch_size: int = Field(64, ge=1)
+    """Prompts handed over at a time."""
     requests_per_second: int = Field(50, ge=1)
+    """Requests to a server a second at most, of each worker."""
     retries: int = Field(4, ge=0)
+    """How often a failed request is sent again."""
     clips_a_round: int = Field(4096, ge=1)
+    """Clips held in memory between two rounds at most."""
 
 
 class BatchChat:

@@ -38,20 +38,35 @@ class EndpointConfig(Config):
     """
 
     url: str = "http://127.0.0.1:8000/v1"
+    """Base URL of an OpenAI-compatible server, before `/chat/completions`."""
     model: str = ""
+    """The server's name for the model."""
     api_key_variable: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key, which never stands in a recipe."""
     temperature: float = 0.7
+    """Sampling temperature."""
     max_tokens: int = 800
+    """Tokens of a reply at most."""
     json_mode: bool = True
+    """Ask the server for replies in JSON."""
     timeout_seconds: float = Field(60.0, gt=0)
+    """Seconds until a request without a reply counts as failed."""
     retries: int = Field(4, ge=0)
+    """How often a failed request is sent again."""
     first_wait_seconds: float = Field(1.0, ge=0)
+    """Seconds before the first retry; doubled for each further one."""
     max_wait_seconds: float = Field(60.0, ge=0)
+    """Longest wait between two retries, in seconds."""
     requests_per_minute: float = Field(600.0, gt=0)
+    """Requests a minute at most."""
     give_up_after: int = Field(5, ge=1)
+    """After this many failed requests in a row no more are sent."""
     input_price: float = Field(0.0, ge=0)
+    """Price of a million prompt tokens, in any currency; 0 counts no cost."""
     output_price: float = Field(0.0, ge=0)
+    """Price of a million reply tokens, in the same currency; 0 counts no cost."""
     max_cost: float | None = None
+    """The job ends when requests have cost this much; null for no limit."""
 
 
 @dataclass

@@ -19,9 +19,13 @@ class EmbeddedLlmConfig(Config):
     """`model`: `embedded` or the path of another GGUF file. Sampling is seeded: the same prompt gives the same answer."""
 
     model: str = "embedded"
+    """`embedded`, or the path of another GGUF file."""
     temperature: float = 0.5
+    """Sampling temperature; the seed is fixed, so the same prompt gives the same reply."""
     max_tokens: int = 60
+    """Tokens of a reply at most."""
     threads: int = 1
+    """CPU threads of the model."""
 
 
 class EmbeddedLlm:
