@@ -1,11 +1,12 @@
-"""How well a codec gives audio back: the measures of report Table 10 and SI-SDR, each with a 95 % interval.
+"""How well a codec reconstructs audio: the measures of report Table 10, and SI-SDR.
 
-MelD is DAC's distance (`model/codec/mel_distance.py`): once at the codec's rate and once with both sides at 16 kHz. A source of a lower
-rate is judged up to its own Nyquist frequency: nobody knows what would lie above. STOI, PESQ (wide band) and SI-SDR are
-taken at 16 kHz. A measure that cannot be taken of a clip, such as PESQ where it finds no utterance, is NaN and counted.
+MelD is DAC's distance (`model/codec/mel_distance.py`), once at the codec's rate and once with both sides at 16 kHz. A
+source of a lower rate is compared up to its own Nyquist frequency, since nothing is known of what lies above. STOI, PESQ
+(wide band) and SI-SDR are computed at 16 kHz. A measure that is undefined for a clip, such as PESQ where it detects no
+utterance, is NaN.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,28 +17,31 @@ from model.codec.mel_distance import MelDistance, band_limit
 
 SPEECH_RATE = 16_000
 MEASURES = ("mel_full", "mel_16k", "stoi_16k", "pesq_16k", "si_sdr_16k")
-HIGHER_IS_BETTER = {"mel_full": False, "mel_16k": False, "stoi_16k": True, "pesq_16k": True, "si_sdr_16k": True}
 
 Codec = Callable[[np.ndarray, int], tuple[np.ndarray, int]]
-"""Mono float32 [T] at a rate in hertz, to what it becomes and its rate."""
+"""Encodes and decodes: mono float32 [T] and its rate in hertz, to the reconstruction and its rate."""
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A mean over `count` clips and its 95 % bootstrap interval; `missing` clips had no value."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodecScores:
+    """Measures of one clip, NaN where one is undefined.
 
-    mean: float
-    low: float
-    high: float
-    count: int
-    missing: int
+    `mel_full`, `mel_16k`: distances, 0 and up, less is better. `stoi_16k`: 0 to 1. `pesq_16k`: -0.5 to 4.64.
+    `si_sdr_16k`: dB.
+    """
+
+    mel_full: float
+    mel_16k: float
+    stoi_16k: float
+    pesq_16k: float
+    si_sdr_16k: float
 
 
-class Judge:
-    """Scores pairs of audio.
+class CodecScorer:
+    """Compares reconstructions with their recordings.
 
     Args:
-        rate_out: at which the full-band MelD is taken, hertz.
+        rate_out: rate in hertz at which the full-band MelD is computed.
     """
 
     def __init__(self, rate_out: int = 48_000) -> None:
@@ -47,8 +51,8 @@ class Judge:
     @torch.no_grad()
     def score(
         self, recorded: np.ndarray, rate: int, made: np.ndarray, made_rate: int, *, with_pesq: bool = True
-    ) -> dict[str, float]:
-        """Every measure of one clip, by name. The longer side is cut to the shorter.
+    ) -> CodecScores:
+        """Every measure of one clip. The longer side is cut to the length of the shorter.
 
         Args:
             recorded, made: mono float32 [T] at `rate` and `made_rate` hertz.
@@ -59,13 +63,13 @@ class Judge:
         speech = _together(recorded, rate, made, made_rate, SPEECH_RATE)
         speech_2T = torch.from_numpy(speech)
         speech_nyquist_1 = nyquist_1.clamp(max=SPEECH_RATE / 2)
-        return {
-            "mel_full": float(self._full(limited_2T[:1], limited_2T[1:], nyquist_1)),
-            "mel_16k": float(self._speech(speech_2T[:1], speech_2T[1:], speech_nyquist_1)),
-            "stoi_16k": _stoi(*speech),
-            "pesq_16k": _pesq(*speech) if with_pesq else float("nan"),
-            "si_sdr_16k": si_sdr(*speech),
-        }
+        return CodecScores(
+            mel_full=float(self._full(limited_2T[:1], limited_2T[1:], nyquist_1)),
+            mel_16k=float(self._speech(speech_2T[:1], speech_2T[1:], speech_nyquist_1)),
+            stoi_16k=_stoi(*speech),
+            pesq_16k=_pesq(*speech) if with_pesq else float("nan"),
+            si_sdr_16k=si_sdr(*speech),
+        )
 
 
 def si_sdr(recorded: np.ndarray, made: np.ndarray) -> float:
@@ -76,34 +80,19 @@ def si_sdr(recorded: np.ndarray, made: np.ndarray) -> float:
     return float(10 * np.log10(max(target @ target, 1e-20) / max(rest @ rest, 1e-20)))
 
 
-def interval(values: Sequence[float], *, seed: int = 0) -> Interval:
-    """Mean and 95 % interval over clips: percentile bootstrap, 5,000 resamples. Fewer than two values have no interval."""
-    from scipy.stats import bootstrap
-
-    known = np.array([value for value in values if np.isfinite(value)])
-    missing = len(values) - len(known)
-    mean = float(known.mean()) if len(known) else float("nan")
-    if len(known) < 2:
-        return Interval(mean, float("nan"), float("nan"), len(known), missing)
-    found = bootstrap(
-        (known,), np.mean, n_resamples=5000, method="percentile", rng=np.random.default_rng(seed)
-    ).confidence_interval
-    return Interval(mean, float(found.low), float(found.high), len(known), missing)
-
-
 def vae_codec(vae: AudioVAE) -> Codec:
-    """A frozen AudioVAE: hears its own rate, is told the source's rate."""
+    """A frozen AudioVAE, whose input is resampled to its own rate and whose decoder is conditioned on the source's rate."""
 
     @torch.no_grad()
-    def give_back(audio: np.ndarray, rate: int) -> tuple[np.ndarray, int]:
-        heard_BT = torch.from_numpy(resample(audio, rate, vae.config.sample_rate))[None].to(vae.device)
+    def reconstruct(audio: np.ndarray, rate: int) -> tuple[np.ndarray, int]:
+        input_BT = torch.from_numpy(resample(audio, rate, vae.config.sample_rate))[None].to(vae.device)
         conditioned = vae.config.sr_bin_boundaries is not None
         target = min(rate, vae.config.out_sample_rate) if conditioned else None
-        made_BT = vae.decode(vae.encode(heard_BT), sample_rate=target)
+        made_BT = vae.decode(vae.encode(input_BT), sample_rate=target)
         length = round(len(audio) * vae.config.out_sample_rate / rate)
         return made_BT[0, :length].cpu().numpy(), vae.config.out_sample_rate
 
-    return give_back
+    return reconstruct
 
 
 def mel_codec(*, bands: int = 64, pool: int = 4, iterations: int = 32) -> Codec:
@@ -116,10 +105,10 @@ def mel_codec(*, bands: int = 64, pool: int = 4, iterations: int = 32) -> Codec:
 
     size, hop = 1024, SPEECH_RATE // 100
 
-    def give_back(audio: np.ndarray, rate: int) -> tuple[np.ndarray, int]:
-        heard = resample(audio, rate, SPEECH_RATE)
+    def reconstruct(audio: np.ndarray, rate: int) -> tuple[np.ndarray, int]:
+        source = resample(audio, rate, SPEECH_RATE)
         mel = librosa.feature.melspectrogram(
-            y=heard, sr=SPEECH_RATE, n_fft=size, hop_length=hop, n_mels=bands, power=1.0
+            y=source, sr=SPEECH_RATE, n_fft=size, hop_length=hop, n_mels=bands, power=1.0
         )
         frames = mel.shape[1]
         pooled = np.pad(mel, ((0, 0), (0, -frames % pool)), mode="edge").reshape(bands, -1, pool).mean(axis=2)
@@ -128,15 +117,15 @@ def mel_codec(*, bands: int = 64, pool: int = 4, iterations: int = 32) -> Codec:
         smooth = np.stack([np.interp(np.arange(frames), centres, row) for row in pooled]).astype(np.float32)
         magnitudes = librosa.feature.inverse.mel_to_stft(smooth, sr=SPEECH_RATE, n_fft=size, power=1.0)
         made = librosa.griffinlim(
-            magnitudes, n_iter=iterations, hop_length=hop, n_fft=size, length=len(heard), random_state=0
+            magnitudes, n_iter=iterations, hop_length=hop, n_fft=size, length=len(source), random_state=0
         )
         return made.astype(np.float32), SPEECH_RATE
 
-    return give_back
+    return reconstruct
 
 
 def resample(audio: np.ndarray, rate: int, target: int) -> np.ndarray:
-    """Mono float32 audio at another rate."""
+    """Mono float32 [T] at `target` hertz."""
     import soxr
 
     return audio if rate == target else soxr.resample(audio, rate, target)

@@ -1,7 +1,7 @@
 """`voxmill evaluate reconstruction`: a checkpoint's AudioVAE over held-out audio, to a table, files and MLflow."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,7 +41,7 @@ def run(options: Options, others: Mapping[str, Any] | None = None) -> dict[str, 
     """Scores, writes `reconstruction.json`, `.md` and `clips.jsonl` into `out`, logs to MLflow; gives the JSON's content.
 
     Args:
-        others: more codecs to score beside it, by name (`evaluation.reconstruction.Codec`).
+        others: more codecs to score beside it, by name (`evaluation.metrics.reconstruction.Codec`).
 
     Raises:
         UserError: no checkpoint, no audio that can be used, options that do not fit.
@@ -54,22 +54,22 @@ def run(options: Options, others: Mapping[str, Any] | None = None) -> dict[str, 
         raise UserError(
             "PESQ is a C extension that is not here: pip install voxmill[pesq], or leave it out by --no-pesq"
         )
-    from evaluation.metrics.reconstruction import MEASURES, Judge, interval
+    from evaluation.metrics.reconstruction import MEASURES, CodecScorer
     from voxmill.data.audio_sources import Skipped
 
     codecs, rate_out = _codecs(options)
     codecs |= others or {}
-    judge, skipped = Judge(rate_out), Skipped()
+    scorer, skipped = CodecScorer(rate_out), Skipped()
     rows: list[dict[str, Any]] = []
     for name, audio, rate in _pieces(options, skipped):
-        for codec, give_back in codecs.items():
-            made, made_rate = give_back(audio, rate)
-            scores = judge.score(audio, rate, made, made_rate, with_pesq=options.pesq)
-            rows.append({"clip": name, "rate": rate, "codec": codec, **scores})
+        for codec, reconstruct in codecs.items():
+            made, made_rate = reconstruct(audio, rate)
+            scores = scorer.score(audio, rate, made, made_rate, with_pesq=options.pesq)
+            rows.append({"clip": name, "rate": rate, "codec": codec, **asdict(scores)})
     if not rows:
         raise UserError(f"{options.data}: no piece could be used; passed by: {skipped}")
     found = {
-        codec: {m: asdict(interval([row[m] for row in rows if row["codec"] == codec])) for m in MEASURES}
+        codec: {m: asdict(summarise([row[m] for row in rows if row["codec"] == codec])) for m in MEASURES}
         for codec in codecs
     }
     result = {
@@ -87,6 +87,28 @@ def run(options: Options, others: Mapping[str, Any] | None = None) -> dict[str, 
     _track(options, result)
     _show(result)
     return result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasureSummary:
+    """Mean of a measure over `count` clips with its 95 % interval; `missing` clips had no value. NaN where undefined."""
+
+    mean: float
+    low: float
+    high: float
+    count: int
+    missing: int
+
+
+def summarise(values: Sequence[float]) -> MeasureSummary:
+    """Mean and interval over the clips whose value is finite; fewer than two of them have no interval."""
+    from evaluation.results import statistics
+
+    known = [value for value in values if np.isfinite(value)]
+    estimate = statistics.mean(known)
+    return MeasureSummary(
+        mean=estimate.value, low=estimate.low, high=estimate.high, count=estimate.n, missing=len(values) - len(known)
+    )
 
 
 def _codecs(options: Options) -> tuple[dict[str, Any], int]:

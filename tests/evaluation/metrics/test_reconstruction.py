@@ -11,11 +11,12 @@ import pytest
 import soundfile
 import torch
 
-from evaluation.metrics.reconstruction import MEASURES, Judge, interval, mel_codec, resample, si_sdr, vae_codec
+from evaluation.metrics.reconstruction import MEASURES, CodecScorer, mel_codec, resample, si_sdr, vae_codec
 from model.codec.audio_vae import AudioVAE
 from model.config import AudioVAEConfig
 from tests.support.codec_corpus import speech
 from tests.support.oracle import read_oracle
+from voxmill.cli.reconstruction import summarise
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -25,17 +26,17 @@ needs_pesq = pytest.mark.skipif(find_spec("pesq") is None, reason="pesq is a C e
 
 @needs_pesq
 def test_measures_fall_with_noise() -> None:
-    judge, recorded = Judge(), speech(seconds=3.0)
+    scorer, recorded = CodecScorer(), speech(seconds=3.0)
     noise = np.random.default_rng(0).standard_normal(len(recorded)).astype(np.float32)
     noise *= np.sqrt(np.mean(recorded**2)) / np.sqrt(np.mean(noise**2))
-    scores = [judge.score(recorded, 16000, recorded + 10 ** (-db / 20) * noise, 16000) for db in (60, 20, 0)]
+    scores = [scorer.score(recorded, 16000, recorded + 10 ** (-db / 20) * noise, 16000) for db in (60, 20, 0)]
     for measure in MEASURES:
-        first, second, third = (score[measure] for score in scores)
+        first, second, third = (getattr(score, measure) for score in scores)
         assert (first < second < third) if measure.startswith("mel") else (first > second > third), measure
-    assert scores[1]["si_sdr_16k"] == pytest.approx(20, abs=0.5)
-    perfect = judge.score(recorded, 16000, recorded, 16000)
-    assert perfect["mel_full"] == perfect["mel_16k"] == 0.0
-    assert perfect["stoi_16k"] == pytest.approx(1.0, abs=1e-6) and perfect["pesq_16k"] > 4.5
+    assert scores[1].si_sdr_16k == pytest.approx(20, abs=0.5)
+    perfect = scorer.score(recorded, 16000, recorded, 16000)
+    assert perfect.mel_full == perfect.mel_16k == 0.0
+    assert perfect.stoi_16k == pytest.approx(1.0, abs=1e-6) and perfect.pesq_16k > 4.5
 
 
 def test_si_sdr() -> None:
@@ -51,39 +52,39 @@ def test_si_sdr() -> None:
 
 def test_only_the_band_of_the_source_counts() -> None:
     """Made-up treble over a 16 kHz source costs nothing; over a 48 kHz one it does."""
-    judge, recorded = Judge(), speech(seconds=2.0, rate=48000)
+    scorer, recorded = CodecScorer(), speech(seconds=2.0, rate=48000)
     treble = 0.05 * np.sin(2 * np.pi * 15000 * np.arange(len(recorded)) / 48000).astype(np.float32)
-    wide = judge.score(recorded, 48000, recorded + treble, 48000, with_pesq=False)
-    narrow = judge.score(resample(recorded, 48000, 16000), 16000, recorded + treble, 48000, with_pesq=False)
-    assert wide["mel_full"] > 0.2 > narrow["mel_full"]
-    assert np.isnan(wide["pesq_16k"])
+    wide = scorer.score(recorded, 48000, recorded + treble, 48000, with_pesq=False)
+    narrow = scorer.score(resample(recorded, 48000, 16000), 16000, recorded + treble, 48000, with_pesq=False)
+    assert wide.mel_full > 0.2 > narrow.mel_full
+    assert np.isnan(wide.pesq_16k)
 
 
-def test_intervals() -> None:
+def test_means_are_over_the_clips_that_have_a_value() -> None:
     values = list(np.random.default_rng(2).normal(3.0, 1.0, 200))
-    found = interval([*values, float("nan")])
+    found = summarise([*values, float("nan")])
     assert (found.count, found.missing) == (200, 1)
     half = 1.96 * np.std(values) / np.sqrt(200)
     assert found.low == pytest.approx(found.mean - half, abs=0.03)
     assert found.high == pytest.approx(found.mean + half, abs=0.03)
-    assert interval(values) == interval(values)
-    assert np.isnan(interval([1.0]).low)
+    assert summarise(values) == summarise(values)
+    assert np.isnan(summarise([1.0]).low)
 
 
 @needs_pesq
 def test_silence_and_scraps_are_no_measure() -> None:
-    silent = Judge().score(np.zeros(16000, dtype=np.float32), 16000, np.zeros(16000, dtype=np.float32), 16000)
-    assert np.isnan(silent["pesq_16k"]) and np.isnan(silent["stoi_16k"])
-    scrap = Judge().score(speech(seconds=0.2), 16000, speech(seconds=0.2), 16000)
-    assert np.isnan(scrap["pesq_16k"]) and np.isnan(scrap["stoi_16k"]) and scrap["mel_full"] == 0.0
+    silent = CodecScorer().score(np.zeros(16000, dtype=np.float32), 16000, np.zeros(16000, dtype=np.float32), 16000)
+    assert np.isnan(silent.pesq_16k) and np.isnan(silent.stoi_16k)
+    scrap = CodecScorer().score(speech(seconds=0.2), 16000, speech(seconds=0.2), 16000)
+    assert np.isnan(scrap.pesq_16k) and np.isnan(scrap.stoi_16k) and scrap.mel_full == 0.0
 
 
 def test_codecs() -> None:
     audio = speech(seconds=1.5)
     made, rate = mel_codec(iterations=4)(audio, 16000)
     assert rate == 16000 and len(made) == len(audio)
-    score = Judge().score(audio, 16000, made, rate, with_pesq=False)
-    assert score["stoi_16k"] > 0.5
+    score = CodecScorer().score(audio, 16000, made, rate, with_pesq=False)
+    assert score.stoi_16k > 0.5
     torch.manual_seed(0)
     shape = AudioVAEConfig(encoder_dim=2, latent_dim=4, decoder_dim=64)
     made, rate = vae_codec(AudioVAE(shape).freeze())(speech(seconds=1.5, rate=22050), 22050)
