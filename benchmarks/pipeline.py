@@ -31,7 +31,7 @@ sys.path[0] = str(ROOT)
 
 from benchmarks.job import run_job  # noqa: E402
 from benchmarks.tables import table  # noqa: E402
-from voxmill.core import malloc as heap  # noqa: E402
+from voxmill.core import malloc  # noqa: E402
 from voxmill.core.local_ray import local_ray  # noqa: E402
 
 SPEEDS = (1.0, 0.93, 1.07, 0.87)
@@ -107,7 +107,7 @@ def bare(source: Path, folder: Path) -> dict[str, Any]:
 def bare_process(source: Path, folder: Path) -> dict[str, Any]:
     """`bare` in a fresh process with one thread."""
     command = [sys.executable, str(Path(__file__).resolve()), "--bare", str(source), "--folder", str(folder)]
-    environment = os.environ | heap.ONE_HEAP | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | malloc.KEEP_FREED_MEMORY_ENV | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         sys.exit(f"the bare loop failed: {done.stderr[-2000:]}")

@@ -30,7 +30,7 @@ from training.codec.model import new_vae  # noqa: E402
 from training.train_vae import read_recipe  # noqa: E402
 from voxmill.cli.reconstruction import Options, run  # noqa: E402
 from voxmill.core.errors import JobError, UserError, command  # noqa: E402
-from voxmill.core.malloc import ONE_HEAP  # noqa: E402
+from voxmill.core.malloc import KEEP_FREED_MEMORY_ENV  # noqa: E402
 from voxmill.data.audio_sources import find_clips  # noqa: E402
 
 HELD_OUT = ("en-2.flac", "it-2.flac")
@@ -52,7 +52,7 @@ def main() -> None:
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={options.ranks}"]
         overrides = [f"run.max_minutes={options.minutes}", f"data.held_out={json.dumps(options.held_out)}"]
         command = [sys.executable, *launcher, "training/train_vae.py", str(DATA), str(options.out), "tiny", *overrides]
-        environment = os.environ | ONE_HEAP | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+        environment = os.environ | KEEP_FREED_MEMORY_ENV | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
         status = subprocess.run(command, cwd=ROOT, env=environment).returncode
         if status:
             raise JobError(f"training ended with status {status}; see above")

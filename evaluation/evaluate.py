@@ -39,7 +39,7 @@ from evaluation.results.comparison import Row, Score, Verdict, counts_of, scores
 from evaluation.results.records import Outcome, Run, write_results
 from evaluation.systems.base import System, folder_of, read_system
 from voxmill.core.config import load_config
-from voxmill.core.errors import JobError, UserError, command
+from voxmill.core.errors import PROGRESS_SAVED, JobError, UserError, command
 from voxmill.core.local_ray import join_ray
 
 # Libraries of the `evaluate` extra, without which nothing here works.
@@ -245,7 +245,7 @@ def parse(arguments: list[str]) -> tuple[list[str], list[str], Path, EvaluateCon
     return benchmarks, options.system, options.out, config
 
 
-@command("voxmill evaluate", goes_on="nothing done is lost, the same command goes on")
+@command("voxmill evaluate", resume_hint=PROGRESS_SAVED)
 def main(arguments: list[str] | None = None) -> int:
     """The command line of the script; see the module's docstring."""
     arguments = sys.argv[1:] if arguments is None else arguments

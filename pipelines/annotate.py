@@ -33,7 +33,7 @@ from pipelines.stages.voice_attributes import label_voices
 from pipelines.units.journal import repeated_calls
 from pipelines.units.workspace import claim
 from voxmill.core.config import load_config
-from voxmill.core.errors import UserError, command
+from voxmill.core.errors import PROGRESS_SAVED, UserError, command
 from voxmill.core.local_ray import join_ray
 from voxmill.core.progress import Progress
 from voxmill.data import schemas as index
@@ -72,7 +72,7 @@ def annotate(source: str, out: Path, config: AnnotateConfig) -> dict[str, Any]:
         units, found_done = label_units(corpus.units, out, config, workers, gpus, progress)
         voiced = label_voices(units, out, config, workers, gpus, progress)
 
-        progress.say("selecting and packing shards")
+        progress.print("selecting and packing shards")
         found = finish.gather(units, out, config)
         figures = control.label_corpus(found, config.control)
         control.screen(found, config.control)
@@ -117,12 +117,12 @@ def annotate(source: str, out: Path, config: AnnotateConfig) -> dict[str, Any]:
         write_atomically(out / "run.json", json.dumps(run, indent=1, ensure_ascii=False).encode())
         write_card(out)
         report = write_report(out)
-    progress.say(f"kept {len(found.kept)} clips, {run['hours_kept']:.3f} h of {run['hours_in']:.3f} h")
-    progress.say(f"report: {report}")
+    progress.print(f"kept {len(found.kept)} clips, {run['hours_kept']:.3f} h of {run['hours_in']:.3f} h")
+    progress.print(f"report: {report}")
     return run
 
 
-@command("voxmill annotate", goes_on="nothing done is lost, the same command goes on")
+@command("voxmill annotate", resume_hint=PROGRESS_SAVED)
 def main(arguments: list[str] | None = None) -> int:
     """The command line of the script; see the module's docstring."""
     arguments = sys.argv[1:] if arguments is None else arguments

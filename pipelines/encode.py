@@ -23,9 +23,9 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pipelines.latents.units import EncodeConfig, EncodeUnit, Source, encode_unit, gather, plan_units, result_path
-from voxmill.core import malloc as heap
+from voxmill.core import malloc
 from voxmill.core.config import load_config
-from voxmill.core.errors import JobError, UserError, command
+from voxmill.core.errors import PROGRESS_SAVED, JobError, UserError, command
 from voxmill.core.local_ray import join_ray
 from voxmill.core.progress import Progress
 from voxmill.data import schemas as index
@@ -57,7 +57,7 @@ def encode(dataset: Path, checkpoint: Path, config: EncodeConfig) -> dict[str, A
         units = plan_units(clips, space, settings.patch_size, config)
         undone = [unit for unit in units if not result_path(dataset, unit.unit_id).exists()]
         if len(undone) < len(units):
-            progress.say(f"found done: {len(units) - len(undone)} of {len(units)} latent shards")
+            progress.print(f"found done: {len(units) - len(undone)} of {len(units)} latent shards")
         if undone:
             hours = {unit.unit_id: unit.seconds / 3600 for unit in undone}
             with progress.stage("Encoding", sum(hours.values()), "audio hours") as bar:
@@ -73,8 +73,8 @@ def encode(dataset: Path, checkpoint: Path, config: EncodeConfig) -> dict[str, A
         remove_stale(dataset, {unit.unit_id for unit in units})
     failed = summary["failed"]
     for clip in failed[:3]:
-        progress.say(f"passed by: clip {clip['clip_id']} of {clip['shard']}: {clip['detail']}")
-    progress.say(f"{summary['clips']} clips encoded, {len(failed)} passed by: {dataset / 'latents.parquet'}")
+        progress.print(f"passed by: clip {clip['clip_id']} of {clip['shard']}: {clip['detail']}")
+    progress.print(f"{summary['clips']} clips encoded, {len(failed)} passed by: {dataset / 'latents.parquet'}")
     return summary
 
 
@@ -225,7 +225,7 @@ def run(units: list[EncodeUnit], dataset: Path, checkpoint: Path, config: Encode
         compute=ray.data.ActorPoolStrategy(size=min(workers, len(units))),
         num_cpus=1,
         num_gpus=1 if gpus else None,
-        runtime_env={"env_vars": heap.ONE_HEAP},
+        runtime_env={"env_vars": malloc.KEEP_FREED_MEMORY_ENV},
     )
     try:
         for row in graph.iter_rows():
@@ -250,7 +250,7 @@ def remove_stale(dataset: Path, unit_ids: set[str]) -> None:
             path.unlink()
 
 
-@command("voxmill encode", goes_on="nothing done is lost, the same command goes on")
+@command("voxmill encode", resume_hint=PROGRESS_SAVED)
 def main(arguments: list[str] | None = None) -> int:
     """The command line of the script; see the module's docstring."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)

@@ -20,10 +20,10 @@ if __name__ == "__main__":
     # A script run by path has its own folder first on sys.path; the packages lie one level up.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from voxmill.core.errors import UserError, command
+from voxmill.core.errors import PROGRESS_SAVED, UserError, command
 
 
-@command("voxmill train", goes_on="the same command goes on from the last checkpoint")
+@command("voxmill train", resume_hint=PROGRESS_SAVED)
 def main(arguments: list[str] | None = None) -> int:
     """The command line of the script; see the module's docstring."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)

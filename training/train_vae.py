@@ -23,7 +23,7 @@ if __name__ == "__main__":
 
 from training.codec.config import RECIPES, VAETrainConfig
 from voxmill.core.config import load_config
-from voxmill.core.errors import JobError, UserError, command
+from voxmill.core.errors import PROGRESS_SAVED, JobError, UserError, command
 
 TERMINATED = 143
 SKIPS = 20
@@ -245,7 +245,7 @@ def read_recipe(name: str | None, overrides: list[str]) -> VAETrainConfig:
     return load_config(VAETrainConfig, path, overrides)
 
 
-@command("voxmill train-vae", goes_on="the same command goes on from the newest checkpoint")
+@command("voxmill train-vae", resume_hint=PROGRESS_SAVED)
 def main(arguments: list[str] | None = None) -> int:
     """The command line of the script; see the module's docstring."""
     arguments = sys.argv[1:] if arguments is None else arguments

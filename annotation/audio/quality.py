@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from annotation.audio.events import speech_to_background_db
-from voxmill.core import malloc as heap
+from voxmill.core import malloc
 from voxmill.core.config import Config
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def _sessions(threads: int) -> tuple["InferenceSession", "InferenceSession"]:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     # An arena keeps what it has to itself. Where malloc keeps what is freed for all models, none is as fast.
-    options.enable_cpu_mem_arena = not heap.is_kept()
+    options.enable_cpu_mem_arena = not malloc.is_kept()
     p835, p808 = (
         onnxruntime.InferenceSession(str(folder / name), options) for name in ("sig_bak_ovr.onnx", "model_v8.onnx")
     )

@@ -21,7 +21,7 @@ from evaluation.metrics.normalisation import NORMALISER_VERSION
 from evaluation.metrics.score_cache import ScoreCache, score_key, text_hash
 from evaluation.metrics.similarity import Similarity, SimilarityConfig, encoder_name
 from evaluation.metrics.speech_recognition import Recognition, RecognitionConfig, recogniser_name
-from voxmill.core import malloc as heap
+from voxmill.core import malloc
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
 
@@ -141,7 +141,7 @@ def on_ray(config: ScoringConfig, workers: int) -> Work:
         told: dict[str, Any] = {
             "num_cpus": config.threads,
             "num_gpus": gpus,
-            "runtime_env": {"env_vars": heap.ONE_HEAP},
+            "runtime_env": {"env_vars": malloc.KEEP_FREED_MEMORY_ENV},
         }
         actor: Any = ray.remote(**told)(Scorer)
         actors = [actor.remote(config) for _ in range(min(workers, -(-len(tasks) // CHUNK)))]

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.benchmarks.benchmark import Utterance
-from voxmill.core.config import fingerprint
 from voxmill.core.errors import UserError
+from voxmill.core.hashing import fingerprint
 from voxmill.core.languages import base_language
 
 Failure = tuple[Utterance, str]

@@ -17,7 +17,7 @@ from pipelines.stages import models as stages
 from pipelines.stages.base import Settings, Stage, UnitState
 from pipelines.stages.voice_attributes import Voices
 from pipelines.units.unit import Unit
-from voxmill.core import malloc as heap
+from voxmill.core import malloc
 
 if TYPE_CHECKING:
     from ray.data import DataContext
@@ -148,7 +148,7 @@ def run_stages(
                 num_gpus=share if on_gpu and share else None,
                 max_restarts=-1,
                 max_task_retries=RETRIES,
-                runtime_env={"env_vars": heap.ONE_HEAP},
+                runtime_env={"env_vars": malloc.KEEP_FREED_MEMORY_ENV},
             )
     for batch in dataset.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0):
         assert isinstance(batch, pa.Table)

@@ -36,7 +36,7 @@ def label_units(
     if done:
         left = {unit.unit_id for unit in undone}
         hours = sum(unit.seconds for unit in units if unit.unit_id not in left) / 3600
-        progress.say(f"found done: {done} of {len(units)} work units ({hours:.2f} h)")
+        progress.print(f"found done: {done} of {len(units)} work units ({hours:.2f} h)")
     if not undone:
         return units, done
     with progress.stage("Labelling", sum(unit.seconds for unit in undone) / 3600, "audio hours") as bar:
@@ -46,7 +46,7 @@ def label_units(
             where = ", ".join(culprits(out, suspects[0].unit_id)) or "the first stage"
             raise JobError(f"every worker ended before its first result, in {where}; is there memory for the models?")
         if suspects:
-            progress.say(f"{len(suspects)} work units ended their workers; they are run again one by one")
+            progress.print(f"{len(suspects)} work units ended their workers; they are run again one by one")
             _run(suspects, out, config, 1, gpus, bar, in_flight=1)
             _convict(_missing(suspects, out), out, config, gpus, bar)
     return _expand(units, out, config), done

@@ -16,8 +16,8 @@ from pipelines.config import LabelConfig
 from pipelines.inputs.manifest import Entry
 from pipelines.inputs.media import digests_of
 from pipelines.units.unit import Part, Unit, group
-from voxmill.core.config import fingerprint
 from voxmill.core.errors import JobError
+from voxmill.core.hashing import fingerprint
 from voxmill.data.shards import to_json, write_atomically
 
 

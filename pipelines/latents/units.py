@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from voxmill.core.config import Config, fingerprint
+from voxmill.core.config import Config
+from voxmill.core.hashing import fingerprint
 from voxmill.data.shards import TarWriter, latent_bytes, read_member, to_json, write_atomically
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pipelines.config import LabelConfig, VoicesConfig
 from pipelines.units.journal import Journal
-from voxmill.core import malloc as heap
+from voxmill.core import malloc
 from voxmill.core.errors import UserError
 
 log = logging.getLogger("voxmill")
@@ -85,7 +85,7 @@ class UnitState:
         """Returns free memory to the system where this unit needs much of it; for short ones that only costs time."""
         parts = self.state["parts"]
         if sum(part["end_sample"] - part["start_sample"] for part in parts) >= LARGE_SAMPLES:
-            heap.give_back()
+            malloc.release_free_memory()
 
     def release(self) -> None:
         """Lets go of all audio."""

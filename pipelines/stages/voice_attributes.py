@@ -21,8 +21,8 @@ from pipelines.config import AnnotateConfig, Labeller, VoicesConfig
 from pipelines.stages.base import Settings, Stage, UnitState
 from pipelines.units.unit import Unit, read_unit, unit_path
 from voxmill.core.assets import asset_path
-from voxmill.core.config import fingerprint
 from voxmill.core.errors import JobError, UserError
+from voxmill.core.hashing import fingerprint
 from voxmill.core.progress import Progress
 from voxmill.data.shards import to_json, write_atomically
 
@@ -218,7 +218,7 @@ def label_voices(
             raise JobError("every worker ended before its first result, in Voices; is there memory for the models?")
         for unit in crashed:
             names = ", ".join(repr(part.name) for part in unit.parts[:3])
-            progress.say(f"the labellers' process dies over the voices of {names}; they stay without these labels")
+            progress.print(f"the labellers' process dies over the voices of {names}; they stay without these labels")
             for folder in folders:
                 path = label_path(folder, unit.unit_id)
                 if not path.exists():

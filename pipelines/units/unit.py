@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from voxmill.core.config import fingerprint
 from voxmill.core.errors import JobError
+from voxmill.core.hashing import fingerprint
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def test_a_full_disk_ends_with_one_line_and_the_same_command_goes_on(
         log = small / "out.log"
         assert job.wait(timeout=300) == 1
         last = log.read_text().strip().splitlines()[-1]
-        assert re.search(r"No space left on device.*the same command goes on", last), last
+        assert re.search(r"No space left on device.*run the same command again to resume", last), last
         assert "Traceback" not in log.read_text()
         subprocess.run(["mount", "-o", "remount,size=200m", str(small)], check=True)
         run_job(corpus, small / "out", address, "run.workers=1")

@@ -23,8 +23,9 @@ from model.checkpoint import VAE_FILES
 from model.codec.audio_vae import AudioVAE
 from model.config import VoxCPM2Config, write_config
 from training.codec.config import VAETrainConfig
-from voxmill.core.config import differences, fingerprint
+from voxmill.core.config import differences
 from voxmill.core.errors import UserError
+from voxmill.core.hashing import fingerprint
 from voxmill.data.audio_sources import Clip
 
 PREFIX = "checkpoint-"

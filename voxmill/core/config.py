@@ -4,13 +4,11 @@ Every part declares its own model beside its code, derived from `Config`; there 
 """
 
 import difflib
-import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 from annotated_types import Ge, Gt, Le, Lt
@@ -21,9 +19,15 @@ from voxmill.core.errors import UserError
 
 
 class Config(BaseModel):
-    """Base of every configuration: an unknown key is an error, values never change after checking."""
+    """Base of every configuration: an unknown key is an error, values never change after checking.
+
+    The string below a field documents its key (`describe_keys`).
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    renamed: ClassVar[dict[str, str]] = {}
+    """Old keys of this section, dotted below it, with their new names: what the error about an old key offers."""
 
 
 C = TypeVar("C", bound=Config)
@@ -75,11 +79,29 @@ def _explain(kind: type[Config], error: ValidationError) -> str:
     dotted = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
         return f"{dotted} = {first.get('input')!r}: {first['msg'].removeprefix('Value error, ')}"
+    new = _new_name(kind, dotted)
+    if new is not None:
+        return f"unknown key {dotted!r}; it is now {new!r}"
     known = known_keys(kind)
     last = dotted.rsplit(".", 1)[-1]
     near = difflib.get_close_matches(dotted, known, n=1, cutoff=0.5) or [k for k in known if k.endswith("." + last)][:1]
     hint = f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(sorted(known)[:12])} ..."
     return f"unknown key {dotted!r}{hint}"
+
+
+def _new_name(kind: type[Config], dotted: str) -> str | None:
+    """The new name of a renamed key, declared by `kind` or by the section that the key is in."""
+    if dotted in kind.renamed:
+        return kind.renamed[dotted]
+    first, dot, rest = dotted.partition(".")
+    section, part = _section(kind.model_fields[first].annotation) if dot and first in kind.model_fields else (None, "")
+    if section is None:
+        return None
+    if part:  # below a name that the user chose
+        chosen, _, rest = rest.partition(".")
+        first = f"{first}.{chosen}"
+    new = _new_name(section, rest)
+    return None if new is None else f"{first}.{new}"
 
 
 def known_keys(kind: type[Config]) -> list[str]:
@@ -182,12 +204,6 @@ def _yaml(field: FieldInfo, value: Any) -> str:
     plain = TypeAdapter(field.annotation).dump_python(value, mode="json")
     text = yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, width=10_000).strip()
     return text.removesuffix("...").strip()
-
-
-def fingerprint(value: Any) -> str:
-    """sha256 (hex) of the canonical JSON of a configuration or of plain data."""
-    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:

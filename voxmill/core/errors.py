@@ -1,59 +1,77 @@
-"""The two ways a command ends early, and how every command tells them: one line, no traceback, and an exit status."""
+"""How a command ends: the two errors that are reported as one line without a traceback, and every exit status."""
 
 import functools
 import sys
 from collections.abc import Callable
+from enum import IntEnum
 from typing import ParamSpec
 
 P = ParamSpec("P")
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as a shell has it."""
+
+PROGRESS_SAVED = "progress is saved; run the same command again to resume"
+"""The `resume_hint` of a command that resumes when it is given again."""
+
+
+class ExitStatus(IntEnum):
+    """Exit statuses of every `voxmill` command and of the trainers' scripts."""
+
+    DONE = 0
+    FAILED = 1
+    """The machine or a service failed; the same command can be run again."""
+    USER_ERROR = 2
+    """A wrong argument, key, file or value; running the same command again gives the same error."""
+    STOPPED = 75
+    """A trainer received SIGTERM, saved a checkpoint and stopped."""
+    HUNG = 76
+    """A trainer's watchdog ended a step that took too long."""
+    INTERRUPTED = 130
+    """Ctrl-C, as shells report it."""
 
 
 class UserError(Exception):
-    """A mistake of the user, with its mend: names the file, line or value. Exit status 2."""
+    """The user's mistake: the message names the file, line or value and how to fix it. Exit status 2."""
 
 
 class JobError(Exception):
-    """The machine cannot go on (no space, no memory, a missing library). Nothing done is lost. Exit status 1."""
+    """The machine or a service fails (no space, no memory, a missing library); work is kept. Exit status 1."""
 
 
-def command(name: str, *, goes_on: str = "") -> Callable[[Callable[P, int | None]], Callable[P, int]]:
-    """Makes a function an exit status: what it returns (None: 0), or a line on stderr and 2, 1 or 130.
+def command(name: str, *, resume_hint: str = "") -> Callable[[Callable[P, int | None]], Callable[P, int]]:
+    """Makes a function return an exit status: its own (None is 0), or 2, 1 or 130 after one line on stderr.
 
     Args:
-        name: what the line begins with, such as "voxmill train".
-        goes_on: what the line ends with where the same command may be given again.
+        name: prefix of the line, such as "voxmill train".
+        resume_hint: end of the line where running the command again may help, such as `PROGRESS_SAVED`.
     """
 
     def decorate(work: Callable[P, int | None]) -> Callable[P, int]:
         @functools.wraps(work)
-        def told(*args: P.args, **kwargs: P.kwargs) -> int:
+        def run(*args: P.args, **kwargs: P.kwargs) -> int:
             try:
-                return work(*args, **kwargs) or 0
+                return work(*args, **kwargs) or ExitStatus.DONE
             except (UserError, JobError, OSError, KeyboardInterrupt) as error:
-                status, line = ending(error, goes_on=goes_on)
+                status, line = status_and_line(error, resume_hint=resume_hint)
                 print(f"{name}: {line}", file=sys.stderr)
                 return status
 
-        return told
+        return run
 
     return decorate
 
 
-def ending(error: BaseException, *, goes_on: str = "") -> tuple[int, str]:
-    """(exit status, line) of how a command ended.
+def status_and_line(error: BaseException, *, resume_hint: str = "") -> tuple[ExitStatus, str]:
+    """(exit status, line for stderr) of a command that ended with `error`.
 
     Args:
         error: a UserError, a JobError, an OSError or a KeyboardInterrupt.
-        goes_on: follows whatever is no mistake of the user.
+        resume_hint: appended unless the error is the user's mistake.
     """
     if isinstance(error, UserError):
-        return 2, str(error)
-    rest = f"; {goes_on}" if goes_on else ""
+        return ExitStatus.USER_ERROR, str(error)
+    hint = f"; {resume_hint}" if resume_hint else ""
     if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED, f"interrupted{rest}"
+        return ExitStatus.INTERRUPTED, f"interrupted{hint}"
     if isinstance(error, OSError) and error.strerror:
         place = f" ({error.filename})" if error.filename else ""
-        return 1, f"{error.strerror}{place}{rest}"
-    return 1, f"{error}{rest}"
+        return ExitStatus.FAILED, f"{error.strerror}{place}{hint}"
+    return ExitStatus.FAILED, f"{error}{hint}"

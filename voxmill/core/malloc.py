@@ -1,20 +1,21 @@
-"""Memory that a process no longer uses and yet holds, on purpose or not. Only glibc is told; others have ways of their own.
+"""Memory that a process keeps after it was freed, wanted or not. It concerns glibc only; other C libraries are left alone.
 
-Models on a CPU ask for the same large arrays again and again. Left to itself, malloc returns each to the system, and
-Whisper spends a fifth of its time on fresh pages: processes that hold models start with `ONE_HEAP`. In exchange a stage
-leaves holes in the heap that the next one, with arrays of other sizes, cannot use: long recordings call `give_back`.
+Models on a CPU ask for the same large arrays again and again. By default malloc returns each to the system, and Whisper
+spends a fifth of its time on fresh pages: processes that hold models start with `KEEP_FREED_MEMORY_ENV`. In exchange a
+stage leaves holes in the heap that the next one, with arrays of other sizes, cannot use: after long recordings call
+`release_free_memory`.
 """
 
 import ctypes
 import os
 import time
 
-ONE_HEAP = {
+KEEP_FREED_MEMORY_ENV = {
     "MALLOC_ARENA_MAX": "1",  # the heaps of other threads hold nothing above 64 MB
     "MALLOC_MMAP_THRESHOLD_": str(2 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(4 << 30),
 }
-"""Environment in which malloc keeps what is freed, of any size, for what is asked for next; read as a process starts."""
+"""Environment in which malloc keeps freed memory of any size for later requests; read when a process starts."""
 
 _LIBC = ctypes.CDLL(None)
 # Fresh pages cost up to 0.2 s afterwards.
@@ -23,11 +24,11 @@ _last = 0.0
 
 
 def is_kept() -> bool:
-    """Whether this process was started with `ONE_HEAP`."""
-    return all(os.environ.get(name) == value for name, value in ONE_HEAP.items())
+    """Whether this process was started with `KEEP_FREED_MEMORY_ENV`."""
+    return all(os.environ.get(name) == value for name, value in KEEP_FREED_MEMORY_ENV.items())
 
 
-def give_back() -> None:
+def release_free_memory() -> None:
     """Returns free pages to the system, unless that was done in the last `SECONDS_BETWEEN`."""
     global _last
     if hasattr(_LIBC, "malloc_trim") and time.monotonic() - _last >= SECONDS_BETWEEN:

@@ -1,69 +1,98 @@
-"""Progress that people read: bars with ETA on a terminal, a line now and then in a log."""
+"""Progress for people: bars with ETA on a terminal, a line now and then in a log."""
 
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
 
-from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+
+SECONDS_BETWEEN_LINES = 5.0
+"""In a log."""
 
 
 class Bar:
-    """Counts towards a total; prints at most a line every `every` seconds where there is no terminal."""
+    """Counts towards a total. Without a terminal it prints a line every `SECONDS_BETWEEN_LINES` at most."""
 
-    every = 5.0
+    def __init__(self, title: str, total: float | None, unit: str, *, rich: "RichProgress | None", log: TextIO | None):
+        self.title, self.total, self.unit = title, total, unit
+        self.done, self._note = 0.0, ""
+        self._rich, self._log = rich, log
+        self._began = self._printed = time.monotonic()
+        self._task = rich.add_task(title, total=total, count="", note="") if rich else None
 
-    def __init__(self, title: str, total: float, unit: str, bars: Bars | None):
-        self.title, self.total, self.unit, self.bars = title, total, unit, bars
-        self.done = 0.0
-        self._began = self._said = time.monotonic()
-        self._task = bars.add_task(title, total=total, unit=unit) if bars else None
-
-    def advance(self, amount: float) -> None:
-        """Counts `amount` more as done."""
+    def advance(self, amount: float = 1, *, note: str | None = None) -> None:
+        """Counts `amount` more as done; `note` replaces the text at the end of the bar."""
         self.done += amount
-        if self.bars is not None and self._task is not None:
-            self.bars.advance(self._task, amount)
-        elif time.monotonic() - self._said >= self.every and self.done > 0:
-            self._said = time.monotonic()
-            spent = self._said - self._began
-            left = spent / self.done * max(self.total - self.done, 0)
-            print(f"{self.title}: {self.done:.3g} of {self.total:.3g} {self.unit}, about {left:.0f} s left", flush=True)
+        if self._rich is not None and self._task is not None:
+            count = f"{_amount(self.done)} of {_amount(self.total)} {self.unit}" if self.total else ""
+            self._note = self._note if note is None else note
+            self._rich.update(self._task, advance=amount, count=count, note=self._note)
+        elif self._log is not None and time.monotonic() - self._printed >= SECONDS_BETWEEN_LINES and self.done > 0:
+            self._printed = time.monotonic()
+            line = f"{self.title}: {_amount(self.done)} {self.unit}"
+            if self.total:
+                left = (self._printed - self._began) / self.done * max(self.total - self.done, 0)
+                line = (
+                    f"{self.title}: {_amount(self.done)} of {_amount(self.total)} {self.unit}, about {left:.0f} s left"
+                )
+            print(line, file=self._log, flush=True)
 
 
 class Progress:
-    """Prints stages of a job; silent when not enabled."""
+    """Lines and bars of a job; silent when not enabled.
 
-    def __init__(self, enabled: bool = True):
-        self.enabled = enabled
-        self.console = Console(file=sys.stdout)
+    Args:
+        file: where they go; None: stdout.
+        transient: a bar vanishes when it ends, and there is none in a log.
+    """
 
-    def say(self, line: str) -> None:
+    def __init__(self, enabled: bool = True, *, file: TextIO | None = None, transient: bool = False):
+        self.enabled, self.transient = enabled, transient
+        self.file = sys.stdout if file is None else file
+
+    def print(self, line: str) -> None:
         """One line for the user."""
         if self.enabled:
-            print(line, flush=True)
+            print(line, file=self.file, flush=True)
 
     @contextmanager
-    def stage(self, title: str, total: float, unit: str) -> Iterator[Bar]:
-        """A bar for one stage; on a log it says how long it took when it ends."""
+    def stage(self, title: str, total: float | None, unit: str) -> Iterator[Bar]:
+        """A bar for one stage, of unknown length where `total` is None; in a log, a line at its end with its time."""
         if not self.enabled:
-            bar = Bar(title, total, unit, None)
-            bar.every = float("inf")
-            yield bar
-        elif self.console.is_terminal:
+            yield Bar(title, total, unit, rich=None, log=None)
+            return
+        # rich takes a tenth of a second to import, and most commands show no bar.
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        console = Console(file=self.file)
+        if console.is_terminal:
             columns = (
                 TextColumn("{task.description:>10}"),
                 BarColumn(),
-                TextColumn("{task.completed:.3g}/{task.total:.3g} {task.fields[unit]}"),
+                TextColumn("{task.fields[count]}"),
+                TextColumn("{task.fields[note]}"),
                 TimeElapsedColumn(),
                 TextColumn("ETA"),
                 TimeRemainingColumn(),
             )
-            with Bars(*columns, console=self.console) as bars:
-                yield Bar(title, total, unit, bars)
-        else:
-            began = time.monotonic()
-            yield Bar(title, total, unit, None)
-            print(f"{title}: {total:.3g} {unit} in {time.monotonic() - began:.1f} s", flush=True)
+            with RichProgress(*columns, console=console, transient=self.transient) as rich:
+                yield Bar(title, total, unit, rich=rich, log=None)
+            return
+        if self.transient:
+            yield Bar(title, total, unit, rich=None, log=None)
+            return
+        began = time.monotonic()
+        bar = Bar(title, total, unit, rich=None, log=self.file)
+        yield bar
+        amount = _amount(bar.done if total is None else total)
+        print(f"{title}: {amount} {unit} in {time.monotonic() - began:.1f} s", file=self.file, flush=True)
+
+
+def _amount(value: float) -> str:
+    """Three digits of small numbers, whole large ones."""
+    return f"{value:.3g}" if value < 100 else f"{value:.0f}"

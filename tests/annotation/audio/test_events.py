@@ -9,7 +9,7 @@ import soundfile
 import soxr
 
 from annotation.audio.events import RATE, AudioEvents, EventsConfig
-from voxmill.core import malloc as heap
+from voxmill.core import malloc
 from voxmill.core.assets import asset_path
 
 SAMPLES = Path(__file__).resolve().parents[3] / "samples" / "recordings"
@@ -34,5 +34,5 @@ def test_a_long_recording_leaves_no_memory_behind(events: AudioEvents) -> None:
     events(noise[:RATE])
     before = psutil.Process().memory_info().rss
     events(noise)
-    heap.give_back()
+    malloc.release_free_memory()
     assert psutil.Process().memory_info().rss - before < 60e6

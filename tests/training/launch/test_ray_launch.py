@@ -123,7 +123,7 @@ def test_sigterm_saves_the_same_command_goes_on_and_ctrl_c_is_no_success(
     assert "going on from" in again.said()
     again.process.send_signal(signal.SIGINT)
     assert again.status() == 130, again.said()[-4000:]
-    assert again.said().strip().splitlines()[-1].endswith("the same command goes on from the last checkpoint")
+    assert again.said().strip().splitlines()[-1].endswith("progress is saved; run the same command again to resume")
     assert [line["step"] for line in metrics(out)] == list(range(len(metrics(out))))
 
 

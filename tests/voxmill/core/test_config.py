@@ -1,11 +1,12 @@
 """Configuration: named errors, overrides, differences."""
 
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import pytest
 
 from pipelines.config import AnnotateConfig
-from voxmill.core.config import differences, load_config
+from voxmill.core.config import Config, differences, load_config
 from voxmill.core.errors import UserError
 
 
@@ -44,3 +45,31 @@ def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
 
 def test_differences_name_the_leaf() -> None:
     assert differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}}) == ["a.c: 2 -> 3"]
+
+
+class Inner(Config):
+    renamed: ClassVar[dict[str, str]] = {"hear": "transcribe_from"}
+
+    transcribe_from: Literal["original", "separated"] = "original"
+
+
+class Outer(Config):
+    renamed: ClassVar[dict[str, str]] = {"control": "corpus_labels"}
+
+    threads: int = 1
+    corpus_labels: Inner = Inner()
+    datasets: dict[str, Inner] = {}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("control.seed=1", "unknown key 'control'; it is now 'corpus_labels'"),
+        ("corpus_labels.hear=clip", "unknown key 'corpus_labels.hear'; it is now 'corpus_labels.transcribe_from'"),
+        ("datasets.a.hear=clip", "unknown key 'datasets.a.hear'; it is now 'datasets.a.transcribe_from'"),
+    ],
+)
+def test_an_old_key_is_answered_with_its_new_name(override: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_config(Outer, None, [override])
+    assert str(caught.value) == f"{override}: {message}"

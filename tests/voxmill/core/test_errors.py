@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from voxmill.core.errors import JobError, UserError, command
+from voxmill.core.errors import ExitStatus, JobError, UserError, command
 
 
 def raising(error: BaseException) -> Callable[[], None]:
@@ -19,16 +19,16 @@ def raising(error: BaseException) -> Callable[[], None]:
     ("error", "status", "line"),
     [
         (UserError("rows = 3 is odd; make it even"), 2, "voxmill x: rows = 3 is odd; make it even"),
-        (JobError("no space"), 1, "voxmill x: no space; it goes on"),
-        (OSError(errno.ENOSPC, "No space left", "a/b"), 1, "voxmill x: No space left (a/b); it goes on"),
-        (OSError("cut short"), 1, "voxmill x: cut short; it goes on"),
-        (KeyboardInterrupt(), 130, "voxmill x: interrupted; it goes on"),
+        (JobError("no space"), 1, "voxmill x: no space; run it again"),
+        (OSError(errno.ENOSPC, "No space left", "a/b"), 1, "voxmill x: No space left (a/b); run it again"),
+        (OSError("cut short"), 1, "voxmill x: cut short; run it again"),
+        (KeyboardInterrupt(), 130, "voxmill x: interrupted; run it again"),
     ],
 )
 def test_an_error_is_a_line_and_a_status(
     capsys: pytest.CaptureFixture[str], error: BaseException, status: int, line: str
 ) -> None:
-    assert command("voxmill x", goes_on="it goes on")(raising(error))() == status
+    assert command("voxmill x", resume_hint="run it again")(raising(error))() == status
     assert capsys.readouterr().err == line + "\n"
 
 
@@ -40,3 +40,14 @@ def test_what_is_returned_is_the_status_and_none_is_0() -> None:
 def test_a_bug_keeps_its_traceback() -> None:
     with pytest.raises(ZeroDivisionError):
         command("voxmill x")(raising(ZeroDivisionError()))()
+
+
+def test_statuses_are_those_of_the_documentation() -> None:
+    assert [(status.name, int(status)) for status in ExitStatus] == [
+        ("DONE", 0),
+        ("FAILED", 1),
+        ("USER_ERROR", 2),
+        ("STOPPED", 75),
+        ("HUNG", 76),
+        ("INTERRUPTED", 130),
+    ]

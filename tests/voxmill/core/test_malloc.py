@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from voxmill.core import malloc as heap
+from voxmill.core import malloc
 
 PROGRAM = """
 import psutil
-from voxmill.core import malloc as heap
+from voxmill.core import malloc
 
 process = psutil.Process()
 last = []
@@ -20,7 +20,7 @@ for _ in range(2):
     full = process.memory_info().rss
     del pieces
     held = process.memory_info().rss
-    heap.give_back()
+    malloc.release_free_memory()
     print(full - held, full - process.memory_info().rss)
 """
 
@@ -52,17 +52,17 @@ print(faults())
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc is told; others are left as they are")
 def test_a_process_with_one_heap_asks_for_no_fresh_pages() -> None:
-    plain = {name: value for name, value in os.environ.items() if name not in heap.ONE_HEAP}
+    plain = {name: value for name, value in os.environ.items() if name not in malloc.KEEP_FREED_MEMORY_ENV}
     # Left to itself malloc would learn from the first large array that is freed, up to 32 MB.
     found = [
         int(subprocess.check_output([sys.executable, "-c", ARRAYS], env=environment))
-        for environment in (plain | {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}, plain | heap.ONE_HEAP)
+        for environment in (plain | {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}, plain | malloc.KEEP_FREED_MEMORY_ENV)
     ]
     assert found[0] > 10 * 16_000_000 / 4096 / 2 and found[1] < 100
 
 
 def test_a_process_knows_whether_it_keeps_what_is_freed() -> None:
     program = "from voxmill.core.malloc import is_kept; print(is_kept())"
-    plain = {name: value for name, value in os.environ.items() if name not in heap.ONE_HEAP}
-    for environment, expected in ((plain, "False"), (plain | heap.ONE_HEAP, "True")):
+    plain = {name: value for name, value in os.environ.items() if name not in malloc.KEEP_FREED_MEMORY_ENV}
+    for environment, expected in ((plain, "False"), (plain | malloc.KEEP_FREED_MEMORY_ENV, "True")):
         assert subprocess.check_output([sys.executable, "-c", program], env=environment, text=True).strip() == expected

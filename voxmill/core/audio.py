@@ -1,0 +1,230 @@
+"""Audio files in and out: one decoder, one resampler, and one type for audio that cannot be used.
+
+libsndfile decodes first, so that latents of a voice equal the released code's; FFmpeg (PyAV) decodes what libsndfile does
+not read: m4a, webm, the sound of a film. FFmpeg is given bytes, never a name: a name like an address would be opened as one.
+"""
+
+import io
+import os
+from dataclasses import dataclass
+from typing import BinaryIO, Literal, TypeAlias, TypeVar, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+RATE_16K = 16_000
+"""Hertz at which labellers, scorers and the codec's encoder take audio."""
+MIN_SECONDS = 0.1
+"""Shorter audio holds no speech."""
+SILENT_PEAK = 1e-4
+"""Audio whose largest sample is below this (-80 dBFS) is silent: dither and nothing else."""
+
+Float = TypeVar("Float", np.float32, np.float64)
+Samples: TypeAlias = NDArray[np.float32]
+Source: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
+Reason: TypeAlias = Literal[
+    "missing",  # no such file, or it cannot be opened
+    "no_permission",
+    "empty_file",
+    "not_audio",  # no decoder knows it, or it has no audio stream
+    "decode_error",  # damaged: nothing of it can be decoded
+    "non_finite",  # NaN or infinity
+    "changed",  # not what an index or an earlier pass states: another length, rate or hash
+    "too_short",
+    "too_long",
+    "silent",
+    "sample_rate",  # below or above what is of use
+]
+REASONS: tuple[Reason, ...] = get_args(Reason)
+
+
+class AudioProblem(Exception):
+    """Audio that cannot be used: `reason` is a code for counting, `detail` one line for people."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        # Both as arguments, so that the error survives a pickle between processes.
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MonoAudio:
+    """`samples_T`: float32 at `rate` hertz. `file_rate` and `file_seconds` are those of the file before resampling."""
+
+    samples_T: Samples
+    rate: int
+    file_rate: int
+    file_seconds: float
+
+
+def decode(
+    source: Source, *, start: int = 0, length: int | None = None, max_seconds: float | None = None
+) -> tuple[Samples, int]:
+    """(float32 samples [T, channels], rate in hertz) of the first audio stream.
+
+    Args:
+        source: a path, the bytes of a file, or an open binary file that can seek.
+        start, length: first sample and number of samples, to decode a piece; fewer come where the audio ends before.
+        max_seconds: longer audio is refused before it fills the memory.
+
+    Raises:
+        AudioProblem: missing, no_permission, empty_file, not_audio, decode_error or too_long.
+    """
+    if isinstance(source, bytes):
+        return _decode_file(io.BytesIO(source), len(source), start, length, max_seconds)
+    if not isinstance(source, str | os.PathLike):
+        position = source.tell()
+        size = source.seek(0, os.SEEK_END) - position
+        source.seek(position)
+        return _decode_file(source, size, start, length, max_seconds)
+    try:
+        with open(source, "rb") as file:
+            return _decode_file(file, os.fstat(file.fileno()).st_size, start, length, max_seconds)
+    except OSError as error:
+        raise unreadable(error) from None
+
+
+def unreadable(error: OSError) -> AudioProblem:
+    """The problem of a file that cannot be opened or read."""
+    if isinstance(error, PermissionError):
+        return AudioProblem("no_permission", "not readable by this user")
+    if isinstance(error, FileNotFoundError):
+        return AudioProblem("missing", "no such file")
+    return AudioProblem("missing", str(error.strerror or error))
+
+
+def _decode_file(
+    file: BinaryIO, size: int, start: int, length: int | None, max_seconds: float | None
+) -> tuple[Samples, int]:
+    import soundfile
+
+    if size == 0:
+        raise AudioProblem("empty_file", "0 bytes")
+    begin = file.tell()
+    try:
+        with soundfile.SoundFile(file) as sound:
+            _check_length(sound.frames / sound.samplerate, max_seconds)
+            if start:
+                sound.seek(min(start, sound.frames))
+            samples_TC: Samples = sound.read(-1 if length is None else length, dtype="float32", always_2d=True)
+            return samples_TC, sound.samplerate
+    except soundfile.LibsndfileError:
+        file.seek(begin)
+    samples_TC, rate = _decode_by_ffmpeg(file, max_seconds)
+    return samples_TC[start : None if length is None else start + length], rate
+
+
+def _decode_by_ffmpeg(file: BinaryIO, max_seconds: float | None) -> tuple[Samples, int]:
+    import av
+
+    blocks: list[Samples] = []
+    num_samples, rate = 0, 0
+    try:
+        with av.open(file, "r", metadata_errors="replace") as container:
+            if not container.streams.audio:
+                raise AudioProblem("not_audio", "has no audio in it")
+            resampler = av.AudioResampler(format="fltp")
+            for frame in container.decode(container.streams.audio[0]):
+                rate = frame.sample_rate
+                for block in resampler.resample(frame):
+                    blocks.append(block.to_ndarray().astype(np.float32, copy=False))
+                    num_samples += blocks[-1].shape[1]
+                _check_length(num_samples / rate, max_seconds)
+    except (av.FFmpegError, ValueError) as error:
+        detail = str(getattr(error, "strerror", None) or error).splitlines()[0][:200]
+        raise AudioProblem("decode_error" if blocks else "not_audio", f"cannot be read as audio ({detail})") from None
+    if not blocks:
+        raise AudioProblem("decode_error", "no samples could be decoded")
+    return np.concatenate(blocks, axis=1).T, rate
+
+
+def _check_length(seconds: float, max_seconds: float | None) -> None:
+    if max_seconds is not None and seconds > max_seconds:
+        raise AudioProblem("too_long", f"{seconds:.0f} s, longer than {max_seconds:.0f} s")
+
+
+def read_mono(
+    source: Source,
+    *,
+    rate: int | None = None,
+    min_seconds: float = MIN_SECONDS,
+    max_seconds: float | None = None,
+    silent_peak: float = SILENT_PEAK,
+) -> MonoAudio:
+    """Decodes audio, averages its channels, checks that it can be used, and resamples it to `rate` hertz (None: as it is).
+
+    Raises:
+        AudioProblem: as `decode`, and too_short, non_finite or silent.
+    """
+    samples_TC, file_rate = decode(source, max_seconds=max_seconds)
+    samples_T = mono(samples_TC)
+    check(samples_T, file_rate, min_seconds=min_seconds, silent_peak=silent_peak)
+    target = rate or file_rate
+    return MonoAudio(
+        samples_T=resample(samples_T, file_rate, target),
+        rate=target,
+        file_rate=file_rate,
+        file_seconds=len(samples_T) / file_rate,
+    )
+
+
+def mono(samples_TC: Samples) -> Samples:
+    """The average of the channels of [T, channels] float32 samples, [T]; [T] is returned as it is."""
+    return samples_TC if samples_TC.ndim == 1 else samples_TC.mean(axis=1, dtype=np.float32)
+
+
+def check(samples_T: Samples, rate: int, *, min_seconds: float = MIN_SECONDS, silent_peak: float = SILENT_PEAK) -> None:
+    """Refuses mono audio that is of no use.
+
+    Raises:
+        AudioProblem: too_short, non_finite or silent.
+    """
+    seconds = len(samples_T) / rate
+    if seconds < min_seconds:
+        raise AudioProblem("too_short", f"{seconds:.3g} s of audio, shorter than {min_seconds:g} s")
+    if not np.isfinite(samples_T).all():
+        raise AudioProblem("non_finite", "holds samples that are NaN or infinite")
+    peak = float(np.abs(samples_T).max(initial=0.0))
+    if peak < silent_peak:
+        raise AudioProblem("silent", f"peaks at {peak:.1e}, below {silent_peak:.1e}")
+
+
+def resample(samples_T: NDArray[Float], rate: int, target: int) -> NDArray[Float]:
+    """Samples [T] at `target` hertz by soxr's HQ, round(T * target / rate) of them; the same array at the same rate."""
+    if rate == target:
+        return samples_T
+    import soxr
+
+    resampled_T: NDArray[Float] = soxr.resample(samples_T, rate, target, quality="HQ")
+    return resampled_T
+
+
+def encode_flac(samples_T: Samples, rate: int) -> bytes:
+    """16-bit FLAC of mono samples, clipped to [-1, 1]."""
+    return _encode(samples_T, rate, "FLAC")
+
+
+def encode_wav(samples_T: Samples, rate: int) -> bytes:
+    """16-bit WAV of mono samples, clipped to [-1, 1]."""
+    return _encode(samples_T, rate, "WAV")
+
+
+def _encode(samples_T: Samples, rate: int, container: str) -> bytes:
+    import soundfile
+
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.clip(samples_T, -1, 1), rate, format=container, subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def decode_flac(content: bytes) -> tuple[Samples, int]:
+    """(mono float32 samples [T], rate in hertz) of a clip's FLAC; `resample(*decode_flac(content), RATE_16K)` is common.
+
+    Raises:
+        AudioProblem: empty_file, not_audio or decode_error.
+    """
+    samples_TC, rate = decode(content)
+    return mono(samples_TC), rate

@@ -1,0 +1,106 @@
+"""Whole files and folders or none: a hidden temporary name beside the target, fsync, rename, fsync of the parent.
+
+Temporary names are `.NAME.HEX.tmp`; HEX is random, since two machines may share a folder and a process number.
+"""
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+_TEMPORARIES = ".*.tmp"
+
+
+def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None:
+    """Writes a whole file, text as UTF-8; makes missing parent folders."""
+    with atomic_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A binary file, open for reading and writing, that appears as `path` when the block ends without an error."""
+    with atomic_path(path) as temporary, open(temporary, "w+b") as file:
+        yield file
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary name for what opens files itself; what is written there becomes `path` when the block ends.
+
+    Raises:
+        FileNotFoundError: nothing was written there.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_beside(target)
+    try:
+        yield temporary
+        publish(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Iterator[Path]:
+    """An empty folder that appears as `path` when the block ends without an error, and is removed otherwise.
+
+    Its files get the read permissions that the umask allows; safetensors, for one, lets nobody but the owner read.
+
+    Args:
+        replace: whether an older folder of that name, empty or not, is removed just before.
+
+    Raises:
+        OSError: `path` exists, is not an empty folder, and `replace` is False.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_beside(target)
+    temporary.mkdir()
+    try:
+        yield temporary
+        readable = temporary.stat().st_mode & 0o666
+        for part in sorted(temporary.rglob("*")):
+            if part.is_file():
+                part.chmod(part.stat().st_mode & 0o777 | readable)
+            _sync(part)
+        _sync(temporary)
+        if replace and target.exists():
+            shutil.rmtree(target)
+        temporary.rename(target)
+        _sync(target.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def temporary_beside(path: Path) -> Path:
+    """A new temporary name for `path` in the same folder, for writers that end with `publish`."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Syncs a finished temporary file and renames it to `path`, over an older one."""
+    _sync(temporary)
+    os.replace(temporary, path)
+    _sync(path.parent)
+
+
+def sweep_temporaries(folder: Path, *, recursive: bool = False) -> None:
+    """Removes temporary files and folders that a killed process left in `folder`, and below it if `recursive`."""
+    for path in list(folder.rglob(_TEMPORARIES) if recursive else folder.glob(_TEMPORARIES)):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
