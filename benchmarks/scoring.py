@@ -24,16 +24,17 @@ from rich.console import Console
 from benchmarks.tables import table
 from evaluation.benchmarks.benchmark import Utterance
 from evaluation.metrics.score_cache import ScoreCache
-from evaluation.metrics.scoring import ScoringConfig, Take, Work, in_process, on_ray, score_takes
+from evaluation.metrics.scoring import ScoringConfig, Work, in_process, on_ray, score_outputs
+from evaluation.systems.base import SystemOutput
 from voxmill.core.local_ray import environment, local_ray
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ScoringConfig()
 
 
-def clips(folder: Path, count: int) -> list[Take]:
+def clips(folder: Path, count: int) -> list[SystemOutput]:
     """Turns of all recordings of one speaker, as wavs."""
-    found: list[Take] = []
+    found: list[SystemOutput] = []
     for line in (ROOT / "samples" / "truth.jsonl").read_text(encoding="utf-8").splitlines():
         record = json.loads(line)
         path = ROOT / "samples" / record["path"]
@@ -45,15 +46,17 @@ def clips(folder: Path, count: int) -> list[Take]:
             wav = folder / f"{path.stem}-{number}.wav"
             soundfile.write(wav, samples[int(turn["start"] * rate) : int((turn["end"] + 0.3) * rate)], rate)
             language = path.stem.split("-")[0]
-            found.append(Take(Utterance(wav.stem, turn["text"], language, language, reference), wav))
+            found.append(
+                SystemOutput(utterance=Utterance(wav.stem, turn["text"], language, language, reference), wav=wav)
+            )
     return found[:: max(len(found) // count, 1)][:count]
 
 
-def timed(takes: list[Take], cache: Path, work: Work) -> tuple[list[dict], float]:
+def timed(outputs: list[SystemOutput], cache: Path, work: Work) -> tuple[list[dict], float]:
     """(rows, seconds) of one scoring."""
     store = ScoreCache(cache)
     started = time.perf_counter()
-    rows = score_takes(takes, "texts", CONFIG, store, work)
+    rows = score_outputs(outputs, "texts", CONFIG, store, work)
     seconds = time.perf_counter() - started
     store.close()
     return rows, seconds
@@ -64,9 +67,9 @@ def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 40
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        takes = clips(folder, count)
-        rows, cold = timed(takes, folder / "one.sqlite", in_process(CONFIG))
-        again, warm = timed(takes, folder / "one.sqlite", in_process(CONFIG))
+        outputs = clips(folder, count)
+        rows, cold = timed(outputs, folder / "one.sqlite", in_process(CONFIG))
+        again, warm = timed(outputs, folder / "one.sqlite", in_process(CONFIG))
         runs = {"cold, this process": (rows, cold), "warm": (again, warm)}
         with local_ray(num_cpus=2) as address:
             # Ray reads how to authenticate when it is imported.
@@ -76,13 +79,13 @@ def main() -> None:
             ray.init(address=address, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}})
             for workers in (1, 2):
                 name = f"cold, {workers} Ray worker{'s' * (workers > 1)}"
-                runs[name] = timed(takes, folder / f"ray-{workers}.sqlite", on_ray(CONFIG, workers))
+                runs[name] = timed(outputs, folder / f"ray-{workers}.sqlite", on_ray(CONFIG, workers))
             ray.shutdown()
     same = all(found == rows for found, _ in runs.values())
-    lines = [[name, f"{seconds:.2f}", f"{len(takes) / seconds:.2f}"] for name, (_, seconds) in runs.items()]
-    Console().print(table(f"{len(takes)} clips", ["run", "seconds", "utterances/s"], lines))
+    lines = [[name, f"{seconds:.2f}", f"{len(outputs) / seconds:.2f}"] for name, (_, seconds) in runs.items()]
+    Console().print(table(f"{len(outputs)} clips", ["run", "seconds", "utterances/s"], lines))
     one, two = (runs[f"cold, {name}"][1] for name in ("1 Ray worker", "2 Ray workers"))
-    result = {"clips": len(takes), "same_rows": same, "ray_2_over_1": one / two, "warm_over_cold": cold / warm}
+    result = {"clips": len(outputs), "same_rows": same, "ray_2_over_1": one / two, "warm_over_cold": cold / warm}
     print(json.dumps({key: round(v, 2) if isinstance(v, float) else v for key, v in result.items()}))
     if not same:
         sys.exit("the runs differ in their rows")

@@ -32,12 +32,13 @@ from evaluation.config import EvaluateConfig
 from evaluation.metrics.emotion_accuracy import classifier_name
 from evaluation.metrics.normalisation import NORMALISER_VERSION
 from evaluation.metrics.score_cache import ScoreCache
-from evaluation.metrics.scoring import Take, Work, in_process, on_ray, score_takes
+from evaluation.metrics.scoring import Work, in_process, on_ray, score_outputs
 from evaluation.metrics.similarity import encoder_name, read_sim
 from evaluation.metrics.speech_recognition import recogniser_name
 from evaluation.results.comparison import Row, Score, Verdict, counts_of, scores_of, verdicts_of
 from evaluation.results.records import Outcome, Run, write_results
-from evaluation.systems.base import System, folder_of, read_system
+from evaluation.systems import read_system
+from evaluation.systems.base import System, SystemOutput, speech_folder
 from voxmill.core.config import load_config
 from voxmill.core.errors import PROGRESS_SAVED, JobError, UserError, command
 from voxmill.core.local_ray import join_ray
@@ -146,20 +147,23 @@ def _run(
 ) -> Run:
     """One system on one benchmark: speech, scores, verdicts of the judge."""
     clock = time.perf_counter()
-    takes: list[Take] = []
+    outputs: list[SystemOutput] = []
     for seed in config.seeds if system.takes_seed else config.seeds[:1]:
-        folder = folder_of(out, system, digest, seed)
+        folder = speech_folder(out, system, digest, seed)
         failed: dict[str, str] = {}
         try:
-            for one, why in system.speak(benchmark.utterances, folder, seed):
-                failed[one.id] = why
+            for failure in system.speak(benchmark.utterances, folder, seed):
+                failed[failure.utterance.id] = failure.reason
         except JobError as error:
             # What was spoken is scored; what was not is missing, and the run says why.
             problems.append(f"{system.name} on {benchmark.name}: {error}")
-        takes += [Take(one, system.path_of(folder, one), failed.get(one.id), seed) for one in benchmark.utterances]
+        outputs += [
+            SystemOutput(utterance=one, wav=system.path_of(folder, one), failure=failed.get(one.id), seed=seed)
+            for one in benchmark.utterances
+        ]
     speaking = time.perf_counter() - clock
-    with _bar(config.progress, f"{system.name} on {benchmark.name}", len(takes)) as advance:
-        rows = score_takes(takes, benchmark.protocol, config.scoring, cache, work, advance)
+    with _bar(config.progress, f"{system.name} on {benchmark.name}", len(outputs)) as advance:
+        rows = score_outputs(outputs, benchmark.protocol, config.scoring, cache, work, advance)
     if "transcript" not in config.scoring.metrics:
         rows = [row | {"wants_errors": False} for row in rows]
     if config.judge.endpoint.model and any(one.description for one in benchmark.utterances):

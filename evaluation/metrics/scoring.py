@@ -21,6 +21,7 @@ from evaluation.metrics.normalisation import NORMALISER_VERSION
 from evaluation.metrics.score_cache import ScoreCache, score_key, text_hash
 from evaluation.metrics.similarity import Similarity, SimilarityConfig, encoder_name
 from evaluation.metrics.speech_recognition import Recognition, RecognitionConfig, recogniser_name
+from evaluation.systems.base import SystemOutput
 from voxmill.core import malloc
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
@@ -161,47 +162,37 @@ def on_ray(config: ScoringConfig, workers: int) -> Work:
     return work
 
 
-@dataclass(frozen=True)
-class Take:
-    """A system's wav of an utterance; `failure` says why it was not spoken."""
-
-    utterance: Utterance
-    wav: Path
-    failure: str | None = None
-    seed: int = 0
-
-
-def score_takes(
-    takes: Sequence[Take],
+def score_outputs(
+    outputs: Sequence[SystemOutput],
     protocol: str,
     config: ScoringConfig,
     cache: ScoreCache,
     work: Work,
     advance: Callable[[int], None] = lambda count: None,
 ) -> list[dict[str, Any]]:
-    """One row a take, in order: id, group, language, text, seed, wav, status, detail, seconds, rate, hypothesis,
+    """One row an output, in order: id, group, language, text, seed, wav, status, detail, seconds, rate, hypothesis,
     errors (official and strict), similarity, dnsmos, emotion (wanted, level, heard, probability).
 
     `status` is ok, failed (the system said so), missing, unreadable, empty, silent, not_numbers or too_long. Values are
     None where there is nothing to measure.
     """
-    found: list[dict[str, Any]] = [{} for _ in takes]
-    keys: list[dict[str, str]] = [{} for _ in takes]
+    found: list[dict[str, Any]] = [{} for _ in outputs]
+    keys: list[dict[str, str]] = [{} for _ in outputs]
     hashes: dict[Path, str | None] = {}
     tasks = []
-    for index, take in enumerate(takes):
-        audio = None if take.failure else content_hash(take.wav)
+    for index, output in enumerate(outputs):
+        audio = None if output.failure else content_hash(output.wav)
         if audio is None:
-            problem = "failed" if take.failure else "missing"
-            detail = take.failure or f"{take.wav.name} is not there"
+            problem = "failed" if output.failure else "missing"
+            detail = output.failure or f"{output.wav.name} is not there"
             found[index]["audio"] = {"seconds": 0.0, "rate": 0, "problem": problem, "detail": detail}
             advance(1)
             continue
-        reference = take.utterance.reference
+        reference = output.utterance.reference
         if reference is not None and reference not in hashes:
             hashes[reference] = content_hash(reference)
         reference_hash = hashes[reference] if reference is not None else None
-        keys[index] = _keys(take, protocol, config, audio, reference_hash)
+        keys[index] = _keys(output, protocol, config, audio, reference_hash)
         missing = []
         for metric, key in keys[index].items():
             there, value = cache.get(key)
@@ -212,7 +203,7 @@ def score_takes(
         if missing and not (found[index].get("audio") or {}).get("problem"):
             place = str(reference or "")
             tasks.append(
-                Task(index, str(take.wav), take.utterance.language, place, reference_hash or "", tuple(missing))
+                Task(index, str(output.wav), output.utterance.language, place, reference_hash or "", tuple(missing))
             )
         else:
             advance(1)
@@ -221,18 +212,20 @@ def score_takes(
         cache.put([(keys[index][metric], value) for metric, value in values.items()])
         advance(1)
     rows = []
-    for index, take in enumerate(takes):
+    for index, output in enumerate(outputs):
         if "errors" not in found[index] and "transcript" in found[index]:
-            one = take.utterance
+            one = output.utterance
             counted = error_rates.score(found[index]["transcript"], one.text, one.language, protocol).to_plain()
             found[index]["errors"] = counted
             cache.put([(keys[index]["errors"], counted)])
-        rows.append(_row(take, found[index]))
+        rows.append(_row(output, found[index]))
     return rows
 
 
-def _keys(take: Take, protocol: str, config: ScoringConfig, audio: str, reference_hash: str | None) -> dict[str, str]:
-    one = take.utterance
+def _keys(
+    output: SystemOutput, protocol: str, config: ScoringConfig, audio: str, reference_hash: str | None
+) -> dict[str, str]:
+    one = output.utterance
     keys = {"audio": score_key(audio=audio, text="", metric="audio", model="1", normaliser="")}
     if "transcript" in config.metrics:
         model = recogniser_name(config.recognition, one.language).identity
@@ -260,15 +253,15 @@ def _keys(take: Take, protocol: str, config: ScoringConfig, audio: str, referenc
     return keys
 
 
-def _row(take: Take, found: dict[str, Any]) -> dict[str, Any]:
-    one, audio = take.utterance, found["audio"]
+def _row(output: SystemOutput, found: dict[str, Any]) -> dict[str, Any]:
+    one, audio = output.utterance, found["audio"]
     return {
         "id": one.id,
         "group": one.group,
         "language": one.language,
         "text": one.text,
-        "seed": take.seed,
-        "wav": str(take.wav),
+        "seed": output.seed,
+        "wav": str(output.wav),
         "description": one.description,
         "reference": str(one.reference) if one.reference else None,
         "status": audio["problem"] or "ok",

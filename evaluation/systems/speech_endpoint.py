@@ -33,7 +33,7 @@ class SpeechEndpoint(System):
     takes_seed = False
 
     def __init__(self, name: str, rest: str, workers: int = 4, timeout: float = 120.0, wait: float = 1.0):
-        super().__init__(name)
+        self.name = name
         self.url, _, chosen = rest.partition("#")
         self.model, _, self.voice = chosen.partition("/")
         if not self.url.startswith(("http://", "https://")) or not self.model or not self.voice:
@@ -43,7 +43,7 @@ class SpeechEndpoint(System):
         self._opener = urllib.request.build_opener(_NoRedirect)
         self._failed_in_row = 0
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, str]:
         return {"kind": "speech", "url": self.url, "model": self.model, "voice": self.voice}
 
     def speak(self, utterances: Sequence[Utterance], folder: Path, seed: int) -> Iterator[Failure]:
@@ -52,7 +52,7 @@ class SpeechEndpoint(System):
             for one, problem in zip(missing, pool.map(lambda u: self._one(u, folder), missing), strict=True):
                 self._failed_in_row = self._failed_in_row + 1 if problem else 0
                 if problem:
-                    yield one, problem
+                    yield Failure(one, problem)
                 if self._failed_in_row >= GIVE_UP_AFTER:
                     pool.shutdown(wait=True, cancel_futures=True)
                     raise JobError(f"{self.url} failed {GIVE_UP_AFTER} times in a row ({problem}); mend it and go on")

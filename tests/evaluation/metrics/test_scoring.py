@@ -10,8 +10,9 @@ import soundfile
 from evaluation.benchmarks.benchmark import Utterance
 from evaluation.metrics.audio_files import LONGEST, Audio, Unusable, load
 from evaluation.metrics.score_cache import ScoreCache, score_key
-from evaluation.metrics.scoring import ScoringConfig, Take, Task, in_process, score_takes
+from evaluation.metrics.scoring import ScoringConfig, Task, in_process, score_outputs
 from evaluation.results.comparison import counts_of, scores_of, verdicts_of
+from evaluation.systems.base import SystemOutput
 from tests.support.speech import cut, turns
 from voxmill.core.errors import UserError
 
@@ -19,7 +20,7 @@ CONFIG = ScoringConfig()
 
 
 @pytest.fixture(scope="module")
-def takes(tmp_path_factory: pytest.TempPathFactory) -> list[Take]:
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> list[SystemOutput]:
     """Three spoken, one of them with a wrong text, and one of each kind of bad file."""
     folder = tmp_path_factory.mktemp("wavs")
     found = []
@@ -27,28 +28,40 @@ def takes(tmp_path_factory: pytest.TempPathFactory) -> list[Take]:
         (a, b, text), (c, d, _) = turns(recording, 2)
         reference = cut(recording, c, d, folder / f"ref-{language}.wav")
         wav = cut(recording, a, b, folder / f"{language}.wav")
-        found.append(Take(Utterance(language, text, language, language, reference), wav))
+        found.append(SystemOutput(utterance=Utterance(language, text, language, language, reference), wav=wav))
     other = cut("it-1", *turns("it-1", 2)[1][:2], folder / "other.wav")
-    found.append(Take(Utterance("stranger", "Nothing of this is said here.", "en", "en", other), folder / "en.wav"))
+    found.append(
+        SystemOutput(
+            utterance=Utterance("stranger", "Nothing of this is said here.", "en", "en", other), wav=folder / "en.wav"
+        )
+    )
     rate8, _ = soundfile.read(folder / "en.wav", dtype="float32")
     soundfile.write(folder / "rate.wav", np.repeat(rate8, 3), 48000)
     text = found[0].utterance.text
-    found.append(Take(Utterance("rate", text, "en", "en", folder / "none.wav"), folder / "rate.wav"))
+    found.append(
+        SystemOutput(utterance=Utterance("rate", text, "en", "en", folder / "none.wav"), wav=folder / "rate.wav")
+    )
     (folder / "unreadable.wav").write_bytes(b"RIFF....not audio")
     soundfile.write(folder / "silent.wav", np.zeros(16000), 16000)
     soundfile.write(folder / "empty.wav", np.zeros(0), 16000)
     soundfile.write(folder / "not_numbers.wav", np.full(16000, np.nan, dtype="float32"), 16000, subtype="FLOAT")
     for name in ("missing", "unreadable", "silent", "empty", "not_numbers"):
-        found.append(Take(Utterance(name, "Two words.", "en", "en"), folder / f"{name}.wav"))
-    found.append(Take(Utterance("failed", "Two words.", "en", "en"), folder / "failed.wav", "the program crashed"))
+        found.append(SystemOutput(utterance=Utterance(name, "Two words.", "en", "en"), wav=folder / f"{name}.wav"))
+    found.append(
+        SystemOutput(
+            utterance=Utterance("failed", "Two words.", "en", "en"),
+            wav=folder / "failed.wav",
+            failure="the program crashed",
+        )
+    )
     return found
 
 
-def test_real_speech_and_every_bad_wav_get_their_scores(takes: list[Take], tmp_path: Path) -> None:
+def test_real_speech_and_every_bad_wav_get_their_scores(outputs: list[SystemOutput], tmp_path: Path) -> None:
     cache = ScoreCache(tmp_path / "scores.sqlite")
-    rows = score_takes(takes, "texts", CONFIG, cache, in_process(CONFIG))
+    rows = score_outputs(outputs, "texts", CONFIG, cache, in_process(CONFIG))
     by_id = {row["id"]: row for row in rows}
-    assert [row["id"] for row in rows] == [take.utterance.id for take in takes]
+    assert [row["id"] for row in rows] == [output.utterance.id for output in outputs]
     for language in ("en", "fr"):
         row = by_id[language]
         assert row["errors"]["strict"]["length"] > 4
@@ -76,17 +89,19 @@ def test_real_speech_and_every_bad_wav_get_their_scores(takes: list[Take], tmp_p
         return []
 
     hits = cache.hits
-    assert score_takes(takes, "texts", CONFIG, cache, refuse) == rows
+    assert score_outputs(outputs, "texts", CONFIG, cache, refuse) == rows
     assert cache.hits - hits == sum(
         4 + (row["similarity"] is not None) + 0 for row in rows if row["status"] == "ok"
     ) + sum(row["status"] in ("unreadable", "silent", "empty", "not_numbers") for row in rows)
     # Another text is counted anew from the transcript that is there; another model is not the same score.
-    changed = Take(Utterance("en", "Something else.", "en", "en", takes[0].utterance.reference), takes[0].wav)
-    (row,) = score_takes([changed], "texts", CONFIG, cache, refuse)
+    changed = SystemOutput(
+        utterance=Utterance("en", "Something else.", "en", "en", outputs[0].utterance.reference), wav=outputs[0].wav
+    )
+    (row,) = score_outputs([changed], "texts", CONFIG, cache, refuse)
     assert row["errors"]["strict"]["length"] == 2
     other = ScoringConfig.model_validate({"recognition": {"beam_size": 1}})
     with pytest.raises(AssertionError, match="transcript"):
-        score_takes([takes[0]], "texts", other, cache, refuse)
+        score_outputs([outputs[0]], "texts", other, cache, refuse)
     verdicts = verdicts_of({("b", "one"): rows, ("b", "two"): rows})
     assert verdicts and all(v.p == 1.0 and v.sentence == "not distinguishable" for v in verdicts)
 
@@ -97,8 +112,8 @@ def test_long_audio_is_heard_to_its_end(tmp_path: Path) -> None:
     words = " ".join(text for _, end, text in turns("en-1", 99) if end < 45)
     config = ScoringConfig(metrics=["transcript"])
     cache = ScoreCache(tmp_path / "c.sqlite")
-    take = Take(Utterance("long", words, "en", "en"), tmp_path / "long.wav")
-    (row,) = score_takes([take], "texts", config, cache, in_process(config))
+    output = SystemOutput(utterance=Utterance("long", words, "en", "en"), wav=tmp_path / "long.wav")
+    (row,) = score_outputs([output], "texts", config, cache, in_process(config))
     strict = row["errors"]["strict"]
     # Cut off at 30 s, a third of the words would be missing.
     assert row["seconds"] == pytest.approx(45.0) and strict["deletions"] < 0.1 * strict["length"]
@@ -128,7 +143,7 @@ def test_keys_differ_in_every_part_and_a_damaged_cache_is_named(tmp_path: Path) 
         ScoreCache(tmp_path / "bad.sqlite")
 
 
-def test_a_run_that_is_cut_off_keeps_what_it_had(takes: list[Take], tmp_path: Path) -> None:
+def test_a_run_that_is_cut_off_keeps_what_it_had(outputs: list[SystemOutput], tmp_path: Path) -> None:
     config = ScoringConfig(metrics=["dnsmos"])
     asked: list[int] = []
 
@@ -140,14 +155,14 @@ def test_a_run_that_is_cut_off_keeps_what_it_had(takes: list[Take], tmp_path: Pa
             yield from in_process(config)([task])
 
     with pytest.raises(KeyboardInterrupt):
-        score_takes(takes, "texts", config, ScoreCache(tmp_path / "c.sqlite"), cut_off)
+        score_outputs(outputs, "texts", config, ScoreCache(tmp_path / "c.sqlite"), cut_off)
     again: list[int] = []
 
     def rest(tasks: list[Task]) -> Iterator[tuple[int, dict]]:
         again.extend(task.index for task in tasks)
         yield from in_process(config)(tasks)
 
-    rows = score_takes(takes, "texts", config, ScoreCache(tmp_path / "c.sqlite"), rest)
+    rows = score_outputs(outputs, "texts", config, ScoreCache(tmp_path / "c.sqlite"), rest)
     assert not set(asked[:3]) & set(again) and asked[3] in again
-    whole = score_takes(takes, "texts", config, ScoreCache(tmp_path / "d.sqlite"), in_process(config))
+    whole = score_outputs(outputs, "texts", config, ScoreCache(tmp_path / "d.sqlite"), in_process(config))
     assert rows == whole

@@ -12,8 +12,12 @@ import pytest
 import soundfile
 
 from evaluation.benchmarks.benchmark import Utterance
-from evaluation.systems.base import Checkpoint, Command, WavFolder, folder_of, read_system
+from evaluation.systems import read_system
+from evaluation.systems.base import speech_folder
+from evaluation.systems.checkpoint import Checkpoint
+from evaluation.systems.command import Command
 from evaluation.systems.speech_endpoint import SpeechEndpoint
+from evaluation.systems.wav_folder import WavFolder
 from tests.support.chat_server import Handler, chat_server
 from tests.support.oracle import read_oracle
 from voxmill.core.errors import JobError, UserError
@@ -40,7 +44,7 @@ def program(tmp_path: Path) -> str:
 def test_a_command_speaks_what_is_missing_and_says_what_it_could_not(tmp_path: Path, program: str) -> None:
     system = Command("mine", f"{program} {{text}} {{output}}", workers=2)
     asked = [utterance("a", 'say "this"; $(touch no) {text}'), utterance("deep/b", "fail"), utterance("c", "nothing")]
-    failed = {one.id: why for one, why in system.speak(asked, tmp_path / "wavs", 0)}
+    failed = {failure.utterance.id: failure.reason for failure in system.speak(asked, tmp_path / "wavs", 0)}
     assert failed == {"deep/b": "exit status 1: cannot say that", "c": "exit status 0: wrote no wav"}
     first = soundfile.read(tmp_path / "wavs" / "a.wav")[0]
     assert first[0] == pytest.approx(len(asked[0].text) / 100, abs=1e-3)
@@ -53,15 +57,15 @@ def test_a_command_speaks_what_is_missing_and_says_what_it_could_not(tmp_path: P
 
 def test_a_command_that_never_ends_or_wants_what_is_not_there(tmp_path: Path, program: str) -> None:
     endless = Command("slow", f"{shlex.quote(sys.executable)} -c 'import time; time.sleep(60)' {{output}}", timeout=0.5)
-    assert list(endless.speak([utterance("a", "x")], tmp_path, 0))[0][1] == "no answer in 0 s"
+    assert list(endless.speak([utterance("a", "x")], tmp_path, 0))[0].reason == "no answer in 0 s"
     clone = Command("clone", f"{program} {{text}} {{output}} {{reference}}")
-    assert list(clone.speak([utterance("a", "x")], tmp_path, 0))[0][1] == "no reference for {reference}"
+    assert list(clone.speak([utterance("a", "x")], tmp_path, 0))[0].reason == "no reference for {reference}"
 
 
 def test_places_follow_everything_that_the_speech_depends_on(tmp_path: Path, program: str) -> None:
     one, other = (Command("mine", f"{program} {{text}} {{output}} {flag}") for flag in ("", "--loud"))
-    places = {folder_of(tmp_path, s, d, seed) for s in (one, other) for d in ("d1", "d2") for seed in (0, 1)}
-    assert len(places) == 8 and folder_of(tmp_path, one, "d1", 0) in places
+    places = {speech_folder(tmp_path, s, d, seed) for s in (one, other) for d in ("d1", "d2") for seed in (0, 1)}
+    assert len(places) == 8 and speech_folder(tmp_path, one, "d1", 0) in places
     assert not one.takes_seed and Command("seeded", f"{program} {{seed}} {{output}}").takes_seed
 
 
@@ -85,7 +89,10 @@ def test_a_checkpoint_speaks_in_every_recipe_and_the_same_with_the_same_seed(tmp
     for recipe in ("", "continuation", "reference", "description"):
         system = Checkpoint("ours", str(oracle.checkpoint), recipe, device="cpu")
         folder = tmp_path / (recipe or "both")
-        failed = {one.id: why for one, why in system.speak([voiced, described, missing, wordless], folder, 3)}
+        failed = {
+            failure.utterance.id: failure.reason
+            for failure in system.speak([voiced, described, missing, wordless], folder, 3)
+        }
         if recipe in ("", "continuation"):
             assert "needs the reference's text" in failed.pop("w")
         if recipe != "description":
@@ -123,7 +130,7 @@ def test_a_speech_endpoint_is_asked_again_where_that_may_help(tmp_path: Path, mo
     with chat_server(answer) as server:
         system = SpeechEndpoint("api", f"{server.url}#tts-1/alloy", workers=1, wait=0.01)
         asked = [utterance("a", "busy", description="calm"), utterance("b", "page"), utterance("c", "wrong")]
-        failed = {one.id: why for one, why in system.speak(asked, tmp_path, 0)}
+        failed = {failure.utterance.id: failure.reason for failure in system.speak(asked, tmp_path, 0)}
         assert "is no audio" in failed["b"] and failed["c"] == "answered 400" and len(failed) == 2
         assert soundfile.info(tmp_path / "a.wav").samplerate == 24000
         seen = server.seen[1]
