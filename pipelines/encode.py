@@ -26,10 +26,10 @@ from pipelines.latents.units import EncodeConfig, EncodeUnit, Source, encode_uni
 from voxmill.core import malloc
 from voxmill.core.config import load_config
 from voxmill.core.errors import PROGRESS_SAVED, JobError, UserError, command
+from voxmill.core.files import write_atomically
 from voxmill.core.local_ray import join_ray
 from voxmill.core.progress import Progress
 from voxmill.data import schemas as index
-from voxmill.data.shards import write_atomically
 
 if TYPE_CHECKING:
     from model.codec.audio_vae import AudioVAE

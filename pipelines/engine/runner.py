@@ -14,8 +14,9 @@ from pipelines.inputs.scan import label_fingerprint
 from pipelines.units.journal import culprits
 from pipelines.units.unit import Unit, split, unit_path
 from voxmill.core.errors import JobError, UserError
+from voxmill.core.files import write_atomically
 from voxmill.core.progress import Bar, Progress
-from voxmill.data.shards import TarWriter, to_json, write_atomically
+from voxmill.data.shards import TarWriter, to_json
 
 
 def label_units(

@@ -17,8 +17,9 @@ from pipelines.inputs.manifest import Entry
 from pipelines.inputs.media import digests_of
 from pipelines.units.unit import Part, Unit, group
 from voxmill.core.errors import JobError
+from voxmill.core.files import write_atomically
 from voxmill.core.hashing import fingerprint
-from voxmill.data.shards import to_json, write_atomically
+from voxmill.data.shards import to_json
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from voxmill.core.config import Config
+from voxmill.core.files import write_atomically
 from voxmill.core.hashing import fingerprint
-from voxmill.data.shards import TarWriter, latent_bytes, read_member, to_json, write_atomically
+from voxmill.data.shards import TarWriter, latent_bytes, read_member, to_json
 
 if TYPE_CHECKING:
     import numpy as np

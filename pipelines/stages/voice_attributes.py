@@ -22,9 +22,10 @@ from pipelines.stages.base import Settings, Stage, UnitState
 from pipelines.units.unit import Unit, read_unit, unit_path
 from voxmill.core.assets import asset_path
 from voxmill.core.errors import JobError, UserError
+from voxmill.core.files import write_atomically
 from voxmill.core.hashing import fingerprint
 from voxmill.core.progress import Progress
-from voxmill.data.shards import to_json, write_atomically
+from voxmill.data.shards import to_json
 
 log = logging.getLogger("voxmill")
 RATE = 16000

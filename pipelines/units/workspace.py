@@ -9,7 +9,8 @@ from pathlib import Path
 from pipelines.config import LabelConfig
 from voxmill.core.config import differences
 from voxmill.core.errors import UserError
-from voxmill.data.shards import to_json, write_atomically
+from voxmill.core.files import write_atomically
+from voxmill.data.shards import to_json
 
 
 @contextmanager

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from voxmill.core.audio import SILENT_PEAK, AudioProblem, resample
 from voxmill.core.errors import UserError
-from voxmill.data.audio_sources import Clip, Skipped, UnusableClip, read_clip
+from voxmill.data.audio_sources import Clip, Skipped, read_clip
 
 ATTEMPTS = 50
 """Draws for one crop before a corpus counts as unusable."""
@@ -92,7 +93,7 @@ class CropSource:
             gain = draw.uniform(-self.gain_db, self.gain_db)
             try:
                 return self._cut(clip, start, gain)
-            except UnusableClip as problem:
+            except AudioProblem as problem:
                 self.skipped.add(problem.reason, clip.name)
         raise UserError(f"none of {ATTEMPTS} crops of the corpus could be used: {self.skipped}; mend or remove these")
 
@@ -104,8 +105,8 @@ class CropSource:
         after = min(round(MARGIN_SECONDS * rate), clip.num_samples - start - length)
         audio = read_clip(clip, start - before, before + length + after)
         inner = np.abs(audio[before : before + length]).max()
-        if inner < 1e-4:
-            raise UnusableClip("silent", clip.name)
+        if inner < SILENT_PEAK:
+            raise AudioProblem("silent", clip.name)
         gain = min(10 ** (gain_db / 20), 0.99 / float(np.abs(audio).max()))
         return *self.views(audio * np.float32(gain), rate, before / rate), min(rate, self.rate_out)
 
@@ -127,13 +128,6 @@ def _piece(audio: np.ndarray, start: int, length: int) -> Tensor:
     piece = audio[start : start + length]
     # Resampling rounds lengths: a sample may be missing at the end.
     return torch.from_numpy(np.pad(piece, (0, length - len(piece))).clip(-1, 1).astype(np.float32))
-
-
-def resample(audio: np.ndarray, rate: int, target: int) -> np.ndarray:
-    """Mono float32 audio at another rate."""
-    import soxr
-
-    return audio if rate == target else soxr.resample(audio, rate, target)
 
 
 def hold_out(clips: list[Clip], names: tuple[str, ...], share: float) -> tuple[list[Clip], list[Clip]]:

@@ -127,7 +127,8 @@ def _codecs(options: Options) -> tuple[dict[str, Any], int]:
 
 def _pieces(options: Options, skipped: Any) -> Iterator[tuple[str, np.ndarray, int]]:
     """(name, audio, rate) of pieces of clips; what cannot be used is counted in `skipped`."""
-    from voxmill.data.audio_sources import UnusableClip, find_clips, read_clip
+    from voxmill.core.audio import AudioProblem
+    from voxmill.data.audio_sources import find_clips, read_clip
 
     clips, listed = find_clips(options.data, min_seconds=SHORTEST)
     for reason, names in listed.names.items():
@@ -152,7 +153,7 @@ def _pieces(options: Options, skipped: Any) -> Iterator[tuple[str, np.ndarray, i
         name = f"{clip.name}@{start / clip.sample_rate:g}"
         try:
             yield name, read_clip(clip, start, length), clip.sample_rate
-        except UnusableClip as problem:
+        except AudioProblem as problem:
             skipped.add(problem.reason, name)
 
 

@@ -1,7 +1,7 @@
 """Audio files in and out: one decoder, one resampler, and one type for audio that cannot be used.
 
-libsndfile decodes first, so that latents of a voice equal the released code's; FFmpeg (PyAV) decodes what libsndfile does
-not read: m4a, webm, the sound of a film. FFmpeg is given bytes, never a name: a name like an address would be opened as one.
+libsndfile decodes first, so that latents of a voice equal the released code's; FFmpeg (PyAV) decodes what libsndfile
+does not read: m4a, webm, the sound of a film. FFmpeg is given bytes, never a name, which might look like an address.
 """
 
 import io
@@ -29,7 +29,7 @@ Reason: TypeAlias = Literal[
     "not_audio",  # no decoder knows it, or it has no audio stream
     "decode_error",  # damaged: nothing of it can be decoded
     "non_finite",  # NaN or infinity
-    "changed",  # not what an index or an earlier pass states: another length, rate or hash
+    "changed",  # not what an index or an earlier pass states: another length, rate or content
     "too_short",
     "too_long",
     "silent",
@@ -85,6 +85,34 @@ def decode(
             return _decode_file(file, os.fstat(file.fileno()).st_size, start, length, max_seconds)
     except OSError as error:
         raise unreadable(error) from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """What a file's header states: `rate` in hertz, `num_samples` in each channel. A header may lie."""
+
+    rate: int
+    num_samples: int
+
+
+def read_header(path: str | os.PathLike[str]) -> Header:
+    """The header of a file that libsndfile reads; nothing is decoded.
+
+    Raises:
+        AudioProblem: missing, no_permission, empty_file or not_audio.
+    """
+    import soundfile
+
+    try:
+        with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                raise AudioProblem("empty_file", "0 bytes")
+            with soundfile.SoundFile(file) as sound:
+                return Header(rate=sound.samplerate, num_samples=sound.frames)
+    except OSError as error:
+        raise unreadable(error) from None
+    except soundfile.LibsndfileError as error:
+        raise AudioProblem("not_audio", f"libsndfile does not read it ({error.error_string})") from None
 
 
 def unreadable(error: OSError) -> AudioProblem:
@@ -154,7 +182,10 @@ def read_mono(
     max_seconds: float | None = None,
     silent_peak: float = SILENT_PEAK,
 ) -> MonoAudio:
-    """Decodes audio, averages its channels, checks that it can be used, and resamples it to `rate` hertz (None: as it is).
+    """Decodes audio, averages its channels, checks that it can be used and resamples it.
+
+    Args:
+        rate: hertz of the result; None: the file's own.
 
     Raises:
         AudioProblem: as `decode`, and too_short, non_finite or silent.
@@ -221,7 +252,7 @@ def _encode(samples_T: Samples, rate: int, container: str) -> bytes:
 
 
 def decode_flac(content: bytes) -> tuple[Samples, int]:
-    """(mono float32 samples [T], rate in hertz) of a clip's FLAC; `resample(*decode_flac(content), RATE_16K)` is common.
+    """(mono float32 samples [T], rate in hertz) of a clip's FLAC, as `resample` takes them.
 
     Raises:
         AudioProblem: empty_file, not_audio or decode_error.

@@ -201,7 +201,8 @@ def _words(annotation: Any) -> str:
 
 
 def _yaml(field: FieldInfo, value: Any) -> str:
-    plain = TypeAdapter(field.annotation).dump_python(value, mode="json")
+    annotation: Any = field.annotation
+    plain = TypeAdapter(annotation).dump_python(value, mode="json")
     text = yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, width=10_000).strip()
     return text.removesuffix("...").strip()
 

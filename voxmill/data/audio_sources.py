@@ -4,10 +4,9 @@ It stands below both because neither may import the other; of the shard format i
 in which file a clip's bytes lie.
 
 Only headers are read to list a corpus, and a piece of a clip is a seek. What cannot be used is counted and named, and
-never ends a run: a header that lies, silence and NaN show themselves only when a piece is read.
+never ends a run: a header that lies, silence and NaN show only when a piece is read.
 """
 
-import io
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -15,8 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from voxmill.core.audio import AudioProblem, Samples, check, decode, mono, read_header, unreadable
 from voxmill.core.errors import UserError
 
 SUFFIXES = frozenset([".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif"])
@@ -24,8 +22,6 @@ SUFFIXES = frozenset([".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff",
 MIN_RATE, MAX_RATE = 8_000, 192_000
 NAMED = 20
 """So many clips of each reason are named; all are counted."""
-SILENCE = 10 ** (-70 / 20)
-"""A piece whose loudest sample is below this (-70 dBFS) is silent."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +44,14 @@ class Clip:
 
 @dataclass
 class Skipped:
-    """What was passed by: how many clips for each reason, and the names of the first `NAMED` of them."""
+    """Clips that were skipped: how many for each reason, and the names of the first `NAMED` of them."""
 
     counts: Counter[str] = field(default_factory=Counter)
     names: dict[str, list[str]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def add(self, reason: str, name: str) -> None:
-        """Counts one more, from any thread. A clip may be met again and counts again; it is named once."""
+        """Counts one more, from any thread. A clip that is skipped again counts again and is named once."""
         with self._lock:
             self.counts[reason] += 1
             named = self.names.setdefault(reason, [])
@@ -67,34 +63,26 @@ class Skipped:
         return {reason: {"count": self.counts[reason], "names": self.names[reason]} for reason in sorted(self.counts)}
 
     def __str__(self) -> str:
-        told = [f"{reason} {count} ({', '.join(self.names[reason][:3])})" for reason, count in self.counts.items()]
-        return "; ".join(told) or "nothing"
-
-
-class UnusableClip(Exception):
-    """A piece that cannot be used: `reason` is a code (`unreadable`, `too_short`, `not_finite`, `silent`)."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
+        reasons = [f"{reason} {count} ({', '.join(self.names[reason][:3])})" for reason, count in self.counts.items()]
+        return "; ".join(reasons) or "nothing"
 
 
 def find_clips(source: str | Path, *, min_seconds: float) -> tuple[list[Clip], Skipped]:
-    """Clips of `source` that are `min_seconds` or longer, sorted by name, and what was passed by.
+    """Clips of `source` that are `min_seconds` or longer, sorted by name, and those that were skipped.
 
     Args:
         source: OUT of a finished `voxmill annotate`, a folder of audio, or one file.
 
     Raises:
-        UserError: no such place, no audio in it, or none that can be used; says what was found.
+        UserError: no such place, no audio in it, or none that can be used; names what is there.
     """
     path, skipped = Path(source), Skipped()
     if not path.exists():
         raise UserError(f"{source}: no such file or folder; name a dataset or a folder of audio")
     index = path / "clips.parquet"
-    found = list(_of_dataset(path, index, skipped) if index.is_file() else _of_files(path, skipped))
+    listed = list(_of_dataset(path, index, skipped) if index.is_file() else _of_files(path, skipped))
     clips = []
-    for clip in found:
+    for clip in listed:
         if not MIN_RATE <= clip.sample_rate <= MAX_RATE:
             skipped.add("sample_rate", clip.name)
         elif clip.seconds < min_seconds:
@@ -103,7 +91,7 @@ def find_clips(source: str | Path, *, min_seconds: float) -> tuple[list[Clip], S
             clips.append(clip)
     if not clips:
         raise UserError(
-            f"{source}: no clip of {min_seconds:g} s or more that can be read; passed by: {skipped}; "
+            f"{source}: no clip of {min_seconds:g} s or more that can be read; skipped: {skipped}; "
             "name a dataset with clips.parquet, or a folder of wav, flac, ogg, opus or mp3"
         )
     return sorted(clips, key=lambda clip: clip.name), skipped
@@ -121,7 +109,7 @@ def _of_dataset(folder: Path, index: Path, skipped: Skipped) -> Iterator[Clip]:
         shard = (folder / row["shard"]).resolve()
         # A path that leaves the dataset is none of its shards.
         if not shard.is_relative_to(folder.resolve()) or not shard.is_file():
-            skipped.add("missing_shard", row["clip_id"])
+            skipped.add("missing", row["clip_id"])
             continue
         length = row["end_sample"] - row["start_sample"]
         yield Clip(
@@ -136,45 +124,41 @@ def _of_dataset(folder: Path, index: Path, skipped: Skipped) -> Iterator[Clip]:
 
 
 def _of_files(path: Path, skipped: Skipped) -> Iterator[Clip]:
-    import soundfile
-
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
     for file in files:
         name = file.name if path.is_file() else file.relative_to(path).as_posix()
         try:
-            found = soundfile.info(str(file))
-        except (OSError, RuntimeError):  # soundfile's own error is a RuntimeError
-            skipped.add("unreadable", name)
+            header = read_header(file)
+        except AudioProblem as problem:
+            skipped.add(problem.reason, name)
             continue
-        yield Clip(name, name, str(file), found.samplerate, found.frames)
+        yield Clip(name, name, str(file), header.rate, header.num_samples)
 
 
-def read_clip(clip: Clip, start: int = 0, length: int | None = None) -> np.ndarray:
+def read_clip(clip: Clip, start: int = 0, length: int | None = None) -> Samples:
     """Mono float32 samples [start, start + length) of a clip at its own rate; channels are averaged.
 
     Raises:
-        UnusableClip: it cannot be read, ends before, holds NaN or infinity, or is silent.
+        AudioProblem: it cannot be decoded, is not as long or of another rate than listed, holds NaN or infinity, or
+            is silent.
     """
-    import soundfile
-
     length = clip.num_samples - start if length is None else length
-    try:
-        if clip.offset < 0:
-            file: Any = clip.path
-        else:
-            with open(clip.path, "rb") as shard:
-                shard.seek(clip.offset)
-                file = io.BytesIO(shard.read(clip.size))
-        audio, rate = soundfile.read(file, frames=length, start=start, dtype="float32", always_2d=True)
-    except (OSError, RuntimeError) as error:
-        raise UnusableClip("unreadable", f"{clip.name}: {str(error).splitlines()[0]}") from None
+    samples_TC, rate = decode(_content(clip), start=start, length=length)
     if rate != clip.sample_rate:
-        raise UnusableClip("unreadable", f"{clip.name}: {rate} Hz where its index says {clip.sample_rate}")
-    if len(audio) != length:
-        raise UnusableClip("too_short", f"{clip.name}: {len(audio)} samples where {length} were promised")
-    if not np.isfinite(audio).all():
-        raise UnusableClip("not_finite", f"{clip.name}: NaN or infinity")
-    mono = audio.mean(axis=1)
-    if np.abs(mono).max(initial=0.0) < SILENCE:
-        raise UnusableClip("silent", f"{clip.name}: nothing above -70 dBFS")
-    return mono
+        raise AudioProblem("changed", f"{clip.name}: {rate} Hz instead of {clip.sample_rate}")
+    if len(samples_TC) != length:
+        raise AudioProblem("changed", f"{clip.name}: {len(samples_TC)} samples instead of {length}")
+    samples_T = mono(samples_TC)
+    check(samples_T, rate, min_seconds=0)
+    return samples_T
+
+
+def _content(clip: Clip) -> str | bytes:
+    if clip.offset < 0:
+        return clip.path
+    try:
+        with open(clip.path, "rb") as shard:
+            shard.seek(clip.offset)
+            return shard.read(clip.size)
+    except OSError as error:
+        raise unreadable(error) from None

@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from voxmill.core.files import write_atomically
 from voxmill.data.records import Clip, Latent, Recording, RejectedClip, ShardMetadata, ShardPlace
-from voxmill.data.shards import write_atomically
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -6,15 +6,16 @@ A tar is written once: temporary name, close, fsync, rename. The same members gi
 import hashlib
 import io
 import json
-import os
 import tarfile
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+
+from voxmill.core.files import publish, temporary_beside
+from voxmill.core.hashing import sha256_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +43,7 @@ class TarWriter:
         self.path, self.sha256, self.size = path, "", 0
         self._by_content = named_by_content
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._temporary = _temporary(path)
+        self._temporary = temporary_beside(path)
         self._file = _HashingFile(self._temporary)
         self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)  # type: ignore[call-overload]  # noqa: SIM115
 
@@ -53,7 +54,7 @@ class TarWriter:
         info.mode = 0o644
         offset = self._tar.offset + tarfile.BLOCKSIZE
         self._tar.addfile(info, io.BytesIO(content))
-        return Member(name, offset, len(content), hashlib.sha256(content).hexdigest())
+        return Member(name, offset, len(content), sha256_bytes(content))
 
     def __enter__(self) -> "TarWriter":
         return self
@@ -65,7 +66,6 @@ class TarWriter:
         try:
             if kind is None:
                 self._tar.close()
-                self._file.sync()
                 self.sha256, self.size = self._file.hash.hexdigest(), self._file.tell()
                 complete = True
         finally:
@@ -75,7 +75,7 @@ class TarWriter:
         if complete:
             if self._by_content:
                 self.path = self.path.with_name(f"{self.path.stem}-{self.sha256[:12]}{self.path.suffix}")
-            os.replace(self._temporary, self.path)
+            publish(self._temporary, self.path)
 
 
 class _HashingFile:
@@ -92,17 +92,8 @@ class _HashingFile:
     def tell(self) -> int:
         return self._file.tell()
 
-    def sync(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
     def close(self) -> None:
         self._file.close()
-
-
-def _temporary(path: Path) -> Path:
-    # Two machines may share both a folder and a process number.
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
 
 
 def read_member(out: Path, shard: str, offset: int, size: int) -> bytes:
@@ -140,26 +131,12 @@ def read_latent(out: Path, shard: str, offset: int, size: int, sha256: str | Non
     from safetensors.torch import load
 
     content = read_member(out, shard, offset, size)
-    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+    if sha256 is not None and sha256_bytes(content) != sha256:
         raise ValueError(f"{shard}: the {size} bytes at {offset} are not those that latents.parquet names")
     try:
         return load(content)["latent"]
     except (SafetensorError, KeyError) as error:
         raise ValueError(f"{shard}: no latents at {offset} ({error})") from None
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a whole file under a temporary name, syncs it and renames it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def to_json(value: Any) -> bytes:

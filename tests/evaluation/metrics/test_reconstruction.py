@@ -106,8 +106,8 @@ def test_command(tmp_path: Path) -> None:
     result = json.loads((tmp_path / "out" / "reconstruction.json").read_text())
     assert result["clips"] == 4
     assert result["skipped"] == {
+        "not_audio": {"count": 1, "names": ["broken.wav"]},
         "silent": {"count": 2, "names": ["silent.wav@0", "silent.wav@1.25"]},
-        "unreadable": {"count": 1, "names": ["broken.wav"]},
     }
     score = result["scores"]["AudioVAE"]
     assert score["mel_full"]["low"] <= score["mel_full"]["mean"] <= score["mel_full"]["high"]

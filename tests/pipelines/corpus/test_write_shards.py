@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.corpus.write_shards import divide
-from voxmill.data.shards import TarWriter, read_member, write_atomically
+from voxmill.core.files import write_atomically
+from voxmill.data.shards import TarWriter, read_member
 
 
 def rows(*sessions: tuple[str, list[int]]) -> list[dict[str, object]]:

@@ -1,4 +1,4 @@
-"""Crops of real audio from folders and shards: what is heard, what is aimed at, what is passed by."""
+"""Crops of real audio from folders and shards: input, target, and clips that are skipped."""
 
 import io
 from pathlib import Path
@@ -10,8 +10,9 @@ import torch
 
 from tests.support.codec_corpus import make_folder, speech
 from training.codec.crops import CropSource, hold_out
+from voxmill.core.audio import AudioProblem
 from voxmill.core.errors import UserError
-from voxmill.data.audio_sources import Clip, UnusableClip, find_clips, read_clip
+from voxmill.data.audio_sources import Clip, find_clips, read_clip
 from voxmill.data.schemas import CLIPS, write_index
 from voxmill.data.shards import TarWriter
 
@@ -24,16 +25,16 @@ def source_of(clips: list[Clip], **changes: object) -> CropSource:
 def test_bad_files(tmp_path: Path) -> None:
     clips, skipped = find_clips(make_folder(tmp_path / "in"), min_seconds=0.64)
     assert [clip.name for clip in clips] == ["a.flac", "b.wav", "c.wav", "cut.flac", "d.wav", "nan.wav", "silence.wav"]
-    assert dict(skipped.counts) == {"unreadable": 2, "sample_rate": 1, "too_short": 1}
-    assert skipped.names["unreadable"] == ["empty.wav", "text.wav"]
+    assert dict(skipped.counts) == {"empty_file": 1, "not_audio": 1, "sample_rate": 1, "too_short": 1}
+    assert (skipped.names["empty_file"], skipped.names["not_audio"]) == (["empty.wav"], ["text.wav"])
     source = source_of(clips)
     rates = {int(rate) for rate in source.batch(0, 60).rate_B}
     assert rates == {16000, 22050, 48000}
-    assert set(source.skipped.counts) >= {"silent", "not_finite"}
-    assert source.skipped.names["silent"] == ["silence.wav"] and source.skipped.names["not_finite"] == ["nan.wav"]
-    # A FLAC that is cut off gives its beginning, and says so where it ends.
-    assert set(source.skipped.names.get("unreadable", []) + source.skipped.names.get("too_short", [])) == {"cut.flac"}
-    with pytest.raises(UnusableClip, match="silent"):
+    assert set(source.skipped.counts) >= {"silent", "non_finite"}
+    assert source.skipped.names["silent"] == ["silence.wav"] and source.skipped.names["non_finite"] == ["nan.wav"]
+    # A FLAC that is cut off gives its beginning, and is damaged where it ends.
+    assert source.skipped.names["decode_error"] == ["cut.flac"]
+    with pytest.raises(AudioProblem, match="silent"):
         read_clip(next(clip for clip in clips if clip.name == "silence.wav"))
 
 
@@ -108,7 +109,7 @@ def test_shards(tmp_path: Path) -> None:
     rows.append(rows[0] | {"clip_id": "lost", "shard": "shards/gone.tar"})
     write_index(tmp_path / "clips.parquet", CLIPS, rows)
     clips, skipped = find_clips(tmp_path, min_seconds=0.5)
-    assert skipped.as_json() == {"missing_shard": {"count": 1, "names": ["lost"]}}
+    assert skipped.as_json() == {"missing": {"count": 1, "names": ["lost"]}}
     assert [clip.name for clip in clips] == ["clip0", "clip1"]
     piece = read_clip(clips[1], 1000, 2000)
     assert np.allclose(piece, audio["clip1"][1000:3000], atol=1e-4)

@@ -81,7 +81,7 @@ def test_losses_and_files(whole: Path) -> None:
     assert (whole / "media" / "00000004" / "0-mel.png").stat().st_size > 1000
     assert (whole / "media" / "00000004" / "0-made.wav").exists()
     skipped = json.loads((whole / "skipped.json").read_text())
-    assert {"unreadable", "sample_rate", "too_short"} == set(skipped["listing"])
+    assert {"empty_file", "not_audio", "sample_rate", "too_short"} == set(skipped["listing"])
 
 
 def test_released_layout(whole: Path) -> None:
