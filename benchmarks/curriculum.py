@@ -26,7 +26,6 @@ from rich.console import Console
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
-from annotation.corpus.eligibility import MODES, Mode  # noqa: E402
 from benchmarks.sample_model import for_samples, tiny_for, write_checkpoint  # noqa: E402
 from benchmarks.tables import table  # noqa: E402
 from model.checkpoint import load_model, load_vae  # noqa: E402
@@ -40,6 +39,7 @@ from training.curriculum.mixture import Draw  # noqa: E402
 from training.curriculum.recipe import load_recipe  # noqa: E402
 from training.curriculum.sample_plan import Shown, layout, show  # noqa: E402
 from voxmill.core.errors import JobError, UserError, command  # noqa: E402
+from voxmill.data.records import MODES, Mode  # noqa: E402
 
 RECORDINGS = ("en-1", "en-2", "es-1", "fr-1", "fr-2", "it-1", "it-2", "ru-1")
 STAGES = ("tiny_stage1", "tiny_stage2", "tiny_stage3")

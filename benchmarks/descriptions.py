@@ -28,17 +28,17 @@ sys.path[0] = str(ROOT)
 
 from annotation.descriptions.claims import unread_words  # noqa: E402
 from annotation.descriptions.describer import DescribedClip, Describer, DescriptionsConfig  # noqa: E402
-from annotation.descriptions.facts import AXES, LEVELS, Axis, FactsConfig, Norms, describe_clip, fact_table  # noqa: E402
+from annotation.descriptions.facts import AXES, LEVELS, FactsConfig, Norms, describe_clip, fact_table  # noqa: E402
 from annotation.descriptions.grammar import write  # noqa: E402
 from annotation.descriptions.lexicons import LEXICON_LANGUAGES, WORDS  # noqa: E402
 from annotation.descriptions.verification import Evidence, recall, verify  # noqa: E402
-from annotation.speech.transcription import Word  # noqa: E402
 from annotation.voice.gender import GenderClassifier, GenderConfig  # noqa: E402
-from annotation.voice.prosody import Prosody, ProsodyConfig, ProsodyMeter  # noqa: E402
+from annotation.voice.prosody import ProsodyConfig, ProsodyMeter  # noqa: E402
 from benchmarks.speakers import RATE, sample_turns  # noqa: E402
 from benchmarks.tables import table  # noqa: E402
 from voxmill.core.assets import asset_path  # noqa: E402
 from voxmill.core.errors import command  # noqa: E402
+from voxmill.data.records import Axis, Prosody, Word  # noqa: E402
 from voxmill.llm.chat_endpoint import ChatEndpoint, EndpointConfig  # noqa: E402
 from voxmill.llm.embedded_llm import EmbeddedLlm, EmbeddedLlmConfig  # noqa: E402
 
@@ -55,13 +55,14 @@ def sample_clips(limit: int) -> list[DescribedClip]:
         # A turn has no word times here: rate is over all of it, and pauses are unknown.
         word = Word(turn.text, 0.0, len(turn.audio) / RATE, 1.0)
         measured.append(meter(turn.audio, [word], turn.text, turn.language))
-    labels, languages = [gender.label for gender in genders], [turn.language for turn in turns]
+    labels = [gender.value.label if gender.value else None for gender in genders]
+    languages = [turn.language for turn in turns]
     norms = Norms.fit(FactsConfig(), measured, [turn.speaker for turn in turns], labels, languages)
     clips = []
     for i, turn in enumerate(turns):
-        gender, female = genders[i].label, genders[i].female
-        known = (gender, max(female, 1 - female)) if gender and female is not None else None
-        classes = {"gender": {"female": female, "male": 1 - female}} if known and female is not None else {}
+        gender = genders[i].value
+        known = (gender.label, gender.probability) if gender else None
+        classes = {"gender": gender.probabilities} if gender else {}
         facts = [f for f in describe_clip(measured[i], norms, turn.language, known) if f.attribute != "pauses"]
         clips.append(DescribedClip(f"{turn.recording}-{i}", turn.language, Evidence(facts, classes)))
     step = max(len(clips) // limit, 1)

@@ -159,7 +159,7 @@ def main() -> None:
     encoder = SpeakerEncoder(SpeakerConfig(model=options.model), weights)
     turns = sample_turns()
     started = time.perf_counter()
-    vectors = np.stack([label.vector for label in encoder([turn.audio for turn in turns])])
+    vectors = np.stack([label.value for label in encoder([turn.audio for turn in turns]) if label.value is not None])
     seconds = (time.perf_counter() - started) / len(turns)
     speakers = [turn.speaker for turn in turns]
     found = equal_error(*pair_scores(vectors, speakers))

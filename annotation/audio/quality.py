@@ -1,7 +1,6 @@
 """Measured quality of a clip: DNSMOS, noise, clipping, bandwidth, loudness, DC offset."""
 
 import functools
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import numpy as np
 from annotation.audio.events import speech_to_background_db
 from voxmill.core import malloc
 from voxmill.core.config import Config
+from voxmill.data.records import Quality
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -18,7 +18,7 @@ RATE = 16000
 
 
 class QualityConfig(Config):
-    """What clips are brought to. `loudness_lufs` per ITU-R BS.1770, `peak_dbfs` is never passed by the gain."""
+    """What clips are brought to. `loudness_lufs` per ITU-R BS.1770, no gain lifts a peak over `peak_dbfs`."""
 
     loudness_lufs: float = -23.0
     """Loudness that every clip is brought to, in LUFS (ITU-R BS.1770)."""
@@ -26,22 +26,6 @@ class QualityConfig(Config):
     """Highest peak after the gain, in dBFS; a clip that would exceed it gets less gain."""
     dnsmos_hops: int = 3
     """Evenly spaced places at which DNSMOS is measured in a longer clip; their mean is kept."""
-
-
-@dataclass(frozen=True)
-class Quality:
-    """Measures of one clip before its gain; `gain_db` is what was then applied when it was written."""
-
-    dnsmos_sig: float
-    dnsmos_bak: float
-    dnsmos_ovr: float
-    dnsmos_p808: float
-    snr_db: float
-    clipping: float
-    bandwidth_hz: float
-    loudness_lufs: float
-    gain_db: float
-    dc_offset: float
 
 
 class Dnsmos:

@@ -1,6 +1,6 @@
 """Speech cut into clips of one speaker each with pyannote.audio's segmentation network.
 
-The powerset network hears 10 s at a time and numbers speakers anew in every window; consecutive windows overlap by
+The powerset network takes 10 s at a time and numbers speakers afresh in every window; consecutive windows overlap by
 half and the numbering of the later one is permuted to agree best with the earlier one there. Overlapped speech is cut
 out, speaker changes split, and clips end only in pauses.
 """
@@ -14,6 +14,7 @@ import numpy as np
 
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
+from voxmill.data.records import CutBy
 
 RATE = 16000
 
@@ -41,17 +42,17 @@ class SegmentationConfig(Config):
 
 @dataclass(frozen=True)
 class Segment:
-    """One candidate clip in seconds; `cut` says what ends it: `pause`, `speaker`, `overlap` or `forced`."""
+    """One candidate clip in seconds; `cut` is what ends it: `forced` where there was no pause to cut in."""
 
     start: float
     end: float
     speaker: int
-    cut: str
+    cut: CutBy
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """Candidate clips of a recording, and the seconds of speech and of overlapped speech that were heard."""
+    """Candidate clips of a recording, and the seconds of speech and of overlapped speech in it."""
 
     segments: list[Segment]
     speech_seconds: float
@@ -114,7 +115,7 @@ def _stitch(active_NFS: np.ndarray, step_frames: int) -> np.ndarray:
     total = np.zeros(((num - 1) * step_frames + frames, speakers), dtype=bool)
     total[:frames] = active_NFS[0]
     shared = frames - step_frames
-    # The first quarter of a window has little left context: there the earlier window is believed.
+    # The first quarter of a window has little left context: there the earlier window counts.
     seam = shared // 2
     for n in range(1, num):
         start = n * step_frames
@@ -155,7 +156,7 @@ def cut(active_FS: np.ndarray, frame_seconds: float, duration: float, config: Se
     blocked_times = [(s * frame_seconds, e * frame_seconds) for s, e in _runs(blocked)]
 
     groups: list[list[tuple[float, float, int]]] = []
-    causes: list[str] = []
+    causes: list[CutBy] = []
     for region in regions:
         if groups:
             last = groups[-1][-1]
@@ -181,7 +182,7 @@ def cut(active_FS: np.ndarray, frame_seconds: float, duration: float, config: Se
     )
 
 
-def _fit(group: list[tuple[float, float, int]], cause: str, config: SegmentationConfig) -> list[Segment]:
+def _fit(group: list[tuple[float, float, int]], cause: CutBy, config: SegmentationConfig) -> list[Segment]:
     """Cuts one run of regions so that no clip is longer than `max_seconds`, at the longest pauses first."""
     start, end, speaker = group[0][0], group[-1][1], group[0][2]
     limit = config.max_seconds - 2 * config.edge_margin

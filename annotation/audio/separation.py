@@ -11,6 +11,7 @@ import numpy as np
 
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
+from voxmill.data.records import Events, Separation
 
 RATE = 44100
 # A model's stems of ten minutes would take half a gigabyte; of these, a tenth.
@@ -34,15 +35,15 @@ class SeparationConfig(Config):
     """The separated voice is dropped if DNSMOS SIG falls by more than this (scale 1..5)."""
 
 
-def wanted(config: SeparationConfig, music_share: float, snr_db: float) -> tuple[bool, str]:
+def plan_separation(config: SeparationConfig, events: Events) -> Separation:
     """Whether a recording goes through separation, and why in a few words."""
     if config.mode != "auto":
-        return config.mode == "always", f"mode {config.mode}"
-    if music_share >= config.max_music_share:
-        return True, f"music under {music_share:.0%} of the speech"
-    if snr_db < config.min_snr_db:
-        return True, f"speech to background {snr_db:.0f} dB"
-    return False, "clean"
+        return Separation(wanted=config.mode == "always", why=f"mode {config.mode}")
+    if events.music_share >= config.max_music_share:
+        return Separation(wanted=True, why=f"music under {events.music_share:.0%} of the speech")
+    if events.snr_db < config.min_snr_db:
+        return Separation(wanted=True, why=f"speech to background {events.snr_db:.0f} dB")
+    return Separation(wanted=False, why="clean")
 
 
 class Separator:
@@ -86,11 +87,11 @@ class Separator:
             # shifts=0: the random shift trick would break 'the same input gives the same bytes'.
             with torch.inference_mode():
                 stems_BSCT = apply_model(self.model, mix_BCT, shifts=0, split=True, overlap=0.1, device=self.device)
-            found = stems_BSCT[0, vocals].mean(0).cpu().numpy()
+            stem = stems_BSCT[0, vocals].mean(0).cpu().numpy()
             if start:
-                found[: len(fade)] *= fade
+                stem[: len(fade)] *= fade
                 voice[start : start + len(fade)] *= 1 - fade
-            voice[start:end] += found
+            voice[start:end] += stem
         del mono
         voice = voice if rate == RATE else soxr.resample(voice, RATE, rate)[: len(audio)]
         if len(voice) < len(audio):

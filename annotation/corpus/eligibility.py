@@ -13,13 +13,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from annotation.descriptions.describer import Description
 from voxmill.core.config import Config
+from voxmill.data.records import Description, Mode, Origin
 
-Mode = Literal["basic", "continuation", "design", "reference", "controllable"]
 Stage = Literal["stage1", "stage2", "stage3"]
-Origin = Literal["native", "separated", "synthetic"]
-MODES: tuple[Mode, ...] = ("basic", "continuation", "design", "reference", "controllable")
 
 
 class ModesConfig(Config):

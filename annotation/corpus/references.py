@@ -17,6 +17,7 @@ import numpy as np
 
 from annotation.speech.text_checks import normalise
 from voxmill.core.config import Config
+from voxmill.data.records import Reference
 
 Reason = Literal[
     "alone_in_session",
@@ -67,14 +68,6 @@ class SessionClips:
     text: Sequence[str]
     quality: Sequence[float]
     embedding: np.ndarray
-
-
-@dataclass(frozen=True)
-class Reference:
-    """One candidate and its cosine to the target, 0..1."""
-
-    clip_id: str
-    similarity: float
 
 
 @dataclass(frozen=True)

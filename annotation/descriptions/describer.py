@@ -21,14 +21,15 @@ from pydantic import Field
 
 from annotation.descriptions.claims import unread_words
 from annotation.descriptions.cleaning import clean
-from annotation.descriptions.facts import AXES, Axis, fact_table
-from annotation.descriptions.grammar import GRANULARITIES, Granularity, write
+from annotation.descriptions.facts import AXES, fact_table
+from annotation.descriptions.grammar import GRANULARITIES, write
 from annotation.descriptions.lexicons import LEXICON_LANGUAGES
 from annotation.descriptions.reply_schema import AxisTexts, BadReplyError, DescriptionReply, RepairReply, parse_reply
-from annotation.descriptions.verification import Checked, Evidence, Verdict, VerificationConfig, recall, verify
+from annotation.descriptions.verification import Checked, Evidence, VerificationConfig, recall, verify
 from annotation.speech.text_checks import text_language
 from voxmill.core.config import Config
 from voxmill.core.languages import base_language, language_name
+from voxmill.data.records import Axis, Description, FactWord, Granularity
 from voxmill.llm.batch_chat import BatchLlmConfig
 from voxmill.llm.chat_endpoint import EndpointConfig, NoAnswerError
 from voxmill.llm.embedded_llm import EmbeddedLlmConfig
@@ -75,21 +76,6 @@ class DescribedClip:
     language: str
     evidence: Evidence
     audio: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class Description:
-    """One verified text. `facts` are the words it was written from, of its axis; `recall` is how many it says, 0..1."""
-
-    axis: Axis
-    granularity: Granularity
-    language: str
-    text: str
-    facts: dict[str, str]
-    generator: str
-    verdicts: list[Verdict]
-    recall: float | None
-    repaired: bool = False
 
 
 @dataclass(frozen=True)
@@ -272,15 +258,15 @@ class Describer:
         facts = _facts(clip, draft.axis)
         told = recall(draft.checked.verdicts, facts, draft.axis)
         return Description(
-            draft.axis,
-            draft.granularity,
-            draft.language,
-            draft.text,
-            facts,
-            generator,
-            draft.checked.verdicts,
-            told,
-            repaired,
+            axis=draft.axis,
+            granularity=draft.granularity,
+            language=draft.language,
+            text=draft.text,
+            facts=tuple(FactWord(attribute, word) for attribute, word in facts.items()),
+            generator=generator,
+            verdicts=tuple(draft.checked.verdicts),
+            recall=told,
+            repaired=repaired,
         )
 
     def _check(self, clip: DescribedClip, draft: _Draft, word_by_word: bool = False) -> None:

@@ -8,16 +8,14 @@ standard deviation around a middle of one.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from annotation.voice.prosody import Prosody
 from voxmill.core.config import Config
 from voxmill.core.languages import base_language
+from voxmill.data.records import Axis, Fact, Prosody
 
-Axis = Literal["design", "style"]
 Scale = Literal["pitch", "intonation", "rate", "energy", "clarity"]
 
 # From -2 to 2. English words are the facts' own; other languages and wordings are in `annotation/descriptions/lexicon/`.
@@ -70,28 +68,6 @@ class FactsConfig(Config):
     """A share of silence (0..1) below this reads as few pauses."""
     many_pauses: float = 0.18
     """A share of silence (0..1) above this reads as many pauses."""
-
-
-@dataclass(frozen=True)
-class Fact:
-    """One thing that is known of a clip.
-
-    attribute: a key of `AXES`; axis: design (the voice) or style (this delivery).
-    word: English, such as `low` or `female`.
-    value, unit: the number behind the word; None for classes. z: distance from the group's middle in its widths.
-    relative_to: the group, such as `female voices, en`. probability: of a class, None for measured values.
-    also: the neighbouring word where the value lies near the border of two.
-    """
-
-    attribute: str
-    axis: Axis
-    word: str
-    value: float | None = None
-    unit: str = ""
-    z: float | None = None
-    relative_to: str = ""
-    probability: float | None = None
-    also: str = ""
 
 
 class Norms:
@@ -231,10 +207,10 @@ def describe_clip(
                 "texture",
                 "design",
                 texture,
-                _rounded(number),
-                unit,
-                round(z_of["clarity"], 3),
-                _relative_to("clarity", sex, language),
+                value=_rounded(number),
+                unit=unit,
+                z=round(z_of["clarity"], 3),
+                relative_to=_relative_to("clarity", sex, language),
             )
         )
     if prosody.rate is not None:
@@ -252,10 +228,10 @@ def _levelled(
         scale,
         AXES[scale],
         words[here + 2],
-        _rounded(raw[0]),
-        raw[1],
-        round(z, 3),
-        _relative_to(scale, gender, language),
+        value=_rounded(raw[0]),
+        unit=raw[1],
+        z=round(z, 3),
+        relative_to=_relative_to(scale, gender, language),
         also=also,
     )
 
@@ -283,7 +259,7 @@ def _texture(z_of: Mapping[Scale, float]) -> str:
 def _pauses(prosody: Prosody, config: FactsConfig) -> Fact:
     share = prosody.pause_share
     number = 0 if share <= config.few_pauses else 2 if share >= config.many_pauses else 1
-    return Fact("pauses", "style", PAUSES[number], round(share, 4), "share of time")
+    return Fact("pauses", "style", PAUSES[number], value=round(share, 4), unit="share of time")
 
 
 def fact_table(facts: Sequence[Fact]) -> dict[str, str]:

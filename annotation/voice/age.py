@@ -1,20 +1,19 @@
-"""Age of a voice in four bands, or that there is none to tell.
+"""Age of a voice in four bands, or an abstention.
 
 No age model is embedded: no package was found that carries one, so without a model every clip abstains and claims of
 age stay unverified. Production names an audio classifier whose labels are ages or bands (`twenties`, `20-29`, `young`,
-`child`) by hub id or path. The path is tested with a small random model; no trained one has been run here.
+`child`) by hub id or path.
 """
 
 import re
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
+from annotation.voice.audio_classifier import AudioClassifier, add_up, middle, unusable
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
+from voxmill.data.records import Age, Label
 
-RATE = 16000
 _NAMES = {
     "child": "child",
     "teen": "young",
@@ -46,73 +45,43 @@ class AgeConfig(Config):
     """Of a longer clip the middle this many seconds are used."""
 
 
-@dataclass(frozen=True)
-class Age:
-    """`label` is `child`, `young` (13-39), `middle-aged` (40-59) or `elderly`; None for an abstention with its `reason`:
-    `no_model`, `too_short`, `silent`, `unsure`. `probabilities` are over the bands, empty without a model."""
-
-    label: str | None
-    probability: float | None
-    reason: str = ""
-    probabilities: dict[str, float] = field(default_factory=dict)
-
-
 class AgeClassifier:
-    """Age bands of clips; without a model it answers all the same, by abstaining.
+    """Age bands of clips; without a model it abstains from all of them.
 
     Raises:
         UserError: the model cannot be loaded, does not classify audio, or has a label that is not an age.
     """
 
     def __init__(self, config: AgeConfig, device: str = "cpu"):
-        self.config, self.device = config, device
-        self._extract: Any = None
-        self._model: Any = None
+        self.config = config
+        self._classify: AudioClassifier | None = None
         self.bands: list[str] = []
-        if config.model is None:
-            return
-        from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
+        if config.model is not None:
+            self._classify = AudioClassifier("age", config.model, device, "null to abstain")
+            self.bands = [age_band(label, config.model) for label in self._classify.labels]
 
-        try:
-            self._extract = AutoFeatureExtractor.from_pretrained(config.model)
-            self._model = AutoModelForAudioClassification.from_pretrained(config.model).to(device).eval()
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(
-                f"age.model={config.model}: transformers cannot load it as an audio classifier ({reason}); "
-                "name another, or null to abstain"
-            ) from error
-        labels = self._model.config.id2label
-        self.bands = [age_band(str(labels[i]), config.model) for i in range(len(labels))]
+    def __call__(self, clips: list[np.ndarray]) -> list[Label[Age]]:
+        """Labels clips, float32 [samples] at 16 kHz in -1..1, in order, one at a time.
 
-    def __call__(self, clips: list[np.ndarray]) -> list[Age]:
-        """Labels clips, float32 [samples] at 16 kHz in -1..1, in order, one at a time."""
-        if self._model is None:
-            return [Age(None, None, "no_model")] * len(clips)
+        Reasons of an abstention: `no_model`, `too_short`, `silent`, `unsure`.
+        """
         return [self._label(clip) for clip in clips]
 
-    def _label(self, clip: np.ndarray) -> Age:
-        import torch
-
-        if len(clip) < RATE // 2:
-            return Age(None, None, "too_short")
-        if float(np.abs(clip).max()) < 1e-4:
-            return Age(None, None, "silent")
-        length = round(self.config.max_seconds * RATE)
-        start = max((len(clip) - length) // 2, 0)
-        inputs = self._extract(clip[start : start + length], sampling_rate=RATE, return_tensors="pt").to(self.device)
-        with torch.inference_mode():
-            scores = self._model(**inputs).logits[0].float().softmax(-1).cpu().tolist()
-        probabilities: dict[str, float] = {}
-        for band, score in zip(self.bands, scores, strict=True):
-            probabilities[band] = probabilities.get(band, 0.0) + score
+    def _label(self, clip: np.ndarray) -> Label[Age]:
+        if self._classify is None:
+            return Label(reason="no_model")
+        if reason := unusable(clip):
+            return Label(reason=reason)
+        probabilities = add_up(self.bands, self._classify(middle(clip, self.config.max_seconds)))
         best = max(probabilities, key=lambda band: probabilities[band])
-        unsure = probabilities[best] < self.config.min_probability
-        return Age(None if unsure else best, probabilities[best], "unsure" if unsure else "", probabilities)
+        age = Age(label=best, probability=probabilities[best], probabilities=probabilities)
+        if age.probability < self.config.min_probability:
+            return Label(reason="unsure", withheld=age)
+        return Label(value=age)
 
 
 def age_band(label: str, model: str = "") -> str:
-    """Our band of a model's label; of a range or a number of years its middle counts.
+    """The band of a model's label; of a range or a number of years its middle counts.
 
     Raises:
         UserError: the label is not an age.

@@ -1,7 +1,7 @@
 """CAM++ (Wang et al. 2023, arXiv:2303.00332): 80 mel bands in, a speaker embedding of 192 numbers out.
 
-Written from the paper and the names of the tensors that 3D-Speaker released (Apache-2.0). Apart from `speaker.py`, so that
-reading its configuration does not import torch.
+Written from the paper and the names of the tensors that 3D-Speaker released (Apache-2.0). Apart from `speaker.py`, so
+that reading its configuration does not import torch.
 """
 
 import pickle  # for the name of the error that torch.load raises; nothing is unpickled

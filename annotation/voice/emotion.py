@@ -1,20 +1,16 @@
-"""Emotion of a clip, or that there is none to tell and why.
+"""Emotion of a clip, or an abstention and its reason.
 
 No emotion model is embedded: no package was found that carries one under a suitable licence. Without a model every
 clip abstains, expressiveness rests on prosody, and claims of emotion stay unverified. Production names a model by hub
 id or path (emotion2vec exported for transformers, wav2vec2-type classifiers), loaded by
-`AutoModelForAudioClassification`. That path is tested with a small random model; no trained one has been run here.
+`AutoModelForAudioClassification`.
 """
-
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
+from annotation.voice.audio_classifier import AudioClassifier, add_up, middle, unusable
 from voxmill.core.config import Config
-from voxmill.core.errors import UserError
-
-RATE = 16000
+from voxmill.data.records import Emotion, Label
 
 NEUTRAL = "neutral"
 
@@ -50,95 +46,53 @@ class EmotionConfig(Config):
     """Of a longer clip the middle this many seconds are used."""
 
 
-@dataclass(frozen=True)
-class Emotion:
-    """One clip's emotion: `label` is None when the classifier abstains, `reason` then says why.
-
-    `reason` is `no_model`, `too_short`, `silent`, `unsure` or `not_an_emotion`; empty with a label. `probabilities`
-    are over our own names (`neutral`, `happy`, `sad`, `angry`, `fearful`, `disgusted`, `surprised`, `calm` or the
-    model's own), empty without a model. `intensity` is 1 - P(neutral), None when the model has no neutral.
-    """
-
-    label: str | None
-    probability: float | None
-    reason: str = ""
-    probabilities: dict[str, float] = field(default_factory=dict)
-    intensity: float | None = None
-
-    @property
-    def abstains(self) -> bool:
-        """Whether nothing is said about this clip."""
-        return self.label is None
-
-
 class EmotionClassifier:
-    """Emotion of clips; without a model it answers all the same, by abstaining.
+    """Emotion of clips; without a model it abstains from all of them.
 
     Raises:
         UserError: the model cannot be loaded or does not classify audio.
     """
 
     def __init__(self, config: EmotionConfig, device: str = "cpu"):
-        self.config, self.device = config, device
-        self._extract: Any = None
-        self._model: Any = None
+        self.config = config
+        self._classify: AudioClassifier | None = None
         self.names: list[str] = []
-        if config.model is None:
-            return
-        from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
+        if config.model is not None:
+            self._classify = AudioClassifier("emotion", config.model, device, "null to abstain")
+            self.names = [emotion_name(label) for label in self._classify.labels]
 
-        try:
-            self._extract = AutoFeatureExtractor.from_pretrained(config.model)
-            self._model = AutoModelForAudioClassification.from_pretrained(config.model).to(device).eval()
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(
-                f"emotion.model={config.model}: transformers cannot load it as an audio classifier ({reason}); "
-                "name another, or null to abstain"
-            ) from error
-        labels = self._model.config.id2label
-        self.names = [emotion_name(str(labels[i])) for i in range(len(labels))]
+    def __call__(self, clips: list[np.ndarray]) -> list[Label[Emotion]]:
+        """Labels clips, float32 [samples] at 16 kHz in -1..1, in order, one at a time.
 
-    def __call__(self, clips: list[np.ndarray]) -> list[Emotion]:
-        """Labels clips, float32 [samples] at 16 kHz in -1..1, in order; one clip at a time, so padding changes nothing."""
-        if self._model is None:
-            return [Emotion(None, None, "no_model")] * len(clips)
+        Reasons of an abstention: `no_model`, `too_short`, `silent`, `unsure`, `not_an_emotion`.
+        """
         return [self._label(clip) for clip in clips]
 
-    def _label(self, clip: np.ndarray) -> Emotion:
-        import torch
-
-        if len(clip) < RATE // 2:
-            return Emotion(None, None, "too_short")
-        if float(np.abs(clip).max()) < 1e-4:
-            return Emotion(None, None, "silent")
-        length = round(self.config.max_seconds * RATE)
-        start = max((len(clip) - length) // 2, 0)
-        inputs = self._extract(clip[start : start + length], sampling_rate=RATE, return_tensors="pt").to(self.device)
-        with torch.inference_mode():
-            scores = self._model(**inputs).logits[0].float().softmax(-1).cpu().numpy()
-        return decide(self.names, scores, self.config)
+    def _label(self, clip: np.ndarray) -> Label[Emotion]:
+        if self._classify is None:
+            return Label(reason="no_model")
+        if reason := unusable(clip):
+            return Label(reason=reason)
+        return decide(self.names, self._classify(middle(clip, self.config.max_seconds)), self.config)
 
 
-def decide(names: list[str], scores: np.ndarray, config: EmotionConfig) -> Emotion:
-    """The label of a probability vector [classes], or an abstention; classes of one name are added up."""
-    probabilities: dict[str, float] = {}
-    for name, score in zip(names, scores.tolist(), strict=True):
-        probabilities[name] = probabilities.get(name, 0.0) + score
+def decide(names: list[str], scores: np.ndarray, config: EmotionConfig) -> Label[Emotion]:
+    """The answer of a probability vector [classes], or an abstention; classes of one name are added up."""
+    probabilities = add_up(names, scores)
     ranked = sorted(probabilities, key=lambda name: -probabilities[name])
     best = probabilities[ranked[0]]
     margin = best - (probabilities[ranked[1]] if len(ranked) > 1 else 0.0)
     intensity = 1.0 - probabilities[NEUTRAL] if NEUTRAL in probabilities else None
-    reason = ""
+    emotion = Emotion(label=ranked[0], probability=best, probabilities=probabilities, intensity=intensity)
     if best < config.min_probability or margin < config.min_margin:
-        reason = "unsure"
-    elif ranked[0] in _NOT_EMOTIONS:
-        reason = "not_an_emotion"
-    return Emotion(None if reason else ranked[0], best, reason, probabilities, intensity)
+        return Label(reason="unsure", withheld=emotion)
+    if ranked[0] in _NOT_EMOTIONS:
+        return Label(reason="not_an_emotion", withheld=emotion)
+    return Label(value=emotion)
 
 
 def emotion_name(label: str) -> str:
-    """Our name of a model's label (`ang`, `Angry`, `生气/angry`), or the label itself in lower case."""
+    """The house's name of a model's label (`ang`, `Angry`, `生气/angry`), or the label itself in lower case."""
     # emotion2vec's labels are Chinese and English with a slash between.
     plain = label.lower().rsplit("/", 1)[-1].strip()
     for prefix, name in _NAMES.items():

@@ -3,25 +3,25 @@
 Embedded are the trees of voice2gender (MIT): 250 boosted trees over 20 acoustic features. Its weights are a literal
 inside a Python file, which is parsed as data and never run; the trees are walked here, so xgboost need not be
 installed. The features are written from their definitions (R packages seewave and tuneR, data set 'Gender Recognition
-by Voice'): they say what a voice sounds like, nothing about the person. Production names an audio classifier with
+by Voice'): they describe what a voice sounds like, not the person. Production names an audio classifier with
 female and male among its labels by hub id or path (wav2vec2 age-gender and the like); that path has not been run with
 a trained model.
 
 On the sample voices the trees are right in all 50 answers about the two women, and in 3 of 15 about the man, whose
-lively delivery lies at 175 Hz; asking for agreement with pitch does not mend it. A demo's model, not a verifier.
+lively delivery lies at 175 Hz; asking for agreement with pitch does not help. A demo's model, not a verifier.
 """
 
 import ast
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from annotation.voice.audio_classifier import RATE, AudioClassifier, middle, unusable
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
+from voxmill.data.records import Gender, Label
 
-RATE = 16000
 # The trees were grown on 44.1 kHz audio in frames of 2048 samples.
 MODEL_RATE = 44100
 FRAME = 2048
@@ -36,18 +36,6 @@ class GenderConfig(Config):
     """The label abstains below this probability; 0.5 never abstains."""
     max_seconds: float = 20.0
     """Of a longer clip the middle this many seconds are used."""
-
-
-@dataclass(frozen=True)
-class Gender:
-    """`label` is None for an abstention, with its `reason`: `too_short`, `silent`, `no_pitch`, `unsure`.
-
-    `female` is the probability of a female voice, 0..1, None where nothing could be measured.
-    """
-
-    label: Literal["female", "male"] | None
-    female: float | None
-    reason: str = ""
 
 
 class GenderClassifier:
@@ -71,29 +59,29 @@ class GenderClassifier:
         else:
             self._neural = _NeuralGender(config.model, device)
 
-    def __call__(self, clips: list[np.ndarray]) -> list[Gender]:
-        """Labels clips, float32 [samples] at 16 kHz in -1..1, in order."""
+    def __call__(self, clips: list[np.ndarray]) -> list[Label[Gender]]:
+        """Labels clips, float32 [samples] at 16 kHz in -1..1, in order.
+
+        Reasons of an abstention: `too_short`, `silent`, `no_pitch`, `unsure`.
+        """
         return [self._label(clip) for clip in clips]
 
-    def _label(self, clip: np.ndarray) -> Gender:
-        if len(clip) < RATE // 2:
-            return Gender(None, None, "too_short")
-        if float(np.abs(clip).max()) < 1e-4:
-            return Gender(None, None, "silent")
-        length = round(self.config.max_seconds * RATE)
-        start = max((len(clip) - length) // 2, 0)
-        clip = clip[start : start + length]
+    def _label(self, clip: np.ndarray) -> Label[Gender]:
+        if reason := unusable(clip):
+            return Label(reason=reason)
+        clip = middle(clip, self.config.max_seconds)
         if self._trees is not None:
             features = voice_features(clip)
             if features is None:
-                return Gender(None, None, "no_pitch")
+                return Label(reason="no_pitch")
             female = self._trees([features[name] for name in self._trees.feature_names])
         else:
             assert self._neural is not None
             female = self._neural(clip)
-        if max(female, 1 - female) < self.config.min_probability:
-            return Gender(None, female, "unsure")
-        return Gender("female" if female >= 0.5 else "male", female)
+        gender = Gender(label="female" if female >= 0.5 else "male", female=female)
+        if gender.probability < self.config.min_probability:
+            return Label(reason="unsure", withheld=gender)
+        return Label(value=gender)
 
 
 class BoostedTrees:
@@ -253,29 +241,15 @@ class _NeuralGender:
     """An audio classifier of transformers with female and male among its labels."""
 
     def __init__(self, model: str, device: str):
-        from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
-
-        self._device = device
-        try:
-            self._extract: Any = AutoFeatureExtractor.from_pretrained(model)
-            self._model: Any = AutoModelForAudioClassification.from_pretrained(model).to(device).eval()
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(
-                f"gender.model={model}: transformers cannot load it as an audio classifier ({reason})"
-            ) from error
-        labels = {int(i): str(label).lower() for i, label in self._model.config.id2label.items()}
-        self._female = [i for i, label in labels.items() if label in ("female", "f", "woman")]
-        self._male = [i for i, label in labels.items() if label in ("male", "m", "man")]
+        self._classify = AudioClassifier("gender", model, device, "embedded")
+        labels = [label.lower() for label in self._classify.labels]
+        self._female = [i for i, label in enumerate(labels) if label in ("female", "f", "woman")]
+        self._male = [i for i, label in enumerate(labels) if label in ("male", "m", "man")]
         if not self._female or not self._male:
-            raise UserError(f"gender.model={model}: its labels {sorted(labels.values())} name no female and male")
+            raise UserError(f"gender.model={model}: its labels {sorted(labels)} name no female and male")
 
     def __call__(self, clip: np.ndarray) -> float:
-        import torch
-
-        inputs = self._extract(clip, sampling_rate=RATE, return_tensors="pt").to(self._device)
-        with torch.inference_mode():
-            scores = self._model(**inputs).logits[0].float().softmax(-1).cpu().numpy()
+        scores = self._classify(clip)
         female, male = float(scores[self._female].sum()), float(scores[self._male].sum())
         # A third class (child) is no answer to this question: its share is left out.
         return female / max(female + male, 1e-12)

@@ -6,21 +6,20 @@ Parselmouth is GPL-3 and openSMILE is for research only, so none of them is used
 pitch differs by 0.4 semitones and its spread by 0.2 (medians over clips); a minute of audio takes about 2 s on one
 thread, all measures together.
 
-Every measure is in its own unit and absolute; what is much or little for a voice or a language is said elsewhere
-(`annotation/corpus/expressiveness.py`). What cannot be measured is None: a whispered clip has no pitch.
+Every measure is in its own unit and absolute; `annotation/corpus/expressiveness.py` knows what is much or little for a
+voice or a language. A measure that cannot be taken is None: a whispered clip has no pitch.
 """
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from annotation.speech.text_checks import normalise
-from annotation.speech.transcription import Word
 from voxmill.core.config import Config
 from voxmill.core.languages import base_language
+from voxmill.data.records import Prosody, Word
 
 RATE = 16000
 HOP = 320
@@ -45,41 +44,6 @@ class ProsodyConfig(Config):
     """Shortest gap that counts as a pause, in seconds."""
     min_voiced_frames: int = 10
     """With fewer voiced frames of 10 ms, a clip has no pitch."""
-
-
-@dataclass(frozen=True)
-class Prosody:
-    """Measures of one clip; None where there is nothing to measure them on.
-
-    f0_median_hz: median pitch over voiced frames.
-    f0_std_semitones, f0_range_semitones: standard deviation, and 5th to 95th percentile, around that median.
-    voiced_share: voiced frames of the frames that are not silent, 0..1.
-    energy_std_db, energy_range_db: the same two measures of the level of frames that are not silent.
-    rate: syllables (or characters, see `rate_unit`) a second from the first word's start to the last word's end.
-    articulation_rate: the same without pauses.
-    pauses, pause_share, longest_pause: gaps between words: how many, their share of that time (0..1), seconds.
-    hnr_db: harmonics to noise (Boersma 1993), median over voiced frames; breathy and hoarse voices are low.
-    spectral_tilt_db: level of 50-1000 Hz over 1000-5000 Hz in voiced frames; pressed voices are low.
-    jitter, shimmer: mean change of period length, and of peak height, from one period to the next, relative, 0..1.
-        Good for ranks, not for Praat's norms: 1.6 and 2.4 times Praat's on the samples, correlation 0.8 and 0.7.
-    """
-
-    f0_median_hz: float | None
-    f0_std_semitones: float | None
-    f0_range_semitones: float | None
-    voiced_share: float
-    energy_std_db: float | None
-    energy_range_db: float | None
-    rate: float | None
-    articulation_rate: float | None
-    rate_unit: Literal["syllables", "characters"]
-    pauses: int
-    pause_share: float
-    longest_pause: float
-    hnr_db: float | None
-    spectral_tilt_db: float | None
-    jitter: float | None
-    shimmer: float | None
 
 
 class ProsodyMeter:

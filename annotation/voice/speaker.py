@@ -1,15 +1,14 @@
-"""Speaker embeddings: one unit vector a clip, whose cosine says how alike two voices are.
+"""Speaker embeddings: one unit vector a clip, whose cosine measures how alike two voices are.
 
 Embedded is CAM++ (Wang et al. 2023, arXiv:2303.00332; released weights of 3D-Speaker, Apache-2.0): 80 mel bands in,
 192 numbers out. The network below is written from the paper and the names of the released tensors. Its last layer is
 linear, as in 3D-Speaker; the carrier's own class puts a ReLU there, which throws half of the vector away (equal error
 8.2 % for 2.6 % on the sample voices) and moves the strangers' cosines up by 0.24. Production names an x-vector model by
 hub id or path (WavLM-SV and the like), loaded by transformers' `AutoModelForAudioXVector`, or the path of other CAM++
-weights (`*.pt`, `*.bin`). What a cosine of 0.7 means differs between encoders: `benchmarks/speakers.py` says it. For the
+weights (`*.pt`, `*.bin`). What a cosine of 0.7 means differs between encoders: see `benchmarks/speakers.py`. For the
 embedded one, on the sample voices, it lets no stranger in, and with a recording's own clips four of five pairs pass.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,6 +16,7 @@ import numpy as np
 
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
+from voxmill.data.records import Label
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,14 +39,6 @@ class SpeakerConfig(Config):
     """Of a longer clip the middle this many seconds are used."""
     batch_size: int = 1
     """Clips embedded together; 1 gives the same bits whatever else is in the call, more is for GPUs."""
-
-
-@dataclass(frozen=True)
-class SpeakerEmbedding:
-    """A unit vector, float32 [D], or zeros with the reason why there is none: `too_short`, `silent`."""
-
-    vector: np.ndarray
-    reason: str = ""
 
 
 class Backend(Protocol):
@@ -124,34 +116,34 @@ class SpeakerEncoder:
         with torch.inference_mode():
             self.size = int(self._backend([np.zeros(RATE, dtype=np.float32)]).shape[1])
 
-    def __call__(self, clips: list[np.ndarray]) -> list[SpeakerEmbedding]:
-        """Embeds clips, float32 [samples] at 16 kHz in -1..1; results in the same order.
+    def __call__(self, clips: list[np.ndarray]) -> list[Label[np.ndarray]]:
+        """Embeds clips, float32 [samples] at 16 kHz in -1..1: unit vectors, float32 [D], in the same order.
 
+        Reasons of an abstention: `too_short`, `silent`.
         With `batch_size` above 1, lengths are rounded down to whole 0.5 s so that clips can share a batch.
         """
         import torch
         import torch.nn.functional as F
 
-        nothing = np.zeros(self.size, dtype=np.float32)
-        results = [SpeakerEmbedding(nothing, "too_short")] * len(clips)
+        results: list[Label[np.ndarray]] = [Label(reason="too_short")] * len(clips)
         by_length: dict[int, list[int]] = {}
-        heard: dict[int, np.ndarray] = {}
+        waves: dict[int, np.ndarray] = {}
         for index, clip in enumerate(clips):
             wave = self._middle(clip)
             if len(wave) < self.config.min_seconds * RATE or len(wave) < 400:
                 continue
             if float(np.abs(wave).max()) < 1e-4:
-                results[index] = SpeakerEmbedding(nothing, "silent")
+                results[index] = Label(reason="silent")
                 continue
-            heard[index] = wave
+            waves[index] = wave
             by_length.setdefault(len(wave), []).append(index)
         for indices in by_length.values():
             for first in range(0, len(indices), self.config.batch_size):
                 batch = indices[first : first + self.config.batch_size]
                 with torch.inference_mode():
-                    vectors = F.normalize(self._backend([heard[i] for i in batch]).float(), dim=1).cpu().numpy()
+                    vectors = F.normalize(self._backend([waves[i] for i in batch]).float(), dim=1).cpu().numpy()
                 for index, vector in zip(batch, vectors, strict=True):
-                    results[index] = SpeakerEmbedding(vector)
+                    results[index] = Label(value=vector)
         return results
 
     def _middle(self, clip: np.ndarray) -> np.ndarray:

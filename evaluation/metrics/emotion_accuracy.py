@@ -45,9 +45,8 @@ class EmotionHearer:
 
     def __call__(self, samples: np.ndarray) -> dict[str, Any]:
         """`heard` and its `probability` for float32 [T] at 16 kHz; None for both where a clip is too short to hear."""
-        probabilities = self._classify([samples])[0].probabilities
-        if not probabilities:
+        emotion = self._classify([samples])[0].measured
+        if emotion is None:
             return {"heard": None, "probability": None}
         # As the official script: the likeliest class, however unsure and whatever it is called.
-        best = max(probabilities, key=lambda name: probabilities[name])
-        return {"heard": best, "probability": probabilities[best]}
+        return {"heard": emotion.label, "probability": emotion.probability}

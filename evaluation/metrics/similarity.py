@@ -107,8 +107,7 @@ class Similarity:
         return None if voice is None or own is None else float(np.dot(voice, own))
 
     def _embed(self, samples: np.ndarray) -> np.ndarray | None:
-        found = self._encoder([samples])[0]
-        return None if found.reason else found.vector
+        return self._encoder([samples])[0].value
 
 
 def _published(config: SimilarityConfig, device: str) -> Backend | None:

@@ -13,12 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from annotation.descriptions.describer import DescribedClip, Describer, Description, Descriptions, DescriptionsConfig
+from annotation.descriptions.describer import DescribedClip, Describer, Descriptions, DescriptionsConfig
 from annotation.descriptions.verification import Evidence
 from pipelines.config import AnnotateConfig
 from pipelines.corpus.labels import Row, class_probabilities
 from voxmill.core.assets import asset_path
 from voxmill.core.progress import Progress
+from voxmill.data.records import Description
 from voxmill.data.shards import read_member
 
 CLIPS_A_TASK = 256
@@ -162,6 +163,4 @@ def _verdicts(rows: list[Row]) -> list[dict[str, Any]]:
 
 def index_row(description: Description) -> dict[str, Any]:
     """A description as the index holds it."""
-    plain = dataclasses.asdict(description)
-    plain["facts"] = [{"attribute": name, "word": word} for name, word in description.facts.items()]
-    return plain
+    return dataclasses.asdict(description)

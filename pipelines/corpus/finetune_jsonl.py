@@ -16,12 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from annotation.corpus.eligibility import Mode
-from annotation.corpus.references import Reference
 from annotation.descriptions.cleaning import plain_text, prefixed
-from annotation.descriptions.describer import Description
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
+from voxmill.data.records import Description, Mode, Reference
 
 RATE = 16000
 

@@ -16,11 +16,11 @@ from annotation.corpus.expressiveness import MEASURES, keep_expressive, score_ex
 from annotation.corpus.references import SessionClips, find_references, violations
 from annotation.corpus.speaker_clusters import name_speakers, purity
 from annotation.descriptions.facts import Norms, describe_clip
-from annotation.voice.prosody import Prosody
 from pipelines.config import ControlConfig
 from pipelines.corpus.collect import Gathered
 from pipelines.corpus.select import Verdict
 from pipelines.stages.voice_attributes import decode_vector
+from voxmill.data.records import Prosody
 
 Row = dict[str, Any]
 

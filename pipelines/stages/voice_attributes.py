@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from annotation.speech.transcription import Word
 from pipelines.config import AnnotateConfig, Labeller, VoicesConfig
 from pipelines.stages.base import Settings, Stage, UnitState
 from pipelines.units.unit import Unit, read_unit, unit_path
@@ -25,6 +24,7 @@ from voxmill.core.errors import JobError, UserError
 from voxmill.core.files import write_atomically
 from voxmill.core.hashing import fingerprint
 from voxmill.core.progress import Progress
+from voxmill.data.records import Word
 from voxmill.data.shards import to_json
 
 log = logging.getLogger("voxmill")

@@ -11,7 +11,6 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from annotation.corpus.eligibility import MODES
 from cluster.planner.memory import state_memory
 from model.checkpoint import load_vae
 from model.codec.latent_space import latent_space
@@ -24,6 +23,7 @@ from training.curriculum.mixture import Draw, Mixture, Stream, streams_of
 from training.curriculum.recipe import Recipe
 from training.curriculum.sample_plan import Shown, show
 from voxmill.core.errors import UserError
+from voxmill.data.records import MODES
 
 SAMPLED = 200
 """Clips of a stream whose lengths are worked out; the rest is taken to be like them."""

@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from torch import Tensor
 
-from annotation.corpus.eligibility import MODES, Mode
 from training.curriculum.recipe import Recipe, ValidationConfig
 from voxmill.core.errors import UserError
+from voxmill.data.records import MODES, Mode
 from voxmill.data.shards import read_latent
 
 _COLUMNS = (

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from annotation.corpus.eligibility import MODES, Mode
 from training.curriculum.corpus import Corpus
 from training.curriculum.recipe import MixtureConfig, Recipe, share_at
 from training.curriculum.sample_order import SampleOrder
 from voxmill.core.errors import UserError
+from voxmill.data.records import MODES, Mode
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from annotation.corpus.eligibility import Mode, Origin
 from model.lora import LoRAConfig
 from voxmill.core.config import Config, load_config
 from voxmill.core.errors import UserError
+from voxmill.data.records import Mode, Origin
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes" / "speech"
 Curve = float | tuple[tuple[float, float], ...]

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from annotation.corpus.eligibility import Mode
 from annotation.descriptions.cleaning import plain_text
 from model.sequence.layouts import Layout, arrange, compose_text
 from model.sequence.text_tokenizer import TextTokenizer
 from training.curriculum.corpus import Corpus
 from training.curriculum.mixture import Draw
 from voxmill.core.errors import UserError
+from voxmill.data.records import Mode
 
 NOT_PACKED = 2
 """A target's last patch and AUDIO_END are no input (`model.packing`)."""

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from annotation.corpus.eligibility import MODES
 from model.flow.losses import SAMPLE_SUMS
 from training.curriculum.corpus import Corpus
 from training.curriculum.flops import peak_flops
 from training.curriculum.recipe import Recipe
 from training.curriculum.sample_plan import Shown
+from voxmill.data.records import MODES
 
 
 @dataclass(frozen=True)

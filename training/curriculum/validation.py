@@ -12,7 +12,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from annotation.corpus.eligibility import MODES, Mode
 from model.checkpoint import load_vae
 from model.config import VoxCPM2Config
 from model.generation.active_request import Row
@@ -32,6 +31,7 @@ from training.curriculum.step import row_generator
 from training.curriculum.telemetry import Groups, total
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.tracking import Tracker
+from voxmill.data.records import MODES, Mode
 
 log = logging.getLogger("voxmill")
 NO_STEP = 2**40

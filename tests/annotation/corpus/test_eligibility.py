@@ -5,16 +5,25 @@ from dataclasses import replace
 import pytest
 
 from annotation.corpus.eligibility import Labels, ModesConfig, teaches
-from annotation.descriptions.describer import Description
-from annotation.descriptions.facts import Axis
-from annotation.descriptions.verification import Outcome, Verdict
+from voxmill.data.records import Axis, ClaimOutcome, ClaimVerdict, Description, FactWord
 
 CONFIG = ModesConfig()
 
 
-def description(axis: Axis, verdict: Outcome = "pass") -> Description:
-    verdicts = [Verdict("pitch", "high", "high", 0.9, "pass"), Verdict("emotion", "sad", None, None, verdict)]
-    return Description(axis, "sentence", "en", "High.", {"pitch": "high"}, "template", verdicts, 1.0)
+def description(axis: Axis, verdict: ClaimOutcome = "pass") -> Description:
+    return Description(
+        axis=axis,
+        granularity="sentence",
+        language="en",
+        text="High.",
+        facts=(FactWord("pitch", "high"),),
+        generator="template",
+        verdicts=(
+            ClaimVerdict(attribute="pitch", claimed="high", predicted="high", verdict="pass", probability=0.9),
+            ClaimVerdict(attribute="emotion", claimed="sad", predicted=None, verdict=verdict),
+        ),
+        recall=1.0,
+    )
 
 
 FULL = Labels(10.0, "Hello.", "native", [description("design"), description("style")], 2, quality=3.5, percentile=0.9)

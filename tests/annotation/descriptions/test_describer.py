@@ -10,19 +10,19 @@ import pytest
 
 from annotation.descriptions.cleaning import clean, prefixed
 from annotation.descriptions.describer import DescribedClip, Describer, Descriptions, DescriptionsConfig
-from annotation.descriptions.facts import Fact
 from annotation.descriptions.reply_schema import BadReplyError, DescriptionReply, RepairReply, parse_reply
 from annotation.descriptions.verification import Evidence
 from tests.support.chat_server import Handler, chat_server
 from voxmill.core.errors import JobError, UserError
+from voxmill.data.records import Fact, FactWord
 from voxmill.llm.chat_endpoint import ChatEndpoint, EndpointConfig
 from voxmill.llm.prompt_files import prompt
 from voxmill.llm.reply_cache import ReplyCache, reply_key
 
 FACTS = [
     Fact("gender", "design", "female", probability=0.95),
-    Fact("pitch", "style", "high", 240.0, "Hz", 1.0),
-    Fact("rate", "style", "slow", 4.8, "syllables/s", -1.1),
+    Fact("pitch", "style", "high", value=240.0, unit="Hz", z=1.0),
+    Fact("rate", "style", "slow", value=4.8, unit="syllables/s", z=-1.1),
 ]
 EVIDENCE = Evidence(FACTS, {"gender": {"female": 0.95, "male": 0.05}})
 CLIP = DescribedClip("c1", "en", EVIDENCE)
@@ -76,7 +76,11 @@ def test_a_good_answer_is_kept_with_its_verdicts() -> None:
     assert len(found.kept) == 8 and not found.dropped and len(seen) == 1
     sentence = next(d for d in found.kept if (d.axis, d.granularity) == ("style", "sentence"))
     assert sentence.text == GOOD["style"]["sentence"] and sentence.generator.startswith("m at ")
-    assert sentence.facts == {"pitch": "high", "rate": "slow"} and sentence.recall == 1.0 and not sentence.repaired
+    assert (
+        sentence.facts == (FactWord("pitch", "high"), FactWord("rate", "slow"))
+        and sentence.recall == 1.0
+        and not sentence.repaired
+    )
     assert {v.attribute: v.verdict for v in sentence.verdicts} == {"gender": "pass", "rate": "pass", "pitch": "pass"}
     assert "pitch: high; rate: slow" in asked(seen[0]) and "English" in asked(seen[0])
 

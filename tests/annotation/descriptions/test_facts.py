@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from annotation.descriptions.facts import LEVELS, Fact, FactsConfig, Norms, describe_clip, fact_table, level
-from annotation.voice.prosody import Prosody
+from annotation.descriptions.facts import LEVELS, FactsConfig, Norms, describe_clip, fact_table, level
+from voxmill.data.records import Fact, Prosody
 
 CONFIG = FactsConfig()
 NORMS = Norms(CONFIG)
@@ -28,7 +28,24 @@ PLAIN = Prosody(
     jitter=0.03,
     shimmer=0.15,
 )
-NOTHING = Prosody(None, None, None, 0.0, None, None, None, None, "syllables", 0, 0.0, 0.0, None, None, None, None)
+NOTHING = Prosody(
+    f0_median_hz=None,
+    f0_std_semitones=None,
+    f0_range_semitones=None,
+    voiced_share=0.0,
+    energy_std_db=None,
+    energy_range_db=None,
+    rate=None,
+    articulation_rate=None,
+    pause_share=0.0,
+    longest_pause=0.0,
+    hnr_db=None,
+    spectral_tilt_db=None,
+    jitter=None,
+    shimmer=None,
+    pauses=0,
+    rate_unit="syllables",
+)
 WOMAN, MAN = ("female", 0.97), ("male", 0.97)
 
 
@@ -75,7 +92,7 @@ def test_words_rise_with_their_numbers(scale: str, field: str, values: list[floa
 
 def test_numbers_stay_beside_the_words() -> None:
     pitch = next(fact for fact in describe_clip(PLAIN, NORMS, "en", gender=WOMAN) if fact.attribute == "pitch")
-    assert pitch == Fact("pitch", "style", "medium", 200.0, "Hz", 0.0, "female voices, en")
+    assert pitch == Fact("pitch", "style", "medium", value=200.0, unit="Hz", z=0.0, relative_to="female voices, en")
     gender = describe_clip(PLAIN, NORMS, "en", gender=WOMAN)[0]
     assert gender.axis == "design" and gender.probability == 0.97 and gender.value is None
 

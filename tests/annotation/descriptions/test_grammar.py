@@ -6,10 +6,11 @@ import pytest
 
 from annotation.descriptions.claims import read_claims
 from annotation.descriptions.cleaning import clean
-from annotation.descriptions.facts import AXES, Axis
-from annotation.descriptions.grammar import GRANULARITIES, Granularity, write
+from annotation.descriptions.facts import AXES
+from annotation.descriptions.grammar import GRANULARITIES, write
 from annotation.descriptions.lexicons import LEXICON_LANGUAGES, WORDS, lexicon
 from voxmill.core.errors import UserError
+from voxmill.data.records import Axis, Granularity
 
 FULL = {
     "gender": "female",

@@ -3,16 +3,17 @@
 import pytest
 
 from annotation.descriptions.claims import read_claims
-from annotation.descriptions.facts import LEVELS, Fact
+from annotation.descriptions.facts import LEVELS
 from annotation.descriptions.verification import Evidence, VerificationConfig, recall, verify
+from voxmill.data.records import Fact
 
 FACTS = [
     Fact("gender", "design", "female", probability=0.95),
-    Fact("texture", "design", "breathy", 8.0, "dB", -2.0),
-    Fact("pitch", "style", "high", 240.0, "Hz", 1.0),
-    Fact("rate", "style", "slow", 4.8, "syllables/s", -1.1),
-    Fact("intonation", "style", "moderate", 3.0, "semitones", 0.0),
-    Fact("pauses", "style", "few", 0.01, "share of time"),
+    Fact("texture", "design", "breathy", value=8.0, unit="dB", z=-2.0),
+    Fact("pitch", "style", "high", value=240.0, unit="Hz", z=1.0),
+    Fact("rate", "style", "slow", value=4.8, unit="syllables/s", z=-1.1),
+    Fact("intonation", "style", "moderate", value=3.0, unit="semitones", z=0.0),
+    Fact("pauses", "style", "few", value=0.01, unit="share of time"),
 ]
 EVIDENCE = Evidence(FACTS, {"gender": {"female": 0.95, "male": 0.05}})
 HEARING = VerificationConfig(only_facts=False)
@@ -74,21 +75,21 @@ def test_true_claims_pass_with_their_probability_and_false_ones_fail() -> None:
 
 def test_a_border_is_no_failure() -> None:
     assert outcomes("Speaks at a medium pitch.") == {"pitch=medium": "fail"}
-    near = Evidence([Fact("pitch", "style", "high", 225.0, "Hz", 0.6)])
+    near = Evidence([Fact("pitch", "style", "high", value=225.0, unit="Hz", z=0.6)])
     assert verify("Medium pitch.", "en", "style", near).verdicts[0].verdict == "abstain"
     assert verify("High pitch.", "en", "style", near).verdicts[0].verdict == "pass"
 
 
 def test_very_fast_speech_may_be_called_fast_and_not_the_other_way_round() -> None:
-    very = Evidence([Fact("rate", "style", "very fast", 9.0, "", 2.2)])
+    very = Evidence([Fact("rate", "style", "very fast", value=9.0, unit="", z=2.2)])
     assert verify("Fast.", "en", "style", very).passed
-    fast = Evidence([Fact("rate", "style", "fast", 7.0, "", 0.8)])
+    fast = Evidence([Fact("rate", "style", "fast", value=7.0, unit="", z=0.8)])
     assert verify("Very fast.", "en", "style", fast).failed
 
 
 def test_probabilities_of_the_words_of_a_scale_are_shares() -> None:
     for z in (-3.0, -0.5, 0.0, 1.4, 2.0):
-        evidence = Evidence([Fact("energy", "style", "moderate", 1.0, "", z)])
+        evidence = Evidence([Fact("energy", "style", "moderate", value=1.0, unit="", z=z)])
         config = VerificationConfig(pass_from=2.0, fail_below=-1.0)
         share = {
             word: verify(f"{phrase} force", "en", "style", evidence, config).verdicts[0].probability or 0.0

@@ -2,7 +2,8 @@
 
 import pytest
 
-from annotation.speech.text_checks import check_text, compression_ratio, error_rate, repeated_ngram, text_language
+from annotation.speech.text_checks import compression_ratio, error_rate, repeated_ngram, text_language
+from annotation.speech.transcription import Transcript
 from voxmill.core.errors import UserError
 from voxmill.core.languages import DIALECTS, LANGUAGES, language_code, language_name
 
@@ -25,7 +26,7 @@ def test_the_language_of_a_text(text: str, language: str) -> None:
 
 
 def test_empty_text_is_measured_not_refused() -> None:
-    checks = check_text("", "en", 3.0)
+    checks = Transcript(text="").check("en", 3.0)
     assert (checks.text_language, checks.characters_per_second) == ("", 0.0)
 
 

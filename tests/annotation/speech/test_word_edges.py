@@ -3,9 +3,10 @@
 import numpy as np
 import soundfile
 
-from annotation.speech.transcription import RATE, Word
+from annotation.speech.transcription import RATE
 from annotation.speech.word_edges import tighten
 from samples import bad_input
+from voxmill.data.records import Word
 
 
 def speech(seconds: float) -> np.ndarray:

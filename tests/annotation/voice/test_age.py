@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from annotation.voice.age import RATE, Age, AgeClassifier, AgeConfig, age_band
+from annotation.voice.age import AgeClassifier, AgeConfig, age_band
+from annotation.voice.audio_classifier import RATE
 from tests.support.saved_classifier import save_classifier
 from voxmill.core.errors import UserError
+from voxmill.data.records import Label
 
 
 @pytest.mark.parametrize(
@@ -27,17 +29,19 @@ def test_models_labels_become_bands(label: str, band: str) -> None:
     assert age_band(label) == band
 
 
-def test_without_a_model_age_abstains_and_says_why() -> None:
-    assert AgeClassifier(AgeConfig())([np.ones(RATE, dtype=np.float32)]) == [Age(None, None, "no_model")]
+def test_without_a_model_age_abstains_with_a_reason() -> None:
+    assert AgeClassifier(AgeConfig())([np.ones(RATE, dtype=np.float32)]) == [Label(reason="no_model")]
 
 
 def test_a_model_is_loaded_by_path_and_bands_are_added_up(tmp_path: Path) -> None:
     path = save_classifier(tmp_path / "ages", ["teens", "twenties", "sixties"])
     clips = [0.1 * np.random.default_rng(0).normal(size=RATE).astype(np.float32), np.zeros(RATE, dtype=np.float32)]
     found = AgeClassifier(AgeConfig(model=path, min_probability=0.0))([*clips, clips[0][:100]])
-    assert set(found[0].probabilities) == {"young", "elderly"} and found[0].label in ("young", "elderly")
+    age = found[0].value
+    assert age is not None and set(age.probabilities) == {"young", "elderly"} and age.label in ("young", "elderly")
     assert [label.reason for label in found[1:]] == ["silent", "too_short"]
-    assert AgeClassifier(AgeConfig(model=path, min_probability=1.0))(clips)[0].reason == "unsure"
+    unsure = AgeClassifier(AgeConfig(model=path, min_probability=1.0))(clips)[0]
+    assert unsure == Label(reason="unsure", withheld=age)
 
 
 def test_what_is_not_an_age_model_is_named(tmp_path: Path) -> None:

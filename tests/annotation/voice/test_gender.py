@@ -36,16 +36,16 @@ def voice(hz: float, seconds: float = 2.0) -> np.ndarray:
 
 
 def test_the_embedded_model_knows_the_women_and_not_the_man(classifier: GenderClassifier, turns: list[Turn]) -> None:
-    """States what is: a regression either way should be seen."""
+    """A change either way should be seen."""
     found = classifier([turn.audio for turn in turns])
     answers = {
-        name: [g.label for g, t in zip(found, turns, strict=True) if t.speaker == name and g.label]
+        name: [g.value.label for g, t in zip(found, turns, strict=True) if t.speaker == name and g.value]
         for name in ("allison-smith", "june-wallack", "carlo-flora")
     }
     assert set(answers["allison-smith"]) == set(answers["june-wallack"]) == {"female"}
     assert len(answers["allison-smith"]) + len(answers["june-wallack"]) == 50
     assert answers["carlo-flora"].count("male") <= 5
-    assert all(label.female is not None and (label.label or label.reason == "unsure") for label in found)
+    assert all(label.measured is not None and (label.value or label.reason == "unsure") for label in found)
 
 
 def test_every_way_to_abstain_has_its_reason(
@@ -58,11 +58,11 @@ def test_every_way_to_abstain_has_its_reason(
         patch.setattr("annotation.voice.gender._cepstral_pitch", lambda wave: np.zeros(0))
         found += classifier([turns[0].audio])
     assert found[2].reason == "no_pitch"
-    assert all(label.label is None and label.female is None for label in found)
+    assert all(label.measured is None for label in found)
     assert classifier([]) == []
     never_sure = GenderClassifier(GenderConfig(min_probability=1.0), asset_path("voice2gender"))
     unsure = never_sure([turns[0].audio])[0]
-    assert unsure.label is None and unsure.reason == "unsure" and unsure.female is not None
+    assert unsure.value is None and unsure.reason == "unsure" and unsure.withheld is not None
 
 
 def test_an_answer_does_not_depend_on_the_rest_of_the_call(classifier: GenderClassifier, turns: list[Turn]) -> None:
@@ -116,7 +116,9 @@ def test_a_model_is_loaded_by_path_and_a_third_class_is_left_out(tmp_path: Path,
     path = save_classifier(tmp_path / "three", ["female", "male", "child"])
     config = GenderConfig(model=path, min_probability=0.5)
     found = GenderClassifier(config)([turns[0].audio, np.zeros(RATE, dtype=np.float32)])
-    assert found[0].female is not None and found[0].label == ("female" if found[0].female >= 0.5 else "male")
+    gender = found[0].value
+    assert gender is not None and gender.label == ("female" if gender.female >= 0.5 else "male")
+    assert 0 <= gender.female <= 1
     assert found[1].reason == "silent"
 
 

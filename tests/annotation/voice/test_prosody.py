@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from annotation.speech.transcription import Word
-from annotation.voice.prosody import RATE, Prosody, ProsodyConfig, ProsodyMeter, count_units
+from annotation.voice.prosody import RATE, ProsodyConfig, ProsodyMeter, count_units
+from voxmill.data.records import Prosody, Word
 
 SAMPLES = Path(__file__).parents[3] / "samples"
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from annotation.descriptions.describer import DescribedClip, DescriptionsConfig
-from annotation.descriptions.facts import Fact
 from annotation.descriptions.verification import Evidence
 from pipelines.corpus.describe_with_ray import describe_in_rounds
 from tests.support.chat_server import Handler, chat_server
 from voxmill.core.errors import JobError, UserError
+from voxmill.data.records import Fact
 from voxmill.llm.batch_chat import BatchChat, BatchLlmConfig
 from voxmill.llm.chat_endpoint import NoAnswerError
 
@@ -31,7 +31,10 @@ def ray_here() -> Iterator[None]:
 
 def clips(num: int) -> Iterator[DescribedClip]:
     for number in range(num):
-        facts = [Fact("pitch", "style", "medium", 120.0, "Hz", 0.0), Fact("gender", "design", "male", probability=0.9)]
+        facts = [
+            Fact("pitch", "style", "medium", value=120.0, unit="Hz", z=0.0),
+            Fact("gender", "design", "male", probability=0.9),
+        ]
         yield DescribedClip(f"c{number}", "en", Evidence(facts, {"gender": {"male": 0.9, "female": 0.1}}))
 
 

@@ -13,15 +13,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from annotation.corpus.references import Reference
-from annotation.descriptions.describer import Description
-from annotation.descriptions.facts import Axis
 from pipelines.corpus.finetune_jsonl import FinetuneClip, FinetuneConfig, export_finetune
 from voxmill.core.errors import UserError
+from voxmill.data.records import Axis, Description, Reference
 
 
 def description(axis: Axis, text: str) -> Description:
-    return Description(axis, "sentence", "en", text, {}, "template", [], 1.0)
+    return Description(axis=axis, granularity="sentence", language="en", text=text, generator="template", recall=1.0)
 
 
 def clip(name: str, references: list[str], seconds: float = 2.0, rate: int = 24000, **changes: Any) -> FinetuneClip:

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from annotation.corpus.eligibility import MODES
 from training.curriculum.corpus import Corpus, read_corpus
 from training.curriculum.mixture import Mixture, Stream, language_shares, streams_of
 from training.curriculum.recipe import MixtureConfig, Recipe, load_recipe
 from voxmill.core.errors import UserError
+from voxmill.data.records import MODES
 
 CONFIG = MixtureConfig(modes={"basic": ((0, 0.9), (1, 0.5)), "design": ((0, 0.1), (1, 0.5))})
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from annotation.corpus.eligibility import MODES
 from model.sequence.layouts import AUDIO_START, REFERENCE_END, REFERENCE_START
 from model.sequence.packing import pack
 from model.sequence.text_tokenizer import TextTokenizer
@@ -19,6 +18,7 @@ from training.curriculum.sample_order import share
 from training.curriculum.sample_plan import Shown, layout, show
 from training.curriculum.sample_stream import SampleStream
 from voxmill.core.errors import UserError
+from voxmill.data.records import MODES
 from voxmill.data.shards import read_latent
 
 TOKENIZER = TextTokenizer.from_folder(CHECKPOINT)

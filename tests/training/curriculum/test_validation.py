@@ -10,7 +10,6 @@ import pytest
 import soundfile
 import torch
 
-from annotation.corpus.eligibility import MODES
 from model.checkpoint import load_model
 from model.config import read_config
 from model.sequence.packing import pack
@@ -27,6 +26,7 @@ from training.curriculum.telemetry import Groups
 from training.curriculum.validation import NO_STEP, Validation, row_generator
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.tracking import Tracker
+from voxmill.data.records import MODES
 
 HELD_OUT = ["en10000", "en10003", "fr10001"]
 VALIDATION = f"validation={{every: 2, clips: {HELD_OUT}, listen: 3, max_seconds: 30}}"

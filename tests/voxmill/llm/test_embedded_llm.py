@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from annotation.descriptions.describer import DescribedClip, Describer, DescriptionsConfig
-from annotation.descriptions.facts import Fact
 from annotation.descriptions.verification import Evidence
 from voxmill.core.assets import asset_path
 from voxmill.core.errors import UserError
+from voxmill.data.records import Fact
 from voxmill.llm.embedded_llm import EmbeddedLlm, EmbeddedLlmConfig
 
 
@@ -36,8 +36,8 @@ def test_it_answers_the_same_twice_and_nothing_false_is_kept() -> None:
     assert llm.rewrite(sentence, 0) == llm.rewrite(sentence, 0)
     assert "\n" not in llm.rewrite(sentence, 1)
     facts = [
-        Fact("pitch", "style", "very high", 300.0, "Hz", 2.2),
-        Fact("rate", "style", "slow", 4.8, "syllables/s", -1.1),
+        Fact("pitch", "style", "very high", value=300.0, unit="Hz", z=2.2),
+        Fact("rate", "style", "slow", value=4.8, unit="syllables/s", z=-1.1),
     ]
     describer = Describer(DescriptionsConfig(writer="embedded"), rewriter=llm)
     for i in range(3):
