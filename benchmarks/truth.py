@@ -34,7 +34,7 @@ MIXED = ("en-1", "it-1")
 LEVELS_DB = (0, 5, 10)
 MODES = {
     "never": ["label.separation.mode=never"],
-    "voice": ["label.separation.mode=always", "label.transcription.hear=clip"],
+    "voice": ["label.separation.mode=always", "label.transcription.transcribe_from=separated"],
     "recorded": ["label.separation.mode=always"],
     "default": [],
 }

@@ -15,12 +15,14 @@ from annotation.audio import separation as separating
 from annotation.audio.events import AudioEvents
 from annotation.audio.quality import Dnsmos, QualityMeter
 from annotation.audio.segmentation import SpeechSegmenter
-from annotation.speech.text_checks import check_text, error_rate
-from annotation.speech.transcription import Transcriber, clamp_words, language_of
+from annotation.speech.text_checks import error_rate
+from annotation.speech.transcription import Transcriber, clamp_words
 from annotation.speech.word_edges import tighten
 from pipelines.stages.base import Settings, Stage, UnitState
 from pipelines.units.unit import unit_path
 from voxmill.core.assets import asset_path
+from voxmill.core.languages import from_whisper
+from voxmill.data.records import Events
 from voxmill.data.shards import TarWriter, to_json
 
 RATE = 16000
@@ -99,7 +101,7 @@ class Separate(Stage):
     def load(self, settings: Settings) -> None:
         _limit_threads(settings.threads)
         self.config = settings.label.separation
-        self.keeps_recorded = settings.label.transcription.hear == "recorded"
+        self.keeps_recorded = settings.label.transcription.transcribe_from == "original"
         self.threads, self.device = settings.threads, settings.device
         self._separator: separating.Separator | None = None
         self._judge: Dnsmos | None = None
@@ -114,10 +116,10 @@ class Separate(Stage):
 
     def part(self, unit: UnitState, index: int, part: dict[str, Any], samples: np.ndarray) -> int:
         events = part["events"]
-        wanted, why = separating.wanted(self.config, events["music_share"], events["snr_db"])
-        part["separation"] = {"wanted": wanted, "why": why, "used": False}
+        planned = separating.plan_separation(self.config, Events(**events))
+        part["separation"] = {"wanted": planned.wanted, "why": planned.why, "used": False}
         part["origin"] = "native"
-        if not wanted:
+        if not planned.wanted:
             return 0
         separator, judge = self._load()
         voice = separator(samples, part["sample_rate"])
@@ -192,7 +194,7 @@ class Transcribe(Stage):
                 calls += 1
             part["language_probability"] = probability
             for clip, piece, range_ in zip(part["clips"], pieces, ranges, strict=True):
-                clip["language"] = part["language"] or language_of(language)
+                clip["language"] = part["language"] or from_whisper(language)
                 by_language.setdefault(language, []).append((clip, piece, audio[range_]))
             unit.recorded[index] = np.zeros(0, dtype=np.float32)
         for language, members in sorted(by_language.items()):
@@ -201,16 +203,9 @@ class Transcribe(Stage):
             for (clip, piece, audio), transcript in zip(members, transcripts, strict=True):
                 duration = len(piece) / RATE
                 words = tighten(clamp_words(transcript.words, 0.0, duration), audio)
-                checks = check_text(transcript.text, clip["language"], duration)
                 clip["text"] = transcript.text
                 clip["words"] = [dataclasses.asdict(word) for word in words]
-                clip["transcript"] = dataclasses.asdict(checks) | {
-                    "mean_log_probability": transcript.mean_log_probability,
-                    "no_speech_probability": transcript.no_speech_probability,
-                    "redecoded": transcript.redecoded,
-                    "aligner": transcript.aligner,
-                    "given_wer": None,
-                }
+                clip["transcript"] = dataclasses.asdict(transcript.check(clip["language"], duration))
         for _, part, _ in unit.live():
             # A given text describes the recording; against the joined text of its clips every word counts once.
             if part["text"]:

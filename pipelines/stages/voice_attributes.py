@@ -24,7 +24,8 @@ from voxmill.core.errors import JobError, UserError
 from voxmill.core.files import write_atomically
 from voxmill.core.hashing import fingerprint
 from voxmill.core.progress import Progress
-from voxmill.data.records import Word
+from voxmill.data import records
+from voxmill.data.records import Age, Emotion, Word
 from voxmill.data.shards import to_json
 
 log = logging.getLogger("voxmill")
@@ -128,7 +129,8 @@ def _speaker(settings: Settings) -> Label:
 
     def label(clip: dict[str, Any], audio: np.ndarray) -> dict[str, Any]:
         found = encoder([audio])[0]
-        return {"vector": base64.b64encode(found.vector.tobytes()).decode(), "reason": found.reason}
+        vector = np.zeros(encoder.size, np.float32) if found.value is None else found.value
+        return {"vector": base64.b64encode(vector.tobytes()).decode(), "reason": found.reason}
 
     return label
 
@@ -139,21 +141,37 @@ def _gender(settings: Settings) -> Label:
     config = settings.voices.gender
     weights = asset_path("voice2gender") if config.model == "embedded" else None
     classifier = GenderClassifier(config, weights, settings.device)
-    return lambda clip, audio: dataclasses.asdict(classifier([audio])[0])
+
+    def label(clip: dict[str, Any], audio: np.ndarray) -> dict[str, Any]:
+        found = classifier([audio])[0]
+        return {
+            "label": found.value.label if found.value else None,
+            "female": found.measured.female if found.measured else None,
+            "reason": found.reason,
+        }
+
+    return label
 
 
 def _emotion(settings: Settings) -> Label:
     from annotation.voice.emotion import EmotionClassifier
 
     classifier = EmotionClassifier(settings.voices.emotion, settings.device)
-    return lambda clip, audio: dataclasses.asdict(classifier([audio])[0])
+    return lambda clip, audio: _plain(classifier([audio])[0])
 
 
 def _age(settings: Settings) -> Label:
     from annotation.voice.age import AgeClassifier
 
     classifier = AgeClassifier(settings.voices.age, settings.device)
-    return lambda clip, audio: dataclasses.asdict(classifier([audio])[0])
+    return lambda clip, audio: _plain(classifier([audio])[0])
+
+
+def _plain(label: records.Label[Age] | records.Label[Emotion]) -> dict[str, Any]:
+    measured = label.measured
+    nothing: dict[str, Any] = {"probability": None, "probabilities": {}}
+    scores = nothing if measured is None else dataclasses.asdict(measured)
+    return scores | {"label": label.value.label if label.value else None, "reason": label.reason}
 
 
 _LOADERS: dict[Labeller, Callable[[Settings], Label]] = {
