@@ -22,10 +22,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
 from benchmarks.command import beside_released  # noqa: E402
-from benchmarks.peer.released import released_vae  # noqa: E402
 from benchmarks.tables import table  # noqa: E402
 from model.codec.audio_vae import AudioVAE  # noqa: E402
 from model.presets import preset  # noqa: E402
+from samples.released import released_vae  # noqa: E402
 from voxmill.core.errors import command  # noqa: E402
 
 PATCH = 4

@@ -26,10 +26,10 @@ from rich.console import Console
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
-from benchmarks.job import finish_job, run_job, start_job  # noqa: E402
 from benchmarks.tables import table  # noqa: E402
 from pipelines.units.journal import read_journal, repeated_calls  # noqa: E402
 from samples import bad_input  # noqa: E402
+from samples.annotate_process import finish_job, run_job, start_job  # noqa: E402
 from voxmill.core.local_ray import local_ray  # noqa: E402
 
 # The corpus lasts 73 s: in small units a killed run has some done, some in flight and some not begun.

@@ -34,8 +34,8 @@ from annotation.descriptions.lexicons import LEXICON_LANGUAGES, WORDS  # noqa: E
 from annotation.descriptions.verification import Evidence, recall, verify  # noqa: E402
 from annotation.voice.gender import GenderClassifier, GenderConfig  # noqa: E402
 from annotation.voice.prosody import ProsodyConfig, ProsodyMeter  # noqa: E402
-from benchmarks.speakers import RATE, sample_turns  # noqa: E402
 from benchmarks.tables import table  # noqa: E402
+from samples.turns import RATE, sample_turns  # noqa: E402
 from voxmill.core.assets import asset_path  # noqa: E402
 from voxmill.core.errors import command  # noqa: E402
 from voxmill.data.records import Axis, Prosody, Word  # noqa: E402

@@ -27,7 +27,6 @@ from rich.console import Console
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
-from benchmarks.peer.released import TOKENIZER, released_model  # noqa: E402
 from benchmarks.tables import table  # noqa: E402
 from model.codec.audio_vae import AudioVAE  # noqa: E402
 from model.generation.generator import Generator  # noqa: E402
@@ -35,6 +34,7 @@ from model.generation.request import Request, Settings  # noqa: E402
 from model.presets import preset  # noqa: E402
 from model.sequence.text_tokenizer import TextTokenizer  # noqa: E402
 from model.voxcpm2 import VoxCPM2  # noqa: E402
+from samples.released import TOKENIZER, released_model  # noqa: E402
 
 MANY = 16
 TEXT = "hello test 你好世界 hello test"

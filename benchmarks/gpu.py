@@ -30,7 +30,6 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
 from benchmarks.generate import TEXT, requests  # noqa: E402
-from benchmarks.peer.released import TOKENIZER, is_installed  # noqa: E402
 from benchmarks.tables import table  # noqa: E402
 from model.codec.audio_vae import AudioVAE  # noqa: E402
 from model.config import VoxCPM2Config, released_values  # noqa: E402
@@ -38,6 +37,7 @@ from model.generation.generator import Generator  # noqa: E402
 from model.presets import preset  # noqa: E402
 from model.sequence.text_tokenizer import TextTokenizer  # noqa: E402
 from model.voxcpm2 import VoxCPM2  # noqa: E402
+from samples.released import TOKENIZER, is_installed  # noqa: E402
 
 SIZES = (1, 8, 64)
 

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.sample_model import sample_texts, write_tokenizer
+from benchmarks.sample_model import write_tokenizer
 from model.sequence.text_tokenizer import TextTokenizer
+from samples.turns import sample_texts
 from training.curriculum.corpus import read_corpus
 from training.curriculum.recipe import Recipe, load_recipe
 from training.curriculum.sample_stream import SampleStream

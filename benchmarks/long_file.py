@@ -22,8 +22,8 @@ from rich.console import Console
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
-from benchmarks.job import finish_job, start_job  # noqa: E402
 from benchmarks.tables import table  # noqa: E402
+from samples.annotate_process import finish_job, start_job  # noqa: E402
 from voxmill.core.local_ray import local_ray  # noqa: E402
 
 

@@ -38,7 +38,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
 from benchmarks.clip_sound import audio_by_clip  # noqa: E402
-from benchmarks.sample_model import SAMPLES, tiny_for, write_checkpoint  # noqa: E402
+from benchmarks.sample_model import tiny_for, write_checkpoint  # noqa: E402
 from benchmarks.standard_latents import standardised  # noqa: E402
 from benchmarks.tables import table  # noqa: E402
 from evaluation.metrics.error_rates import Errors, strict_errors  # noqa: E402
@@ -51,6 +51,7 @@ from model.generation.prompt_audio import encode_prompt, to_rate  # noqa: E402
 from model.generation.request import Request, Settings  # noqa: E402
 from model.generation.voice import Voice  # noqa: E402
 from samples.fabricate import add_latents, rows, write_dataset  # noqa: E402
+from samples.turns import SAMPLES  # noqa: E402
 from training.curriculum.corpus import Corpus, read_corpus  # noqa: E402
 from training.curriculum.recipe import load_recipe  # noqa: E402
 from voxmill.core.errors import JobError, command  # noqa: E402

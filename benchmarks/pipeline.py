@@ -29,8 +29,8 @@ from rich.console import Console
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
-from benchmarks.job import run_job  # noqa: E402
 from benchmarks.tables import table  # noqa: E402
+from samples.annotate_process import run_job  # noqa: E402
 from voxmill.core import malloc  # noqa: E402
 from voxmill.core.local_ray import local_ray  # noqa: E402
 

@@ -4,7 +4,6 @@ The released tokenizer was not at hand, and the tests' own spells nearly every l
 texts take 4.7 tokens a second, which is what English takes in the released vocabulary of 73 k (`train_step.py`).
 """
 
-import json
 from pathlib import Path
 
 from model.checkpoint import new_checkpoint, save_checkpoint
@@ -13,17 +12,11 @@ from model.config import AudioVAEConfig, VoxCPM2Config
 from model.presets import preset
 from model.sequence.text_tokenizer import FILE
 from model.voxcpm2 import VoxCPM2
+from samples.turns import sample_texts
 
-SAMPLES = Path(__file__).resolve().parent.parent / "samples"
 VOCABULARY = 1024
 RESERVED = ["<unk>", "<s>", "</s>", *(f"<|{number}|>" for number in range(3, 105))]
 """Ids up to `layouts.REFERENCE_END` are not text."""
-
-
-def sample_texts() -> list[str]:
-    """What is said in the sample recordings, turn by turn."""
-    lines = (SAMPLES / "truth.jsonl").read_text(encoding="utf-8").splitlines()
-    return [turn["text"] for line in lines for turn in json.loads(line)["turns"]]
 
 
 def write_tokenizer(folder: Path) -> Path:

@@ -11,11 +11,9 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from rich.console import Console
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,42 +30,10 @@ from annotation.corpus.speaker_clusters import (  # noqa: E402
     pair_scores,
     purity,
 )
-from annotation.voice.speaker import RATE, SpeakerConfig, SpeakerEncoder  # noqa: E402
+from annotation.voice.speaker import SpeakerConfig, SpeakerEncoder  # noqa: E402
 from benchmarks.tables import table  # noqa: E402
+from samples.turns import RATE, Turn, sample_turns  # noqa: E402
 from voxmill.core.assets import asset_path  # noqa: E402
-
-SAMPLES = ROOT / "samples"
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One known turn of a sample recording."""
-
-    recording: str
-    speaker: str
-    language: str
-    start: float
-    end: float
-    text: str
-    audio: np.ndarray
-
-
-def sample_turns() -> list[Turn]:
-    """The turns of all sample recordings of one known speaker without music, in order."""
-    rows = [json.loads(line) for line in (SAMPLES / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
-    truth = [json.loads(line) for line in (SAMPLES / "truth.jsonl").read_text(encoding="utf-8").splitlines()]
-    turns_of = {row["path"]: row["turns"] for row in truth}
-    turns = []
-    for row in rows:
-        if "speaker" not in row or "music" in row["path"]:
-            continue
-        audio, rate = soundfile.read(SAMPLES / row["path"], dtype="float32")
-        assert rate == RATE
-        for turn in turns_of[row["path"]]:
-            piece = audio[round(turn["start"] * RATE) : round(turn["end"] * RATE)]
-            name = Path(row["path"]).stem
-            turns.append(Turn(name, row["speaker"], row["language"], turn["start"], turn["end"], turn["text"], piece))
-    return turns
 
 
 def curve_rows(found: EqualError, cosine: float) -> list[list[str]]:

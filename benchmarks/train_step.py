@@ -26,15 +26,15 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
 from benchmarks.command import beside_released  # noqa: E402
-from benchmarks.peer.dense import DenseBatch, pad, rows_of  # noqa: E402
-from benchmarks.peer.released import released_model  # noqa: E402
 from benchmarks.tables import table  # noqa: E402
 from model.config import VoxCPM2Config  # noqa: E402
-from model.flow.flow_matching import Draws  # noqa: E402
+from model.flow.flow_matching import FlowNoise  # noqa: E402
 from model.presets import preset  # noqa: E402
 from model.sequence.layouts import Layout, arrange  # noqa: E402
 from model.sequence.packing import pack  # noqa: E402
 from model.voxcpm2 import VoxCPM2  # noqa: E402
+from samples.dense import DenseBatch, pad, rows_of  # noqa: E402
+from samples.released import released_model  # noqa: E402
 from voxmill.core.errors import command  # noqa: E402
 
 PATCHES_A_SECOND = 6.25
@@ -71,13 +71,13 @@ def draw_samples(config: VoxCPM2Config, num_samples: int, seed: int) -> list[Lay
     return layouts
 
 
-def draw_randomness(batch: DenseBatch, config: VoxCPM2Config, seed: int) -> Draws:
+def draw_randomness(batch: DenseBatch, config: VoxCPM2Config, seed: int) -> FlowNoise:
     """What the released loss draws after `torch.manual_seed(seed)`: one row for every position, padding included."""
     rows, shape = batch.loss_BT.numel(), (batch.loss_BT.numel(), config.feat_dim, config.patch_size)
     torch.manual_seed(seed)
     keep, noisy, condition_noise = torch.rand(rows), torch.rand(rows), torch.randn(shape)
     first, second, differ, noise = torch.randn(rows), torch.randn(rows), torch.rand(rows), torch.randn(shape)
-    return Draws(keep, noisy, condition_noise.transpose(1, 2), first, second, differ, noise.transpose(1, 2))
+    return FlowNoise(keep, noisy, condition_noise.transpose(1, 2), first, second, differ, noise.transpose(1, 2))
 
 
 def seconds_of(step: Callable[[], float]) -> tuple[float, float]:
@@ -107,7 +107,7 @@ def main() -> None:
     peer = released_model(config, model).train()
     layouts = draw_samples(config, options.samples, options.seed)
     padded, packed = pad(layouts), pack(layouts)
-    draws = rows_of(draw_randomness(padded, config, options.seed), padded.loss_BT.flatten() > 0)
+    flow_noise = rows_of(draw_randomness(padded, config, options.seed), padded.loss_BT.flatten() > 0)
 
     def released() -> float:
         peer.zero_grad(set_to_none=True)
@@ -121,7 +121,7 @@ def main() -> None:
 
     def ours() -> float:
         model.zero_grad(set_to_none=True)
-        loss = model(packed, draws=draws).total()
+        loss = model(packed, flow_noise=flow_noise).total()
         loss.backward()
         return float(loss.detach())
 

@@ -25,8 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
 from annotation.speech.text_checks import tokens  # noqa: E402
-from benchmarks.job import run_job  # noqa: E402
 from benchmarks.tables import markdown, table  # noqa: E402
+from samples.annotate_process import run_job  # noqa: E402
 from voxmill.core.local_ray import local_ray  # noqa: E402
 
 SAMPLES = ROOT / "samples"

@@ -26,8 +26,8 @@ sys.path[0] = str(ROOT)
 
 from annotation.voice.emotion import EmotionClassifier, EmotionConfig  # noqa: E402
 from annotation.voice.gender import GenderClassifier, GenderConfig  # noqa: E402
-from benchmarks.speakers import RATE, sample_turns  # noqa: E402
 from benchmarks.tables import table  # noqa: E402
+from samples.turns import RATE, sample_turns  # noqa: E402
 from voxmill.core.assets import asset_path  # noqa: E402
 from voxmill.core.errors import UserError, command  # noqa: E402
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import VoxCPM2Config
-from model.flow.flow_matching import Draws, draw, flow_error
+from model.flow.flow_matching import FlowNoise, draw_flow_noise, flow_error
 from model.flow.losses import LossSums, loss_sums, sample_sums
 from model.layers.attention import Packed, Span
 from model.layers.fsq import FSQ
@@ -85,7 +85,7 @@ class VoxCPM2(nn.Module):
         self,
         batch: PackedBatch,
         *,
-        draws: Draws | None = None,
+        flow_noise: FlowNoise | None = None,
         generator: torch.Generator | None = None,
         progress: float = 0.0,
         by_sample: bool = False,
@@ -93,13 +93,13 @@ class VoxCPM2(nn.Module):
         """Both losses of a packed batch.
 
         Args:
-            draws: random numbers from outside; None draws them from `generator` (None: the global one).
+            flow_noise: random numbers from outside; None draws them from `generator` (None: the global one).
             progress: share of the training done, 0 to 1.
             by_sample: tell each sample's part of the sums, too; the losses stay the same to the last bit.
         """
         dit = self.config.dit_config
-        if draws is None:
-            draws = draw(batch.target_GPD, dit.cfm_config, generator=generator)
+        if flow_noise is None:
+            flow_noise = draw_flow_noise(batch.target_GPD, dit.cfm_config, generator=generator)
         span = Packed(batch.documents)
         hidden_NC, residual_NC = self.backbone(batch.tokens_N, batch.audio_APD, batch.audio_at_A, span, span)
         lm_GC, residual_GC = hidden_NC[batch.source_G], residual_NC[batch.source_G]
@@ -108,7 +108,7 @@ class VoxCPM2(nn.Module):
             batch.target_GPD,
             self.condition(lm_GC, residual_GC),
             batch.condition_GPD,
-            draws,
+            flow_noise,
             dit.cfm_config,
             mean_mode=dit.dit_mean_mode,
             progress=progress,

@@ -14,7 +14,7 @@ from model.layers.locdit import LocDiT
 
 
 @dataclass(frozen=True)
-class Draws:
+class FlowNoise:
     """Random numbers of G target patches: uniform on [0, 1) or standard normal, before any configuration is applied."""
 
     keep_G: Tensor
@@ -32,8 +32,8 @@ class Draws:
     """Normal; the start of the path."""
 
 
-def draw(clean_GPD: Tensor, config: FlowConfig, *, generator: torch.Generator | None = None) -> Draws:
-    """Fresh draws for these patches, from `generator` (of their device) or the global one.
+def draw_flow_noise(clean_GPD: Tensor, config: FlowConfig, *, generator: torch.Generator | None = None) -> FlowNoise:
+    """Fresh random numbers for these patches, from `generator` (of their device) or the global one.
 
     They have the patches' dtype but for the first two, which are compared with probabilities: in bf16, zero alone would
     come once in 256.
@@ -52,23 +52,23 @@ def draw(clean_GPD: Tensor, config: FlowConfig, *, generator: torch.Generator | 
             return uniform(dtype)
         return torch.randn(rows, device=device, dtype=dtype, generator=generator)
 
-    return Draws(uniform(), uniform(), normal(), time(), time(), uniform(dtype), normal())
+    return FlowNoise(uniform(), uniform(), normal(), time(), time(), uniform(dtype), normal())
 
 
-def times(draws: Draws, config: FlowConfig, *, progress: float, mean_mode: bool) -> tuple[Tensor, Tensor]:
+def times(flow_noise: FlowNoise, config: FlowConfig, *, progress: float, mean_mode: bool) -> tuple[Tensor, Tensor]:
     """(r, t), [G] each, 0 <= r <= t <= 1. Outside mean mode r = t.
 
     Args:
         progress: share of the training done, 0 to 1; moves the share of patches with r < t through its range.
     """
-    first_G, second_G = draws.first_time_G, draws.second_time_G
+    first_G, second_G = flow_noise.first_time_G, flow_noise.second_time_G
     if config.t_scheduler == "log-norm":
         first_G, second_G = torch.sigmoid(first_G - 0.4), torch.sigmoid(second_G - 0.4)
     if not mean_mode:
         return second_G, second_G
     start, end = config.ratio_r_neq_t_range
     # Where they do not differ both are the second draw, not the later one: t keeps the scheduler's distribution.
-    first_G = torch.where(draws.differ_G < start + progress * (end - start), first_G, second_G)
+    first_G = torch.where(flow_noise.differ_G < start + progress * (end - start), first_G, second_G)
     return torch.minimum(first_G, second_G), torch.maximum(first_G, second_G)
 
 
@@ -77,7 +77,7 @@ def flow_error(
     clean_GPD: Tensor,
     mu_GMC: Tensor,
     condition_GPD: Tensor,
-    draws: Draws,
+    flow_noise: FlowNoise,
     config: FlowConfig,
     *,
     mean_mode: bool,
@@ -91,15 +91,17 @@ def flow_error(
         progress: share of the training done, 0 to 1.
     """
     if config.training_cfg_rate:
-        mu_GMC = mu_GMC * (draws.keep_G > config.training_cfg_rate)[:, None, None]
+        mu_GMC = mu_GMC * (flow_noise.keep_G > config.training_cfg_rate)[:, None, None]
     if config.noise_cond_scale:
         start, end = config.noise_cond_prob_range
-        noisy_G = draws.noisy_condition_G > 1 - (start + progress * (end - start))
-        condition_GPD = condition_GPD + noisy_G[:, None, None] * draws.condition_noise_GPD * config.noise_cond_scale
-    r_G, t_G = times(draws, config, progress=progress, mean_mode=mean_mode)
+        noisy_G = flow_noise.noisy_condition_G > 1 - (start + progress * (end - start))
+        condition_GPD = (
+            condition_GPD + noisy_G[:, None, None] * flow_noise.condition_noise_GPD * config.noise_cond_scale
+        )
+    r_G, t_G = times(flow_noise, config, progress=progress, mean_mode=mean_mode)
     t_G11 = t_G[:, None, None]
-    path_GPD = (1 - t_G11) * clean_GPD + t_G11 * draws.noise_GPD
-    velocity_GPD = draws.noise_GPD - clean_GPD
+    path_GPD = (1 - t_G11) * clean_GPD + t_G11 * flow_noise.noise_GPD
+    velocity_GPD = flow_noise.noise_GPD - clean_GPD
 
     def predict(path_GPD: Tensor, r_G: Tensor, t_G: Tensor) -> Tensor:
         time_GC = estimator.time_token(t_G, t_G - r_G, dtype=path_GPD.dtype)

@@ -15,36 +15,48 @@ Finish = Literal["stop", "length"]
 
 
 @dataclass(eq=False)
-class Row:
-    """A request in a batch and what it has said so far.
+class ActiveRequest:
+    """A request in a batch and the patches generated so far; mutable, owned by whoever made it.
 
-    `noise_NPD` and `forced_NPD` are for parity with another program: its start noise a patch instead of `generator`'s,
-    and its patches as the past instead of one's own (teacher forcing; `patches` still has one's own).
+    `noise_NPD` and `forced_NPD` are for parity with another program: its start noise for each patch instead of
+    `generator`'s, and its patches as the past instead of the generated ones (teacher forcing; `patches` still holds
+    the generated ones).
     """
 
     layout: Layout
+    """The open sequence: text, and the reference and prompt audio."""
     settings: Settings
     limit: int
+    """Patches at most, 1 or more."""
     generator: torch.Generator | None
+    """Draws the noise; None only with `noise_NPD`."""
     noise_NPD: Tensor | None = None
     forced_NPD: Tensor | None = None
     patches: list[Tensor] = field(default_factory=list)
     """[patch_size, feat_dim] each."""
     stops: list[bool] = field(default_factory=list)
-    """What the stop predictor said at each patch."""
+    """The stop predictor's decision at each patch."""
     finish: Finish | None = None
+    """Why the speech ended; None while the request is in progress."""
 
     def next_noise(self, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
-        """The start of the next patch, [1, patch_size, feat_dim]."""
+        """The start of the next patch, [1, patch_size, feat_dim] on the generator's device.
+
+        Args:
+            shape: (patch_size, feat_dim).
+
+        Raises:
+            ValueError: there is neither a generator nor noise from outside.
+        """
         number = len(self.patches)
         if self.noise_NPD is not None:
             return self.noise_NPD[number : number + 1].to(dtype)
         if self.generator is None:
-            raise ValueError("a row needs a generator or its noise")
+            raise ValueError("an active request needs a generator or noise_NPD")
         return start_noise(*shape, generator=self.generator, dtype=dtype)
 
     def accept(self, patch_PD: Tensor, *, stop: bool) -> Tensor:
-        """Takes the next patch, decides whether it is the last, and returns what the next one should see as its past."""
+        """Stores the next patch, decides whether it is the last, and returns the past of the following patch, [P, D]."""
         number = len(self.patches)
         self.patches.append(patch_PD)
         self.stops.append(stop)

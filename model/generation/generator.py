@@ -7,6 +7,7 @@ global generator is left alone.
 
 from __future__ import annotations
 
+import collections.abc
 import contextlib
 import secrets
 from collections.abc import Callable, Iterable, Iterator
@@ -17,10 +18,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from model.generation.active_request import Finish, Row
+from model.generation.active_request import ActiveRequest, Finish
+from model.generation.batch import Batch
 from model.generation.continuous_batch import ContinuousBatch
 from model.generation.request import Prepared, Request, Tokenizer, prepare
-from model.generation.state import place_of
+from model.generation.state import device_and_dtype
 from model.generation.static_batch import StaticBatch
 from model.generation.streaming import context_of, decode, decode_next, open_decoder
 from model.generation.voice import Voice, load_voice
@@ -37,19 +39,23 @@ BATCH_SIZE = 16
 
 @dataclass(frozen=True, eq=False)
 class Speech:
-    """What was said. `audio_T`: mono fp32 in [-1, 1], CPU; `patches_GPD`: its latents, for `Voice.extended`."""
+    """Generated speech."""
 
     audio_T: Tensor
+    """Mono fp32 in [-1, 1] on the CPU."""
     sample_rate: int
+    """Hertz."""
     patches_GPD: Tensor
+    """Its latents, [G, patch_size, feat_dim] fp32 on the CPU, for `Voice.extended`."""
     seed: int
     """Gives this speech again, in one attempt."""
     finish: Finish
     attempts: int
+    """Attempts taken, 1 or more."""
 
     @property
     def seconds(self) -> float:
-        """Duration."""
+        """Duration in seconds."""
         return self.audio_T.shape[0] / self.sample_rate
 
 
@@ -59,6 +65,7 @@ class Piece:
 
     index: int
     audio_T: Tensor
+    """Mono fp32 in [-1, 1] on the CPU, 160 ms (7680 samples) released."""
     seed: int
     finish: Finish | None
     """Set on the request's last piece."""
@@ -72,18 +79,18 @@ class _Job:
     seed: int
     attempt: int = 1
 
-    def row(self, device: torch.device) -> Row:
+    def start(self, device: torch.device) -> ActiveRequest:
         generator = torch.Generator(device).manual_seed(self.seed)
-        return Row(self.prepared.layout, self.request.settings, self.prepared.limit, generator)
+        return ActiveRequest(self.prepared.layout, self.request.settings, self.prepared.limit, generator)
 
-    def again(self) -> _Job:
+    def retry(self) -> _Job:
         return _Job(self.index, self.request, self.prepared, self.seed + 1, self.attempt + 1)
 
 
 class Generator:
-    """Weights ready to speak. Safe to share between threads; every call owns its state.
+    """Weights ready for generation. Safe to share between threads; every call owns its state.
 
-    On the CPU the weights are packed at once (`packed_linear`): a later change of `model` is not heard. On a GPU steps
+    On the CPU the weights are packed at once (`packed_linear`): a later change of `model` has no effect. On a GPU steps
     are replayed as CUDA graphs (`static_batch`), captured in the first calls; such batches are kept for later calls.
     """
 
@@ -97,16 +104,21 @@ class Generator:
         static: bool | None = None,
         compiled: bool = False,
     ) -> None:
-        """`static`: batches with fixed buffers; None: on a GPU. `compiled`: these through torch.compile, which takes
-        a minute at first."""
+        """Prepares the weights; `model` and `vae` must be in eval mode.
+
+        Args:
+            pack: lay the weights out for the CPU's kernels; no effect on a GPU.
+            static: batches with fixed buffers; None: on a GPU.
+            compiled: such batches through torch.compile, which takes a minute at first.
+        """
         self.model = packed(model) if pack else model
-        self._static = place_of(model)[0].type == "cuda" if static is None else static
+        self._static = device_and_dtype(model)[0].type == "cuda" if static is None else static
         self._compiled = compiled
         self._idle: list[StaticBatch] = []
         self.vae, self.tokenizer = vae, tokenizer
         self.config = model.config
         self.sample_rate = model.config.audio_vae_config.out_sample_rate
-        self.device = place_of(model)[0]
+        self.device = device_and_dtype(model)[0]
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, *, pack: bool = True, compiled: bool = False) -> Generator:
@@ -132,15 +144,18 @@ class Generator:
         )
 
     def prepare(self, request: Request) -> Prepared:
-        """Checks a request and tells its length.
+        """The request in the model's terms, with its length and limit.
 
         Raises:
-            UserError: the request cannot be spoken; see `request.prepare`.
+            UserError: the request cannot be generated; see `request.prepare`.
         """
         return prepare(request, self.tokenizer, self.config)
 
     def generate(self, request: Request, *, on_patch: Callable[[int], None] | None = None) -> Speech:
-        """One request, runaways tried again. `on_patch` hears how many patches there are, after each.
+        """One request, runaways tried again.
+
+        Args:
+            on_patch: called after each patch with the number of patches so far.
 
         Raises:
             UserError: see `prepare`.
@@ -148,7 +163,7 @@ class Generator:
         return next(self.generate_many([request], batch_size=1, on_patch=on_patch))[1]
 
     def stream(self, request: Request) -> Iterator[Tensor]:
-        """The same speech as pieces of one patch, [7680] each, the moment they are there. One attempt.
+        """The same speech in pieces of one patch, [7680] each (released), as soon as they are decoded. One attempt.
 
         Raises:
             UserError: at the first piece; see `prepare`.
@@ -165,22 +180,27 @@ class Generator:
         """(number of the request from 0, its speech), whichever is finished first.
 
         Args:
-            requests: taken as places become free, so it may be endless or wait.
-            batch_size: requests in progress at once.
-            on_patch: hears of every new patch, with the number of its request's patches.
+            requests: taken as slots become free, so it may be endless or block.
+            batch_size: requests in progress at once, 1 or more.
+            on_patch: called at every new patch with the number of its request's patches so far.
 
         Raises:
-            UserError: a request cannot be spoken; those in progress are lost. Use `prepare` to check beforehand.
+            UserError: a request cannot be generated; those in progress are lost. Use `prepare` to check beforehand.
         """
         for step in self._run(requests, batch_size, retry=True):
-            for job, row in step:
+            for job, request in step:
                 if on_patch is not None:
-                    on_patch(len(row.patches))
-                if row.finish is not None:
-                    yield job.index, self._speech(job, row)
+                    on_patch(len(request.patches))
+                if request.finish is not None:
+                    yield job.index, self._speech(job, request)
 
-    def stream_many(self, requests: Iterable[Request], *, batch_size: int = BATCH_SIZE) -> Iterator[Piece]:
-        """Pieces of all requests in progress, one of each a step. One attempt each, since what is out is out."""
+    def stream_many(
+        self, requests: Iterable[Request], *, batch_size: int = BATCH_SIZE
+    ) -> collections.abc.Generator[Piece, None, None]:
+        """Pieces of all requests in progress, one of each a step. One attempt each: a piece cannot be taken back.
+
+        Closing the returned generator drops the requests in progress. Arguments and errors as in `generate_many`.
+        """
         decoders: dict[int, DecoderStream] = {}
         for step in self._run(requests, batch_size, retry=False):
             with torch.inference_mode():
@@ -188,80 +208,85 @@ class Generator:
                     if job.index not in decoders:
                         context_CPD = context_of(job.prepared.layout)
                         decoders[job.index] = open_decoder(self.vae, context_CPD, seed=job.seed)
-                audio_RT = decode_next([decoders[job.index] for job, _ in step], [row.patches[-1] for _, row in step])
-            for (job, row), audio_T in zip(step, audio_RT.clone(), strict=True):
-                if row.finish is not None:
+                patches = [request.patches[-1] for _, request in step]
+                audio_RT = decode_next([decoders[job.index] for job, _ in step], patches)
+            for (job, request), audio_T in zip(step, audio_RT.clone(), strict=True):
+                if request.finish is not None:
                     del decoders[job.index]
-                yield Piece(job.index, audio_T, job.seed, row.finish)
+                yield Piece(job.index, audio_T, job.seed, request.finish)
 
-    def _speech(self, job: _Job, row: Row) -> Speech:
-        assert row.finish is not None
+    def _speech(self, job: _Job, request: ActiveRequest) -> Speech:
+        assert request.finish is not None
         with torch.inference_mode():
-            patches_GPD = torch.stack(row.patches)
+            patches_GPD = torch.stack(request.patches)
             audio_T = decode(self.vae, patches_GPD, context_of(job.prepared.layout), seed=job.seed)
         # Clones: what was made in inference mode could not be trained on.
         return Speech(
-            audio_T.clone(), self.sample_rate, patches_GPD.clone().float().cpu(), job.seed, row.finish, job.attempt
+            audio_T=audio_T.clone(),
+            sample_rate=self.sample_rate,
+            patches_GPD=patches_GPD.clone().float().cpu(),
+            seed=job.seed,
+            finish=request.finish,
+            attempts=job.attempt,
         )
 
-    def _run(self, requests: Iterable[Request], batch_size: int, *, retry: bool) -> Iterator[list[tuple[_Job, Row]]]:
-        """Every step's rows; a runaway that is tried again is not shown at its end."""
+    def _run(
+        self, requests: Iterable[Request], batch_size: int, *, retry: bool
+    ) -> Iterator[list[tuple[_Job, ActiveRequest]]]:
+        """The requests of every step; a runaway that is tried again is left out of its last one."""
         if batch_size < 1:
             raise ValueError("batch_size must be 1 or more")
         batch = self._take_batch(batch_size)
         try:
-            yield from self._speak(batch, enumerate(requests), batch_size, retry)
-        except GeneratorExit:  # the listener has hung up
-            batch.leave(batch.rows)
+            yield from self._steps(batch, enumerate(requests), batch_size, retry)
+        except GeneratorExit:  # the caller closed the stream
+            batch.leave(batch.active)
             self._keep(batch)
             raise
-        self._keep(batch)  # not after an error: who knows what its buffers hold
+        self._keep(batch)  # not after an error: its buffers may hold anything
 
-    def _keep(self, batch: ContinuousBatch | StaticBatch) -> None:
+    def _keep(self, batch: Batch) -> None:
         if isinstance(batch, StaticBatch):
             self._idle.append(batch)
 
-    def _take_batch(self, size: int) -> ContinuousBatch | StaticBatch:
+    def _take_batch(self, size: int) -> Batch:
         if not self._static:
             return ContinuousBatch(self.model)
-        places = 1 << (size - 1).bit_length()
+        slots = 1 << (size - 1).bit_length()
         for batch in list(self._idle):
-            if batch.places == places:
+            if batch.slots == slots:
                 # Another thread may have been faster.
                 with contextlib.suppress(ValueError):
                     self._idle.remove(batch)
                     return batch
-        return StaticBatch(self.model, places, compiled=self._compiled)
+        return StaticBatch(self.model, slots, compiled=self._compiled)
 
-    def _speak(
-        self, batch: ContinuousBatch | StaticBatch, waiting: Iterator[tuple[int, Request]], batch_size: int, retry: bool
-    ) -> Iterator[list[tuple[_Job, Row]]]:
-        jobs: dict[Row, _Job] = {}
-        again: list[_Job] = []
+    def _steps(
+        self, batch: Batch, waiting: Iterator[tuple[int, Request]], batch_size: int, retry: bool
+    ) -> Iterator[list[tuple[_Job, ActiveRequest]]]:
+        jobs: dict[ActiveRequest, _Job] = {}
+        retries: list[_Job] = []
         while True:
-            joining: dict[Row, _Job] = {}
-            while len(batch.rows) + len(joining) < batch_size:
-                job = again.pop(0) if again else self._next_job(waiting)
+            joining: dict[ActiveRequest, _Job] = {}
+            while len(batch.active) + len(joining) < batch_size:
+                job = retries.pop(0) if retries else self._next_job(waiting)
                 if job is None:
                     break
-                joining[job.row(self.device)] = job
+                joining[job.start(self.device)] = job
             batch.join(list(joining))
             jobs |= joining
-            if not batch.rows:
+            if not batch.active:
                 return
             shown = []
-            for row in batch.step():
-                job = jobs[row]
-                if row.finish is not None:
-                    del jobs[row]
-                    if (
-                        retry
-                        and job.prepared.ran_away(len(row.patches))
-                        and job.attempt < job.request.settings.attempts
-                    ):
-                        again.append(job.again())
+            for request in batch.step():
+                job = jobs[request]
+                if request.finish is not None:
+                    del jobs[request]
+                    attempts_left = job.attempt < job.request.settings.attempts
+                    if retry and attempts_left and job.prepared.ran_away(len(request.patches)):
+                        retries.append(job.retry())
                         continue
-                shown.append((job, row))
+                shown.append((job, request))
             if shown:
                 yield shown
 

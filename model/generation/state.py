@@ -49,7 +49,7 @@ class State:
 def read(model: VoxCPM2, layouts: Sequence[Layout]) -> State:
     """Reads open sequences, packed without padding; the state that predicts each one's first patch."""
     config, lengths = model.config, tuple(len(layout) for layout in layouts)
-    device, dtype = place_of(model)
+    device, dtype = device_and_dtype(model)
     documents = Documents(lengths, device)
     caches = [
         KVCache.empty(stack, rows=len(layouts), capacity=max(lengths) + GROWTH, dtype=dtype, device=device)
@@ -86,7 +86,7 @@ def advance(
     return lm_RC, model.residual_lm(fused_RC, residual)
 
 
-def place_of(model: VoxCPM2) -> tuple[torch.device, torch.dtype]:
+def device_and_dtype(model: VoxCPM2) -> tuple[torch.device, torch.dtype]:
     """Device and dtype of the model, packed or not."""
     weight = model.base_lm.norm.weight
     return weight.device, weight.dtype

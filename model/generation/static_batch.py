@@ -1,119 +1,130 @@
-"""The continuous batch for GPUs: places instead of rows, buffers that never move, a step replayed as CUDA graphs.
+"""The batch for GPUs: slots instead of rows, buffers that never move, a step replayed as CUDA graphs.
 
 At one request a patch is some two thousand kernels of a few microseconds, which the CPU launches slower than the GPU
 runs them. A CUDA graph launches them at once, but wants the same addresses and shapes every time: so requests take
-places in buffers of fixed size, and free places are computed along and thrown away. On the CPU the same code runs
+slots in buffers of fixed size, and free slots are computed along and thrown away. On the CPU the same code runs
 without graphs, which is how it is tested.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from model.flow.sampler import sample, schedule
-from model.generation.active_request import Row
-from model.generation.state import State, advance, place_of, read
+from model.generation.active_request import ActiveRequest
+from model.generation.state import State, advance, device_and_dtype, read
 from model.layers.attention import Step
 from model.layers.kv_cache import KVCache
+from model.layers.locdit import LocDiT
 from model.voxcpm2 import VoxCPM2
 
 FIRST_CAPACITY = 512
-"""Positions a place has at first; doubled when a request needs more, which captures the graphs anew."""
+"""Positions of a slot at first; doubled when a request needs more, after which the graphs are captured again."""
 
 
 class StaticBatch:
-    """`ContinuousBatch` with room for `places` requests; the same `join`, `step`, `leave` and `rows`.
+    """A `Batch` with room for `slots` requests.
 
     Made once and used for many requests, one thread at a time: capturing takes seconds.
     """
 
     capacity: int
-    """Positions that a place has now."""
+    """Positions that fit into a slot now."""
     _lengths: list[int]
     _advance: "_Replayed"
 
-    def __init__(self, model: VoxCPM2, places: int, *, capacity: int = FIRST_CAPACITY, compiled: bool = False) -> None:
+    def __init__(self, model: VoxCPM2, slots: int, *, capacity: int = FIRST_CAPACITY, compiled: bool = False) -> None:
         """`compiled`: LocDiT and LocEnc through torch.compile, which fuses their small kernels."""
-        self.model, self.places = model, places
-        self.device, self.dtype = place_of(model)
-        self._rows: list[Row | None] = [None] * places
-        self._estimator: Any = model.feat_decoder.estimator
+        self.model, self.slots = model, slots
+        self.device, self.dtype = device_and_dtype(model)
+        self._requests: list[ActiveRequest | None] = [None] * slots
+        """The request of each slot; None: the slot is free."""
+        self._estimator: LocDiT = model.feat_decoder.estimator
         self._encode: Callable[[Tensor], Tensor] = model.encode_patches
         if compiled:
-            self._estimator = torch.compile(self._estimator, dynamic=False)
+            self._estimator = cast(LocDiT, torch.compile(self._estimator, dynamic=False))
             self._encode = torch.compile(self._encode, dynamic=False)
         self._build(capacity)
 
     @property
-    def rows(self) -> list[Row]:
-        """Requests in progress."""
-        return [row for row in self._rows if row is not None]
+    def active(self) -> list[ActiveRequest]:
+        """Requests in progress, in the order of their slots."""
+        return [request for request in self._requests if request is not None]
 
     @torch.inference_mode()
-    def join(self, rows: Sequence[Row]) -> None:
-        """Reads the rows' sequences into free places."""
-        free = [place for place, row in enumerate(self._rows) if row is None][: len(rows)]
-        if len(free) < len(rows):
-            raise ValueError(f"{len(rows)} requests join a batch of {self.places} places, {len(free)} are free")
-        if not rows:
+    def join(self, requests: Sequence[ActiveRequest]) -> None:
+        """Reads the requests' sequences into free slots; they take part from the next step on.
+
+        Raises:
+            ValueError: fewer slots are free.
+        """
+        free = [slot for slot, request in enumerate(self._requests) if request is None][: len(requests)]
+        if len(free) < len(requests):
+            raise ValueError(f"{len(requests)} requests join a batch of {self.slots} slots, {len(free)} are free")
+        if not requests:
             return
-        self._reserve(max(len(row.layout) for row in rows) + 1)
-        self._put(read(self.model, [row.layout for row in rows]), free)
-        for place, row in zip(free, rows, strict=True):
-            self._rows[place] = row
-        self._place_rows()
+        self._reserve(max(len(request.layout) for request in requests) + 1)
+        self._put(read(self.model, [request.layout for request in requests]), free)
+        for slot, request in zip(free, requests, strict=True):
+            self._requests[slot] = request
+        self._write_occupancy()
 
     @torch.inference_mode()
-    def step(self) -> list[Row]:
-        """One patch for every row; returns the rows, of which those with `finish` set have left the batch."""
-        stepped = [(place, row) for place, row in enumerate(self._rows) if row is not None]
+    def step(self) -> list[ActiveRequest]:
+        """One patch for every request in progress; returns them, those included that are finished and have left."""
+        stepped = [(slot, request) for slot, request in enumerate(self._requests) if request is not None]
         if not stepped:
             return []
         shape = (self.model.config.patch_size, self.model.config.feat_dim)
-        noise_RPD = torch.cat([row.next_noise(shape, self.dtype).to(self.device) for _, row in stepped])
-        self._noise_SPD[[place for place, _ in stepped]] = noise_RPD
-        patches_SPD = self._sampled({row.settings.steps for _, row in stepped})
+        noise_RPD = torch.cat([request.next_noise(shape, self.dtype).to(self.device) for _, request in stepped])
+        self._noise_SPD[[slot for slot, _ in stepped]] = noise_RPD
+        patches_SPD = self._sampled({request.settings.steps for _, request in stepped})
         stops = self._stop_S.tolist()
         self._condition_SPD.copy_(patches_SPD)
-        for place, row in stepped:
-            past_PD = row.accept(patches_SPD[place], stop=bool(stops[place]))
-            if row.forced_NPD is not None:
-                self._condition_SPD[place] = past_PD
-            if row.finish is not None:
-                self._rows[place] = None
-        if len(self.rows) < len(stepped):
-            self._place_rows()
-        if self.rows:
-            self._reserve(max(self._lengths[place] for place, row in enumerate(self._rows) if row is not None) + 1)
+        for slot, request in stepped:
+            past_PD = request.accept(patches_SPD[slot], stop=bool(stops[slot]))
+            if request.forced_NPD is not None:
+                self._condition_SPD[slot] = past_PD
+            if request.finish is not None:
+                self._requests[slot] = None
+        if len(self.active) < len(stepped):
+            self._write_occupancy()
+        if self.active:
+            taken = [
+                length for length, request in zip(self._lengths, self._requests, strict=True) if request is not None
+            ]
+            self._reserve(max(taken) + 1)
             self._advance()
-            self._lengths = [length + (row is not None) for length, row in zip(self._lengths, self._rows, strict=True)]
-        return [row for _, row in stepped]
+            self._lengths = [
+                length + (request is not None) for length, request in zip(self._lengths, self._requests, strict=True)
+            ]
+        return [request for _, request in stepped]
 
     @torch.inference_mode()
-    def leave(self, rows: Sequence[Row]) -> None:
-        """Lets rows go before they are finished."""
-        self._rows = [None if row in rows else row for row in self._rows]
-        self._place_rows()
+    def leave(self, requests: Sequence[ActiveRequest]) -> None:
+        """Drops requests before they are finished."""
+        self._requests = [None if request in requests else request for request in self._requests]
+        self._write_occupancy()
 
     def _build(self, capacity: int) -> None:
-        """Buffers of that capacity, all places free, no graphs yet."""
-        config, places = self.model.config, self.places
+        """Buffers of that capacity, all slots free, no graphs yet."""
+        config, slots = self.model.config, self.slots
 
         def zeros(*shape: int, dtype: torch.dtype = self.dtype) -> Tensor:
             return torch.zeros(shape, dtype=dtype, device=self.device)
 
         size, patch = config.lm_config.hidden_size, (config.patch_size, config.feat_dim)
         self.capacity = capacity
-        self._lm_SC, self._residual_SC = zeros(places, size), zeros(places, size)
-        self._condition_SPD, self._noise_SPD = zeros(places, *patch), zeros(places, *patch)
-        self._guidance_S = zeros(places, dtype=torch.float32)
-        self._taken_S, self._positions_S = zeros(places, dtype=torch.long), zeros(places, dtype=torch.long)
-        self._stop_S = zeros(places, dtype=torch.long)
-        self._lengths = [0] * places
+        self._lm_SC, self._residual_SC = zeros(slots, size), zeros(slots, size)
+        self._condition_SPD, self._noise_SPD = zeros(slots, *patch), zeros(slots, *patch)
+        self._guidance_S = zeros(slots, dtype=torch.float32)
+        self._taken_S, self._positions_S = zeros(slots, dtype=torch.long), zeros(slots, dtype=torch.long)
+        self._stop_S = zeros(slots, dtype=torch.long)
+        self._lengths = [0] * slots
         self._base, self._residual = (
-            KVCache.empty(stack, rows=places, capacity=capacity, dtype=self.dtype, device=self.device)
+            KVCache.empty(stack, rows=slots, capacity=capacity, dtype=self.dtype, device=self.device)
             for stack in (config.lm_config, config.residual_stack)
         )
         self._seen_T = torch.arange(capacity, device=self.device)
@@ -121,10 +132,10 @@ class StaticBatch:
         self._advance = _Replayed(self._advance_once, self.device)
 
     def _reserve(self, length: int) -> None:
-        """Makes room for `length` positions in every place."""
+        """Makes room for `length` positions in every slot."""
         if length <= self.capacity:
             return
-        taken = [place for place, row in enumerate(self._rows) if row is not None]
+        taken = [slot for slot, request in enumerate(self._requests) if request is not None]
         state = State(
             self._lm_SC[taken],
             self._residual_SC[taken],
@@ -139,41 +150,44 @@ class StaticBatch:
         self._noise_SPD.copy_(noise_SPD)
         if taken:
             self._put(state, taken)
-        self._place_rows()
+        self._write_occupancy()
 
-    def _put(self, state: State, places: list[int]) -> None:
-        self._lm_SC[places], self._residual_SC[places] = state.lm_RC, state.residual_RC
-        self._condition_SPD[places] = state.condition_RPD
+    def _put(self, state: State, slots: list[int]) -> None:
+        self._lm_SC[slots], self._residual_SC[slots] = state.lm_RC, state.residual_RC
+        self._condition_SPD[slots] = state.condition_RPD
         for cache, new in ((self._base, state.base), (self._residual, state.residual)):
             width = min(max(new.lengths), self.capacity)
-            for row, place in enumerate(places):
-                cache.key_LRKTD[:, place, :, :width] = new.key_LRKTD[:, row, :, :width]
-                cache.value_LRKTD[:, place, :, :width] = new.value_LRKTD[:, row, :, :width]
-        for place, length in zip(places, state.base.lengths, strict=True):
-            self._lengths[place] = length
+            for row, slot in enumerate(slots):
+                cache.key_LRKTD[:, slot, :, :width] = new.key_LRKTD[:, row, :, :width]
+                cache.value_LRKTD[:, slot, :, :width] = new.value_LRKTD[:, row, :, :width]
+        for slot, length in zip(slots, state.base.lengths, strict=True):
+            self._lengths[slot] = length
 
-    def _place_rows(self) -> None:
-        """Tells the buffers who sits where; a free place stands at position 0 and stays there."""
-        taken = [row is not None for row in self._rows]
+    def _write_occupancy(self) -> None:
+        """Writes into the buffers which slots are taken; a free slot stands at position 0 and stays there."""
+        taken = [request is not None for request in self._requests]
         lengths = [length if here else 0 for length, here in zip(self._lengths, taken, strict=True)]
         self._lengths = lengths
         self._taken_S.copy_(torch.tensor(taken, dtype=torch.long))
         self._positions_S.copy_(torch.tensor(lengths))
-        guidance = [0.0 if row is None else row.settings.guidance for row in self._rows]
+        guidance = [0.0 if request is None else request.settings.guidance for request in self._requests]
         self._guidance_S.copy_(torch.tensor(guidance))
 
     def _sampled(self, all_steps: set[int]) -> Tensor:
-        """The next patch of every place [S, P, D], each sampled in its own number of steps."""
-        found = {}
+        """The next patch of every slot [S, P, D], each sampled in its own number of steps."""
+        by_steps: dict[int, Tensor] = {}
         for steps in all_steps:
             if steps not in self._samplers:
                 self._samplers[steps] = _Replayed(self._sampler(steps), self.device)
-            found[steps] = self._samplers[steps]().clone()  # the next replay writes to the same place
-        if len(found) == 1:
-            return found.popitem()[1]
-        default = min(found)
+            by_steps[steps] = self._samplers[steps]().clone()  # the next replay writes to the same memory
+        if len(by_steps) == 1:
+            return by_steps.popitem()[1]
+        default = min(by_steps)
         return torch.stack(
-            [found[default if row is None else row.settings.steps][place] for place, row in enumerate(self._rows)]
+            [
+                by_steps[default if request is None else request.settings.steps][slot]
+                for slot, request in enumerate(self._requests)
+            ]
         )
 
     def _sampler(self, steps: int) -> Callable[[], Tensor]:
@@ -229,7 +243,7 @@ class _Replayed:
             return out
         if self._graph is None:
             self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):  # other threads may go on
+            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):  # other threads may launch kernels
                 self._out = self.function()
         self._graph.replay()  # capturing only recorded it
         assert self._out is not None

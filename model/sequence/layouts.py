@@ -1,12 +1,13 @@
 """Sequences of every mode from the report's building blocks (report 3.4 and Table 2, spec 3.1 and 4.1).
 
-    TTS, voice design               text 101 target
+    basic, design                   text 101 target
     reference, controllable         103 reference 104 text 101 target
     continuation                    (prompt text + text) 101 prompt target
-    reference + continuation        103 reference 104 (prompt text + text) 101 prompt target
+    the same with a reference       103 reference 104 (prompt text + text) 101 prompt target
 
-One function, `arrange`, builds all: in training the target is known and 102 closes it, at inference it is the prompt's
-audio or empty and stays open.
+The first five are the modes of training (`voxmill.data.records.Mode`); a continuation with a reference exists at
+inference only. One function, `arrange`, builds all: in training the target is known and 102 closes it, at inference it
+is the prompt's audio or empty and stays open.
 """
 
 import re
@@ -22,8 +23,6 @@ AUDIO_START, AUDIO_END = 101, 102
 REFERENCE_START, REFERENCE_END = 103, 104
 AUDIO_PLACE = 0
 """Token id that stands at audio positions."""
-
-MODES = ("tts", "design", "reference", "controllable", "continuation", "reference_continuation")
 
 
 @dataclass(frozen=True)
@@ -47,21 +46,6 @@ class Layout:
         return self.audio_APD[self.audio_APD.shape[0] - self.num_target :]
 
 
-def mode_of(*, description: bool, reference: bool, prompt: bool) -> str:
-    """The mode that these building blocks make, one of `MODES`.
-
-    Raises:
-        UserError: a description together with a prompt, which the model was not trained for.
-    """
-    if prompt:
-        if description:
-            raise UserError("a description does not work with a prompt; give the voice by --reference, or drop one")
-        return "reference_continuation" if reference else "continuation"
-    if reference:
-        return "controllable" if description else "reference"
-    return "design" if description else "tts"
-
-
 def compose_text(text: str, *, description: str | None = None, prompt_text: str | None = None) -> str:
     """The text of a sequence, in one string to be tokenised once: `(description)text`, or prompt text and text.
 
@@ -71,7 +55,8 @@ def compose_text(text: str, *, description: str | None = None, prompt_text: str 
     Raises:
         UserError: an empty text, or a description together with a prompt.
     """
-    mode_of(description=bool(description), reference=False, prompt=prompt_text is not None)
+    if description and prompt_text is not None:
+        raise UserError("a description does not work with a prompt; give the voice by --reference, or drop one")
     text = re.sub(r"\s+", " ", text)
     if not text.strip():
         raise UserError("the text is empty; give some words to say")

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from benchmarks.clip_sound import audio_by_clip
-from benchmarks.peer.released import is_installed
 from model.checkpoint import load_checkpoint
 from model.sequence.text_tokenizer import TextTokenizer
 from samples.fabricate import CHECKPOINT, add_latents, rows, write_dataset
+from samples.released import is_installed
 from training.curriculum.corpus import read_corpus
 from training.curriculum.recipe import load_recipe
 from training.curriculum.sample_plan import layout

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.peer.released import is_installed
 from samples.fabricate import CHECKPOINT
+from samples.released import is_installed
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow

@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from benchmarks.peer.released import is_installed
 from model.checkpoint import load_checkpoint, load_vae, new_checkpoint, save_checkpoint
 from model.codec.audio_vae import AudioVAE
 from model.config import read_config
 from model.presets import preset
 from model.voxcpm2 import VoxCPM2
+from samples.released import is_installed
 from tests.support.oracle import read_oracle
 from voxmill.core.errors import UserError
 

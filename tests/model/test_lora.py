@@ -9,8 +9,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from benchmarks.peer.dense import compact, rows_of
-from benchmarks.peer.released import is_installed
 from model.layers.attention import Bidirectional
 from model.lora import (
     LoRAConfig,
@@ -23,7 +21,9 @@ from model.lora import (
     set_lora_enabled,
 )
 from model.voxcpm2 import VoxCPM2
-from tests.model.test_oracle import batch_of, draws_of
+from samples.dense import compact, rows_of
+from samples.released import is_installed
+from tests.model.test_oracle import batch_of, flow_noise_of
 from tests.support.oracle import error, read_oracle
 from voxmill.core.errors import UserError
 
@@ -44,8 +44,8 @@ def folder(tmp_path: Path) -> Path:
 
 def losses(model: VoxCPM2) -> tuple[Tensor, Tensor]:
     batch = batch_of(read_oracle())
-    draws = rows_of(draws_of(read_oracle(), 0.0), batch.loss_BT.flatten() > 0)
-    return model(compact(batch), draws=draws).mean()
+    flow_noise = rows_of(flow_noise_of(read_oracle(), 0.0), batch.loss_BT.flatten() > 0)
+    return model(compact(batch), flow_noise=flow_noise).mean()
 
 
 def stir(model: VoxCPM2) -> None:

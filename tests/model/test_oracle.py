@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.peer.dense import DenseBatch, compact, dense_losses, pad, rows_of
-from model.flow.flow_matching import Draws
+from model.flow.flow_matching import FlowNoise
 from model.flow.sampler import sample, schedule, swayed_grid
 from model.layers.attention import Documents, Packed
 from model.layers.kv_cache import KVCache
@@ -16,6 +15,7 @@ from model.layers.locdit import time_embedding
 from model.sequence.layouts import Layout, arrange
 from model.sequence.packing import pack
 from model.voxcpm2 import VoxCPM2
+from samples.dense import DenseBatch, compact, dense_losses, pad, rows_of
 from tests.support.oracle import Oracle, error
 
 PROGRESS = (0.0, 0.7)
@@ -30,10 +30,10 @@ def batch_of(oracle: Oracle) -> DenseBatch:
     return DenseBatch(*(oracle[f"train.batch.{name}"] for name in names))
 
 
-def draws_of(oracle: Oracle, progress: float) -> Draws:
+def flow_noise_of(oracle: Oracle, progress: float) -> FlowNoise:
     names = ("00.rand", "01.rand", "02.randn_like", "03.randn", "04.randn", "05.rand", "06.randn_like")
     found = [oracle[f"train.p{progress}.rng.{name}"] for name in names]
-    return Draws(*(x.transpose(1, 2) if x.ndim == 3 else x for x in found))
+    return FlowNoise(*(x.transpose(1, 2) if x.ndim == 3 else x for x in found))
 
 
 @torch.no_grad()
@@ -139,7 +139,7 @@ def test_dense_activations_losses_gradients(oracle: Oracle, model: VoxCPM2, prog
     velocities: list[Tensor] = []
     handle = model.feat_decoder.estimator.register_forward_hook(lambda _, __, out: velocities.append(out))
     model.zero_grad()
-    diffusion, stop, found = dense_losses(model, batch_of(oracle), draws_of(oracle, progress), progress=progress)
+    diffusion, stop, found = dense_losses(model, batch_of(oracle), flow_noise_of(oracle, progress), progress=progress)
     handle.remove()
     if not model.config.dit_config.dit_mean_mode:
         found["feat_decoder.estimator"] = velocities[0].transpose(1, 2)
@@ -156,9 +156,9 @@ def test_dense_activations_losses_gradients(oracle: Oracle, model: VoxCPM2, prog
 @pytest.mark.parametrize("progress", PROGRESS)
 def test_packed_losses_gradients(oracle: Oracle, model: VoxCPM2, progress: float) -> None:
     batch = batch_of(oracle)
-    draws = rows_of(draws_of(oracle, progress), batch.loss_BT.flatten() > 0)
+    flow_noise = rows_of(flow_noise_of(oracle, progress), batch.loss_BT.flatten() > 0)
     model.zero_grad()
-    diffusion, stop = model(compact(batch), draws=draws, progress=progress).mean()
+    diffusion, stop = model(compact(batch), flow_noise=flow_noise, progress=progress).mean()
     check_losses(oracle, model, diffusion, stop, progress)
 
 
@@ -179,7 +179,7 @@ def check_losses(oracle: Oracle, model: VoxCPM2, diffusion: Tensor, stop: Tensor
 
 def test_pack_takes_what_losses_read(oracle: Oracle, model: VoxCPM2) -> None:
     """`pack` leaves out each last patch and AUDIO_END; losses and gradients stay."""
-    draws = rows_of(draws_of(oracle, 0.0), batch_of(oracle).loss_BT.flatten() > 0)
+    flow_noise = rows_of(flow_noise_of(oracle, 0.0), batch_of(oracle).loss_BT.flatten() > 0)
     model.zero_grad()
-    diffusion, stop = model(pack(list(layouts_of(oracle).values())), draws=draws).mean()
+    diffusion, stop = model(pack(list(layouts_of(oracle).values())), flow_noise=flow_noise).mean()
     check_losses(oracle, model, diffusion, stop, 0.0)

@@ -14,8 +14,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.peer.dense import pad, rows_of
-from benchmarks.peer.released import is_installed, released_model
 from model.config import (
     AudioVAEConfig,
     DiTConfig,
@@ -25,7 +23,7 @@ from model.config import (
     RopeScaling,
     VoxCPM2Config,
 )
-from model.flow.flow_matching import Draws
+from model.flow.flow_matching import FlowNoise
 from model.flow.sampler import sample, schedule
 from model.layers.attention import Documents, Packed, Step
 from model.layers.kv_cache import KVCache
@@ -33,6 +31,8 @@ from model.layers.locdit import time_embedding
 from model.sequence.layouts import Layout, arrange
 from model.sequence.packing import pack
 from model.voxcpm2 import VoxCPM2
+from samples.dense import pad, rows_of
+from samples.released import is_installed, released_model
 from tests.support.oracle import error
 
 pytestmark = pytest.mark.skipif(not is_installed(), reason="the released code (voxcpm) is not installed")
@@ -148,7 +148,7 @@ def case(seed: int) -> tuple[VoxCPM2, list[Layout]]:
     return model, layouts
 
 
-def released_draws(seed: int, config: VoxCPM2Config, rows: int) -> Draws:
+def released_flow_noise(seed: int, config: VoxCPM2Config, rows: int) -> FlowNoise:
     """What the released loss draws from the global generator after `torch.manual_seed(seed)`, in its order."""
     flow = config.dit_config.cfm_config
     shape = (rows, config.feat_dim, config.patch_size)
@@ -163,7 +163,7 @@ def released_draws(seed: int, config: VoxCPM2Config, rows: int) -> Draws:
         torch.rand(rows),
         torch.randn(shape),
     )
-    return Draws(keep, noisy, condition_noise.transpose(1, 2), first, second, differ, noise.transpose(1, 2))
+    return FlowNoise(keep, noisy, condition_noise.transpose(1, 2), first, second, differ, noise.transpose(1, 2))
 
 
 def test_the_draws_reach_every_field() -> None:
@@ -201,9 +201,9 @@ def test_losses_and_gradients(seed: int) -> None:
     )
     (wanted["loss/diff"] + wanted["loss/stop"]).backward()
 
-    draws = rows_of(released_draws(seed, config, batch.loss_BT.numel()), batch.loss_BT.flatten() > 0)
+    flow_noise = rows_of(released_flow_noise(seed, config, batch.loss_BT.numel()), batch.loss_BT.flatten() > 0)
     model.zero_grad()
-    diffusion, stop = model(pack(layouts), draws=draws, progress=progress).mean()
+    diffusion, stop = model(pack(layouts), flow_noise=flow_noise, progress=progress).mean()
     (diffusion + stop).backward()
     assert error(diffusion, wanted["loss/diff"]) <= 1e-5
     assert error(stop, wanted["loss/stop"]) <= 1e-5

@@ -9,14 +9,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.audit import audit
-from benchmarks.job import finish_job, run_job, start_job
 from pipelines.units.journal import read_journal
 from samples import bad_input
+from samples.annotate_process import finish_job, run_job, start_job
 from voxmill.core.local_ray import local_ray
 
 CHOSEN = ("truncated.flac", "silence.wav", "a/same name.flac", "emoji 🎙.flac", "dotted.name.v1.2.flac", "text.wav")
@@ -40,13 +38,6 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def states(out: Path) -> dict[str, tuple[str, str | None]]:
     return {row["path"]: (row["state"], row["reason"]) for row in pq.read_table(out / "recordings.parquet").to_pylist()}
-
-
-def test_killed_jobs_go_on_and_end_with_the_same_bytes(corpus: Path, address: str, tmp_path: Path) -> None:
-    tally = audit(corpus, sorted(CHOSEN), tmp_path, 2, 3, psutil.Process(), address)
-    assert tally.kills == 2
-    assert (tally.lost, tally.repeated, tally.same_bytes) == (0, 0, True)
-    assert tally.model_calls > 0
 
 
 def test_a_recording_that_ends_its_worker_is_named_and_passed_by(corpus: Path, address: str, tmp_path: Path) -> None:

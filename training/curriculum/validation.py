@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from model.checkpoint import load_vae
 from model.config import VoxCPM2Config
-from model.generation.active_request import Row
+from model.generation.active_request import ActiveRequest
 from model.generation.continuous_batch import ContinuousBatch
 from model.generation.request import Settings
 from model.generation.streaming import context_of, decode
@@ -154,9 +154,11 @@ class Validation:
                 patch_shape=(self.settings.patch_size, self.settings.feat_dim),
                 max_length=self.settings.max_length,
             )
-            rows.append(Row(spoken, Settings(), min(limit, self.settings.max_length - len(spoken)), generator))
+            rows.append(
+                ActiveRequest(spoken, Settings(), min(limit, self.settings.max_length - len(spoken)), generator)
+            )
         batch.join(rows)
-        while batch.rows:
+        while batch.active:
             batch.step()
         rate = self.settings.audio_vae_config.out_sample_rate
         for number, (shown, row) in enumerate(zip(chosen, rows, strict=True)):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from model.generation.request_file import Order, check_seed, check_settings, read_orders
+from model.generation.request_file import RequestLine, check_seed, check_settings, read_request_lines
 from voxmill.core.errors import JobError, UserError
 
 STDOUT = Path("-")
@@ -47,22 +47,22 @@ def run(options: Options) -> None:
     Raises:
         UserError: options that do not go together, a bad request, a bad file, no checkpoint.
     """
-    orders = _orders(options)  # first of all: a typing mistake should not wait for a checkpoint
+    lines = _lines(options)  # first of all: a typing mistake should not wait for a checkpoint
     from model.generation.generator import Generator
 
     clock = time.perf_counter()
     generator = Generator.of(_load(options))
-    requests = _requests(orders, generator)
+    requests = _requests(lines, generator)
     loading = time.perf_counter() - clock
     if options.requests is not None:
-        _many(options, orders, requests, generator, loading)
+        _many(options, lines, requests, generator, loading)
     elif options.stream:
         _stream(options, requests[0], generator, loading)
     else:
         _one(options, requests[0], generator, loading)
 
 
-def _orders(options: Options) -> list[Order]:
+def _lines(options: Options) -> list[RequestLine]:
     named = ("steps", "guidance", "min_len", "max_len")
     settings = {key: getattr(options, key) for key in named if getattr(options, key) is not None}
     seed = check_seed(options.seed)
@@ -77,13 +77,13 @@ def _orders(options: Options) -> list[Order]:
             raise UserError("--stream does not go with --requests; give one --text")
         if options.out == STDOUT or (options.out.exists() and not options.out.is_dir()):
             raise UserError(f"{options.out}: with --requests, -o names a folder")
-        return read_orders(options.requests, settings=settings, seed=seed)
+        return read_request_lines(options.requests, settings=settings, seed=seed)
     if options.text is None:
         raise UserError("nothing to say; give --text, or --requests FILE.jsonl")
     if options.out != STDOUT and options.out.is_dir():
         raise UserError(f"{options.out}: is a folder; name a WAV file, or - for raw PCM on stdout")
     words: dict[str, Any] = {key: getattr(options, key) for key in single}
-    return [Order("speech", **words, seed=seed, settings=check_settings(settings))]
+    return [RequestLine("speech", **words, seed=seed, settings=check_settings(settings))]
 
 
 def _load(options: Options) -> Any:
@@ -113,24 +113,24 @@ def _load(options: Options) -> Any:
     return checkpoint
 
 
-def _requests(orders: list[Order], generator: Any) -> list[Any]:
+def _requests(lines: list[RequestLine], generator: Any) -> list[Any]:
     """Every request with its voice, checked; each file is read once."""
     from model.generation.request import Request
     from model.sequence.layouts import compose_text
 
     voices: dict[tuple[Path | None, Path | None, str | None], Any] = {}
     found = []
-    for order in orders:
-        with _told(order.place):
-            if not order.text.strip():
+    for line in lines:
+        with _told(line.location):
+            if not line.text.strip():
                 raise UserError("the text is empty; give some words to say")
-            compose_text(order.text, description=order.description, prompt_text=order.prompt_text)
-            key = (order.reference, order.prompt, order.prompt_text)
+            compose_text(line.text, description=line.description, prompt_text=line.prompt_text)
+            key = (line.reference, line.prompt, line.prompt_text)
             if key not in voices:
                 voices[key] = generator.voice(
-                    reference=order.reference, prompt=order.prompt, prompt_text=order.prompt_text
+                    reference=line.reference, prompt=line.prompt, prompt_text=line.prompt_text
                 )
-            request = Request(order.text, order.description, voices[key], order.settings, order.seed)
+            request = Request(line.text, line.description, voices[key], line.settings, line.seed)
             generator.prepare(request)
             found.append(request)
     return found
@@ -186,7 +186,7 @@ def _stream(options: Options, request: Any, generator: Any, loading: float) -> N
     _tell(options, f"{_rtf(seconds, wall)} (loading {loading:.1f} s, first piece {first * 1000:.0f} ms, seed {seed})")
 
 
-def _many(options: Options, orders: list[Order], requests: list[Any], generator: Any, loading: float) -> None:
+def _many(options: Options, lines: list[RequestLine], requests: list[Any], generator: Any, loading: float) -> None:
     try:
         options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -196,12 +196,12 @@ def _many(options: Options, orders: list[Order], requests: list[Any], generator:
     with _progress() as progress:
         task = progress.add_task("requests", total=len(requests), said="")
         for index, speech in generator.generate_many(requests, batch_size=options.batch):
-            path = options.out / f"{orders[index].name}.wav"
+            path = options.out / f"{lines[index].name}.wav"
             _write_wav(path, speech.audio_T, speech.sample_rate)
             _warn(path, speech.finish)
             seconds += speech.seconds
             rows[index] = {
-                "id": orders[index].name,
+                "id": lines[index].name,
                 "file": path.name,
                 "seconds": round(speech.seconds, 3),
                 "seed": speech.seed,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from annotation.voice.gender import RATE, BoostedTrees, GenderClassifier, GenderConfig, voice_features
-from benchmarks.speakers import Turn, sample_turns
+from samples.turns import Turn, sample_turns
 from tests.support.saved_classifier import save_classifier
 from voxmill.core.assets import asset_path
 from voxmill.core.errors import UserError

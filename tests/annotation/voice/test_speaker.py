@@ -18,7 +18,7 @@ from annotation.corpus.speaker_clusters import (
 )
 from annotation.voice.campplus import CamPlusPlus, log_mel
 from annotation.voice.speaker import SpeakerConfig, SpeakerEncoder
-from benchmarks.speakers import Turn, sample_turns
+from samples.turns import Turn, sample_turns
 from voxmill.core.assets import asset_path
 from voxmill.core.errors import UserError
 from voxmill.data.records import Label

@@ -8,10 +8,10 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from benchmarks.peer.released import is_installed, released_vae
 from model.codec import audio_vae
 from model.codec.audio_vae import AudioVAE, push_together
 from model.config import AudioVAEConfig
+from samples.released import is_installed, released_vae
 from tests.support.oracle import Oracle, error, read_oracle
 
 TINY = AudioVAEConfig(encoder_dim=4, encoder_rates=(2, 4), latent_dim=6, decoder_dim=16, decoder_rates=(4, 3, 2))

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from model.generation.active_request import Row
+from model.generation.active_request import ActiveRequest
 from model.generation.continuous_batch import ContinuousBatch
 from model.generation.generator import Generator, Speech
 from model.generation.request import Request, Settings
@@ -41,11 +41,11 @@ def request_of(oracle: Oracle, case: str) -> Request:
     return Request(text, description, voice_of(oracle, case), settings, keywords["seed"])
 
 
-def row_of(oracle: Oracle, generator: Generator, case: str, *, forced: bool = True) -> Row:
+def row_of(oracle: Oracle, generator: Generator, case: str, *, forced: bool = True) -> ActiveRequest:
     """The case with the released code's noise and, if `forced`, its patches as the past."""
     request = request_of(oracle, case)
     prepared = generator.prepare(request)
-    return Row(
+    return ActiveRequest(
         prepared.layout,
         request.settings,
         prepared.limit,
@@ -56,15 +56,15 @@ def row_of(oracle: Oracle, generator: Generator, case: str, *, forced: bool = Tr
 
 
 def finish(batch: ContinuousBatch) -> None:
-    while batch.rows:
+    while batch.active:
         batch.step()
 
 
-def spoken(row: Row) -> Tensor:
+def spoken(row: ActiveRequest) -> Tensor:
     return torch.stack(row.patches)
 
 
-def check(oracle: Oracle, row: Row, case: str) -> float:
+def check(oracle: Oracle, row: ActiveRequest, case: str) -> float:
     """The relative difference to the oracle; every stop decision is equal, and so is the reason of the end."""
     expected = oracle[f"{case}.pred"]
     limit = oracle.json[f"{case}.meta"]["effective_max_len"]

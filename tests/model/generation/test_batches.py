@@ -22,9 +22,9 @@ def test_joins_and_leaves_change_nothing(oracle: Oracle, generator: Generator) -
     batch = ContinuousBatch(packed(oracle.core()))
     rows = {case: row_of(oracle, generator, case) for case in CASES}
     waiting, sizes = list(rows), []
-    while waiting or batch.rows:
+    while waiting or batch.active:
         batch.join([rows[waiting.pop(0)] for _ in range(min(len(waiting), 1 + len(sizes) % 3))])
-        sizes.append(len(batch.rows))
+        sizes.append(len(batch.active))
         batch.step()
     assert len(set(sizes)) >= 4  # the batch did grow and shrink
     for case, row in rows.items():
@@ -46,8 +46,8 @@ def test_static_buffers_change_nothing(
     batch = StaticBatch(model, 4, capacity=16, compiled=compiled)
     rows = {case: row_of(oracle, generator, case) for case in (CASES[:4] if compiled else CASES)}
     waiting = list(rows)
-    while waiting or batch.rows:
-        free = batch.places - len(batch.rows)
+    while waiting or batch.active:
+        free = batch.slots - len(batch.active)
         batch.join([rows[waiting.pop(0)] for _ in range(min(len(waiting), free))])
         assert len(batch.step()) <= 4
     for case, row in rows.items():
@@ -57,7 +57,7 @@ def test_static_buffers_change_nothing(
     batch.join([left])
     batch.leave([left])
     assert batch.step() == [] and left.patches == []
-    with pytest.raises(ValueError, match="4 places"):
+    with pytest.raises(ValueError, match="4 slots"):
         batch.join([row_of(oracle, generator, case) for case in CASES[:5]])
 
 
@@ -69,11 +69,11 @@ def test_static_generator(oracle: Oracle, model: VoxCPM2, vae: AudioVAE, generat
         for number, speech in expected.items():
             assert found[number].finish == speech.finish and len(found[number].patches_GPD) == len(speech.patches_GPD)
             assert (found[number].patches_GPD - speech.patches_GPD).abs().max() <= 1e-3
-    assert [batch.places for batch in static._idle] == [4]
+    assert [batch.slots for batch in static._idle] == [4]
     listener = static.stream_many(sentences(), batch_size=3)
     next(listener)
     listener.close()  # hangs up: the buffers are free for the next one
-    assert [batch.places for batch in static._idle] == [4] and not static._idle[0].rows
+    assert [batch.slots for batch in static._idle] == [4] and not static._idle[0].active
 
 
 def test_a_row_may_hang_up(oracle: Oracle, model: VoxCPM2, generator: Generator) -> None:

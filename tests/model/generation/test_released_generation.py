@@ -7,10 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.peer.released import is_installed, released_model
 from model.codec.audio_vae import AudioVAE
 from model.flow.sampler import start_noise
-from model.generation.active_request import Row
+from model.generation.active_request import ActiveRequest
 from model.generation.continuous_batch import ContinuousBatch
 from model.generation.generator import Generator
 from model.generation.request import Request, Settings
@@ -18,6 +17,7 @@ from model.generation.streaming import context_of, decode, decode_next, open_dec
 from model.generation.voice import Voice
 from model.layers.packed_linear import can_pack, packed
 from model.voxcpm2 import VoxCPM2
+from samples.released import is_installed, released_model
 from tests.model.generation.spoken_cases import CASES, check, finish, request_of, row_of, voice_of
 from tests.support.oracle import Oracle, error
 
@@ -80,14 +80,16 @@ def test_released_prompt_cache(oracle: Oracle, generator: Generator) -> None:
 def test_a_seed_is_the_released_one(oracle: Oracle, generator: Generator) -> None:
     """Free-running with a seed draws the noise that the released code draws from it."""
     case = "gen.zero_shot.a"
-    row = Row(generator.prepare(request_of(oracle, case)).layout, Settings(), 6, torch.Generator().manual_seed(4242))
+    row = ActiveRequest(
+        generator.prepare(request_of(oracle, case)).layout, Settings(), 6, torch.Generator().manual_seed(4242)
+    )
     shape = (oracle.config.patch_size, oracle.config.feat_dim)
     for expected in oracle[f"{case}.z"]:
         assert torch.equal(row.next_noise(shape, torch.float32), expected.transpose(1, 2))
         row.patches.append(torch.empty(0))
 
 
-def first_patch(model: VoxCPM2, row: Row) -> Tensor:
+def first_patch(model: VoxCPM2, row: ActiveRequest) -> Tensor:
     batch = ContinuousBatch(model)
     batch.join([row])
     batch.step()
@@ -120,11 +122,11 @@ def test_half_precision_beside_the_released_code(oracle: Oracle, generator: Gene
             )[1][0]
         prepared = generator.prepare(request)
         seeded = torch.Generator().manual_seed(request.seed or 0)
-        found = first_patch(ours, Row(prepared.layout, request.settings, 1, seeded))
+        found = first_patch(ours, ActiveRequest(prepared.layout, request.settings, 1, seeded))
         seeded.manual_seed(request.seed or 0)
         shape = (oracle.config.patch_size, oracle.config.feat_dim)
         noise = start_noise(*shape, generator=seeded, dtype=torch.bfloat16).float()
-        wide = first_patch(oracle.core(), Row(prepared.layout, request.settings, 1, None, noise_NPD=noise))
+        wide = first_patch(oracle.core(), ActiveRequest(prepared.layout, request.settings, 1, None, noise_NPD=noise))
         near.append(error(found, expected.float()))
         far.append(error(wide, expected.float()))
     assert sum(near) < sum(far)

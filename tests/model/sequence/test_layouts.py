@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.sequence.layouts import Layout, arrange, compose_text, mode_of
+from model.sequence.layouts import Layout, arrange, compose_text
 from voxmill.core.errors import UserError
 
 SHAPE = (2, 3)
@@ -118,13 +118,6 @@ def test_empty_text(text: str) -> None:
         compose_text(text, description="sad")
 
 
-def test_modes() -> None:
-    found = {
-        mode_of(description=d, reference=r, prompt=p)
-        for d, r, p in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (1, 1, 0), (0, 0, 1), (0, 1, 1)]
-    }
-    assert found == {"tts", "design", "reference", "controllable", "continuation", "reference_continuation"}
-    with pytest.raises(UserError, match="description does not work with a prompt"):
-        mode_of(description=True, reference=False, prompt=True)
+def test_a_description_does_not_go_with_a_prompt() -> None:
     with pytest.raises(UserError, match="description does not work with a prompt"):
         compose_text("Hello.", description="sad", prompt_text="I said: ")

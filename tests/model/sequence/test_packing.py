@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.peer.dense import dense_losses, pad, rows_of
-from model.flow.flow_matching import Draws, draw, times
+from model.flow.flow_matching import FlowNoise, draw_flow_noise, times
 from model.flow.losses import SAMPLE_SUMS, LossSums, sample_sums
 from model.layers.attention import Packed
 from model.layers.transformer import MiniCPM
@@ -16,6 +15,7 @@ from model.presets import preset
 from model.sequence.layouts import Layout, arrange
 from model.sequence.packing import PackedBatch, pack
 from model.voxcpm2 import VoxCPM2
+from samples.dense import dense_losses, pad, rows_of
 from tests.support.oracle import error
 
 CONFIG = preset("tiny")
@@ -83,9 +83,11 @@ def test_open_layouts_are_no_training_samples() -> None:
 def test_equal_to_the_padded_path(model: VoxCPM2, progress: float) -> None:
     layouts = samples()
     padded = pad(layouts)
-    draws = draw(padded.patches_BTPD.flatten(0, 1), CONFIG.dit_config.cfm_config)
-    diffusion, stop, _ = dense_losses(model, padded, draws, progress=progress)
-    sums: LossSums = model(pack(layouts), draws=rows_of(draws, padded.loss_BT.flatten() > 0), progress=progress)
+    flow_noise = draw_flow_noise(padded.patches_BTPD.flatten(0, 1), CONFIG.dit_config.cfm_config)
+    diffusion, stop, _ = dense_losses(model, padded, flow_noise, progress=progress)
+    sums: LossSums = model(
+        pack(layouts), flow_noise=rows_of(flow_noise, padded.loss_BT.flatten() > 0), progress=progress
+    )
     found = sums.mean()
     assert error(found[0], diffusion) <= 1e-5 and error(found[1], stop) <= 1e-5
     assert (sums.num_patches, sums.num_frames) == (9, 9 * CONFIG.patch_size)
@@ -98,11 +100,11 @@ def test_sums_of_batches_are_sums_of_samples(model: VoxCPM2) -> None:
     """So a global sum over a global count does not depend on who was packed with whom."""
     layouts = samples()
     batch = pack(layouts)
-    draws = draw(batch.target_GPD, CONFIG.dit_config.cfm_config)
+    flow_noise = draw_flow_noise(batch.target_GPD, CONFIG.dit_config.cfm_config)
     with torch.no_grad():
-        whole = model(batch, draws=draws)
+        whole = model(batch, flow_noise=flow_noise)
         rows = torch.arange(9).split([target for *_, target in SAMPLES])
-        parts = [model(pack([one]), draws=rows_of(draws, r)) for one, r in zip(layouts, rows, strict=True)]
+        parts = [model(pack([one]), flow_noise=rows_of(flow_noise, r)) for one, r in zip(layouts, rows, strict=True)]
     assert error(sum(part.diffusion for part in parts), whole.diffusion) <= 1e-6
     assert error(sum(part.stop for part in parts), whole.stop) <= 1e-6
     assert sum(part.num_frames for part in parts) == whole.num_frames
@@ -111,8 +113,8 @@ def test_sums_of_batches_are_sums_of_samples(model: VoxCPM2) -> None:
 def test_sums_by_sample_are_those_of_the_samples_and_change_no_bit(model: VoxCPM2) -> None:
     layouts = samples()
     batch = pack(layouts)
-    draws = draw(batch.target_GPD, CONFIG.dit_config.cfm_config)
-    plain, told = model(batch, draws=draws), model(batch, draws=draws, by_sample=True)
+    flow_noise = draw_flow_noise(batch.target_GPD, CONFIG.dit_config.cfm_config)
+    plain, told = model(batch, flow_noise=flow_noise), model(batch, flow_noise=flow_noise, by_sample=True)
     assert plain.samples_SK is None and torch.equal(plain.diffusion, told.diffusion)
     assert torch.equal(plain.stop, told.stop)
     wanted, found = gradients(model, plain.total()), gradients(model, told.total())
@@ -120,7 +122,7 @@ def test_sums_by_sample_are_those_of_the_samples_and_change_no_bit(model: VoxCPM
     assert not told.samples_SK.requires_grad and told.samples_SK.shape == (3, len(SAMPLE_SUMS))
     rows = torch.arange(9).split([target for *_, target in SAMPLES])
     for one, r, sums_K in zip(layouts, rows, told.samples_SK, strict=True):
-        alone = model(pack([one]), draws=rows_of(draws, r))
+        alone = model(pack([one]), flow_noise=rows_of(flow_noise, r))
         sums = dict(zip(SAMPLE_SUMS, sums_K.tolist(), strict=True))
         assert sums["diffusion"] == pytest.approx(float(alone.diffusion), rel=1e-5)
         assert sums["stop"] == pytest.approx(float(alone.stop), rel=1e-5)
@@ -178,16 +180,18 @@ def test_no_gradient_crosses_documents(model: VoxCPM2, document: int) -> None:
 def test_training_in_half_precision(model: VoxCPM2, autocast: bool) -> None:
     """Under autocast (fp32 weights, as the released trainer) and with bf16 weights: losses in fp32, near the exact."""
     batch = pack(samples())
-    draws = draw(batch.target_GPD, CONFIG.dit_config.cfm_config, generator=torch.Generator().manual_seed(0))
+    flow_noise = draw_flow_noise(
+        batch.target_GPD, CONFIG.dit_config.cfm_config, generator=torch.Generator().manual_seed(0)
+    )
     with torch.no_grad():
-        exact = model(batch, draws=draws).mean()
+        exact = model(batch, flow_noise=flow_noise).mean()
     half = copy.deepcopy(model)
     if not autocast:
         half.to(torch.bfloat16)
         batch = batch.to("cpu", torch.bfloat16)
-        draws = Draws(**{name: value.bfloat16() for name, value in vars(draws).items()})
+        flow_noise = FlowNoise(**{name: value.bfloat16() for name, value in vars(flow_noise).items()})
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        sums = half(batch, draws=draws)
+        sums = half(batch, flow_noise=flow_noise)
     for found, wanted in zip(sums.mean(), exact, strict=True):
         assert found.dtype == torch.float32 and error(found, wanted) <= 3e-2
     sums.total().backward()
@@ -213,12 +217,12 @@ def test_recomputed_activations_change_no_gradient(mean_mode: bool) -> None:
     torch.manual_seed(0)
     model = VoxCPM2(CONFIG.model_copy(update={"dit_config": dit}))
     batch = pack(samples())
-    draws = draw(batch.target_GPD, dit.cfm_config)
-    kept = gradients(model, model(batch, draws=draws, progress=0.5).total())
+    flow_noise = draw_flow_noise(batch.target_GPD, dit.cfm_config)
+    kept = gradients(model, model(batch, flow_noise=flow_noise, progress=0.5).total())
     for module in model.modules():
         if isinstance(module, MiniCPM):
             module.recompute = True
-    recomputed = gradients(model, model(batch, draws=draws, progress=0.5).total())
+    recomputed = gradients(model, model(batch, flow_noise=flow_noise, progress=0.5).total())
     assert all(torch.equal(kept[name], recomputed[name]) for name in kept)
 
 
@@ -226,7 +230,7 @@ def test_draws_come_from_the_given_generator_alone() -> None:
     batch = pack(samples())
     before = torch.random.get_rng_state()
     first, again = (
-        draw(batch.target_GPD, CONFIG.dit_config.cfm_config, generator=torch.Generator().manual_seed(3))
+        draw_flow_noise(batch.target_GPD, CONFIG.dit_config.cfm_config, generator=torch.Generator().manual_seed(3))
         for _ in range(2)
     )
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -234,20 +238,22 @@ def test_draws_come_from_the_given_generator_alone() -> None:
 
 
 def test_half_precision_patches_keep_exact_probabilities() -> None:
-    draws = draw(torch.zeros(4000, *SHAPE).bfloat16(), CONFIG.dit_config.cfm_config)
-    assert draws.noise_GPD.dtype == draws.first_time_G.dtype == torch.bfloat16
-    assert len(draws.keep_G.unique()) > 3900  # bf16 has 256 values in [0.5, 1)
-    assert not (draws.keep_G == 0).any()
+    flow_noise = draw_flow_noise(torch.zeros(4000, *SHAPE).bfloat16(), CONFIG.dit_config.cfm_config)
+    assert flow_noise.noise_GPD.dtype == flow_noise.first_time_G.dtype == torch.bfloat16
+    assert len(flow_noise.keep_G.unique()) > 3900  # bf16 has 256 values in [0.5, 1)
+    assert not (flow_noise.keep_G == 0).any()
 
 
 @pytest.mark.parametrize("scheduler", ["log-norm", "uniform"])
 def test_times_in_mean_mode(scheduler: str) -> None:
     flow = CONFIG.dit_config.cfm_config.model_copy(update={"t_scheduler": scheduler})
-    draws: Draws = draw(torch.zeros(20_000, *SHAPE), flow, generator=torch.Generator().manual_seed(0))
-    plain_r, plain_t = times(draws, flow, progress=0.5, mean_mode=False)
+    flow_noise: FlowNoise = draw_flow_noise(
+        torch.zeros(20_000, *SHAPE), flow, generator=torch.Generator().manual_seed(0)
+    )
+    plain_r, plain_t = times(flow_noise, flow, progress=0.5, mean_mode=False)
     assert torch.equal(plain_r, plain_t) and plain_t.min() > 0 and plain_t.max() < 1
     for progress, share in ((0.0, 0.25), (0.5, 0.5), (1.0, 0.75)):
-        r_G, t_G = times(draws, flow, progress=progress, mean_mode=True)
+        r_G, t_G = times(flow_noise, flow, progress=progress, mean_mode=True)
         differs_G = r_G != t_G
         assert (r_G <= t_G).all()
         assert abs(differs_G.float().mean().item() - share) < 0.02

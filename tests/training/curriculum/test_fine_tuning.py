@@ -9,13 +9,13 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from benchmarks.peer.released import is_installed
 from model.checkpoint import load_checkpoint, load_model
 from model.config import read_config
 from model.generation.generator import Generator
 from model.generation.request import Request, Settings
 from model.lora import load_lora, lora_state, merge_lora, read_lora_config
 from samples.fabricate import CHECKPOINT
+from samples.released import is_installed
 from tests.support.runs import attempt, figures, metrics, stop, train
 
 LORA = "tiny_finetune_lora"

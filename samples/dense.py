@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.flow.flow_matching import Draws, flow_error
+from model.flow.flow_matching import FlowNoise, flow_error
 from model.layers.attention import Documents, Packed
 from model.sequence.layouts import Layout
 from model.sequence.packing import PackedBatch
@@ -92,7 +92,7 @@ def dense_activations(model: VoxCPM2, batch: DenseBatch) -> dict[str, Tensor]:
 
 
 def dense_losses(
-    model: VoxCPM2, batch: DenseBatch, draws: Draws, *, progress: float = 0.0
+    model: VoxCPM2, batch: DenseBatch, flow_noise: FlowNoise, *, progress: float = 0.0
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """(diffusion loss, stop loss, activations); the draws are for all B * T rows."""
     found = dense_activations(model, batch)
@@ -103,7 +103,7 @@ def dense_losses(
         batch.patches_BTPD.flatten(0, 1),
         mu,
         _shift(batch.patches_BTPD).flatten(0, 1),
-        draws,
+        flow_noise,
         dit.cfm_config,
         mean_mode=dit.dit_mean_mode,
         progress=progress,
@@ -114,9 +114,9 @@ def dense_losses(
     return diffusion, (entropy * weight).sum() / max(float(weight.sum()), 1), found
 
 
-def rows_of(draws: Draws, rows: Tensor) -> Draws:
+def rows_of(flow_noise: FlowNoise, rows: Tensor) -> FlowNoise:
     """The draws of some rows."""
-    return Draws(**{name: value[rows] for name, value in vars(draws).items()})
+    return FlowNoise(**{name: value[rows] for name, value in vars(flow_noise).items()})
 
 
 def _shift(hidden_BTX: Tensor) -> Tensor:

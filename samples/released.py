@@ -20,7 +20,7 @@ from model.config import VoxCPM2Config, released_values
 from model.voxcpm2 import VoxCPM2
 from voxmill.core.errors import UserError
 
-TOKENIZER = Path(__file__).resolve().parent.parent.parent / "tests" / "data" / "oracle" / "rel" / "ckpt"
+TOKENIZER = Path(__file__).resolve().parent.parent / "tests" / "data" / "oracle" / "rel" / "ckpt"
 """Any tokenizer will do where a comparison hands in token ids."""
 
 
