@@ -25,8 +25,9 @@ if __name__ == "__main__":
 from pipelines.latents.units import EncodeConfig, EncodeUnit, Source, encode_unit, gather, plan_units, result_path
 from voxmill.core import malloc
 from voxmill.core.config import load_config
+from voxmill.core.devices import limit_threads
 from voxmill.core.errors import PROGRESS_SAVED, JobError, UserError, command
-from voxmill.core.files import write_atomically
+from voxmill.core.files import sweep_temporaries, write_atomically
 from voxmill.core.local_ray import join_ray
 from voxmill.core.progress import Progress
 from voxmill.data import schemas as index
@@ -171,12 +172,10 @@ class Encode:
     """The actor of the graph: holds the AudioVAE, encodes a unit at a time."""
 
     def __init__(self, dataset: str, checkpoint: str, config: EncodeConfig, device: str):
-        import torch
-
         from model.checkpoint import load_vae
         from model.config import read_config
 
-        torch.set_num_threads(config.threads)
+        limit_threads(config.threads)
         settings = read_config(checkpoint)
         self.dataset, self.config, self.patch_size = Path(dataset), config, settings.patch_size
         self.vae = load_vae(checkpoint, settings, device=device)
@@ -246,8 +245,7 @@ def remove_stale(dataset: Path, unit_ids: set[str]) -> None:
         if path.stem not in unit_ids:
             path.unlink()
     for folder in (dataset / "latents", dataset / "work" / "latents"):
-        for path in folder.glob(".*.tmp"):
-            path.unlink()
+        sweep_temporaries(folder)
 
 
 @command("voxmill encode", resume_hint=PROGRESS_SAVED)

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from voxmill.core.audio import AudioProblem, unreadable
+
 MAX_RATE = 48000
 FRAME_SECONDS = 0.02
 QUIET_FRAMES = 10
@@ -23,12 +25,7 @@ PREROLL = 48_000
 """A jump lands so many samples early: decoders need some frames before they give what they gave in sequence."""
 
 
-class Unreadable(Exception):
-    """A file that holds no audio for us: `reason` is a code, `detail` says what was found."""
-
-    def __init__(self, reason: str, detail: str):
-        super().__init__(f"{reason}: {detail}")
-        self.reason, self.detail = reason, detail
+Unreadable = AudioProblem
 
 
 @dataclass(frozen=True)
@@ -66,20 +63,12 @@ def _open(path: str) -> Any:
 
     file = Path(path)
     try:
-        size = file.stat().st_size
-    except FileNotFoundError:
-        raise Unreadable("missing", "no such file") from None
-    except OSError as error:
-        raise Unreadable("no_permission" if error.errno == 13 else "missing", str(error.strerror)) from None
-    if size == 0:
-        raise Unreadable("empty_file", "0 bytes")
-    # A URL-like or protocol-like name must stay a file: FFmpeg gets the bytes, never the name.
-    try:
+        if file.stat().st_size == 0:
+            raise AudioProblem("empty_file", "0 bytes")
+        # A URL-like or protocol-like name must stay a file: FFmpeg gets the bytes, never the name.
         stream = open(file, "rb")  # noqa: SIM115 - closed with the container by _channels
-    except PermissionError:
-        raise Unreadable("no_permission", "not readable by this user") from None
     except OSError as error:
-        raise Unreadable("missing", str(error.strerror)) from None
+        raise unreadable(error) from None
     try:
         # Raw G.722 has no header to sniff: here the name is all there is.
         container = av.open(
@@ -87,11 +76,11 @@ def _open(path: str) -> Any:
         )
     except (av.FFmpegError, ValueError) as error:
         stream.close()
-        raise Unreadable("not_audio", _short(error)) from None
+        raise AudioProblem("not_audio", _short(error)) from None
     if not container.streams.audio:
         container.close()
         stream.close()
-        raise Unreadable("not_audio", "no audio stream")
+        raise AudioProblem("not_audio", "no audio stream")
     return container, stream
 
 
@@ -137,13 +126,13 @@ def _channels(path: str, damage: _Damage, jump_to: int = 0) -> Iterator[tuple[in
                     yield rate, codec, block
         except (av.FFmpegError, OSError) as error:
             if not heard:
-                raise Unreadable("decode_error", _short(error)) from None
+                raise AudioProblem("decode_error", _short(error)) from None
             damage.warning = damage.warning or f"ends early ({_short(error)})"
     finally:
         container.close()
         file.close()
     if not heard:
-        raise Unreadable("decode_error", damage.warning or "no samples could be decoded")
+        raise AudioProblem("decode_error", damage.warning or "no samples could be decoded")
 
 
 def _to_float(frame: Any) -> np.ndarray:
@@ -181,7 +170,7 @@ def stream(path: str, channel_choice: str = "mean") -> Iterator[np.ndarray]:
     """Mono float32 blocks of a whole file at its rate (at most 48 kHz).
 
     Raises:
-        Unreadable: nothing can be decoded.
+        AudioProblem: nothing can be decoded.
     """
     limiter: _Limiter | None = None
     for rate, _, block in _channels(path, _Damage()):
@@ -201,7 +190,7 @@ def scan(
     Two channels out of phase would cancel in their mean; such a file is read from its louder channel.
 
     Raises:
-        Unreadable: nothing can be decoded.
+        AudioProblem: nothing can be decoded.
     """
     damage = _Damage()
     hashes = {choice: hashlib.sha256() for choice in CHOICES}
@@ -247,7 +236,7 @@ def scan(
     if not damage.warning and seconds < 0.98 * damage.declared_seconds - 0.5:
         damage.warning = f"ends early ({seconds:.1f} s where the header says {damage.declared_seconds:.1f} s)"
     if damage.nonfinite > count / 2:
-        raise Unreadable("non_finite", f"{damage.nonfinite} of {count} samples are not finite")
+        raise AudioProblem("non_finite", f"{damage.nonfinite} of {count} samples are not finite")
     if damage.nonfinite:
         damage.warning = "; ".join(filter(None, [damage.warning, f"{damage.nonfinite} samples not finite, set to 0"]))
     native_rate, rate = rate, min(rate, MAX_RATE)
@@ -341,7 +330,7 @@ def read_window(
             decoded from its beginning, the only way to an exact cut.
 
     Raises:
-        Unreadable: nothing can be decoded, or the file is shorter than it was when it was scanned.
+        AudioProblem: nothing can be decoded, or the file is shorter than it was when it was scanned.
     """
     first = start_sample // BLOCK * BLOCK
     if digests and first:
@@ -353,7 +342,7 @@ def read_window(
             return audio[start_sample - first : end_sample - first].copy()
     audio = _collect(_whole(path, channel_choice), start_sample, end_sample)
     if len(audio) != end_sample - start_sample:
-        raise Unreadable("changed", f"{len(audio)} samples where scanning found {end_sample - start_sample}")
+        raise AudioProblem("changed", f"{len(audio)} samples where scanning found {end_sample - start_sample}")
     return audio
 
 

@@ -4,7 +4,6 @@ Scanning decodes a file to the end: it finds damage, hashes the PCM and chooses 
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -16,9 +15,10 @@ from pipelines.config import LabelConfig
 from pipelines.inputs.manifest import Entry
 from pipelines.inputs.media import digests_of
 from pipelines.units.unit import Part, Unit, group
+from voxmill.core.audio import AudioProblem
 from voxmill.core.errors import JobError
 from voxmill.core.files import write_atomically
-from voxmill.core.hashing import fingerprint
+from voxmill.core.hashing import fingerprint, sha256_text
 from voxmill.data.shards import to_json
 
 
@@ -38,7 +38,7 @@ def _cache_path(out: Path, entry: Entry, window_seconds: float) -> Path | None:
     except OSError:
         return None
     identity = [os.fsencode(os.path.abspath(entry.path)).hex(), stat.st_size, stat.st_mtime_ns, window_seconds]
-    key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
+    key = sha256_text(json.dumps(identity))[:32]
     return out / "work" / "scans" / key[:2] / f"{key}.json"
 
 
@@ -48,7 +48,7 @@ def scan_one(path: str, window_seconds: float) -> dict[str, Any]:
 
     try:
         info, bounds = media.scan(path, window_seconds)
-    except media.Unreadable as error:
+    except AudioProblem as error:
         return {"problem": [error.reason, error.detail]}
     return {"info": dataclasses.asdict(info), "bounds": bounds, "problem": None}
 
@@ -159,4 +159,4 @@ def recording_id_of(item: Scanned) -> str | None:
     """The identity of a readable input. The rate is part of it: the same samples at another rate sound different."""
     if item.info is None:
         return None
-    return hashlib.sha256(f"{item.info['pcm_sha256']}:{item.info['sample_rate']}".encode()).hexdigest()[:32]
+    return sha256_text(f"{item.info['pcm_sha256']}:{item.info['sample_rate']}")[:32]

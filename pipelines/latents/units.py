@@ -4,7 +4,6 @@ A unit ends where its length says so or where a clip's own hash does, so a clip 
 the units near it and no others. Free of Ray.
 """
 
-import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -13,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from voxmill.core.audio import AudioProblem, check, decode_flac
 from voxmill.core.config import Config
 from voxmill.core.files import write_atomically
-from voxmill.core.hashing import fingerprint
+from voxmill.core.hashing import fingerprint, sha256_bytes
 from voxmill.data.shards import TarWriter, latent_bytes, read_member, to_json
 
 if TYPE_CHECKING:
@@ -117,8 +117,8 @@ def encode_unit(unit: EncodeUnit, dataset: Path, vae: "AudioVAE", *, patch_size:
     for clip in unit.clips:
         try:
             heard[clip.clip_id] = _decode(clip, dataset, vae.config.sample_rate)
-        except ValueError as error:
-            failed.append({"clip_id": clip.clip_id, "shard": clip.shard, "detail": str(error)})
+        except AudioProblem as problem:
+            failed.append({"clip_id": clip.clip_id, "shard": clip.shard, "detail": problem.detail})
     content: dict[str, tuple[bytes, int]] = {}
     for names in batches({name: len(audio) for name, audio in heard.items()}, batch_seconds * vae.config.sample_rate):
         content |= _encode([heard[name] for name in names], names, vae, patch_size)
@@ -133,24 +133,15 @@ def encode_unit(unit: EncodeUnit, dataset: Path, vae: "AudioVAE", *, patch_size:
 
 
 def _decode(clip: Source, dataset: Path, rate: int) -> "np.ndarray":
-    """A clip as float32 [samples] at `rate`. Raises ValueError for what is not the clip that the index names."""
-    import hashlib
-
-    import numpy as np
-    import soundfile
-
+    """A clip as float32 [samples] at `rate`. Raises AudioProblem for other content than the index names."""
     from model.generation.prompt_audio import to_rate
 
     content = read_member(dataset, clip.shard, clip.offset, clip.size)
-    if hashlib.sha256(content).hexdigest() != clip.sha256:
-        raise ValueError("its bytes are not those that clips.parquet names")
-    try:
-        samples_TC, found_rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise ValueError(f"not readable as audio ({error})") from None
-    if not len(samples_TC) or not np.isfinite(samples_TC).all():
-        raise ValueError("holds no samples, or some that are not numbers")
-    return to_rate(samples_TC.mean(axis=1, dtype=np.float32), found_rate, rate=rate)
+    if sha256_bytes(content) != clip.sha256:
+        raise AudioProblem("changed", "its bytes are not those that clips.parquet names")
+    samples_T, clip_rate = decode_flac(content)
+    check(samples_T, clip_rate, min_seconds=1 / clip_rate, silent_peak=0)
+    return to_rate(samples_T, clip_rate, rate=rate)
 
 
 def batches(lengths: dict[str, int], budget: float) -> Iterator[list[str]]:

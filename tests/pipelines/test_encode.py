@@ -111,7 +111,7 @@ def test_a_damaged_clip_is_named_and_passed_by(tmp_path: Path) -> None:
     encode_unit(unit, folder, vae, patch_size=4, batch_seconds=8.0)
     found, failed = gather([unit], folder, "s")
     assert [row["clip_id"] for row in found] == ["en10000"]
-    assert failed[0]["clip_id"] == "en10001" and "not readable" in failed[0]["detail"]
+    assert failed[0]["clip_id"] == "en10001" and "cannot be read as audio" in failed[0]["detail"]
 
 
 def test_an_altered_latent_is_refused(dataset: Path) -> None:

@@ -14,6 +14,7 @@ import soundfile
 
 from pipelines.inputs import media
 from samples import bad_input
+from voxmill.core.audio import AudioProblem
 
 SAMPLE = bad_input.RECORDINGS / "en-1.flac"
 
@@ -158,8 +159,9 @@ def test_a_file_that_may_not_be_read_says_so(tmp_path: Path) -> None:
     file.chmod(0)
     program = (
         "import os, sys\nimport av\nfrom pipelines.inputs import media\n"
+        "from voxmill.core.audio import AudioProblem\n"
         "os.geteuid() or os.setuid(65534)\n"
-        "try:\n    media.scan(sys.argv[1])\nexcept media.Unreadable as error:\n    print(error.reason)\n"
+        "try:\n    media.scan(sys.argv[1])\nexcept AudioProblem as error:\n    print(error.reason)\n"
     )
     try:
         done = subprocess.run([sys.executable, "-c", program, str(file)], capture_output=True, text=True, timeout=60)
@@ -176,7 +178,7 @@ def test_a_name_that_looks_like_a_url_stays_a_file(tmp_path: Path, monkeypatch: 
 
 def test_a_file_that_shrank_after_scanning_is_named(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "x.wav", np.ones(1600) * 0.1, 16000)
-    with pytest.raises(media.Unreadable, match="changed"):
+    with pytest.raises(AudioProblem, match="changed"):
         media.read_window(str(tmp_path / "x.wav"), 0, 3200)
 
 
