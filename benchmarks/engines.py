@@ -14,7 +14,7 @@ if __name__ == "__main__":
     # A script run by path has its own folder first on sys.path; the packages lie one level up.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from evaluation.evaluate import main
+from voxmill.cli.app import run
 
 ROOT = Path(__file__).resolve().parent.parent
 ESPEAK = "espeak-ng=command:espeak-ng -v {language} -w {output} -- {text}"
@@ -30,4 +30,4 @@ if __name__ == "__main__":
     if missing or len(sys.argv) < 2:
         sys.exit(__doc__ if not missing else f"{missing[0]} is not installed; {__doc__.strip().splitlines()[-1]}")
     texts = f"texts:{ROOT / 'samples' / 'texts.jsonl'}"
-    sys.exit(main([texts, "--system", ESPEAK, "--system", OTHER, "--out", sys.argv[1], *sys.argv[2:]]))
+    sys.exit(run(["evaluate", texts, "--system", ESPEAK, "--system", OTHER, "--out", sys.argv[1], *sys.argv[2:]]))

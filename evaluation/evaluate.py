@@ -1,46 +1,44 @@
 """Evaluates systems on a benchmark (report section 4): they speak, are scored, compared, and logged to MLflow.
 
-    python evaluation/evaluate.py BENCHMARK [BENCHMARK ...] --system NAME=KIND:REST [--system ...] --out OUT
-                                  [--sim wavlm=PATH|eres2net=PATH] [config.yaml] [key=value ...]
-    ray job submit --working-dir . -- python evaluation/evaluate.py ...
+    voxmill evaluate BENCHMARK... --system NAME=KIND:REST --out OUT [config.yaml] [key=value ...]
+    ray job submit --working-dir . -- python evaluation/evaluate.py BENCHMARK... --system NAME=KIND:REST --out OUT
 
-BENCHMARK is KIND:PATH: seed-tts-eval:FILE, cv3-eval:FOLDER, minimax-mls:FOLDER, instruct-tts-eval:FILE,
-thirty-languages:FOLDER, texts:FILE.jsonl. Systems: checkpoint:FOLDER[#RECIPE], wavs:FOLDER, command:LINE,
-speech:URL#MODEL/VOICE. --sim names the weights of a published speaker encoder. OUT gets report.html, report.md, results.json, scores/*.jsonl, wavs/ and, unless
-MLFLOW_TRACKING_URI says otherwise, mlflow.db. The same command goes on after a crash and computes nothing twice.
-Exit status: 0 done, 1 failed, 2 the user's mistake.
+`voxmill evaluate benchmark --help` describes both, which are one command.
 """
 
-import argparse
+if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+
+    # A script's own folder is first on sys.path; the packages lie above it.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    from voxmill.cli.app import script
+
+    script("evaluate")
+
 import datetime
 import importlib.util
 import os
-import re
 import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":
-    # A script run by path has its own folder first on sys.path; the packages lie one level up.
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
-
-from evaluation.benchmarks import READERS, read_benchmark
+from evaluation.benchmarks import read_benchmark
 from evaluation.benchmarks.benchmark import Benchmark, Utterance
 from evaluation.config import EvaluateConfig
 from evaluation.metrics.emotion_accuracy import classifier_name
 from evaluation.metrics.normalisation import NORMALISER_VERSION
 from evaluation.metrics.score_cache import ScoreCache
 from evaluation.metrics.scoring import Work, in_process, on_ray, score_outputs
-from evaluation.metrics.similarity import encoder_name, read_sim
+from evaluation.metrics.similarity import encoder_name
 from evaluation.metrics.speech_recognition import recogniser_name
 from evaluation.results.comparison import Row, Score, Verdict, counts_of, scores_of, verdicts_of
 from evaluation.results.records import Outcome, Run, write_results
 from evaluation.systems import read_system
 from evaluation.systems.base import System, SystemOutput, speech_folder
-from voxmill.core.config import load_config
-from voxmill.core.errors import PROGRESS_SAVED, JobError, UserError, command
+from voxmill.core.errors import JobError, UserError
 from voxmill.core.local_ray import join_ray
 
 # Libraries of the `evaluate` extra, without which nothing here works.
@@ -206,63 +204,3 @@ def _bar(enabled: bool, name: str, total: int) -> Any:
     from voxmill.core.bar import bar
 
     return bar(enabled, name, total)
-
-
-def parse(arguments: list[str]) -> tuple[list[str], list[str], Path, EvaluateConfig]:
-    """(benchmarks, systems, OUT, configuration) of a command line.
-
-    Raises:
-        UserError: something missing or unknown in it.
-    """
-    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
-    parser.add_argument("items", nargs="*")
-    parser.add_argument("--system", action="append", default=[])
-    parser.add_argument("--out", "-o", type=Path)
-    parser.add_argument("--sim", action="append", default=[])
-    try:
-        options = parser.parse_intermixed_args(arguments)
-    except (argparse.ArgumentError, SystemExit) as error:
-        raise UserError(f"{error}; see --help") from None
-    kinds = re.compile(rf"({'|'.join(READERS)}):")
-    benchmarks = [item for item in options.items if kinds.match(item)]
-    files = [item for item in options.items if item.endswith((".yaml", ".yml")) and item not in benchmarks]
-    settings = [item for item in options.items if "=" in item and item not in benchmarks + files]
-    rest = [item for item in options.items if item not in benchmarks + files + settings]
-    if rest:
-        raise UserError(f"{rest[0]!r} names no benchmark; write KIND:PATH with KIND one of {', '.join(READERS)}")
-    if not benchmarks:
-        raise UserError("no benchmark; name one, such as seed-tts-eval:seedtts_testset/en/meta.lst")
-    if not options.system:
-        raise UserError("no system; add --system NAME=KIND:REST, such as --system peer=wavs:outputs/")
-    if options.out is None:
-        raise UserError("no --out; name a folder for the report, the scores and the speech")
-    if len(files) > 1:
-        raise UserError(f"two configurations, {files[0]} and {files[1]}; name one")
-    config = load_config(EvaluateConfig, files[0] if files else None, settings)
-    if len(options.sim) > 1:
-        raise UserError("two --sim; give one and run again with the other: what both have is not computed twice")
-    if options.sim:
-        named = read_sim(options.sim[0])
-        similarity = config.scoring.similarity.model_copy(update={"encoder": named.encoder, "model": named.model})
-        scoring = config.scoring.model_copy(update={"similarity": similarity})
-        config = config.model_copy(update={"scoring": scoring})
-    return benchmarks, options.system, options.out, config
-
-
-@command("voxmill evaluate", resume_hint=PROGRESS_SAVED)
-def main(arguments: list[str] | None = None) -> int:
-    """The command line of the script; see the module's docstring."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if not arguments or {"-h", "--help"} & set(arguments):
-        print(__doc__)
-        return 0 if arguments else 2
-    outcome = evaluate(*parse(arguments))
-    print(f"{outcome.computed} scores computed, {outcome.cached} found, in {outcome.seconds:.1f} s")
-    print(f"report: {outcome.out / 'report.html'}")
-    for problem in outcome.problems:
-        print(f"voxmill evaluate: {problem}; nothing done is lost, the same command goes on", file=sys.stderr)
-    return 1 if outcome.problems else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

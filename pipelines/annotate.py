@@ -1,12 +1,20 @@
 """The main job: raw recordings to described, verified clips in WebDataset shards (report section 3.6).
 
-    python pipelines/annotate.py IN OUT [config.yaml] [key=value ...]
+    voxmill annotate IN OUT [config.yaml] [key=value ...]
     ray job submit --working-dir . -- python pipelines/annotate.py IN OUT [config.yaml] [key=value ...]
 
-IN is a folder, a glob, or a JSONL or Parquet manifest (`path`, and optional session, speaker, text, language,
-licence). OUT gets shards/*.tar, clips.parquet, rejected.parquet, recordings.parquet, report.html, README.md, run.json.
-The same command goes on after any crash. Exit status: 0 done, 1 failed, 2 the user's mistake.
+`voxmill annotate --help` describes both, which are one command.
 """
+
+if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+
+    # A script's own folder is first on sys.path; the packages lie above it.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    from voxmill.cli.app import script
+
+    script("annotate")
 
 import datetime
 import json
@@ -15,10 +23,6 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-if __name__ == "__main__":
-    # A script run by path has its own folder first on sys.path; the packages lie one level up.
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pipelines.config import AnnotateConfig
 from pipelines.corpus import collect as finish
@@ -32,8 +36,6 @@ from pipelines.report import run_summary as summary
 from pipelines.stages.voice_attributes import label_voices
 from pipelines.units.journal import repeated_calls
 from pipelines.units.workspace import claim
-from voxmill.core.config import load_config
-from voxmill.core.errors import PROGRESS_SAVED, UserError, command
 from voxmill.core.files import write_atomically
 from voxmill.core.local_ray import join_ray
 from voxmill.core.progress import Progress
@@ -120,23 +122,3 @@ def annotate(source: str, out: Path, config: AnnotateConfig) -> dict[str, Any]:
     progress.print(f"kept {len(found.kept)} clips, {run['hours_kept']:.3f} h of {run['hours_in']:.3f} h")
     progress.print(f"report: {report}")
     return run
-
-
-@command("voxmill annotate", resume_hint=PROGRESS_SAVED)
-def main(arguments: list[str] | None = None) -> int:
-    """The command line of the script; see the module's docstring."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if not arguments or {"-h", "--help"} & set(arguments):
-        print(__doc__)
-        return 0 if arguments else 2
-    overrides = [a for a in arguments if "=" in a and not Path(a).exists()]
-    plain = [a for a in arguments if a not in overrides]
-    if len(plain) not in (2, 3):
-        raise UserError("needs IN and OUT, and at most one config.yaml; see --help")
-    config = load_config(AnnotateConfig, plain[2] if len(plain) == 3 else None, overrides)
-    annotate(plain[0], Path(plain[1]), config)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,12 +1,22 @@
 """Latents of every clip of a dataset, so that no trainer runs the AudioVAE (report 3.2; the encoder is frozen).
 
-    python pipelines/encode.py DATASET --vae CHECKPOINT [config.yaml] [key=value ...]
+    voxmill encode DATASET --vae CHECKPOINT [config.yaml] [key=value ...]
     ray job submit --working-dir . -- python pipelines/encode.py DATASET --vae CHECKPOINT [key=value ...]
 
 DATASET is a finished `annotate` OUT; CHECKPOINT a folder in the released layout. DATASET gets latents/*.tar
 (`{clip_id}.safetensors`: `latent`, bf16, 64 channels at 25 frames a second), latents.parquet with a row a clip, and
-latents.json. The same command goes on after any crash. Exit status: 0 done, 1 failed, 2 the user's mistake.
+latents.json. `voxmill encode --help` describes the command.
 """
+
+if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+
+    # A script's own folder is first on sys.path; the packages lie above it.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    from voxmill.cli.app import script
+
+    script("encode")
 
 import fcntl
 import json
@@ -18,15 +28,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if __name__ == "__main__":
-    # A script run by path has its own folder first on sys.path; the packages lie one level up.
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
-
 from pipelines.latents.units import EncodeConfig, EncodeUnit, Source, encode_unit, gather, plan_units, result_path
 from voxmill.core import malloc
-from voxmill.core.config import load_config
 from voxmill.core.devices import limit_threads
-from voxmill.core.errors import PROGRESS_SAVED, JobError, UserError, command
+from voxmill.core.errors import JobError, UserError
 from voxmill.core.files import sweep_temporaries, write_atomically
 from voxmill.core.local_ray import join_ray
 from voxmill.core.progress import Progress
@@ -246,28 +251,3 @@ def remove_stale(dataset: Path, unit_ids: set[str]) -> None:
             path.unlink()
     for folder in (dataset / "latents", dataset / "work" / "latents"):
         sweep_temporaries(folder)
-
-
-@command("voxmill encode", resume_hint=PROGRESS_SAVED)
-def main(arguments: list[str] | None = None) -> int:
-    """The command line of the script; see the module's docstring."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if not arguments or {"-h", "--help"} & set(arguments):
-        print(__doc__)
-        return 0 if arguments else 2
-    if "--vae" not in arguments[:-1]:
-        raise UserError("needs --vae CHECKPOINT, a folder in the released layout; see --help")
-    place = arguments.index("--vae")
-    checkpoint = Path(arguments[place + 1])
-    del arguments[place : place + 2]
-    overrides = [a for a in arguments if "=" in a and not Path(a).exists()]
-    plain = [a for a in arguments if a not in overrides]
-    if len(plain) not in (1, 2):
-        raise UserError("needs one DATASET, and at most one config.yaml; see --help")
-    config = load_config(EncodeConfig, plain[1] if len(plain) == 2 else None, overrides)
-    encode(Path(plain[0]), checkpoint, config)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,53 +1,50 @@
 """Training of one curriculum stage (report 3.5).
 
-    python training/train.py [--check] RECIPE [key=value ...]
+    voxmill train [--check] RECIPE [key=value ...]
     torchrun --nproc-per-node 8 training/train.py RECIPE [key=value ...]
     deepspeed training/train.py RECIPE [key=value ...]
     ray job submit --working-dir . -- python training/train.py RECIPE num_workers=8 [key=value ...]
 
-RECIPE is a YAML file or the name of one that comes with voxmill (stage1, stage2, stage3, tiny_stage1 ...). `--check`
-reads index and recipe and says what the stage will do. `num_workers=N` runs N ranks under Ray Train, on a cluster or on
-this machine; beside it stand use_gpu, cpus_per_worker, max_failures and autoscale. `run.out` gets checkpoints/,
-metrics.jsonl and, at the end, export/ in the released layout. The same command goes on after any crash, with any number
-of ranks. Exit status: 0 done, 1 failed, 2 the user's mistake, 75 told to stop by SIGTERM and saved.
+`voxmill train --help` describes the command, which is the same for every launcher.
 """
 
-import os
-import sys
-from pathlib import Path
-
 if __name__ == "__main__":
-    # A script run by path has its own folder first on sys.path; the packages lie one level up.
+    import sys
+    from pathlib import Path
+
+    # A script's own folder is first on sys.path; the packages lie above it.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    from voxmill.cli.app import script
 
-from voxmill.core.errors import PROGRESS_SAVED, UserError, command
+    script("train")
+
+import os
+from typing import TYPE_CHECKING
+
+from voxmill.core.errors import ExitStatus
+
+if TYPE_CHECKING:
+    from training.curriculum.recipe import Recipe
+    from training.launch.launch_config import LaunchConfig
 
 
-@command("voxmill train", resume_hint=PROGRESS_SAVED)
-def main(arguments: list[str] | None = None) -> int:
-    """The command line of the script; see the module's docstring."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if not arguments or {"-h", "--help"} & set(arguments):
-        print(__doc__)
-        return 0 if arguments else 2
+def train(recipe: "Recipe", launch: "LaunchConfig | None", *, only_check: bool = False) -> int:
+    """Checks the recipe against its datasets, prints the plan, and trains; returns the exit status of the run.
+
+    Args:
+        launch: ranks to start with Ray Train; None: this process is the one rank, or one of torchrun's or deepspeed's.
+        only_check: return after the plan.
+
+    Raises:
+        UserError: a recipe, dataset or checkpoint that does not fit. JobError: the run failed.
+    """
     from training.curriculum.check import check, report
-    from training.curriculum.recipe import load_recipe
-    from training.launch.launch_config import read_launch
 
-    only_check = "--check" in arguments
-    # The deepspeed launcher adds --local_rank=N; the environment says the same.
-    arguments = [a for a in arguments if a != "--check" and not a.startswith("--local_rank")]
-    overrides = [a for a in arguments if "=" in a and not Path(a).exists()]
-    plain = [a for a in arguments if a not in overrides]
-    if len(plain) != 1:
-        raise UserError("needs one RECIPE; see --help")
-    launch, overrides = read_launch(overrides)
-    recipe = load_recipe(plain[0], overrides)
     corpus, plan = check(recipe)
     if os.environ.get("RANK", "0") == "0":
         report(recipe, corpus, plan)
     if only_check:
-        return 0
+        return ExitStatus.DONE
     if launch is not None:
         from training.launch.ray_launch import run_on_ray
 
@@ -57,7 +54,3 @@ def main(arguments: list[str] | None = None) -> int:
 
     with join_world() as world:
         return Run(recipe, corpus, world)()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

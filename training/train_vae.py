@@ -1,31 +1,32 @@
-"""Trains AudioVAE V2 from nothing (report 3.2 and 4.5), or on from a checkpoint's weights.
+"""Trains AudioVAE V2 from new weights (report 3.2 and 4.5), or from a checkpoint's.
 
-    python training/train_vae.py DATA OUT [recipe.yaml] [key=value ...]
+    voxmill train-vae DATA OUT [recipe.yaml] [key=value ...]
     torchrun --nproc-per-node 8 training/train_vae.py DATA OUT [recipe.yaml] [key=value ...]
 
-DATA is OUT of a finished `voxmill annotate`, or a folder of wav, flac, ogg, opus or mp3. The recipe is a file, or the
-name of one of ours: tiny, small, voxcpm2. OUT gets checkpoint-*/ (the released layout), metrics.jsonl, media/, and
-mlflow.db where no MLflow server is named. The same command goes on after a crash, on any number of ranks that divides
-the batch. Exit status: 0 done, 1 failed, 2 the user's mistake, 143 saved and ended by SIGTERM.
+`voxmill train-vae --help` describes the command, which is the same for both.
 """
 
+if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+
+    # A script's own folder is first on sys.path; the packages lie above it.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    from voxmill.cli.app import script
+
+    script("train-vae")
+
 import json
-import os
 import signal
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":
-    # A script run by path has its own folder first on sys.path; the packages lie one level up.
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
-
 from training.codec.config import RECIPES, VAETrainConfig
 from voxmill.core.config import load_config
-from voxmill.core.errors import PROGRESS_SAVED, JobError, UserError, command
+from voxmill.core.errors import JobError, UserError
 
-TERMINATED = 143
 SKIPS = 20
 """So many steps in a row without a finite loss end the run."""
 
@@ -243,27 +244,3 @@ def read_recipe(name: str | None, overrides: list[str]) -> VAETrainConfig:
             raise UserError(f"{name}: no such recipe; name a YAML file, or one of {', '.join(known)}")
         path = RECIPES / f"{name}.yaml"
     return load_config(VAETrainConfig, path, overrides)
-
-
-@command("voxmill train-vae", resume_hint=PROGRESS_SAVED)
-def main(arguments: list[str] | None = None) -> int:
-    """The command line of the script; see the module's docstring."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if not arguments or {"-h", "--help"} & set(arguments):
-        print(__doc__)
-        return 0 if arguments else 2
-    overrides = [a for a in arguments if "=" in a and not Path(a).exists()]
-    plain = [a for a in arguments if a not in overrides]
-    if len(plain) not in (2, 3):
-        raise UserError("needs DATA and OUT, and at most one recipe; see --help")
-    config = read_recipe(plain[2] if len(plain) == 3 else None, overrides)
-    finished = train(plain[0], Path(plain[1]), config)
-    if not finished:
-        if os.environ.get("RANK", "0") == "0":
-            print("voxmill train-vae: ended by a signal, and saved; the same command goes on", file=sys.stderr)
-        return TERMINATED
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,6 @@
 """Inference efficiency of a checkpoint (report 4.6, Table 11): RTF, latency of the first patch, memory, concurrency.
 
-    python evaluation/metrics/efficiency.py CHECKPOINT TEXTS.jsonl [--concurrency 1,4,16] [--device auto] [--out FILE.json]
+    voxmill evaluate efficiency CHECKPOINT TEXTS.jsonl [--concurrency 1,4,16] [--device auto] [--out FILE.json]
 
 Requests are streamed, as a server would; a request's latency runs from when it was taken to its first 160 ms of audio.
 RTF is wall time over audio time of all requests together, so it falls with concurrency. The first round, in which a GPU
@@ -9,7 +9,16 @@ captures its graphs, is not counted.
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+
+    # A script's own folder is first on sys.path; the packages lie above it.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
+    from voxmill.cli.app import script
+
+    script("evaluate efficiency")
+
 import json
 import resource
 import sys
@@ -17,15 +26,11 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if __name__ == "__main__":
-    # A script run by path has its own folder first on sys.path; the packages lie one level up.
-    sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from voxmill.core.errors import UserError, command
+from voxmill.core.errors import UserError
 
 if TYPE_CHECKING:
     from model.generation.generator import Generator
@@ -109,32 +114,13 @@ def run(checkpoint: Path, texts: Path, levels: Sequence[int], device: str) -> li
     return found
 
 
-@command("voxmill efficiency")
-def main(arguments: list[str] | None = None) -> int:
-    """The command line of the script; see the module's docstring."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("texts", type=Path)
-    parser.add_argument("--concurrency", default="1,4,16")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args(arguments)
-    try:
-        levels = [int(level) for level in options.concurrency.split(",")]
-    except ValueError:
-        raise UserError(f"--concurrency {options.concurrency}: write whole numbers, such as 1,4,16") from None
-    found = run(options.checkpoint, options.texts, levels, options.device)
+def report(rounds: Sequence[Efficiency], out: Path | None) -> None:
+    """Prints a table of the rounds beside the published figures, and writes them to `out` as JSON."""
     print("| concurrency | RTF | first patch, median / p95 | peak memory |\n|---:|---:|---:|---:|")
-    for one in found:
+    for one in rounds:
         latency = f"{1000 * one.first_patch_median:.0f} / {1000 * one.first_patch_p95:.0f} ms"
         print(f"| {one.concurrency} | {one.rtf:.3f} | {latency} | {one.peak_gigabytes:.2f} GB |")
     for name, (rtf, memory) in PUBLISHED.items():
         print(f"| published, RTX 4090: {name} | {rtf:.2f} | - | {memory:.0f} GB |")
-    plain: list[dict[str, Any]] = [asdict(one) for one in found]
-    if options.out is not None:
-        options.out.write_text(json.dumps(plain, indent=1), encoding="utf-8")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    if out is not None:
+        out.write_text(json.dumps([asdict(one) for one in rounds], indent=1), encoding="utf-8")

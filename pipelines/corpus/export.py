@@ -8,7 +8,6 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from pipelines.corpus.finetune_jsonl import FinetuneClip, FinetuneConfig, export_finetune
-from voxmill.core.config import load_config
 from voxmill.core.errors import UserError
 from voxmill.data.records import ClaimVerdict, Description, FactWord, Reference
 from voxmill.data.shards import read_member
@@ -16,16 +15,15 @@ from voxmill.data.shards import read_member
 _COLUMNS = ["clip_id", "text", "modes", "descriptions", "references", "shard", "offset", "size"]
 
 
-def export(out: Path, folder: Path, overrides: list[str]) -> dict[str, int]:
+def export(out: Path, folder: Path, config: FinetuneConfig) -> dict[str, int]:
     """Writes `folder/train.jsonl` and `folder/audio/`; returns counts of rows by mode and of what was left out.
 
     Raises:
-        UserError: OUT is no finished dataset, an override is wrong, or the folder holds a manifest already.
+        UserError: OUT is no finished dataset, or the folder holds a manifest already.
     """
     index = out / "clips.parquet"
     if not index.exists():
         raise UserError(f"{out}: no clips.parquet there; name the OUT of a finished `voxmill annotate`")
-    config = load_config(FinetuneConfig, overrides=overrides)
     rows = pq.read_table(index, columns=_COLUMNS).to_pylist()
     return export_finetune(folder, _clips(out, rows), config)
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from evaluation.evaluate import main
 from evaluation.results.comparison import counts_of
 from evaluation.results.records import read_rows
 from tests.support.chat_server import Handler, chat_server
 from tests.support.speech import cut, turns
+from voxmill.cli.app import run as voxmill
 
 WORDS = "Two words."
 # Wavs of the names of their faults; `good` and `rate` are speech, the latter at 48 kHz.
@@ -46,7 +46,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(given: Path, out: Path, benchmark: str, *settings: str) -> int:
     system = ["--system", f"peer=wavs:{given / 'wavs'}", "--out", str(out), "progress=false"]
-    return main([benchmark, *system, *settings])
+    return voxmill(["evaluate", benchmark, *system, *settings])
 
 
 def test_bad_wavs_and_lines_are_counted_in_the_report(given: Path, tmp_path: Path) -> None:

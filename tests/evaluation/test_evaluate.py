@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation.evaluate import main, parse
 from evaluation.results.records import read_rows
 from evaluation.results.report import write_reports  # noqa: F401  (the module that the job imports late must import)
 from tests.support.speech import cut, turns
+from voxmill.cli.app import run as voxmill
 from voxmill.cli.demo import submit
-from voxmill.core.errors import UserError
+from voxmill.cli.evaluate import read_items
 from voxmill.core.local_ray import environment, free_port, local_ray
 
 ENGINES = pytest.mark.skipif(
@@ -55,7 +55,9 @@ def test_two_engines_end_to_end_and_again(texts: Path, tmp_path: Path) -> None:
     command = [f"texts:{texts}", "--system", ESPEAK, "--system", FLITE, "-o", str(out)]
     done = run(*command)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "30 scores computed, 0 found" in done.stdout and f"report: {out / 'report.html'}" in done.stdout
+    assert (
+        "30 scores computed, 0 read from the cache" in done.stdout and f"report: {out / 'report.html'}" in done.stdout
+    )
     results = json.loads((out / "results.json").read_text())
     assert {(run["system"], run["counts"]["ok"]) for run in results["runs"]} == {("espeak", 3), ("flite", 3)}
     assert len(results["runs"][0]["malformed"]) == 1
@@ -93,7 +95,9 @@ def test_two_engines_end_to_end_and_again(texts: Path, tmp_path: Path) -> None:
         closed.bind(("127.0.0.1", 0))
         uri = f"http://127.0.0.1:{closed.getsockname()[1]}"
     again = run(*command, "tracking.timeout_seconds=2", MLFLOW_TRACKING_URI=uri)
-    assert again.returncode == 1 and "0 scores computed, 30 found" in again.stdout, again.stdout + again.stderr
+    assert again.returncode == 1 and "0 scores computed, 30 read from the cache" in again.stdout, (
+        again.stdout + again.stderr
+    )
     assert "does not take the runs" in again.stderr and str(out / "mlflow.db") in again.stderr
     assert "Traceback" not in again.stderr and uri in (out / "report.html").read_text()
     assert len(client.search_runs([experiment.experiment_id])) == 6
@@ -113,6 +117,7 @@ def test_a_folder_of_wavs_is_scored_without_any_model_of_ours_and_texts_are_esca
     out = tmp_path / "out"
     settings = ["tracking.enabled=false", "scoring.metrics=[transcript]", "progress=false"]
     arguments = [
+        "evaluate",
         f"texts:{tmp_path / 'list.jsonl'}",
         "--system",
         f"peer=wavs:{tmp_path / 'wavs'}",
@@ -120,7 +125,7 @@ def test_a_folder_of_wavs_is_scored_without_any_model_of_ours_and_texts_are_esca
         str(out),
         *settings,
     ]
-    assert main(arguments) == 0
+    assert voxmill(arguments) == 0
     rows = read_rows(out)[("texts", "peer")]
     assert [row["status"] for row in rows] == ["ok", "ok", "missing"]
     page = (out / "report.html").read_text(encoding="utf-8")
@@ -142,7 +147,7 @@ def test_two_ray_workers_give_the_same_rows(tmp_path: Path) -> None:
     with local_ray(num_cpus=2) as address:
         where = environment() | {"RAY_ADDRESS": address}
         done = subprocess.run([*job, str(tmp_path / "ray")], env=where, timeout=500, capture_output=True, text=True)
-    assert done.returncode == 0 and "0 found" in done.stdout, done.stderr[-2000:]
+    assert done.returncode == 0 and "0 read from the cache" in done.stdout, done.stderr[-2000:]
     assert read_rows(tmp_path / "ray") == read_rows(tmp_path / "here")
 
 
@@ -184,7 +189,9 @@ def test_several_seeds_speak_and_their_spread_stands_beside_the_interval(tmp_pat
     out = tmp_path / "out"
     system = f"noisy=command:{shlex.quote(sys.executable)} {tmp_path / 'seeded.py'} {{reference}} {{output}} {{seed}}"
     settings = ["seeds=[0,1,2]", "scoring.metrics=[dnsmos]", "tracking.enabled=false", "progress=false"]
-    assert main([f"texts:{tmp_path / 'list.jsonl'}", "--system", system, "--out", str(out), *settings]) == 0
+    assert (
+        voxmill(["evaluate", f"texts:{tmp_path / 'list.jsonl'}", "--system", system, "--out", str(out), *settings]) == 0
+    )
     rows = read_rows(out)[("texts", "noisy")]
     assert sorted({row["seed"] for row in rows}) == [0, 1, 2] and len(rows) == 9
     (score,) = json.loads((out / "results.json").read_text())["scores"]
@@ -212,14 +219,21 @@ def test_several_seeds_speak_and_their_spread_stands_beside_the_interval(tmp_pat
         ),
     ],
 )
-def test_mistakes_on_the_command_line_are_told(arguments: list[str], said: str) -> None:
-    with pytest.raises(UserError) as caught:
-        parse(arguments)
-    assert said in str(caught.value)
+def test_mistakes_on_the_command_line_are_told(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert voxmill(["evaluate", *arguments]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("voxmill evaluate") and line.count("\n") == 1 and said in line
 
 
 def test_a_mistake_is_one_line_and_exit_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([f"texts:{tmp_path}/none.jsonl", "--system", f"a=wavs:{tmp_path}", "--out", str(tmp_path / "o")]) == 2
+    assert (
+        voxmill(
+            ["evaluate", f"texts:{tmp_path}/none.jsonl", "--system", f"a=wavs:{tmp_path}", "--out", str(tmp_path / "o")]
+        )
+        == 2
+    )
     told = capsys.readouterr().err
     assert told.startswith("voxmill evaluate: ") and told.count("\n") == 1 and "not there" in told
 
@@ -228,9 +242,16 @@ def test_a_weight_file_of_sim_is_named_on_the_command_line_and_looked_for_before
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "list.jsonl").write_text(json.dumps({"id": "a", "text": "Hello.", "language": "en"}))
-    command = [f"texts:{tmp_path / 'list.jsonl'}", "--system", f"a=wavs:{tmp_path}", "--out", str(tmp_path / "o")]
+    command = [
+        "evaluate",
+        f"texts:{tmp_path / 'list.jsonl'}",
+        "--system",
+        f"a=wavs:{tmp_path}",
+        "--out",
+        str(tmp_path / "o"),
+    ]
     gone = f"eres2net={tmp_path}/gone.ckpt"
-    assert parse([*command, "--sim", gone])[3].scoring.similarity.encoder == "eres2net"
-    assert main([*command, "--sim", gone]) == 2
+    assert read_items(command[1:2], [gone])[1].scoring.similarity.encoder == "eres2net"
+    assert voxmill([*command, "--sim", gone]) == 2
     told = capsys.readouterr().err
     assert "gone.ckpt: no such file" in told and told.count("\n") == 1 and not (tmp_path / "o").exists()

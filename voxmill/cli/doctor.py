@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from voxmill.core.assets import ASSETS, asset_path, weights_dir
+from voxmill.core.errors import UserError, command
 
 # Imported, not only looked up: a library that is there and does not load is what people come here for.
 LIBRARIES = (
@@ -76,8 +77,6 @@ def _library(name: str, module: str) -> Finding:
 
 
 def _weights(name: str) -> Finding:
-    from voxmill.core.errors import UserError
-
     try:
         asset_path(name)
     except UserError:
@@ -106,3 +105,27 @@ def main(libraries: Sequence[tuple[str, str]] = LIBRARIES) -> int:
         table.add_row(words[finding.ok], escape(finding.name), escape(finding.detail))
     Console().print(table)
     return 0 if all(finding.ok is not False for finding in found) else 1
+
+
+@command("voxmill doctor")
+def doctor() -> int:
+    """Checks libraries, embedded models, GPU and disk, and prints what is missing and how to fix it.
+
+    \b
+    Example:
+      voxmill doctor
+    """
+    return main()
+
+
+@command("voxmill fetch")
+def fetch() -> None:
+    """Downloads the embedded models once (about 400 MB); prints nothing when they are there.
+
+    \b
+    Example:
+      voxmill fetch
+    """
+    from voxmill.core.assets import fetch as fetch_weights
+
+    fetch_weights()

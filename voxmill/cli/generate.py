@@ -9,10 +9,14 @@ import wave
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
-from model.generation.request_file import RequestLine, check_seed, check_settings, read_request_lines
-from voxmill.core.errors import JobError, UserError
+import typer
+
+from voxmill.core.errors import JobError, UserError, command
+
+if TYPE_CHECKING:
+    from model.generation.request_file import RequestLine
 
 STDOUT = Path("-")
 
@@ -62,7 +66,9 @@ def run(options: Options) -> None:
         _one(options, requests[0], generator, loading)
 
 
-def _lines(options: Options) -> list[RequestLine]:
+def _lines(options: Options) -> "list[RequestLine]":
+    from model.generation.request_file import RequestLine, check_seed, check_settings, read_request_lines
+
     named = ("steps", "guidance", "min_len", "max_len")
     settings = {key: getattr(options, key) for key in named if getattr(options, key) is not None}
     seed = check_seed(options.seed)
@@ -113,7 +119,7 @@ def _load(options: Options) -> Any:
     return checkpoint
 
 
-def _requests(lines: list[RequestLine], generator: Any) -> list[Any]:
+def _requests(lines: "list[RequestLine]", generator: Any) -> list[Any]:
     """Every request with its voice, checked; each file is read once."""
     from model.generation.request import Request
     from model.sequence.layouts import compose_text
@@ -186,7 +192,7 @@ def _stream(options: Options, request: Any, generator: Any, loading: float) -> N
     _tell(options, f"{_rtf(seconds, wall)} (loading {loading:.1f} s, first piece {first * 1000:.0f} ms, seed {seed})")
 
 
-def _many(options: Options, lines: list[RequestLine], requests: list[Any], generator: Any, loading: float) -> None:
+def _many(options: Options, lines: "list[RequestLine]", requests: list[Any], generator: Any, loading: float) -> None:
     try:
         options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -278,9 +284,66 @@ def _rtf(seconds: float, wall: float) -> str:
 def _warn(path: Path, finish: str | None) -> None:
     if finish == "length":
         name = "stdout" if path == STDOUT else path
-        print(f"voxmill: {name}: ended by its length, not by the model; the end may be cut off", file=sys.stderr)
+        print(
+            f"voxmill generate: {name}: ended by its length, not by the model; the end may be cut off", file=sys.stderr
+        )
 
 
 def _tell(options: Options, text: str) -> None:
     stdout = options.out == STDOUT
     print(f"{'stdout' if stdout else options.out}: {text}", file=sys.stderr if stdout else sys.stdout)
+
+
+@command("voxmill generate")
+def generate(
+    checkpoint: Annotated[Path, typer.Option(help="a checkpoint folder in the released layout")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="WAV file, - for raw 16-bit PCM on stdout, or a folder")],
+    text: Annotated[str | None, typer.Option(help="text to speak")] = None,
+    description: Annotated[str | None, typer.Option(help='voice and style, such as "a warm, deep voice"')] = None,
+    reference: Annotated[Path | None, typer.Option(help="a recording of the speaker")] = None,
+    prompt: Annotated[Path | None, typer.Option(help="a recording to continue")] = None,
+    prompt_text: Annotated[str | None, typer.Option(help="the words of the prompt")] = None,
+    requests: Annotated[Path | None, typer.Option(help="JSONL of many requests, generated in a batch")] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="write every 160 ms of speech as soon as it is generated")
+    ] = False,
+    seed: Annotated[int | None, typer.Option(help="the same seed gives the same speech")] = None,
+    lora: Annotated[Path | None, typer.Option(help="folder of LoRA weights to merge")] = None,
+    steps: Annotated[int | None, typer.Option(help="Euler steps a patch [10]")] = None,
+    guidance: Annotated[float | None, typer.Option(help="guidance weight, 1 to 3 [2.0]")] = None,
+    min_len: Annotated[int | None, typer.Option(help="patches before it may stop, less 2 [2]")] = None,
+    max_len: Annotated[int | None, typer.Option(help="patches at most [4096]")] = None,
+    batch: Annotated[int, typer.Option(help="requests in progress at once")] = 16,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    dtype: Annotated[str | None, typer.Option(help="bfloat16 or float32 [the checkpoint's]")] = None,
+) -> None:
+    """Speaks a text, or every request of a JSONL file.
+
+    \b
+    Examples:
+      voxmill generate --checkpoint VoxCPM2/ --text "Good evening." --reference anna.wav -o evening.wav
+      voxmill generate --checkpoint VoxCPM2/ --requests requests.jsonl -o speech/
+      voxmill generate --checkpoint VoxCPM2/ --text "Good evening." --stream -o - | aplay -f S16_LE -r 48000
+    """
+    run(
+        Options(
+            checkpoint=checkpoint,
+            out=out,
+            text=text,
+            description=description,
+            reference=reference,
+            prompt=prompt,
+            prompt_text=prompt_text,
+            requests=requests,
+            stream=stream,
+            seed=seed,
+            lora=lora,
+            steps=steps,
+            guidance=guidance,
+            min_len=min_len,
+            max_len=max_len,
+            batch=batch,
+            device=device,
+            dtype=dtype,
+        )
+    )

@@ -2,18 +2,20 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
+import typer
 
 from cluster.planner.compute import AnnotationSpeed, gpu_hours, measured_speed, position_flops, whole_rows
-from cluster.planner.memory import SIZES, ModelShape, Setup, Stack
+from cluster.planner.memory import SIZES, Dtype, ModelShape, Setup, Stack, Zero
 from cluster.planner.plan import HEADROOM, Choice, choices, longest_row, recommended
-from model.config import LanguageModelConfig, VoxCPM2Config, read_config
-from model.presets import PRESETS, preset
-from model.voxcpm2 import VoxCPM2
-from voxmill.core.errors import UserError
+from voxmill.core.errors import UserError, command
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from model.config import LanguageModelConfig, VoxCPM2Config
 
 
 @dataclass(frozen=True)
@@ -40,14 +42,16 @@ class Options:
     cores: int
 
 
-def shape_of(config: VoxCPM2Config) -> ModelShape:
+def shape_of(config: "VoxCPM2Config") -> ModelShape:
     """What the planner needs of a model; parameters are counted on the module tree."""
     import torch
+
+    from model.voxcpm2 import VoxCPM2
 
     with torch.device("meta"):
         parameters = sum(parameter.numel() for parameter in VoxCPM2(config).parameters())
 
-    def stack(size: LanguageModelConfig, tokens: int = 1, kept: int = 1) -> Stack:
+    def stack(size: "LanguageModelConfig", tokens: int = 1, kept: int = 1) -> Stack:
         return Stack(
             layers=size.num_hidden_layers,
             hidden=size.hidden_size,
@@ -69,12 +73,17 @@ def shape_of(config: VoxCPM2Config) -> ModelShape:
     )
 
 
-def run(options: Options, console: Console | None = None) -> None:
+def run(options: Options, console: "Console | None" = None) -> None:
     """Prints the plan.
 
     Raises:
         UserError: no such model, a value that cannot be, or annotation without a speed.
     """
+    from rich.console import Console
+
+    from model.config import read_config
+    from model.presets import PRESETS, preset
+
     console = console or Console(highlight=False)
     _check(options)
     if options.audio_hours is not None:
@@ -86,14 +95,14 @@ def run(options: Options, console: Console | None = None) -> None:
     shape = shape_of(config)
     base = Setup(
         zero=1,
-        dtype=options.dtype,
+        dtype=_dtype(options.dtype),
         world=options.gpus,
         positions=options.positions,
-        audio=options.audio,  # type: ignore[arg-type]
+        audio=options.audio,
         offload=options.offload,
         recompute=options.recompute,
     )
-    found = choices(shape, base, options.gpu_memory * 1e9, zero=options.zero)  # type: ignore[arg-type]
+    found = choices(shape, base, options.gpu_memory * 1e9, zero=_zero(options.zero))
     console.print(
         f"{options.model}: {shape.parameters / 1e6:.4g} M parameters, {options.dtype}, {options.gpus} x "
         f"{options.gpu_memory:g} GB, rows of {options.positions} positions, {options.audio:.0%} of them audio",
@@ -104,11 +113,23 @@ def run(options: Options, console: Console | None = None) -> None:
         console.print(line, soft_wrap=True)
 
 
+def _dtype(name: str) -> Dtype:
+    for known in SIZES:
+        if name == known:
+            return known
+    raise UserError(f"--dtype {name}: write one of {', '.join(SIZES)}")
+
+
+def _zero(number: int | None) -> Zero | None:
+    if number is None:
+        return None
+    known: tuple[Zero, ...] = (0, 1, 2, 3)
+    if number not in known:
+        raise UserError(f"--zero {number}: write 0, 1, 2 or 3")
+    return known[number]
+
+
 def _check(options: Options) -> None:
-    if options.dtype not in SIZES:
-        raise UserError(f"--dtype {options.dtype}: write one of {', '.join(SIZES)}")
-    if options.zero is not None and options.zero not in (0, 1, 2, 3):
-        raise UserError(f"--zero {options.zero}: write 0, 1, 2 or 3")
     if options.offload and options.zero in (0, 1):
         raise UserError(f"--offload with --zero {options.zero}: only ZeRO 2 and 3 can be offloaded")
     for name in ("gpus", "gpu_memory", "positions", "rows", "mfu", "peak_tflops", "cores"):
@@ -119,7 +140,10 @@ def _check(options: Options) -> None:
             raise UserError(f"--{name} {getattr(options, name)}: a share, 0 to 1")
 
 
-def _table(found: list[Choice]) -> Table:
+def _table(found: list[Choice]) -> "Table":
+    from rich import box
+    from rich.table import Table
+
     table = Table(
         "ZeRO", "again", "weights", "grads", "optim.", "activ.", "buffers", "step", "peak", "fits", box=box.SIMPLE
     )
@@ -202,3 +226,61 @@ def annotation_lines(options: Options) -> list[str]:
             f"({speed.source}): {hours:,.0f} {speed.device}-hours, {hours / count / 24:,.1f} days on {count}"
         )
     return lines
+
+
+@command("voxmill plan")
+def plan(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="a checkpoint folder, or tiny, small, voxcpm2")
+    ] = "voxcpm2",
+    gpus: Annotated[int, typer.Option(help="ranks, one on each GPU")] = 8,
+    gpu_memory: Annotated[float, typer.Option(help="memory of one GPU, in 1e9 bytes")] = 80.0,
+    zero: Annotated[int | None, typer.Option(help="ZeRO stage; by default all are tried")] = None,
+    dtype: Annotated[str, typer.Option(help="bfloat16 or float32")] = "bfloat16",
+    offload: Annotated[bool, typer.Option("--offload", help="keep the optimizer in CPU memory")] = False,
+    recompute: Annotated[bool, typer.Option("--recompute", help="only with activation checkpointing")] = False,
+    positions: Annotated[int, typer.Option(help="positions of a packed row")] = 8192,
+    rows: Annotated[int, typer.Option(help="packed rows of a step, over all ranks")] = 256,
+    audio: Annotated[float, typer.Option(help="share of positions that are audio, all of it targets")] = 1.0,
+    train_positions: Annotated[float | None, typer.Option(help="positions to train on, for days and GPU-hours")] = None,
+    mfu: Annotated[float, typer.Option(help="assumed model FLOPs utilisation")] = 0.4,
+    peak_tflops: Annotated[float, typer.Option(help="peak TFLOP/s of one GPU; 989 is an H100 in bf16")] = 989.0,
+    audio_hours: Annotated[
+        float | None, typer.Option(help="hours of recordings to annotate, for core-hours or GPU-hours")
+    ] = None,
+    run_json: Annotated[
+        Path | None, typer.Option(help="run.json of a finished dataset, whose measured speed is used")
+    ] = None,
+    hours_per_core_hour: Annotated[float | None, typer.Option(help="hours of audio annotated in one core-hour")] = None,
+    hours_per_gpu_hour: Annotated[float | None, typer.Option(help="hours of audio annotated in one GPU-hour")] = None,
+    cores: Annotated[int, typer.Option(help="CPU cores that annotate")] = 64,
+) -> None:
+    """Prints what training or annotation takes: memory of each rank, what fits, GPU-hours, core-hours.
+
+    \b
+    Examples:
+      voxmill plan VoxCPM2/ --gpus 64 --train-positions 1e11 --mfu 0.4
+      voxmill plan --audio-hours 3000 --run-json dataset/run.json --cores 100
+    """
+    run(
+        Options(
+            model=model,
+            gpus=gpus,
+            gpu_memory=gpu_memory,
+            zero=zero,
+            dtype=dtype,
+            offload=offload,
+            recompute=recompute,
+            positions=positions,
+            rows=rows,
+            audio=audio,
+            train_positions=train_positions,
+            mfu=mfu,
+            peak_tflops=peak_tflops,
+            audio_hours=audio_hours,
+            run_json=run_json,
+            hours_per_core_hour=hours_per_core_hour,
+            hours_per_gpu_hour=hours_per_gpu_hour,
+            cores=cores,
+        )
+    )

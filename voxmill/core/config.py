@@ -41,14 +41,12 @@ def load_config(kind: type[C], path: str | Path | None = None, overrides: list[s
             message names the file, the key and the nearest known key.
     """
     values: dict[str, Any] = {}
-    source = "the defaults"
     if path is not None:
-        source = str(path)
         try:
             loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror}); name an existing YAML file") from None
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise UserError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from None
         if loaded is not None and not isinstance(loaded, dict):
             raise UserError(f"{path}: must hold `key: value` lines, found a {type(loaded).__name__}")
@@ -57,11 +55,17 @@ def load_config(kind: type[C], path: str | Path | None = None, overrides: list[s
         key, equals, text = override.partition("=")
         if not equals or not key:
             raise UserError(f"{override!r} is not an override; write key=value, such as select.min_dnsmos_ovr=3.0")
-        source = override
+        if not text.strip():
+            raise UserError(f"{override!r} has no value; write {key}=null for none")
+        scalar = _scalar_above(kind, key)
+        if scalar:
+            raise UserError(f"{override!r}: {scalar} holds a value, not a section; write {scalar}=value")
         place = values
         *parents, last = key.split(".")
         for parent in parents:
-            place = place.setdefault(parent, {})
+            if place.get(parent) is None:
+                place[parent] = {}
+            place = place[parent]
             if not isinstance(place, dict):
                 raise UserError(f"{override!r}: {parent} is not a section")
         try:
@@ -71,12 +75,43 @@ def load_config(kind: type[C], path: str | Path | None = None, overrides: list[s
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{source}: {_explain(kind, error)}") from None
+        raise UserError(f"{_source(path, overrides or [], error)}: {_explain(kind, error)}") from None
+
+
+def _source(path: str | Path | None, overrides: list[str], error: ValidationError) -> str:
+    """Where the wrong value stands: the last override of its key or of a section around it, or else the file."""
+    dotted = ".".join(str(part) for part in error.errors()[0]["loc"])
+    for override in reversed(overrides):
+        key = override.partition("=")[0]
+        if not dotted or f"{dotted}.".startswith(f"{key}.") or key.startswith(f"{dotted}."):
+            return override
+    return "the defaults" if path is None else str(path)
+
+
+def _scalar_above(kind: type[Config], key: str) -> str:
+    """The first part of a dotted key that names a value and has further parts after it; "" where there is none."""
+    parts = key.split(".")
+    for index, name in enumerate(parts[:-1]):
+        field = kind.model_fields.get(name)
+        if field is None:
+            return ""
+        section, chosen = _section(field.annotation)
+        if section is None:
+            holds_keys = any(get_origin(one) is dict for one in (field.annotation, *get_args(field.annotation)))
+            return "" if holds_keys else ".".join(parts[: index + 1])
+        if chosen:
+            return ""
+        kind = section
+    return ""
 
 
 def _explain(kind: type[Config], error: ValidationError) -> str:
     first = error.errors()[0]
     dotted = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "missing":
+        return f"{dotted} is missing; write it into the recipe, or {dotted}=value on the command line"
+    if first["type"] in ("model_type", "model_attributes_type"):
+        return f"{dotted} is a section, found {first.get('input')!r}; write {dotted}.KEY=value"
     if first["type"] != "extra_forbidden":
         return f"{dotted} = {first.get('input')!r}: {first['msg'].removeprefix('Value error, ')}"
     new = _new_name(kind, dotted)

@@ -7,13 +7,13 @@ import pytest
 
 from annotation.voice.emotion import EmotionClassifier, EmotionConfig
 from evaluation.benchmarks import read_benchmark
-from evaluation.evaluate import main
 from evaluation.metrics.audio_files import Audio, load
 from evaluation.metrics.emotion_accuracy import NO_MODEL, EmotionHearer, EmotionScoringConfig
 from evaluation.results.comparison import scores_of
 from evaluation.results.records import read_rows
 from tests.support.saved_classifier import save_classifier
 from tests.support.speech import cut, turns
+from voxmill.cli.app import run as voxmill
 from voxmill.core.errors import UserError
 
 IDS = ("happy_high_uttid_1", "happy_low_uttid_2", "sad_high_uttid_1", "angry_low_uttid_7")
@@ -63,18 +63,18 @@ def test_ids_say_the_emotion_and_its_level(data: Path) -> None:
 
 
 def test_a_run_scores_emotions_with_a_model_and_says_so_without(data: Path, model: str, tmp_path: Path) -> None:
-    command = [f"cv3-eval:{data / 'emotion_zeroshot' / 'en'}", "--system", f"peer=wavs:{data / 'wavs'}"]
+    command = ["evaluate", f"cv3-eval:{data / 'emotion_zeroshot' / 'en'}", "--system", f"peer=wavs:{data / 'wavs'}"]
     command += ["--out", str(tmp_path), "tracking.enabled=false", "scoring.metrics=[]", "progress=false"]
-    assert main(command) == 0
+    assert voxmill(command) == 0
     assert NO_MODEL in (tmp_path / "report.md").read_text() and NO_MODEL in (tmp_path / "report.html").read_text()
     assert not json.loads((tmp_path / "results.json").read_text())["scores"]
-    assert main([*command, f"scoring.emotion.model={model}"]) == 0
+    assert voxmill([*command, f"scoring.emotion.model={model}"]) == 0
     rows = read_rows(tmp_path)[("cv3-eval", "peer")]
     assert all(row["emotion"]["heard"] in ("angry", "happy", "sad", "unknown") for row in rows)
     assert "emotion accuracy" in (tmp_path / "report.md").read_text()
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["runs"][0]["models"]["emotion"] == model and results["computed"] == 4
-    assert main([*command, f"scoring.emotion.model={model}"]) == 0
+    assert voxmill([*command, f"scoring.emotion.model={model}"]) == 0
     assert json.loads((tmp_path / "results.json").read_text())["computed"] == 0
 
 

@@ -44,6 +44,7 @@ def process(oracle: Oracle, *words: object) -> "subprocess.CompletedProcess[byte
 
 
 def read(path: Path) -> np.ndarray:
+    samples: np.ndarray
     samples, rate = soundfile.read(path, dtype="float32")
     assert rate == read_oracle().config.audio_vae_config.out_sample_rate and samples.ndim == 1
     return samples
@@ -185,11 +186,11 @@ def test_mistakes_are_told_in_one_line(
     out = () if "-o" in words else ("-o", "out.wav" if "--requests" not in words else "out")
     assert generate(monkeypatch, oracle, *words, *out) == 2
     error = capsys.readouterr().err
-    assert re.fullmatch(r"voxmill: [^\n]+\n", error) and re.search(told, error), error
+    assert re.fullmatch(r"voxmill generate: [^\n]+\n", error) and re.search(told, error), error
     assert not (recordings / "out.wav").exists() and not (recordings / "out").exists()
 
 
-LINES = {
+LINES: dict[str, tuple[str | bytes, str]] = {
     "no JSON": ("{text: hello}", r"line 2: not valid JSON"),
     "no object": ('"hello"', r"line 2: must be an object"),
     "unknown field": (
@@ -219,12 +220,12 @@ def test_a_bad_line_is_named(
     mistake: str,
 ) -> None:
     line, told = LINES[mistake]
-    line = line if isinstance(line, bytes) else line.encode()
+    content = line if isinstance(line, bytes) else line.encode()
     requests = recordings / "requests.jsonl"
-    requests.write_bytes(b'{"text": "hello", "id": "one"}\n' + line + b"\n")
+    requests.write_bytes(b'{"text": "hello", "id": "one"}\n' + content + b"\n")
     assert generate(monkeypatch, oracle, "--requests", requests, "-o", recordings / "out") == 2
     error = capsys.readouterr().err
-    assert re.fullmatch(r"voxmill: [^\n]+\n", error) and re.search(told, error), error
+    assert re.fullmatch(r"voxmill generate: [^\n]+\n", error) and re.search(told, error), error
     assert not (recordings / "out").exists()
 
 
@@ -242,4 +243,4 @@ def test_no_checkpoint(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     with pytest.raises(SystemExit) as end:
         main()
     error = capsys.readouterr().err
-    assert end.value.code == 2 and re.fullmatch(r"voxmill: [^\n]*gone[^\n]*\n", error), error
+    assert end.value.code == 2 and re.fullmatch(r"voxmill generate: [^\n]*gone[^\n]*\n", error), error

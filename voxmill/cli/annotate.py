@@ -1,0 +1,39 @@
+"""`voxmill annotate`: recordings to a dataset."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from voxmill.cli.keys import show_keys
+from voxmill.cli.settings import JobSettings, check_apart, check_folder, split_settings
+from voxmill.core.errors import PROGRESS_SAVED, command
+
+
+@command("voxmill annotate", resume_hint=PROGRESS_SAVED)
+def annotate(
+    source: Annotated[str, typer.Argument(metavar="IN", help="folder, glob, or JSONL or Parquet manifest")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="folder for shards, indexes and the report")],
+    settings: JobSettings = None,
+    keys: Annotated[bool, show_keys("annotate")] = False,
+) -> None:
+    """Turns recordings into a dataset: labelled clips in WebDataset shards, with indexes and a report.
+
+    A manifest's lines have `path`, and may have session, speaker, text, language and licence. OUT gets shards/*.tar,
+    clips.parquet, rejected.parquet, recordings.parquet, report.html, README.md and run.json. The same command resumes
+    after a crash; a changed threshold runs no model again.
+
+    \b
+    Examples:
+      voxmill annotate recordings/ dataset/
+      voxmill annotate recordings/ dataset/ recipe.yaml select.min_dnsmos_ovr=3.0
+      ray job submit --working-dir . -- python pipelines/annotate.py recordings/ /data/dataset
+    """
+    from pipelines.annotate import annotate as run
+    from pipelines.config import AnnotateConfig
+    from voxmill.core.config import load_config
+
+    recipe, overrides = split_settings(settings)
+    check_folder(out)
+    check_apart(Path(source), out)
+    run(source, out, load_config(AnnotateConfig, recipe, overrides))

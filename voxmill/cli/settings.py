@@ -1,0 +1,95 @@
+"""What follows the positional arguments of a job, `[config.yaml] [key=value ...]`, and checks of its folders."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from voxmill.core.errors import ExitStatus, UserError
+
+JobSettings = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[config.yaml] [key=value ...]", show_default=False, help="a YAML file, and values that override it"
+    ),
+]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[key=value ...]", show_default=False, help="values that override it")
+]
+LocalRank = Annotated[
+    int, typer.Option("--local_rank", "--local-rank", hidden=True, help="from deepspeed's launcher; LOCAL_RANK is used")
+]
+
+_MEANINGS = {
+    ExitStatus.DONE: "done",
+    ExitStatus.FAILED: "failed",
+    ExitStatus.USER_ERROR: "a mistake on the command line or in a file",
+    ExitStatus.STOPPED: "stopped by a signal and saved",
+    ExitStatus.HUNG: "a step did not finish in time",
+    ExitStatus.INTERRUPTED: "interrupted by Ctrl-C",
+}
+_ANY = (ExitStatus.DONE, ExitStatus.FAILED, ExitStatus.USER_ERROR, ExitStatus.INTERRUPTED)
+
+
+def describe_statuses(statuses: Sequence[ExitStatus]) -> str:
+    """One line for `--help`, such as "Exit status: 0 done, 1 failed"."""
+    return "Exit status: " + ", ".join(f"{int(status)} {_MEANINGS[status]}" for status in statuses) + "."
+
+
+STATUSES = describe_statuses(_ANY)
+STOPPABLE_STATUSES = describe_statuses(
+    (ExitStatus.DONE, ExitStatus.FAILED, ExitStatus.USER_ERROR, ExitStatus.STOPPED, ExitStatus.INTERRUPTED)
+)
+ALL_STATUSES = describe_statuses(tuple(ExitStatus))
+
+# What a dotted key looks like; `out/lang=en` does not, so it is a path.
+_OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.[\w-]+)*=")
+
+
+def is_override(word: str) -> bool:
+    """Whether a word is `key=value`: a dotted key stands before its first `=`."""
+    return _OVERRIDE.match(word) is not None
+
+
+def split_settings(words: Sequence[str] | None, *, recipe: str = "config.yaml") -> tuple[str | None, list[str]]:
+    """(recipe or None, overrides) of what follows the positional arguments.
+
+    Args:
+        recipe: what the message calls the one word that is no override; "" where there can be none.
+
+    Raises:
+        UserError: a word that is neither, or a second recipe.
+    """
+    overrides = [word for word in words or () if is_override(word)]
+    others = [word for word in words or () if not is_override(word)]
+    for word in others[1 if recipe else 0 :]:
+        if "=" in word:
+            key = word.partition("=")[0]
+            problem = "has no key" if not key else f"has no valid key, {key!r}"
+            raise UserError(f"{word!r} {problem}; write key=value, such as select.min_seconds=3")
+        more = f", after one {recipe}" if recipe else ""
+        raise UserError(f"{word!r} is one argument too many; write key=value{more}")
+    if others and others[0].startswith("="):
+        raise UserError(f"{others[0]!r} has no key; write key=value, such as select.min_seconds=3")
+    return (others[0] if others else None), overrides
+
+
+def check_folder(out: Path, name: str = "OUT") -> None:
+    """Raises:
+    UserError: `out` exists and is not a folder.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: is a file; {name} must be a folder")
+
+
+def check_apart(source: Path, out: Path, names: tuple[str, str] = ("IN", "OUT")) -> None:
+    """Raises:
+    UserError: `out` is `source` or lies inside it, so that the next run would read what this one writes.
+    """
+    folder, inner = source.resolve(), out.resolve()
+    if inner == folder:
+        raise UserError(f"{out}: {names[1]} is {names[0]}; name another folder for {names[1]}")
+    if folder.is_dir() and inner.is_relative_to(folder):
+        raise UserError(f"{out}: {names[1]} lies inside {names[0]}; name a folder outside {source}")

@@ -1,0 +1,76 @@
+"""`voxmill train`, the curriculum, and `voxmill train-vae`, the codec."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from voxmill.cli.keys import show_keys
+from voxmill.cli.settings import JobSettings, LocalRank, Overrides, check_apart, check_folder, split_settings
+from voxmill.core.errors import PROGRESS_SAVED, ExitStatus, command
+
+
+@command("voxmill train", resume_hint=PROGRESS_SAVED)
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="YAML file, or stage1, finetune_lora and so on")],
+    settings: Overrides = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="read recipe and index, print the plan, train nothing")
+    ] = False,
+    keys: Annotated[bool, show_keys("train")] = False,
+    local_rank: LocalRank = 0,
+) -> int:
+    """Trains one stage of the curriculum, or fine-tunes.
+
+    `num_workers=N` runs N ranks under Ray Train, on a cluster or on this machine. `run.out` gets checkpoints/,
+    metrics.jsonl and, at the end, export/ in the released layout. The same command resumes after a crash, with any
+    number of ranks.
+
+    \b
+    Examples:
+      voxmill train --check stage1 init=VoxCPM2/ datasets.main.path=dataset/
+      torchrun --nproc-per-node 8 training/train.py stage1 init=VoxCPM2/ datasets.main.path=dataset/
+      deepspeed training/train.py stage1 init=VoxCPM2/ datasets.main.path=dataset/
+      ray job submit --working-dir . -- python training/train.py stage1 num_workers=16 init=/data/VoxCPM2
+    """
+    from training.curriculum.recipe import load_recipe
+    from training.launch.launch_config import read_launch
+    from training.train import train as run
+
+    _, overrides = split_settings(settings, recipe="")
+    launch, overrides = read_launch(overrides)
+    return run(load_recipe(recipe, overrides), launch, only_check=check)
+
+
+@command("voxmill train-vae", resume_hint=PROGRESS_SAVED)
+def train_vae(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="a finished dataset, or a folder of audio")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="folder for checkpoints and metrics")],
+    settings: JobSettings = None,
+    keys: Annotated[bool, show_keys("train-vae")] = False,
+    local_rank: LocalRank = 0,
+) -> int:
+    """Trains AudioVAE, the codec. The recipe is a YAML file, or one that comes with voxmill: tiny, small, voxcpm2.
+
+    OUT gets checkpoint-*/ in the released layout, metrics.jsonl and media/. The same command resumes after a crash, on
+    any number of ranks that divides the batch.
+
+    \b
+    Examples:
+      voxmill train-vae dataset/ vae/ small batch=64
+      torchrun --nproc-per-node 8 training/train_vae.py dataset/ vae/ voxcpm2
+    """
+    from training.train_vae import read_recipe
+    from training.train_vae import train as run
+
+    recipe, overrides = split_settings(settings, recipe="recipe")
+    check_folder(out)
+    if not (Path(data) / "clips.parquet").exists():
+        check_apart(Path(data), out, ("DATA", "OUT"))
+    if run(data, out, read_recipe(recipe, overrides)):
+        return ExitStatus.DONE
+    if os.environ.get("RANK", "0") == "0":
+        print(f"voxmill train-vae: stopped by a signal and saved; {PROGRESS_SAVED}", file=sys.stderr)
+    return ExitStatus.STOPPED
