@@ -202,7 +202,7 @@ LINES: dict[str, tuple[str | bytes, str]] = {
     "text is a number": ('{"text": 3}', r"line 2: text = 3 must be a string"),
     "steps": ('{"text": "a", "steps": "many"}', r"line 2: steps = 'many': "),
     "seed": ('{"text": "a", "seed": 1.5}', r"line 2: seed = 1\.5 must be an integer"),
-    "id twice": ('{"text": "a", "id": "One"}', r"line 2: id 'One' is line 1's"),
+    "id twice": ('{"text": "a", "id": "One"}', r"line 2: id 'One' is taken by line 1"),
     "id leads out": ('{"text": "a", "id": "../a"}', r"line 2: id '\.\./a' cannot name a file"),
     "missing reference": ('{"text": "a", "reference": "gone.wav"}', r"line 2: .*gone\.wav: .*No such file"),
     "prompt without text": ('{"text": "a", "prompt": "silent.wav"}', r"line 2: .*a prompt needs its text"),
