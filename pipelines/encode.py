@@ -33,7 +33,7 @@ from voxmill.core import malloc
 from voxmill.core.devices import limit_threads
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.files import sweep_temporaries, write_atomically
-from voxmill.core.local_ray import join_ray
+from voxmill.core.local_ray import join_ray, quiet_context
 from voxmill.core.progress import Progress
 from voxmill.data import schemas as index
 
@@ -206,8 +206,6 @@ def run(units: list[EncodeUnit], dataset: Path, checkpoint: Path, config: Encode
     """Encodes units on the cluster and yields each one's name as it is done."""
     import ray
     import ray.data
-
-    from pipelines.engine.graph import quiet_context
 
     if not ray.is_initialized():
         join_ray()

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from annotation.descriptions.describer import DescribedClip, Describer, Descriptions, DescriptionsConfig
-from pipelines.engine.graph import quiet_context
 from voxmill.core.errors import JobError, UserError
+from voxmill.core.local_ray import quiet_context
 from voxmill.llm.batch_chat import BatchChat, BatchLlmConfig
 from voxmill.llm.chat_endpoint import Message
 from voxmill.llm.reply_cache import ReplyCache

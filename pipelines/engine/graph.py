@@ -5,10 +5,8 @@ share of a GPU each, and CPU shares add up to one a worker. Without GPUs one poo
 worker: nothing waits for a GPU there, and eight processes would each import torch and fight for the same core.
 """
 
-import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -18,9 +16,7 @@ from pipelines.stages.base import Settings, Stage, UnitState
 from pipelines.stages.voice_attributes import Voices
 from pipelines.units.unit import Unit
 from voxmill.core import malloc
-
-if TYPE_CHECKING:
-    from ray.data import DataContext
+from voxmill.core.local_ray import quiet_context
 
 # Measured shares of a core on the sample recordings; Ray only uses them to place actors.
 CPU_SHARES = {
@@ -69,18 +65,6 @@ class Worker(Stage):
 
 # Ray shows a stage by its class's name.
 Worker.__name__ = "_".join(stage.title for stage, _ in PLAN)
-
-
-def quiet_context() -> "DataContext":
-    """Ray Data's settings in this process, without bars and advice of its own: the job shows its own progress."""
-    from ray.data import DataContext
-
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.issue_detectors_config.detectors = []  # advice about memory of actors that this job sizes itself
-    return context
 
 
 def run_units(

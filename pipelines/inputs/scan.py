@@ -19,6 +19,7 @@ from voxmill.core.audio import AudioProblem
 from voxmill.core.errors import JobError
 from voxmill.core.files import write_atomically
 from voxmill.core.hashing import fingerprint, sha256_text
+from voxmill.core.local_ray import map_tasks
 from voxmill.data.shards import to_json
 
 
@@ -54,47 +55,40 @@ def scan_one(path: str, window_seconds: float) -> dict[str, Any]:
 
 
 def scan(entries: list[Entry], out: Path, label: LabelConfig) -> Iterator[Scanned]:
-    """Scans every input in Ray tasks, in any order; what an earlier run scanned is read from OUT."""
-    import ray
+    """Scans every input in Ray tasks, in any order; what an earlier run scanned is read from OUT.
 
-    # A file that ends the decoder's process is tried twice, then it is that file's own end and not the job's.
-    @ray.remote(num_cpus=1, max_retries=1)
-    def scan_recording(path: str, window_seconds: float, cache: str | None) -> dict[str, Any]:
-        result = scan_one(path, window_seconds)
+    Raises:
+        JobError: the machine, not a file, is at fault.
+    """
+
+    def run(item: tuple[Entry, Path | None]) -> dict[str, Any]:
+        entry, cache = item
+        result = scan_one(entry.path, label.window_seconds)
         if cache is not None:
-            write_atomically(Path(cache), to_json(result))
+            write_atomically(cache, to_json(result))
         return result
 
-    waiting: dict[Any, Entry] = {}
-    limit = int(ray.cluster_resources().get("CPU", 1)) * 4
+    unknown: list[tuple[Entry, Path | None]] = []
     for entry in entries:
+        cache = None if entry.problem else _cache_path(out, entry, label.window_seconds)
         if entry.problem is not None:
             yield Scanned(entry, None, [], entry.problem)
-            continue
-        cache = _cache_path(out, entry, label.window_seconds)
-        if cache is not None and cache.exists():
+        elif cache is not None and cache.exists():
             yield _scanned(entry, json.loads(cache.read_bytes()))
-            continue
-        if len(waiting) >= limit:
-            yield _next(waiting)
-        reference = scan_recording.remote(entry.path, label.window_seconds, None if cache is None else str(cache))
-        waiting[reference] = entry
-    while waiting:
-        yield _next(waiting)
+        else:
+            unknown.append((entry, cache))
+    # A file that ends the decoder's process is tried twice; then that file is rejected and the job continues.
+    for (entry, _), result in map_tasks(run, unknown, max_retries=1, on_error=_failed):
+        yield _scanned(entry, result)
 
 
-def _next(waiting: dict[Any, Entry]) -> Scanned:
-    """Waits for any one of the scans; raises JobError where the machine, not the file, is at fault."""
-    import ray
+def _failed(item: tuple[Entry, Path | None], error: Exception) -> dict[str, Any]:
+    from ray.exceptions import OutOfMemoryError, RayTaskError, WorkerCrashedError
 
-    done, _ = ray.wait(list(waiting), num_returns=1)
-    entry = waiting.pop(done[0])
-    try:
-        return _scanned(entry, ray.get(done[0]))
-    except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
-        return Scanned(entry, None, [], ("crash", f"its decoder's process died ({type(error).__name__})"))
-    except ray.exceptions.RayTaskError as error:
-        raise JobError(f"scanning {entry.name!r}: {error.cause or error}") from None
+    if isinstance(error, WorkerCrashedError | OutOfMemoryError):
+        return {"problem": ("crash", f"its decoder's process died ({type(error).__name__})")}
+    cause = error.cause if isinstance(error, RayTaskError) else None
+    raise JobError(f"scanning {item[0].name!r}: {cause or error}") from None
 
 
 def _scanned(entry: Entry, result: dict[str, Any]) -> Scanned:

@@ -1,7 +1,11 @@
-"""Joining Ray, and a Ray of our own on this machine, on loopback and with token authentication, for demo and benchmarks."""
+"""Ray for jobs: joining a cluster, tasks and actors over many items, and a private Ray on this machine.
+
+The private one listens on loopback with token authentication; demo and benchmarks use it.
+"""
 
 import atexit
 import contextlib
+import logging
 import os
 import secrets
 import shutil
@@ -13,11 +17,18 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from voxmill.core.errors import JobError
+from voxmill.core.errors import JobError, UserError
+
+if TYPE_CHECKING:
+    from ray.data import DataContext
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 AGENT_PORTS = (
     "dashboard-agent-listen-port",
@@ -28,17 +39,17 @@ AGENT_PORTS = (
 
 
 def environment() -> dict[str, str]:
-    """The environment of every Ray command of ours: authentication is on, as the control store listens everywhere."""
+    """Environment of every Ray process started here: authentication is on, as the control store listens everywhere."""
     token = Path.home() / ".cache" / "voxmill" / "ray-token"
     if not token.exists():
         token.parent.mkdir(parents=True, exist_ok=True)
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    ours = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "PATH": path, "PYTHONWARNINGS": "ignore"}
-    # Nobody gathers the metrics of a Ray on one machine, and every process would report some every few seconds.
-    unless_told = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_enable_metrics_collection": "0"}
-    return unless_told | dict(os.environ) | ours
+    required = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "PATH": path, "PYTHONWARNINGS": "ignore"}
+    # Nobody collects the metrics of a Ray on one machine, and every process would report some every few seconds.
+    defaults = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_enable_metrics_collection": "0"}
+    return defaults | dict(os.environ) | required
 
 
 def answers(dashboard: str) -> bool:
@@ -58,7 +69,7 @@ def local_ray(dashboard_port: int | None = None, num_cpus: int | None = None) ->
 
     Args:
         dashboard_port: where the dashboard, through which jobs are submitted, answers; None: no dashboard.
-        num_cpus: what Ray may believe in; None: all of them.
+        num_cpus: CPUs that Ray may use; None: all of them.
 
     Raises:
         JobError: it does not start within a minute.
@@ -78,7 +89,7 @@ def local_ray(dashboard_port: int | None = None, num_cpus: int | None = None) ->
     command += [f"--port={port}", f"--temp-dir={folder}", f"--include-dashboard={dashboard_port is not None}"]
     # The autoscaler's process: one machine does not grow.
     command += ["--no-monitor"]
-    # Another Ray on this machine has the usual ports; without one of its own the agent that takes jobs is silently gone.
+    # Another Ray on this machine may have the usual ports; the agent that takes jobs would then be silently missing.
     command += [f"--{name}={free_port()}" for name in AGENT_PORTS]
     if dashboard_port is not None:
         command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard_port}"]
@@ -122,6 +133,115 @@ def join_ray(*, log_to_driver: bool = False) -> None:
         ray.init(log_to_driver=log_to_driver)
     finally:
         sys.executable = before
+
+
+def quiet_context() -> "DataContext":
+    """Ray Data's settings in this process, without bars and advice of its own: the job shows its own progress."""
+    from ray.data import DataContext
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.issue_detectors_config.detectors = []  # advice about memory of actors that this job sizes itself
+    return context
+
+
+def cluster_cpus() -> int:
+    """CPUs of the cluster that this process has joined."""
+    import ray
+
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return int(resources.get("CPU", 1))
+
+
+def map_tasks(
+    fn: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    ahead: int | None = None,
+    ordered: bool = False,
+    num_cpus: float = 1.0,
+    max_retries: int = 3,
+    on_error: Callable[[Item, Exception], Result] | None = None,
+) -> Iterator[tuple[Item, Result]]:
+    """(item, fn(item)) of every item, one Ray task each, with a bounded number of tasks and results in flight.
+
+    Args:
+        items: read only as far as tasks are submitted.
+        ahead: tasks in flight at most; None: four for each CPU of the cluster.
+        ordered: in the order of the items; otherwise as they finish.
+        num_cpus, max_retries: of each task; a task is retried when its process dies.
+        on_error: called with an item whose task failed for good and Ray's error; its result takes the task's place.
+
+    Raises:
+        RayError: a task failed, and `on_error` is None.
+    """
+    import ray
+    from ray.exceptions import RayError
+
+    limit = cluster_cpus() * 4 if ahead is None else ahead
+    task: Any = ray.remote(num_cpus=num_cpus, max_retries=max_retries)(fn)
+    in_flight: dict[Any, Item] = {}
+
+    def finished() -> tuple[Item, Result]:
+        reference = next(iter(in_flight)) if ordered else ray.wait(list(in_flight), num_returns=1)[0][0]
+        item = in_flight.pop(reference)
+        try:
+            result: Result = ray.get(reference)
+        except RayError as error:
+            if on_error is None:
+                raise
+            result = on_error(item, error)
+        return item, result
+
+    for item in items:
+        if len(in_flight) >= limit:
+            yield finished()
+        in_flight[task.remote(item)] = item
+    while in_flight:
+        yield finished()
+
+
+def map_actors(
+    kind: type,
+    arguments: Sequence[Any],
+    method: str,
+    items: Sequence[Item],
+    *,
+    count: int,
+    ordered: bool = False,
+    **options: Any,
+) -> Iterator[Any]:
+    """`method(item)` of every item, by a pool of Ray actors that ends with the iteration.
+
+    Args:
+        kind, arguments: the actors are `kind(*arguments)`.
+        count: actors at most; never more than items.
+        ordered: in the order of the items; otherwise as they finish.
+        options: of the actors, such as num_cpus, num_gpus, runtime_env, max_restarts.
+
+    Raises:
+        UserError: as `method` raised it, without Ray's traceback.
+        RayError: an actor failed otherwise.
+    """
+    import ray
+    from ray.exceptions import RayTaskError
+    from ray.util import ActorPool
+
+    actor: Any = ray.remote(**options)(kind)
+    actors = [actor.remote(*arguments) for _ in range(min(count, len(items)))]
+    pool: Any = ActorPool(actors)
+    submit = pool.map if ordered else pool.map_unordered
+    try:
+        yield from submit(lambda one, item: getattr(one, method).remote(item), items)
+    except RayTaskError as error:
+        if isinstance(error.cause, UserError):
+            raise UserError(str(error.cause)) from None
+        raise
+    finally:
+        for one in actors:
+            ray.kill(one)
 
 
 def _python(folder: Path) -> str:

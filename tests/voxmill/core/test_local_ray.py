@@ -1,0 +1,89 @@
+"""Tasks and actors over many items, on a private Ray."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from voxmill.core.errors import UserError
+from voxmill.core.local_ray import map_actors, map_tasks
+
+
+@pytest.fixture(scope="module", autouse=True)
+def two_cpus() -> Iterator[None]:
+    import ray
+
+    root = str(Path(__file__).resolve().parents[3])
+    environment = {"env_vars": {"PYTHONPATH": root}}
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=environment)
+    yield
+    ray.shutdown()
+
+
+def square(number: int) -> int:
+    time.sleep(0.3 if number == 0 else 0)
+    return number * number
+
+
+def test_tasks_are_bounded_and_give_every_item_once() -> None:
+    submitted: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(8):
+            submitted.append(number)
+            yield number
+
+    results = map_tasks(square, items(), ahead=2, num_cpus=0.5)
+    first = next(results)
+    # Two in flight, and the one for which there is room now.
+    assert len(submitted) == 3
+    assert sorted([first, *results]) == [(number, number * number) for number in range(8)]
+
+
+def test_results_come_in_the_order_of_the_items_where_that_is_asked_for() -> None:
+    expected = [(number, number * number) for number in range(6)]
+    assert list(map_tasks(square, range(6), ordered=True, num_cpus=0.5)) == expected
+
+
+def test_an_item_whose_process_dies_has_a_result_too() -> None:
+    def run(number: int) -> int:
+        if number == 1:
+            os._exit(1)
+        if number == 2:
+            raise ValueError("two")
+        return number
+
+    errors = {}
+
+    def record(item: int, error: Exception) -> int:
+        errors[item] = type(error).__name__
+        return -item
+
+    assert sorted(map_tasks(run, range(4), max_retries=0, on_error=record)) == [(0, 0), (1, -1), (2, -2), (3, 3)]
+    assert errors[1] == "WorkerCrashedError" and "ValueError" in errors[2]
+    with pytest.raises(ValueError, match="two"):
+        list(map_tasks(run, [2], max_retries=0))
+
+
+class Adder:
+    def __init__(self, amount: int) -> None:
+        self.amount = amount
+
+    def add(self, number: int) -> tuple[int, int]:
+        if self.amount > 100:
+            raise UserError("amount = 101 is too much; use 100")
+        return number + self.amount, os.getpid()
+
+
+def test_a_pool_of_actors_maps_in_order() -> None:
+    results = list(map_actors(Adder, (10,), "add", range(7), count=2, ordered=True, num_cpus=1))
+    assert [number for number, _ in results] == list(range(10, 17))
+    assert len({process for _, process in results}) == 2
+    assert sorted(number for number, _ in map_actors(Adder, (1,), "add", [1, 2], count=5, num_cpus=1)) == [2, 3]
+
+
+def test_the_users_mistake_in_an_actor_is_one_line() -> None:
+    with pytest.raises(UserError, match="^amount = 101 is too much; use 100$"):
+        list(map_actors(Adder, (101,), "add", [1], count=1, num_cpus=1))
