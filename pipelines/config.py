@@ -1,10 +1,10 @@
-"""Configuration of the annotation job: what labels depend on, what selection uses, how it runs.
+"""Configuration of the two jobs. Of `annotate`: what labels depend on, what selection uses, how it runs.
 
-Only `label` decides what clips are cut and said; each labeller of `voices` and each label of `control` can be changed
+Only `label` decides what clips are cut and said; each labeller of `voices` and each label of `corpus_labels` can be changed
 or added on a finished dataset. Changing `select`, `write` or `run` never runs a model again.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -67,13 +67,13 @@ class VoicesConfig(Config):
     age: AgeConfig = AgeConfig()
 
 
-Control = Literal["speakers", "expressiveness", "references", "descriptions"]
+CorpusLabel = Literal["speakers", "expressiveness", "references", "descriptions"]
 
 
-class ControlConfig(Config):
-    """What is made of it over the whole corpus: who speaks, how expressively, which clips can stand for one another."""
+class CorpusLabelsConfig(Config):
+    """Labels that need the whole corpus: who speaks, how expressively, which clips can be references of others."""
 
-    labels: tuple[Control, ...] = ("speakers", "expressiveness", "references", "descriptions")
+    labels: tuple[CorpusLabel, ...] = ("speakers", "expressiveness", "references", "descriptions")
     """Which labels over the whole corpus are made."""
     speakers: ClusterConfig = ClusterConfig()
     expressiveness: ExpressivenessConfig = ExpressivenessConfig()
@@ -151,9 +151,28 @@ class RunConfig(Config):
 class AnnotateConfig(Config):
     """The recipe of `annotate`."""
 
+    renamed: ClassVar[dict[str, str]] = {"control": "corpus_labels"}
+
     label: LabelConfig = LabelConfig()
     voices: VoicesConfig = VoicesConfig()
-    control: ControlConfig = ControlConfig()
+    corpus_labels: CorpusLabelsConfig = CorpusLabelsConfig()
     select: SelectConfig = SelectConfig()
     write: WriteConfig = WriteConfig()
     run: RunConfig = RunConfig()
+
+
+class EncodeConfig(Config):
+    """The recipe of `encode`; seconds are of audio. The first two decide what goes into which file."""
+
+    unit_seconds: float = Field(3600.0, gt=0)
+    """Seconds of audio in a latent shard at most; an hour is 11.5 MB."""
+    batch_seconds: float = Field(120.0, gt=0)
+    """Seconds of padded audio that the encoder gets at once."""
+    replace: bool = Field(False)
+    """Encode again with another AudioVAE; the old latents are removed."""
+    workers: int | None = Field(None, ge=1)
+    """Replicas of the encoder; null: one for each GPU, or else for each CPU."""
+    threads: int = Field(1, ge=1)
+    """CPU threads of each replica."""
+    progress: bool = True
+    """Show progress bars."""

@@ -22,39 +22,63 @@ import fcntl
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
-from pipelines.latents.units import EncodeConfig, EncodeUnit, Source, encode_unit, gather, plan_units, result_path
+from pipelines.config import EncodeConfig
+from pipelines.latents.units import EncodeUnit, FailedClip, collect, encode_unit, plan_units, result_path
 from voxmill.core import malloc
 from voxmill.core.devices import limit_threads
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.files import sweep_temporaries, write_atomically
 from voxmill.core.local_ray import join_ray, quiet_context
 from voxmill.core.progress import Progress
-from voxmill.data import schemas as index
+from voxmill.data.dataset import Dataset
+from voxmill.data.records import Latent, from_json_text, to_json_text
+from voxmill.data.schemas import to_table, write_parquet
 
 if TYPE_CHECKING:
     from model.codec.audio_vae import AudioVAE
     from model.config import VoxCPM2Config
 
 
-def encode(dataset: Path, checkpoint: Path, config: EncodeConfig) -> dict[str, Any]:
-    """Runs the whole job and returns what `latents.json` says.
+class LatentsSummary(TypedDict):
+    """The keys of `latents.json`."""
+
+    latent_space: str
+    channels: int
+    patch_size: int
+    frames_per_second: float
+    dtype: str
+    clips: int
+    failed: list[FailedClip]
+    bytes: int
+    units: int
+    encoded: int
+    hours: float
+    wall_seconds: float
+    config: Mapping[str, object]
+    versions: dict[str, str]
+
+
+def encode(dataset: Path, checkpoint: Path, config: EncodeConfig) -> LatentsSummary:
+    """Runs the whole job and returns what `latents.json` holds.
 
     Raises:
         UserError: DATASET is not a finished dataset or has latents of another AudioVAE; CHECKPOINT is none.
-        JobError: the machine cannot go on; the same command goes on from there.
+        JobError: the machine fails; what is done is kept, and the same command resumes.
     """
     from model.checkpoint import load_vae
     from model.codec.latent_space import latent_space
     from model.config import read_config
 
     began = time.perf_counter()
-    clips = read_clips(dataset)
+    clips = Dataset.open(dataset).clips()
+    if not clips:
+        raise UserError(f"{dataset / 'clips.parquet'}: has no clips; nothing to encode")
     settings = read_config(checkpoint)
     vae = load_vae(checkpoint, settings)
     space = latent_space(vae)
@@ -79,8 +103,8 @@ def encode(dataset: Path, checkpoint: Path, config: EncodeConfig) -> dict[str, A
         remove_stale(dataset, {unit.unit_id for unit in units})
     failed = summary["failed"]
     for clip in failed[:3]:
-        progress.print(f"passed by: clip {clip['clip_id']} of {clip['shard']}: {clip['detail']}")
-    progress.print(f"{summary['clips']} clips encoded, {len(failed)} passed by: {dataset / 'latents.parquet'}")
+        progress.print(f"skipped: clip {clip['clip_id']} of {clip['shard']}: {clip['detail']}")
+    progress.print(f"{summary['clips']} clips encoded, {len(failed)} skipped: {dataset / 'latents.parquet'}")
     return summary
 
 
@@ -93,14 +117,14 @@ def write_latents_index(
     *,
     encoded: int,
     wall_seconds: float,
-) -> dict[str, Any]:
-    """`latents.parquet` and `latents.json` of finished units; returns what the latter says."""
+) -> LatentsSummary:
+    """Writes `latents.parquet` and `latents.json` of finished units; returns what the latter holds."""
     from model.codec.latent_space import latent_space
 
     space, rate = latent_space(vae), settings.audio_vae_config.sample_rate
-    rows, failed = gather(units, dataset, space)
-    index.write_index(dataset / "latents.parquet", index.LATENTS, rows)
-    summary = {
+    rows, failed = collect(units, dataset, space)
+    write_parquet(dataset / "latents.parquet", to_table(rows, Latent))
+    summary: LatentsSummary = {
         "latent_space": space,
         "channels": settings.feat_dim,
         "patch_size": settings.patch_size,
@@ -108,38 +132,16 @@ def write_latents_index(
         "dtype": "bfloat16",
         "clips": len(rows),
         "failed": failed,
-        "bytes": sum(row["size"] for row in rows),
+        "bytes": sum(row.size for row in rows),
         "units": len(units),
         "encoded": encoded,
-        "hours": sum(row["num_frames"] for row in rows) * vae.hop / rate / 3600,
+        "hours": sum(row.num_frames for row in rows) * vae.hop / rate / 3600,
         "wall_seconds": wall_seconds,
         "config": config.model_dump(mode="json"),
         "versions": {name: version(name) for name in ("voxmill", "ray", "torch", "soxr")},
     }
     write_atomically(dataset / "latents.json", json.dumps(summary, indent=1).encode())
     return summary
-
-
-def read_clips(dataset: Path) -> list[Source]:
-    """The clips of a finished dataset in the index's order.
-
-    Raises:
-        UserError: there is no readable `clips.parquet`, or it has no clips.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    path = dataset / "clips.parquet"
-    if not path.is_file():
-        raise UserError(f"{path}: not there; name the OUT of a finished `voxmill annotate`")
-    names = ["clip_id", "shard", "offset", "size", "sha256", "duration"]
-    try:
-        rows = pq.read_table(path, columns=names).to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path}: not an index of clips ({error}); run `voxmill annotate` again") from None
-    if not rows:
-        raise UserError(f"{path}: has no clips; nothing to encode")
-    return [Source(**row) for row in rows]
 
 
 @contextmanager
@@ -182,13 +184,13 @@ class Encode:
 
         limit_threads(config.threads)
         settings = read_config(checkpoint)
-        self.dataset, self.config, self.patch_size = Path(dataset), config, settings.patch_size
+        self.dataset, self.config, self.patch_size = Dataset(Path(dataset)), config, settings.patch_size
         self.vae = load_vae(checkpoint, settings, device=device)
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, batch: dict[str, Sequence[str]]) -> dict[str, list[str]]:
         done, fatal = [], []
         for text in batch["unit"]:
-            unit = EncodeUnit.from_json(str(text))
+            unit = from_json_text(EncodeUnit, str(text))
             why = ""
             try:
                 encode_unit(
@@ -215,7 +217,7 @@ def run(units: list[EncodeUnit], dataset: Path, checkpoint: Path, config: Encode
     quiet_context().max_errored_blocks = -1
     import pyarrow as pa
 
-    graph = ray.data.from_arrow([pa.table({"unit": [unit.to_json()]}) for unit in units]).map_batches(
+    graph = ray.data.from_arrow([pa.table({"unit": [to_json_text(unit)]}) for unit in units]).map_batches(
         Encode,
         fn_constructor_kwargs={
             "dataset": str(dataset.resolve()),
@@ -240,7 +242,7 @@ def run(units: list[EncodeUnit], dataset: Path, checkpoint: Path, config: Encode
 
 
 def remove_stale(dataset: Path, unit_ids: set[str]) -> None:
-    """Removes shards and results that no unit of the dataset names any more, and what a killed job left half-written."""
+    """Removes shards and results that no unit of the dataset names any more, and a killed job's temporary files."""
     for path in (dataset / "latents").glob("latents-*.tar"):
         if path.stem.removeprefix("latents-") not in unit_ids:
             path.unlink()

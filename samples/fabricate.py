@@ -12,8 +12,10 @@ import soundfile
 from model.checkpoint import load_vae
 from model.codec.latent_space import latent_space
 from model.config import read_config
-from pipelines.encode import EncodeConfig, read_clips, write_latents_index
+from pipelines.config import EncodeConfig
+from pipelines.encode import write_latents_index
 from pipelines.latents.units import encode_unit, plan_units
+from voxmill.data.dataset import Dataset
 from voxmill.data.schemas import CLIPS, write_index
 from voxmill.data.shards import TarWriter
 
@@ -115,8 +117,8 @@ def add_latents(folder: Path, checkpoint: Path = CHECKPOINT, unit_seconds: float
     settings = read_config(checkpoint)
     vae = load_vae(checkpoint, settings)
     config = EncodeConfig(unit_seconds=unit_seconds, progress=False)
-    units = plan_units(read_clips(folder), latent_space(vae), settings.patch_size, config)
+    units = plan_units(Dataset.open(folder).clips(), latent_space(vae), settings.patch_size, config)
     for unit in units:
-        encode_unit(unit, folder, vae, patch_size=settings.patch_size, batch_seconds=config.batch_seconds)
+        encode_unit(unit, Dataset(folder), vae, patch_size=settings.patch_size, batch_seconds=config.batch_seconds)
     write_latents_index(folder, units, vae, settings, config, encoded=len(units), wall_seconds=0.0)
     return folder

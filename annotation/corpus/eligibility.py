@@ -7,23 +7,20 @@ to three minutes, synthesised clips too; 3 takes 2 s to 5 min of native, clean r
 annotated where the mode is controllable. Pure functions over labels: a changed rule runs no model again.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Collection
+from dataclasses import dataclass
 
 from pydantic import Field
 
 from voxmill.core.config import Config
-from voxmill.data.records import Description, Mode, Origin
-
-Stage = Literal["stage1", "stage2", "stage3"]
+from voxmill.data.records import Axis, CurriculumStage, Eligibility, Mode, Origin
 
 
 class ModesConfig(Config):
     """Rules of the stages; seconds, DNSMOS overall (1..5), shares of 0..1. None switches a rule off.
 
-    `stage3_min_percentile`: expressiveness among all clips, asked of described modes only. `stage3_verified_only`: only
-    descriptions of which every claim passed count there; an abstention is not precise annotation.
+    `stage3_min_percentile`: expressiveness among all clips, required of described modes only. `stage3_verified_only`:
+    only descriptions of which every claim passed count there; an abstention is not precise annotation.
     """
 
     stage1_max_seconds: float = 60.0
@@ -44,65 +41,57 @@ class ModesConfig(Config):
     """Stage 3 takes only descriptions of which every claim passed."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Labels:
-    """What the rules look at. `quality`: DNSMOS overall, `percentile`: of expressiveness; None where not measured."""
+    """What the rules look at.
+
+    axes: of the clip's descriptions. verified_axes: of those of which every claim passed. quality: DNSMOS overall,
+    1..5. percentile: of expressiveness among all clips, 0..1. None where it was not measured.
+    """
 
     seconds: float
     text: str
     origin: Origin
-    descriptions: Sequence[Description]
+    axes: Collection[Axis]
+    verified_axes: Collection[Axis]
     num_references: int
     quality: float | None = None
     percentile: float | None = None
 
 
-@dataclass(frozen=True)
-class Teaches:
-    """`modes` of the clip, `stages` it may enter, and with which modes; `why_not` has a reason for every other stage."""
-
-    modes: tuple[Mode, ...]
-    stages: dict[Stage, tuple[Mode, ...]]
-    why_not: dict[Stage, str] = field(default_factory=dict)
-
-
-def teaches(labels: Labels, config: ModesConfig) -> Teaches:
-    """Modes and stages of one clip."""
-    modes = _modes(labels, labels.descriptions)
-    stages: dict[Stage, tuple[Mode, ...]] = {}
-    why_not: dict[Stage, str] = {}
-    checks: dict[Stage, str] = {
-        "stage1": _stage1(labels, config),
-        "stage2": _stage2(labels, config),
-        "stage3": _stage3(labels, config),
+def eligibility(labels: Labels, config: ModesConfig) -> Eligibility:
+    """Modes and curriculum stages of one clip; every stage that it may not enter has a reason code."""
+    modes = _modes(labels, labels.axes)
+    if not modes:
+        return Eligibility(modes=(), by_stage={}, why_not=dict.fromkeys((1, 2, 3), "no_transcript"))
+    reasons: dict[CurriculumStage, str] = {
+        1: _stage1(labels, config),
+        2: _stage2(labels, config),
+        3: _stage3(labels, config),
     }
-    allowed: dict[Stage, tuple[Mode, ...]] = {
-        "stage1": tuple(mode for mode in modes if mode in ("basic", "continuation")),
-        "stage2": modes,
-        "stage3": _stage3_modes(labels, config),
+    allowed: dict[CurriculumStage, tuple[Mode, ...]] = {
+        1: tuple(mode for mode in modes if mode in ("basic", "continuation")),
+        2: modes,
+        3: _stage3_modes(labels, config),
     }
-    for stage, reason in checks.items():
-        if not modes:
-            why_not[stage] = "no_transcript"
-        elif reason:
-            why_not[stage] = reason
-        else:
-            stages[stage] = allowed[stage]
-    return Teaches(modes, stages, why_not)
+    return Eligibility(
+        modes=modes,
+        by_stage={stage: allowed[stage] for stage, reason in reasons.items() if not reason},
+        why_not={stage: reason for stage, reason in reasons.items() if reason},
+    )
 
 
-def _modes(labels: Labels, descriptions: Sequence[Description]) -> tuple[Mode, ...]:
+def _modes(labels: Labels, axes: Collection[Axis]) -> tuple[Mode, ...]:
     if not labels.text.strip():
         return ()
-    axes = {description.axis for description in descriptions}
-    found: list[Mode] = ["basic", "continuation"]
+    modes: list[Mode] = ["basic", "continuation"]
     if "design" in axes:
-        found.append("design")
+        modes.append("design")
     if labels.num_references:
-        found.append("reference")
+        modes.append("reference")
         if "style" in axes:
-            found.append("controllable")
-    return tuple(found)
+            modes.append("controllable")
+    return tuple(modes)
 
 
 def _stage1(labels: Labels, config: ModesConfig) -> str:
@@ -129,8 +118,7 @@ def _stage3(labels: Labels, config: ModesConfig) -> str:
 
 
 def _stage3_modes(labels: Labels, config: ModesConfig) -> tuple[Mode, ...]:
-    descriptions = list(labels.descriptions)
-    if config.stage3_verified_only:
-        descriptions = [d for d in descriptions if all(verdict.verdict == "pass" for verdict in d.verdicts)]
     flat = config.stage3_min_percentile is not None and not (labels.percentile or 0.0) >= config.stage3_min_percentile
-    return _modes(labels, [] if flat else descriptions)
+    if flat:
+        return _modes(labels, ())
+    return _modes(labels, labels.verified_axes if config.stage3_verified_only else labels.axes)

@@ -202,7 +202,7 @@ def _percentiles(score: np.ndarray) -> np.ndarray:
     return result
 
 
-def keep_expressive(scores: Sequence[Expressiveness], config: ExpressivenessConfig) -> list[bool]:
+def keep_expressive(scores: Sequence[float | None], config: ExpressivenessConfig) -> list[bool]:
     """Which clips pass the pre-screen; a clip without a score passes only if nothing is asked.
 
     With `top_share`, exactly the ceiling of that share of the scored clips is kept, ties by order.
@@ -215,10 +215,10 @@ def keep_expressive(scores: Sequence[Expressiveness], config: ExpressivenessConf
     if config.top_share is not None and not 0 <= config.top_share <= 1:
         raise UserError(f"expressiveness.top_share={config.top_share}: must lie in 0..1, such as 0.3")
     if config.top_share is not None:
-        scored = [i for i, label in enumerate(scores) if label.score is not None]
+        scored = [i for i, score in enumerate(scores) if score is not None]
         count = int(np.ceil(config.top_share * len(scored) - 1e-9))
-        best = set(sorted(scored, key=lambda i: (-(scores[i].score or 0.0), i))[:count])
+        best = set(sorted(scored, key=lambda i: (-(scores[i] or 0.0), i))[:count])
         return [i in best for i in range(len(scores))]
     if config.threshold is not None:
-        return [label.score is not None and label.score >= config.threshold for label in scores]
+        return [score is not None and score >= config.threshold for score in scores]
     return [True] * len(scores)

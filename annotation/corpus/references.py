@@ -74,7 +74,7 @@ class SessionClips:
 class References:
     """For every clip its candidates, best first, or why there are none (None where there are some)."""
 
-    found: list[list[Reference]]
+    candidates: list[list[Reference]]
     reason: list[Reason | None]
 
     def reasons(self) -> dict[str, int]:
@@ -89,15 +89,15 @@ def find_references(clips: SessionClips, config: ReferencesConfig, block: int = 
     position, so the same session gives the same references.
     """
     session = _Session(clips, config)
-    found: list[list[Reference]] = []
+    candidates: list[list[Reference]] = []
     reasons: list[Reason | None] = []
     for first in range(0, session.num, block):
         references, why = session.block(first, min(first + block, session.num))
-        found += references
+        candidates += references
         reasons += why
     # The session worked in order of position; the caller's order is another matter.
     back = np.argsort(session.order, kind="stable")
-    return References([found[i] for i in back], [reasons[i] for i in back])
+    return References([candidates[i] for i in back], [reasons[i] for i in back])
 
 
 class _Session:
@@ -138,11 +138,11 @@ class _Session:
         num_similar = allowed.sum(axis=1)
         allowed &= self.text_number[rows][:, None] != self.text_number[columns]
         similarity[~allowed] = -2.0
-        found: list[list[Reference]] = []
+        candidates: list[list[Reference]] = []
         reasons: list[Reason | None] = []
         for i, row in enumerate(rows.tolist()):
             references = self._choose(row, similarity[i]) if num_similar[i] else []
-            found.append(references)
+            candidates.append(references)
             if references:
                 reasons.append(None)
             elif self.num == 1:
@@ -155,7 +155,7 @@ class _Session:
                 reasons.append("only_preceding_or_overlapping")
             else:
                 reasons.append("same_text" if num_similar[i] else "no_similar_voice")
-        return found, reasons
+        return candidates, reasons
 
     def _precedes_or_overlaps(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """bool [rows, columns]: the candidate lies directly before the clip, or shares time with it.
@@ -195,7 +195,7 @@ def _numbers(values: Sequence[str]) -> np.ndarray:
     return np.array([known.setdefault(value, len(known)) for value in values], dtype=np.int64)
 
 
-def violations(clips: SessionClips, found: References, config: ReferencesConfig) -> list[str]:
+def violations(clips: SessionClips, references: References, config: ReferencesConfig) -> list[str]:
     """Every rule checked anew on finished references, pair by pair; the audit expects an empty list."""
     from rapidfuzz import fuzz
 
@@ -203,11 +203,11 @@ def violations(clips: SessionClips, found: References, config: ReferencesConfig)
     in_order = [int(i) for i in np.argsort(np.asarray(clips.position), kind="stable")]
     previous = {after: before for before, after in zip(in_order[:-1], in_order[1:], strict=True)}
     broken: list[str] = []
-    for i, references in enumerate(found.found):
-        names = [reference.clip_id for reference in references]
+    for i, candidates in enumerate(references.candidates):
+        names = [reference.clip_id for reference in candidates]
         if len(set(names)) != len(names) or len(names) > config.count:
             broken.append(f"{clips.clip_id[i]}: repeated or too many references")
-        for reference in references:
+        for reference in candidates:
             j = index.get(reference.clip_id)
             label = f"{clips.clip_id[i]} <- {reference.clip_id}"
             if j is None or j == i:

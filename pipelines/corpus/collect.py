@@ -1,81 +1,87 @@
-"""From finished units to rows: gather, select, number. Runs no model and is always repeatable."""
+"""From finished units to clips: collect, select, number. Runs no model and is always repeatable."""
 
 import json
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipelines.config import AnnotateConfig
-from pipelines.corpus.select import Verdict, judge
+from pipelines.corpus.clips import CorpusClip, VoiceLabels
+from pipelines.corpus.select import apply_thresholds
 from pipelines.stages.voice_attributes import label_folder, label_path
 from pipelines.units.unit import Unit, read_unit, unit_path
+from voxmill.data.records import Cost, Ending, ShardPlace, StageName, WindowResult
 
 UNITS_A_TASK = 64
 
 
 @dataclass
-class Gathered:
-    """What the finished units say: clips in order, how each part ended, and the compute that each stage took."""
+class CollectedClips:
+    """What the finished units hold: clips in order, how each window ended, and the compute that each stage took."""
 
-    kept: list[dict[str, Any]] = field(default_factory=list)
-    rejected: list[dict[str, Any]] = field(default_factory=list)
-    parts: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    stages: dict[str, dict[str, float]] = field(default_factory=dict)
+    kept: list[CorpusClip] = field(default_factory=list)
+    rejected: list[CorpusClip] = field(default_factory=list)
+    windows: dict[str, list[WindowResult]] = field(default_factory=dict)
+    """By recording."""
+    costs: dict[StageName, Cost] = field(default_factory=dict)
+
+    def reject(self, clip: CorpusClip, ending: Ending) -> None:
+        """Adds a clip to the rejected ones."""
+        clip.ending = ending
+        self.rejected.append(clip)
 
 
-def gather(units: list[Unit], out: Path, config: AnnotateConfig) -> Gathered:
+def collect(units: list[Unit], out: Path, config: AnnotateConfig) -> CollectedClips:
     """Reads every unit's labels, applies selection and drops clips that were met before (same audio, same bounds)."""
-    found = Gathered()
+    collected = CollectedClips()
     seen: set[str] = set()
-    for unit, (state, places, voices) in zip(units, _read_units(units, out, config), strict=True):
-        path = str(unit_path(Path(), unit.unit_id))
-        for name, spent in state.get("stages", {}).items():
-            total = found.stages.setdefault(name, {"seconds": 0.0, "audio_seconds": 0.0, "calls": 0})
-            for key in total:
-                total[key] += spent[key]
-        for name, label in voices.items():
-            total = found.stages.setdefault(name.title(), {"seconds": 0.0, "audio_seconds": 0.0, "calls": 0})
-            for key in total:
-                total[key] += label[key]
-        for part in state["parts"]:
-            found.parts.setdefault(part["recording_id"], []).append(part)
-            for clip in part.get("clips", []) if "end" not in part else []:
-                row = _clip_row(part, clip)
-                offset, size = places[f"{row['clip_id']}.flac"]
-                row["voice"] = {name: label["clips"].get(row["clip_id"]) for name, label in voices.items()}
-                row |= {"shard": path, "offset": offset, "size": size, "sha256": None, "position": None}
-                verdict = judge(row, config.select)
-                if verdict is None and row["clip_id"] in seen:
-                    verdict = Verdict("select", "duplicate_clip", None, None)
-                if verdict is None:
-                    seen.add(row["clip_id"])
-                    found.kept.append(row)
+    for unit, (results, costs, places, voices) in zip(units, _read_units(units, out, config), strict=True):
+        shard = str(unit_path(Path(), unit.unit_id))
+        for name, cost in costs.items():
+            collected.costs[name] = collected.costs.get(name, Cost()) + cost
+        for result in results:
+            collected.windows.setdefault(result.window.recording_id, []).append(result)
+            for candidate in result.clips:
+                offset, size = places[f"{candidate.clip_id}.flac"]
+                clip = CorpusClip(
+                    candidate=candidate,
+                    window=result.window,
+                    origin=result.origin,
+                    place=ShardPlace(shard=shard, offset=offset, size=size, sha256=None),
+                    voice=voices.get(candidate.clip_id, VoiceLabels()),
+                    speaker=result.window.source.speaker,
+                )
+                ending = apply_thresholds(clip, config.select)
+                if ending is None and clip.clip_id in seen:
+                    ending = Ending(stage=StageName.SELECTION, reason="duplicate_clip")
+                if ending is None:
+                    seen.add(clip.clip_id)
+                    collected.kept.append(clip)
                 else:
-                    found.rejected.append(row | asdict(verdict))
-    return found
+                    collected.reject(clip, ending)
+    return collected
 
 
-def number(found: Gathered) -> None:
+def number(collected: CollectedClips) -> None:
     """Sorts the kept clips by session and time and gives each its position in the session."""
-    found.kept.sort(key=lambda row: (row["session"], row["order"]))
+    collected.kept.sort(key=lambda clip: clip.order)
     position: dict[str, int] = {}
-    for row in found.kept:
-        row["position"] = position.get(row["session"], 0)
-        position[row["session"]] = row["position"] + 1
+    for clip in collected.kept:
+        clip.position = position.get(clip.session, 0)
+        position[clip.session] = clip.position + 1
 
 
-_Read = tuple[dict[str, Any], dict[str, tuple[int, int]], dict[str, dict[str, Any]]]
-
-
-def _read_units(units: list[Unit], out: Path, config: AnnotateConfig) -> Iterator[_Read]:
-    """Labels, member places and voice labels of every unit, in order, read by Ray tasks where there are many."""
+def _read_units(units: list[Unit], out: Path, config: AnnotateConfig) -> Iterator[tuple[Any, ...]]:
+    """Content of every unit, in order, read by Ray tasks where there are many."""
     folders = {name: label_folder(out, name, config.voices) for name in config.voices.labellers}
 
-    def read(names: list[str]) -> list[_Read]:
+    def read(names: list[str]) -> list[tuple[Any, ...]]:
+        from pipelines.corpus.old_units import content
+
         return [
-            (
+            content(
                 *read_unit(unit_path(out, name)),
                 {key: json.loads(label_path(folder, name).read_bytes()) for key, folder in folders.items()},
             )
@@ -100,19 +106,3 @@ def _read_units(units: list[Unit], out: Path, config: AnnotateConfig) -> Iterato
             yield from ray.get(waiting.popleft())
     while waiting:
         yield from ray.get(waiting.popleft())
-
-
-def _clip_row(part: dict[str, Any], clip: dict[str, Any]) -> dict[str, Any]:
-    duration = (clip["end_sample"] - clip["start_sample"]) / part["sample_rate"]
-    return {
-        **{
-            key: clip[key]
-            for key in ("clip_id", "start_sample", "end_sample", "text", "words", "language", "turn", "cut")
-        },
-        **{key: clip[key] for key in ("quality", "transcript")},
-        **{key: part[key] for key in ("recording_id", "session", "sample_rate", "speaker", "origin", "licence")},
-        "language_probability": part["language_probability"],
-        "given_speaker": part["speaker"],
-        "duration": duration,
-        "order": (part["name"], clip["start_sample"]),
-    }

@@ -16,29 +16,30 @@ from typing import Any
 from annotation.descriptions.describer import DescribedClip, Describer, Descriptions, DescriptionsConfig
 from annotation.descriptions.verification import Evidence
 from pipelines.config import AnnotateConfig
-from pipelines.corpus.labels import Row, class_probabilities
+from pipelines.corpus.clips import CorpusClip
+from pipelines.corpus.figures import DescriptionFigures, VerdictCounts
+from pipelines.corpus.labels import class_probabilities
 from voxmill.core.assets import asset_path
 from voxmill.core.progress import Progress
-from voxmill.data.records import Description
 from voxmill.data.shards import read_member
 
 CLIPS_A_TASK = 256
 
 
-def describe(rows: list[Row], out: Path, config: AnnotateConfig, workers: int, progress: Progress) -> dict[str, Any]:
-    """Adds `described`, a list of `Description`, to every row; returns figures for the report.
+def describe(
+    rows: list[CorpusClip], out: Path, config: AnnotateConfig, workers: int, progress: Progress
+) -> DescriptionFigures:
+    """Adds descriptions to every clip; returns figures for the report.
 
     Raises:
         JobError: the endpoint is down, refuses the key, or the budget is spent. What was answered is not asked again.
     """
-    for row in rows:
-        row["described"] = []
-    rule = config.control.descriptions
-    if "descriptions" not in config.control.labels or not rows:
+    rule = config.corpus_labels.descriptions
+    if "descriptions" not in config.corpus_labels.labels or not rows:
         return {}
     began = time.perf_counter()
     counts: Counter[str] = Counter()
-    figures: dict[str, Any] = {"writer": rule.writer}
+    figures: DescriptionFigures = {"writer": rule.writer}
     dropped: Counter[str] = Counter()
     with progress.stage("Describing", len(rows), "clips") as bar:
         if rule.writer == "processor":
@@ -53,7 +54,7 @@ def describe(rows: list[Row], out: Path, config: AnnotateConfig, workers: int, p
         else:
             results = _write(rows, out, rule, workers, counts)
         for row, result in zip(rows, results, strict=True):
-            row["described"] = result.kept
+            row.descriptions = result.kept
             dropped.update(item.reason for item in result.dropped)
             bar.advance(1)
     figures |= {
@@ -65,24 +66,30 @@ def describe(rows: list[Row], out: Path, config: AnnotateConfig, workers: int, p
     return figures
 
 
-def _clip(row: Row, out: Path, hears: bool) -> DescribedClip:
+def _clip(row: CorpusClip, out: Path, hears: bool) -> DescribedClip:
     audio = None
     if hears:
         from pipelines.stages.voice_attributes import decode_flac
 
-        audio = decode_flac(read_member(out, row["shard"], row["offset"], row["size"]))
-    return DescribedClip(row["clip_id"], row["language"], Evidence(row["facts"], class_probabilities(row)), audio)
+        audio = decode_flac(read_member(out, row.place.shard, row.place.offset, row.place.size))
+    evidence = Evidence(row.facts, class_probabilities(row))
+    return DescribedClip(row.clip_id, row.candidate.language, evidence, audio)
 
 
 def _ask(
-    rows: list[Row], out: Path, rule: DescriptionsConfig, askers: int, counts: Counter[str], figures: dict[str, Any]
+    rows: list[CorpusClip],
+    out: Path,
+    rule: DescriptionsConfig,
+    askers: int,
+    counts: Counter[str],
+    figures: DescriptionFigures,
 ) -> Iterator[Descriptions]:
     from voxmill.llm.chat_endpoint import ChatEndpoint
 
     chat, own = ChatEndpoint(rule.endpoint), threading.local()
     describers: list[Describer] = []
 
-    def one(row: Row) -> Descriptions:
+    def one(row: CorpusClip) -> Descriptions:
         if not hasattr(own, "describer"):
             own.describer = Describer(rule, chat=chat, cache=_cache(out))
             describers.append(own.describer)
@@ -117,7 +124,7 @@ class _Writer:
 
 
 def _write(
-    rows: list[Row], out: Path, rule: DescriptionsConfig, workers: int, counts: Counter[str]
+    rows: list[CorpusClip], out: Path, rule: DescriptionsConfig, workers: int, counts: Counter[str]
 ) -> Iterator[Descriptions]:
     import ray
     from ray.util import ActorPool
@@ -146,21 +153,20 @@ def _cache(out: Path) -> Path:
     return out / "work" / "replies"
 
 
-def _verdicts(rows: list[Row]) -> list[dict[str, Any]]:
+def _verdicts(rows: list[CorpusClip]) -> list[VerdictCounts]:
     """How many claims passed, failed and abstained, by language of the text and attribute."""
-    found: Counter[tuple[str, str, str]] = Counter()
+    counts: Counter[tuple[str, str, str]] = Counter()
     for row in rows:
-        for description in row["described"]:
+        for description in row.descriptions:
             for verdict in description.verdicts:
-                found[description.language, verdict.attribute, verdict.verdict] += 1
-    keys = sorted({key[:2] for key in found})
+                counts[description.language, verdict.attribute, verdict.verdict] += 1
     return [
-        {"language": language, "attribute": attribute}
-        | {outcome: found[language, attribute, outcome] for outcome in ("pass", "fail", "abstain")}
-        for language, attribute in keys
+        {
+            "language": language,
+            "attribute": attribute,
+            "pass": counts[language, attribute, "pass"],
+            "fail": counts[language, attribute, "fail"],
+            "abstain": counts[language, attribute, "abstain"],
+        }
+        for language, attribute in sorted({key[:2] for key in counts})
     ]
-
-
-def index_row(description: Description) -> dict[str, Any]:
-    """A description as the index holds it."""
-    return dataclasses.asdict(description)

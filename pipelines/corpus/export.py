@@ -7,9 +7,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from annotation.descriptions.describer import Description
+from annotation.descriptions.verification import Verdict
 from pipelines.corpus.finetune_jsonl import FinetuneClip, FinetuneConfig, export_finetune
 from voxmill.core.errors import UserError
-from voxmill.data.records import ClaimVerdict, Description, FactWord, Reference
+from voxmill.data.records import Reference
 from voxmill.data.shards import read_member
 
 _COLUMNS = ["clip_id", "text", "modes", "descriptions", "references", "shard", "offset", "size"]
@@ -46,6 +48,5 @@ def _clips(out: Path, rows: list[dict[str, Any]]) -> Iterator[FinetuneClip]:
 
 
 def _description(plain: dict[str, Any]) -> Description:
-    facts = tuple(FactWord(**fact) for fact in plain["facts"])
-    verdicts = tuple(ClaimVerdict(**verdict) for verdict in plain["verdicts"])
-    return Description(**plain | {"facts": facts, "verdicts": verdicts})
+    facts = {fact["attribute"]: fact["word"] for fact in plain["facts"]}
+    return Description(**plain | {"facts": facts, "verdicts": [Verdict(**verdict) for verdict in plain["verdicts"]]})

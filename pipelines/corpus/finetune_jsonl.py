@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from annotation.descriptions.cleaning import plain_text, prefixed
+from annotation.descriptions.describer import Description
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
-from voxmill.data.records import Description, Mode, Reference
+from voxmill.data.records import Mode, Reference
 
 RATE = 16000
 

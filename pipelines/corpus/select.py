@@ -1,62 +1,59 @@
 """Selection: thresholds from the configuration applied to labels that are already there. No model, no audio."""
 
-from dataclasses import dataclass
-from typing import Any
+from operator import attrgetter
 
 from pipelines.config import SelectConfig
+from pipelines.corpus.clips import CorpusClip
 from voxmill.core.languages import base_language
+from voxmill.data.records import Ending, StageName
 
-
-@dataclass(frozen=True)
-class Verdict:
-    """Why a clip was dropped: the stage that measured, the rule's code, the value and the threshold."""
-
-    stage: str
-    reason: str
-    value: float | None
-    threshold: float | None
-
-
-# rule key -> (stage, where the value is, field); `min_` and `max_` in the key say which side is kept.
-_RULES: dict[str, tuple[str, str, str]] = {
-    "min_seconds": ("segmentation", "", "duration"),
-    "max_seconds": ("segmentation", "", "duration"),
-    "max_dc_offset": ("quality", "quality", "dc_offset"),
-    "max_clipping": ("quality", "quality", "clipping"),
-    "min_snr_db": ("quality", "quality", "snr_db"),
-    "min_bandwidth_hz": ("quality", "quality", "bandwidth_hz"),
-    "min_dnsmos_ovr": ("quality", "quality", "dnsmos_ovr"),
-    "max_no_speech_probability": ("transcription", "transcript", "no_speech_probability"),
-    "min_mean_log_probability": ("transcription", "transcript", "mean_log_probability"),
-    "max_compression_ratio": ("transcription", "transcript", "compression_ratio"),
-    "max_repeated_ngram": ("transcription", "transcript", "repeated_ngram"),
-    "min_characters_per_second": ("transcription", "transcript", "characters_per_second"),
-    "max_characters_per_second": ("transcription", "transcript", "characters_per_second"),
-    "min_language_probability": ("language", "", "language_probability"),
-    "max_given_wer": ("transcription", "transcript", "given_wer"),
+# Threshold -> (the stage that measured, where the clip has the measure); `min_` and `max_` name the side that is kept.
+_RULES: dict[str, tuple[StageName, str]] = {
+    "min_seconds": (StageName.SEGMENTATION, "duration"),
+    "max_seconds": (StageName.SEGMENTATION, "duration"),
+    "max_dc_offset": (StageName.QUALITY, "candidate.quality.dc_offset"),
+    "max_clipping": (StageName.QUALITY, "candidate.quality.clipping"),
+    "min_snr_db": (StageName.QUALITY, "candidate.quality.snr_db"),
+    "min_bandwidth_hz": (StageName.QUALITY, "candidate.quality.bandwidth_hz"),
+    "min_dnsmos_ovr": (StageName.QUALITY, "candidate.quality.dnsmos_ovr"),
+    "max_no_speech_probability": (StageName.TRANSCRIPTION, "candidate.transcript.no_speech_probability"),
+    "min_mean_log_probability": (StageName.TRANSCRIPTION, "candidate.transcript.mean_log_probability"),
+    "max_compression_ratio": (StageName.TRANSCRIPTION, "candidate.transcript.compression_ratio"),
+    "max_repeated_ngram": (StageName.TRANSCRIPTION, "candidate.transcript.repeated_ngram"),
+    "min_characters_per_second": (StageName.TRANSCRIPTION, "candidate.transcript.characters_per_second"),
+    "max_characters_per_second": (StageName.TRANSCRIPTION, "candidate.transcript.characters_per_second"),
+    "min_language_probability": (StageName.TRANSCRIPTION, "candidate.language_probability"),
+    "max_given_wer": (StageName.TRANSCRIPTION, "candidate.transcript.given_wer"),
 }
 
 
-def judge(clip: dict[str, Any], config: SelectConfig) -> Verdict | None:
-    """The first rule that drops a clip, or None for a clip that is kept. Rules in a fixed order, cheapest cause first."""
-    if clip["cut"] == "forced" and not config.allow_forced_cuts:
-        return Verdict("segmentation", "no_pause_to_cut", clip["duration"], None)
-    if not clip["text"].strip():
-        return Verdict("transcription", "empty_transcript", 0.0, None)
-    for key, (stage, group, name) in _RULES.items():
-        threshold = getattr(config, key)
-        value = (clip[group] if group else clip)[name]
+def apply_thresholds(clip: CorpusClip, config: SelectConfig) -> Ending | None:
+    """The first rule that rejects a clip, or None for one that is kept; rules in a fixed order, cheapest cause first."""
+    candidate = clip.candidate
+    if candidate.cut == "forced" and not config.allow_forced_cuts:
+        return Ending(stage=StageName.SEGMENTATION, reason="no_pause_to_cut", value=clip.duration)
+    if not candidate.text.strip():
+        return Ending(stage=StageName.TRANSCRIPTION, reason="empty_transcript", value=0.0)
+    for key, (stage, measure) in _RULES.items():
+        threshold: float | None = getattr(config, key)
+        value: float | None = attrgetter(measure)(clip)
         if threshold is None or value is None:
             continue
         size = abs(value) if key == "max_dc_offset" else value
         if (size < threshold) if key.startswith("min_") else (size > threshold):
-            return Verdict(stage, key.replace("min_", "low_", 1).replace("max_", "high_", 1), value, threshold)
-    limit = config.text_language_must_agree_above
-    transcript = clip["transcript"]
+            reason = key.replace("min_", "low_", 1).replace("max_", "high_", 1)
+            return Ending(stage=stage, reason=reason, value=value, threshold=threshold)
+    transcript, limit = candidate.transcript, config.text_language_must_agree_above
     if (
         limit is not None
-        and transcript["text_language_probability"] > limit
-        and transcript["text_language"] != base_language(clip["language"])
+        and transcript is not None
+        and transcript.text_language_probability > limit
+        and transcript.text_language != base_language(candidate.language)
     ):
-        return Verdict("language", "text_in_another_language", transcript["text_language_probability"], limit)
+        return Ending(
+            stage=StageName.TRANSCRIPTION,
+            reason="text_in_another_language",
+            value=transcript.text_language_probability,
+            threshold=limit,
+        )
     return None

@@ -3,98 +3,102 @@
 A second run finds the same names, and a run with other thresholds never overwrites a shard that a reader has open.
 """
 
+import dataclasses
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from voxmill.data.schemas import METADATA_COLUMNS, PLACE_COLUMNS
+from pipelines.corpus.clips import CorpusClip
+from pipelines.corpus.figures import ShardEntry
+from voxmill.core.files import sweep_temporaries
+from voxmill.data.records import ShardMetadata, ShardPlace
 from voxmill.data.shards import TarWriter, read_member, to_json
 
 
-def write_shards(groups: list[list[dict[str, Any]]], out: Path) -> list[dict[str, Any]]:
-    """Writes a shard a group and fills in shard, offset, size and sha256 of every row.
+@dataclasses.dataclass(frozen=True, slots=True)
+class ShardMember:
+    """A clip to be written: what its `.json` holds, and where its FLAC lies now."""
 
-    Returns:
-        One dict a shard: name, bytes, sha256, clips.
-    """
-    if len(groups) == 1:
-        # To start one worker takes longer than to write.
-        places, shard = write_shard(0, groups[0], out)
-        _place(groups[0], places)
-        return [shard]
-    import ray
+    metadata: ShardMetadata
+    place: ShardPlace
 
-    @ray.remote(num_cpus=0.5)
-    def write(number: int, rows: list[dict[str, Any]]) -> tuple[list[tuple[Any, ...]], dict[str, Any]]:
-        return write_shard(number, rows, out)
 
-    window = max(int(ray.cluster_resources().get("CPU", 1)) * 2, 2)
-    waiting: dict[Any, int] = {}
-    shards: list[dict[str, Any]] = [{} for _ in groups]
-
-    def collect() -> None:
-        done, _ = ray.wait(list(waiting), num_returns=1)
-        number = waiting.pop(done[0])
-        places, shards[number] = ray.get(done[0])
-        _place(groups[number], places)
-
-    for number, rows in enumerate(groups):
-        waiting[write.remote(number, rows)] = number
-        if len(waiting) >= window:
-            collect()
-    while waiting:
-        collect()
+def write_shards(groups: list[list[CorpusClip]], out: Path) -> list[ShardEntry]:
+    """Writes a shard a group and gives every clip its place in it; returns one entry a shard."""
+    members = [[shard_member(clip) for clip in group] for group in groups]
+    shards: list[ShardEntry] = []
+    for group, (places, shard) in zip(groups, _written(members, out), strict=True):
+        for clip, place in zip(group, places, strict=True):
+            clip.place = place
+        shards.append(shard)
     return shards
 
 
-def _place(rows: list[dict[str, Any]], places: list[tuple[Any, ...]]) -> None:
-    for row, place in zip(rows, places, strict=True):
-        row |= dict(zip(PLACE_COLUMNS, place, strict=True))
+def shard_member(clip: CorpusClip) -> ShardMember:
+    """A clip as a shard holds it: labels that may change later are in the index alone, also a speaker by clustering."""
+    return ShardMember(clip.metadata(clip.window.source.speaker), clip.place)
 
 
-def divide(rows: list[dict[str, Any]], limit: float) -> list[list[dict[str, Any]]]:
-    """Rows of one shard each: sessions whole in order; a session over `limit` bytes is split in order."""
-    sessions: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        sessions.setdefault(row["session"], []).append(row)
-    shards: list[list[dict[str, Any]]] = [[]]
+def _written(groups: list[list[ShardMember]], out: Path) -> Iterator[tuple[list[ShardPlace], ShardEntry]]:
+    """What `write_shard` returns for every group, in order, from Ray tasks where there are several."""
+    if len(groups) == 1:
+        # To start one worker takes longer than to write.
+        yield write_shard(0, groups[0], out)
+        return
+    import ray
+
+    task = ray.remote(num_cpus=0.5)(write_shard)
+    window = max(int(ray.cluster_resources().get("CPU", 1)) * 2, 2)
+    waiting: deque[Any] = deque()
+    for number, members in enumerate(groups):
+        waiting.append(task.remote(number, members, out))
+        if len(waiting) >= window:
+            yield ray.get(waiting.popleft())
+    while waiting:
+        yield ray.get(waiting.popleft())
+
+
+def divide(clips: list[CorpusClip], limit: float) -> list[list[CorpusClip]]:
+    """Clips of one shard each: sessions whole in order; a session over `limit` bytes is split in order."""
+    sessions: dict[str, list[CorpusClip]] = {}
+    for clip in clips:
+        sessions.setdefault(clip.session, []).append(clip)
+    shards: list[list[CorpusClip]] = [[]]
     size = 0.0
     for members in sessions.values():
-        if shards[-1] and size + sum(row["size"] for row in members) > limit:
+        if shards[-1] and size + sum(clip.place.size for clip in members) > limit:
             shards.append([])
             size = 0.0
-        for row in members:
-            if shards[-1] and size + row["size"] > limit:
+        for clip in members:
+            if shards[-1] and size + clip.place.size > limit:
                 shards.append([])
                 size = 0.0
-            shards[-1].append(row)
-            size += row["size"]
+            shards[-1].append(clip)
+            size += clip.place.size
     return [shard for shard in shards if shard]
 
 
-def write_shard(number: int, rows: list[dict[str, Any]], out: Path) -> tuple[list[tuple[Any, ...]], dict[str, Any]]:
-    """One tar of clips; returns (shard, offset, size, sha256) of every row and what the shard is."""
-    members = []
+def write_shard(number: int, members: list[ShardMember], out: Path) -> tuple[list[ShardPlace], ShardEntry]:
+    """One tar of clips; returns the place of each one's FLAC in it, and the shard's entry."""
+    written = []
     with TarWriter(out / "shards" / f"clips-{number:06d}.tar", named_by_content=True) as tar:
-        for row in rows:
-            flac = read_member(out, row["shard"], row["offset"], row["size"])
-            members.append(tar.add(f"{row['clip_id']}.flac", flac))
-            tar.add(f"{row['clip_id']}.json", to_json(metadata(row)))
+        for member in members:
+            place, clip_id = member.place, member.metadata.clip_id
+            flac = read_member(out, place.shard, place.offset, place.size)
+            written.append(tar.add(f"{clip_id}.flac", flac))
+            tar.add(f"{clip_id}.json", to_json(dataclasses.asdict(member.metadata)))
     name = f"shards/{tar.path.name}"
-    places = [(name, member.offset, member.size, member.sha256) for member in members]
-    return places, {"name": name, "bytes": tar.size, "sha256": tar.sha256, "clips": len(rows)}
+    places = [ShardPlace(shard=name, offset=one.offset, size=one.size, sha256=one.sha256) for one in written]
+    return places, {"name": name, "bytes": tar.size, "sha256": tar.sha256, "clips": len(members)}
 
 
-def metadata(row: dict[str, Any]) -> dict[str, Any]:
-    """What a clip's `.json` member says; labels that may change later are in the index alone."""
-    given = {"speaker": row["given_speaker"]}
-    return {name: row[name] for name in METADATA_COLUMNS} | given
-
-
-def remove_stale(out: Path, shards: list[dict[str, Any]]) -> None:
+def remove_stale(out: Path, shards: list[ShardEntry]) -> None:
     """Removes shards that no index names any more, and temporary files that a killed job left behind."""
     named = {Path(shard["name"]).name for shard in shards}
     for path in (out / "shards").glob("*.tar"):
         if path.name not in named:
             path.unlink()
-    for path in [*out.glob(".*.tmp"), *(out / "shards").glob(".*.tmp"), *(out / "work").rglob(".*.tmp")]:
-        path.unlink()
+    sweep_temporaries(out)
+    sweep_temporaries(out / "shards")
+    sweep_temporaries(out / "work", recursive=True)

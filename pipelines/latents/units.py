@@ -6,79 +6,48 @@ the units near it and no others. Free of Ray.
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
-from pydantic import Field
-
-from voxmill.core.audio import AudioProblem, check, decode_flac
-from voxmill.core.config import Config
+from pipelines.config import EncodeConfig
+from voxmill.core.audio import AudioProblem, Samples, resample
 from voxmill.core.files import write_atomically
-from voxmill.core.hashing import fingerprint, sha256_bytes
-from voxmill.data.shards import TarWriter, latent_bytes, read_member, to_json
+from voxmill.core.hashing import fingerprint
+from voxmill.data.dataset import Dataset, StoredClip
+from voxmill.data.records import Latent
+from voxmill.data.shards import TarWriter, latent_bytes, to_json
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from model.codec.audio_vae import AudioVAE
 
 ENDS_ONE_IN = 256
 """One clip in so many ends its unit."""
 
 
-class EncodeConfig(Config):
-    """The recipe of `encode`; seconds are of audio. The first two decide what goes into which file."""
-
-    unit_seconds: float = Field(3600.0, gt=0)
-    """Seconds of audio in a latent shard at most; an hour is 11.5 MB."""
-    batch_seconds: float = Field(120.0, gt=0)
-    """Seconds of padded audio that the encoder gets at once."""
-    replace: bool = Field(False)
-    """Encode again with another AudioVAE; the old latents are removed."""
-    workers: int | None = Field(None, ge=1)
-    """Replicas of the encoder; null: one for each GPU, or else for each CPU."""
-    threads: int = Field(1, ge=1)
-    """CPU threads of each replica."""
-    progress: bool = True
-    """Show progress bars."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """A clip to be encoded: its place in the clip shards."""
+class FailedClip(TypedDict):
+    """A clip that could not be encoded, and why."""
 
     clip_id: str
     shard: str
-    offset: int
-    size: int
-    sha256: str
-    duration: float
+    detail: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class EncodeUnit:
     """Clips in the index's order."""
 
     unit_id: str
-    clips: list[Source]
+    clips: tuple[StoredClip, ...]
 
     @property
     def seconds(self) -> float:
         return sum(clip.duration for clip in self.clips)
 
-    def to_json(self) -> str:
-        return json.dumps({"unit_id": self.unit_id, "clips": [asdict(clip) for clip in self.clips]})
 
-    @classmethod
-    def from_json(cls, text: str) -> "EncodeUnit":
-        values = json.loads(text)
-        return cls(values["unit_id"], [Source(**clip) for clip in values["clips"]])
-
-
-def plan_units(clips: Sequence[Source], space: str, patch_size: int, config: EncodeConfig) -> list[EncodeUnit]:
+def plan_units(clips: Sequence[StoredClip], space: str, patch_size: int, config: EncodeConfig) -> list[EncodeUnit]:
     """All units of a dataset, whether done or not; the same clips give the same units."""
-    groups: list[list[Source]] = [[]]
+    groups: list[list[StoredClip]] = [[]]
     length = 0.0
     for clip in clips:
         if groups[-1] and length + clip.duration > config.unit_seconds:
@@ -86,15 +55,15 @@ def plan_units(clips: Sequence[Source], space: str, patch_size: int, config: Enc
             length = 0.0
         groups[-1].append(clip)
         length += clip.duration
-        if int(clip.sha256[:8], 16) % ENDS_ONE_IN == 0:
+        if int(str(clip.sha256)[:8], 16) % ENDS_ONE_IN == 0:
             groups.append([])
             length = 0.0
     return [_unit(group, space, patch_size, config.batch_seconds) for group in groups if group]
 
 
-def _unit(clips: list[Source], space: str, patch_size: int, batch_seconds: float) -> EncodeUnit:
+def _unit(clips: list[StoredClip], space: str, patch_size: int, batch_seconds: float) -> EncodeUnit:
     content = [[clip.clip_id, clip.sha256] for clip in clips]
-    return EncodeUnit(fingerprint([space, patch_size, batch_seconds, content])[:24], clips)
+    return EncodeUnit(fingerprint([space, patch_size, batch_seconds, content])[:24], tuple(clips))
 
 
 def tar_name(unit_id: str) -> str:
@@ -102,46 +71,35 @@ def tar_name(unit_id: str) -> str:
 
 
 def result_path(dataset: Path, unit_id: str) -> Path:
-    """Where a finished unit says what it holds; it is written after the tar, so a unit that has it is done."""
+    """Where a finished unit lists its content; it is written after the tar, so a unit that has it is done."""
     return dataset / "work" / "latents" / f"{unit_id}.json"
 
 
-def encode_unit(unit: EncodeUnit, dataset: Path, vae: "AudioVAE", *, patch_size: int, batch_seconds: float) -> None:
+def encode_unit(unit: EncodeUnit, dataset: Dataset, vae: "AudioVAE", *, patch_size: int, batch_seconds: float) -> None:
     """Writes the unit's tar and then its result: a row a clip, and every clip that could not be encoded, with why.
 
     Raises:
         OSError: a clip shard cannot be read, or the tar cannot be written.
     """
-    heard: dict[str, np.ndarray] = {}
-    failed = []
+    audio: dict[str, Samples] = {}
+    failed: list[FailedClip] = []
     for clip in unit.clips:
         try:
-            heard[clip.clip_id] = _decode(clip, dataset, vae.config.sample_rate)
+            audio[clip.clip_id] = resample(*dataset.audio(clip), vae.config.sample_rate)
         except AudioProblem as problem:
             failed.append({"clip_id": clip.clip_id, "shard": clip.shard, "detail": problem.detail})
     content: dict[str, tuple[bytes, int]] = {}
-    for names in batches({name: len(audio) for name, audio in heard.items()}, batch_seconds * vae.config.sample_rate):
-        content |= _encode([heard[name] for name in names], names, vae, patch_size)
+    lengths = {name: len(samples_T) for name, samples_T in audio.items()}
+    for names in batches(lengths, batch_seconds * vae.config.sample_rate):
+        content |= _encode([audio[name] for name in names], names, vae, patch_size)
     rows = []
-    with TarWriter(dataset / tar_name(unit.unit_id)) as tar:
+    with TarWriter(dataset.path / tar_name(unit.unit_id)) as tar:
         for clip in unit.clips:
             if clip.clip_id in content:
                 latent, num_frames = content[clip.clip_id]
                 member = tar.add(f"{clip.clip_id}.safetensors", latent)
                 rows.append([clip.clip_id, member.offset, member.size, member.sha256, num_frames])
-    write_atomically(result_path(dataset, unit.unit_id), to_json({"rows": rows, "failed": failed}))
-
-
-def _decode(clip: Source, dataset: Path, rate: int) -> "np.ndarray":
-    """A clip as float32 [samples] at `rate`. Raises AudioProblem for other content than the index names."""
-    from model.generation.prompt_audio import to_rate
-
-    content = read_member(dataset, clip.shard, clip.offset, clip.size)
-    if sha256_bytes(content) != clip.sha256:
-        raise AudioProblem("changed", "its bytes are not those that clips.parquet names")
-    samples_T, clip_rate = decode_flac(content)
-    check(samples_T, clip_rate, min_seconds=1 / clip_rate, silent_peak=0)
-    return to_rate(samples_T, clip_rate, rate=rate)
+    write_atomically(result_path(dataset.path, unit.unit_id), to_json({"rows": rows, "failed": failed}))
 
 
 def batches(lengths: dict[str, int], budget: float) -> Iterator[list[str]]:
@@ -156,9 +114,7 @@ def batches(lengths: dict[str, int], budget: float) -> Iterator[list[str]]:
         yield batch
 
 
-def _encode(
-    audio: list["np.ndarray"], names: list[str], vae: "AudioVAE", patch_size: int
-) -> dict[str, tuple[bytes, int]]:
+def _encode(audio: list[Samples], names: list[str], vae: "AudioVAE", patch_size: int) -> dict[str, tuple[bytes, int]]:
     """(content, frames) by name. The encoder is causal: zeros after a clip's end change nothing before it."""
     import torch
     import torch.nn.functional as F
@@ -176,23 +132,23 @@ def _encode(
     }
 
 
-def gather(units: Sequence[EncodeUnit], dataset: Path, space: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def collect(units: Sequence[EncodeUnit], dataset: Path, space: str) -> tuple[list[Latent], list[FailedClip]]:
     """Rows of `latents.parquet` in the dataset's order, and the clips that could not be encoded."""
-    rows: list[dict[str, Any]] = []
-    failed: list[dict[str, Any]] = []
+    rows: list[Latent] = []
+    failed: list[FailedClip] = []
     for unit in units:
         result = json.loads(result_path(dataset, unit.unit_id).read_bytes())
         failed += result["failed"]
         for clip_id, offset, size, sha256, num_frames in result["rows"]:
             rows.append(
-                {
-                    "clip_id": clip_id,
-                    "shard": tar_name(unit.unit_id),
-                    "offset": offset,
-                    "size": size,
-                    "sha256": sha256,
-                    "num_frames": num_frames,
-                    "latent_space": space,
-                }
+                Latent(
+                    clip_id=clip_id,
+                    shard=tar_name(unit.unit_id),
+                    offset=offset,
+                    size=size,
+                    sha256=sha256,
+                    num_frames=num_frames,
+                    latent_space=space,
+                )
             )
     return rows, failed

@@ -1,18 +1,27 @@
 """The report's part on controllability: what was labelled, and a page to listen and read side by side."""
 
+from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
-from pipelines.report.card import Outcome, floats, number, strings, visible
+from pipelines.corpus.figures import (
+    DescriptionFigures,
+    EligibilityFigures,
+    ReferenceFigures,
+    SpeakerFigures,
+    VerdictCounts,
+)
+from pipelines.report.formatting import number, visible
 from pipelines.report.previews import listenable, spread
+from pipelines.report.tables import Outcome, floats, strings
 
 # Two players a card of about 50 kB each; thirty cards keep the page near 3 MB.
 BY_EXPRESSIVENESS = 12
 MAX_CARDS = 30
-FILTERS = ("language", "gender", "mode", "verdicts")
 REASONS = {
     "alone_in_session": "the only clip of its session",
     "no_embedding": "its voice could not be embedded",
@@ -23,67 +32,158 @@ REASONS = {
 }
 
 
-def controllability(outcome: Outcome) -> dict[str, Any] | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassRate:
+    """Claims about one attribute in texts of one language; `rate` is percent passed of those judged, None without any."""
+
+    language: str
+    attribute: str
+    claims: int
+    abstain: int
+    rate: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """How often each answer of a classifier occurs; an abstention counts under its reason."""
+
+    name: str
+    counts: list[tuple[str, int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Controllability:
+    """Figures of run.json as the template shows them."""
+
+    speakers: SpeakerFigures | None
+    references: ReferenceFigures | None
+    reasons: list[tuple[str, int]]
+    writer: str
+    described: int
+    texts: int
+    seconds: float | None
+    dropped: list[tuple[str, int]]
+    verdicts: list[PassRate]
+    modes: list[tuple[str, int]]
+    stages: list[tuple[str, int]]
+    why_not: list[tuple[str, list[tuple[str, int]]]]
+    abstained: list[Answers]
+    errors: list[tuple[str, int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReferenceCard:
+    """The reference beside a clip."""
+
+    audio: str | None
+    text: str
+    similarity: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextCard:
+    """One description: its kind, its writer, its claims, and what checking them gave."""
+
+    kind: str
+    text: str
+    writer: str
+    claims: str
+    verdict: Literal["all passed", "some abstained"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipCard:
+    """A clip, its reference and its descriptions. `facts`: (attribute, word, value); `classes`: of the filters."""
+
+    clip: str
+    audio: str | None
+    text: str
+    speaker: str
+    percentile: int | None
+    facts: list[tuple[str, str, str]]
+    texts: list[TextCard]
+    reference: ReferenceCard | None
+    no_reference: str
+    stages: str
+    language: list[str]
+    gender: list[str]
+    mode: list[str]
+    classes: str = ""
+
+    def values(self) -> dict[str, list[str]]:
+        """The values that the page can be filtered by, by filter."""
+        verdicts = sorted({text.verdict for text in self.texts})
+        return {"language": self.language, "gender": self.gender, "mode": self.mode, "verdicts": [*verdicts]}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listeners:
+    """The cards, and for each filter its numbered values."""
+
+    cards: list[ClipCard]
+    filters: list[tuple[str, list[tuple[int, str]]]]
+
+
+def controllability(outcome: Outcome) -> Controllability | None:
     """Figures of run.json as the template shows them; None for a dataset without these labels."""
-    found: dict[str, Any] | None = outcome.run.get("control")
-    if not found:
+    figures = outcome.run.get("corpus_labels")
+    if not figures:
         return None
-    references, described = found.get("references") or {}, found.get("descriptions") or {}
-    teaches = found.get("teaches") or {}
-    reasons = references.get("reasons") or {}
-    return {
-        "speakers": found.get("speakers"),
-        "references": references,
-        "reasons": [(REASONS.get(reason, visible(reason)), count) for reason, count in reasons.items()],
-        "writer": visible(described.get("writer") or ""),
-        "described": sum(bool(descriptions) for descriptions in _column(outcome.clips, "descriptions")),
-        "texts": sum(len(descriptions or []) for descriptions in _column(outcome.clips, "descriptions")),
-        "seconds": described.get("seconds"),
-        "dropped": [(visible(reason), count) for reason, count in (described.get("dropped") or {}).items()],
-        "counts": [(visible(name), count) for name, count in (described.get("counts") or {}).items()],
-        "verdicts": [_pass_rate(row) for row in described.get("verdicts") or []],
-        "modes": list((teaches.get("modes") or {}).items()),
-        "stages": sorted((teaches.get("stages") or {}).items()),
-        "why_not": [
+    references = figures.get("references")
+    described: DescriptionFigures = figures.get("descriptions") or {}
+    eligibility: EligibilityFigures = figures.get("eligibility") or {"modes": {}, "stages": {}, "why_not": {}}
+    descriptions = _column(outcome.clips, "descriptions")
+    return Controllability(
+        speakers=figures.get("speakers"),
+        references=references,
+        reasons=[(REASONS.get(reason, visible(reason)), count) for reason, count in references["reasons"].items()]
+        if references
+        else [],
+        writer=visible(described.get("writer") or ""),
+        described=sum(bool(texts) for texts in descriptions),
+        texts=sum(len(texts or []) for texts in descriptions),
+        seconds=described.get("seconds"),
+        dropped=[(visible(reason), count) for reason, count in (described.get("dropped") or {}).items()],
+        verdicts=[_pass_rate(row) for row in described.get("verdicts") or []],
+        modes=list(eligibility["modes"].items()),
+        stages=sorted(eligibility["stages"].items()),
+        why_not=[
             (stage, [(visible(reason), count) for reason, count in counts.items()])
-            for stage, counts in sorted((teaches.get("why_not") or {}).items())
+            for stage, counts in sorted(eligibility["why_not"].items())
         ],
-        "abstained": _abstentions(outcome),
-        "errors": list((found.get("errors") or {}).items()),
-    }
+        abstained=_answers(outcome),
+        errors=list((figures.get("errors") or {}).items()),
+    )
 
 
 def _column(table: pa.Table, name: str) -> list[Any]:
     return table[name].to_pylist() if name in table.column_names else [None] * table.num_rows
 
 
-def _pass_rate(row: Mapping[str, Any]) -> dict[str, Any]:
+def _pass_rate(row: VerdictCounts) -> PassRate:
     judged = row["pass"] + row["fail"]
-    rate = 100 * row["pass"] / judged if judged else None
-    return {key: visible(row[key]) for key in ("language", "attribute")} | {
-        "claims": judged + row["abstain"],
-        "abstain": row["abstain"],
-        "rate": rate,
-        "fail": row["fail"],
-    }
+    return PassRate(
+        language=visible(row["language"]),
+        attribute=visible(row["attribute"]),
+        claims=judged + row["abstain"],
+        abstain=row["abstain"],
+        rate=100 * row["pass"] / judged if judged else None,
+    )
 
 
-def _abstentions(outcome: Outcome) -> list[dict[str, Any]]:
-    """How often each classifier spoke, and why it did not."""
+def _answers(outcome: Outcome) -> list[Answers]:
+    """How often each classifier gave which answer, and why it gave none."""
     rows = []
     for name in ("gender", "emotion", "age"):
         labels, reasons = strings(outcome.clips, f"{name}.label"), strings(outcome.clips, f"{name}.reason")
         if not any(labels) and not any(reasons):
             continue
-        counts: dict[str, int] = {}
-        for label, reason in zip(labels, reasons, strict=True):
-            key = label or reason or "not run"
-            counts[key] = counts.get(key, 0) + 1
-        rows.append({"name": name, "counts": [(visible(key), counts[key]) for key in sorted(counts)]})
+        counts = Counter(label or reason or "not run" for label, reason in zip(labels, reasons, strict=True))
+        rows.append(Answers(name=name, counts=[(visible(key), counts[key]) for key in sorted(counts)]))
     return rows
 
 
-def listeners(outcome: Outcome) -> dict[str, Any] | None:
+def listeners(outcome: Outcome) -> Listeners | None:
     """Cards from the flattest to the most expressive clip, at least one a language, and the values to filter them by."""
     clips = outcome.clips
     if "descriptions" not in clips.column_names or not clips.num_rows:
@@ -98,42 +198,43 @@ def listeners(outcome: Outcome) -> dict[str, Any] | None:
     rank = {int(row): place for place, row in enumerate(order)}
     places = {clip: row for row, clip in enumerate(strings(clips, "clip_id"))}
     cards = [_card(outcome, row, places) for row in sorted(chosen, key=lambda row: rank[row])]
-    values = {name: sorted({value for card in cards for value in card[name]}) for name in FILTERS}
+    shown = [card.values() for card in cards]
+    values = {name: sorted({value for of in shown for value in of[name]}) for name in shown[0]}
     # A class name in the page is a number, never a stranger's text.
-    for card in cards:
-        card["classes"] = " ".join(f"{name}-{values[name].index(v)}" for name in FILTERS for v in card[name])
-    return {"cards": cards, "filters": [(name, list(enumerate(values[name]))) for name in FILTERS]}
+    classes = [" ".join(f"{name}-{values[name].index(v)}" for name in values for v in of[name]) for of in shown]
+    return Listeners(
+        cards=[replace(card, classes=names) for card, names in zip(cards, classes, strict=True)],
+        filters=[(name, list(enumerate(some))) for name, some in values.items()],
+    )
 
 
-def _card(outcome: Outcome, row: int, places: Mapping[str, int]) -> dict[str, Any]:
+def _card(outcome: Outcome, row: int, places: Mapping[str, int]) -> ClipCard:
     record = outcome.clips.slice(row, 1).to_pylist()[0]
-    texts = [_text(description) for description in record.get("descriptions") or []]
-    reference = next(iter(record.get("references") or []), None)
-    other = None
-    if reference is not None and reference["clip_id"] in places:
-        found = outcome.clips.slice(places[reference["clip_id"]], 1).to_pylist()[0]
-        other = {
-            "audio": listenable(outcome.out, found),
-            "text": visible(found.get("text") or ""),
-            "similarity": number(reference["similarity"]),
-        }
+    first = next(iter(record.get("references") or []), None)
+    reference = None
+    if first is not None and first["clip_id"] in places:
+        other = outcome.clips.slice(places[first["clip_id"]], 1).to_pylist()[0]
+        reference = ReferenceCard(
+            audio=listenable(outcome.out, other),
+            text=visible(other.get("text") or ""),
+            similarity=number(first["similarity"]),
+        )
     percentile = record.get("expressiveness_percentile")
-    return {
-        "clip": visible(record["clip_id"]),
-        "audio": listenable(outcome.out, record),
-        "text": visible(record.get("text") or ""),
-        "speaker": visible(record.get("speaker") or "unknown"),
-        "percentile": None if percentile is None else round(100 * percentile),
-        "facts": [_fact(fact) for fact in record.get("facts") or []],
-        "texts": texts,
-        "reference": other,
-        "no_reference": REASONS.get(record.get("no_reference") or "", ""),
-        "stages": ", ".join(str(stage) for stage in record.get("stages") or []) or "none",
-        "language": [visible(record.get("language") or "?")],
-        "gender": [visible(record.get("gender.label") or "unknown")],
-        "mode": [visible(mode) for mode in record.get("modes") or []],
-        "verdicts": sorted({text["verdict"] for text in texts}),
-    }
+    return ClipCard(
+        clip=visible(record["clip_id"]),
+        audio=listenable(outcome.out, record),
+        text=visible(record.get("text") or ""),
+        speaker=visible(record.get("speaker") or "unknown"),
+        percentile=None if percentile is None else round(100 * percentile),
+        facts=[_fact(fact) for fact in record.get("facts") or []],
+        texts=[_text(description) for description in record.get("descriptions") or []],
+        reference=reference,
+        no_reference=REASONS.get(record.get("no_reference") or "", ""),
+        stages=", ".join(str(stage) for stage in record.get("stages") or []) or "none",
+        language=[visible(record.get("language") or "?")],
+        gender=[visible(record.get("gender.label") or "unknown")],
+        mode=[visible(mode) for mode in record.get("modes") or []],
+    )
 
 
 def _fact(fact: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -142,14 +243,14 @@ def _fact(fact: Mapping[str, Any]) -> tuple[str, str, str]:
     return visible(fact["attribute"]), visible(fact["word"]), visible(value or sure)
 
 
-def _text(description: Mapping[str, Any]) -> dict[str, Any]:
+def _text(description: Mapping[str, Any]) -> TextCard:
     verdicts = [verdict["verdict"] for verdict in description["verdicts"]]
     claims = "; ".join(f"{v['attribute']}: {v['claimed']} ({v['verdict']})" for v in description["verdicts"])
-    return {
-        "kind": f"{description['axis']}, {description['granularity']}, {description['language']}",
-        "text": visible(description["text"]),
-        "writer": visible(description["generator"]),
-        "claims": visible(claims),
+    return TextCard(
+        kind=f"{description['axis']}, {description['granularity']}, {description['language']}",
+        text=visible(description["text"]),
+        writer=visible(description["generator"]),
+        claims=visible(claims),
         # What is shown was kept, so no claim of it failed.
-        "verdict": "all passed" if verdicts and all(v == "pass" for v in verdicts) else "some abstained",
-    }
+        verdict="all passed" if verdicts and all(v == "pass" for v in verdicts) else "some abstained",
+    )

@@ -1,13 +1,10 @@
 """Turns what an annotation run left on disk into one self-contained HTML page with playable examples."""
 
-from __future__ import annotations
-
 import math
-import os
 from collections import Counter
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -15,23 +12,13 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.ticker import MaxNLocator
 
-from pipelines.report.card import (
-    Outcome,
-    amount,
-    floats,
-    groups,
-    languages,
-    leaves,
-    load_outcome,
-    median,
-    number,
-    percent,
-    strings,
-    total,
-    visible,
-)
+from pipelines.report.formatting import amount, number, percent, visible
 from pipelines.report.gallery import controllability, listeners
 from pipelines.report.previews import EXAMPLE_SECONDS, listenable, spread
+from pipelines.report.run_record import Run, StageCost
+from pipelines.report.tables import Outcome, floats, groups, languages, leaves, load_outcome, median, strings, total
+from voxmill.core.files import write_atomically
+from voxmill.data.records import StageName
 
 KEPT_EXAMPLES = 6
 REASON_EXAMPLES = 3
@@ -49,27 +36,153 @@ HISTOGRAMS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("Expressiveness", "deviations", "expressiveness", ("threshold",)),
     ("Bandwidth", "Hz", "quality.bandwidth_hz", ("bandwidth_hz", "bandwidth")),
 )
-# Which step of the funnel a stage's time belongs to, by the words a stage is likely named with.
-STAGE_STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("readable", ("scan", "probe", "decode", "read", "ingest", "discover", "load")),
-    ("distinct", ("dup", "fingerprint", "hash")),
-    ("speech", ("vad", "speech", "event", "music", "activity")),
-    ("found", ("diari", "segment", "separat", "cut", "split", "clip", "overlap", "demucs")),
-)
 
 
-def limits(config: Mapping[str, Any], aliases: tuple[str, ...]) -> list[tuple[str, float]]:
-    """The thresholds config.select sets on one measure, as (min|max, value)."""
-    found = []
-    for path, value in leaves(config.get("select")):
-        side, _, rest = path.rpartition(".")[2].partition("_")
-        plain = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        if plain and side in ("min", "max") and rest in aliases:
-            found.append((side, float(value)))  # type: ignore[arg-type]
-    return found
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """One bar of a histogram in SVG units: left and upper edge, height, and the text that a pointer shows."""
+
+    x: float
+    y: float
+    h: float
+    kind: Literal["kept", "rejected"]
+    title: str
 
 
-def histogram(outcome: Outcome, title: str, unit: str, column: str, aliases: tuple[str, ...]) -> dict[str, Any] | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """A threshold or a tick of the axis; `end`: so far right that its text stands to its left."""
+
+    x: float
+    text: str
+    end: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Histogram:
+    """One chart; lengths in SVG units, `base` is the line between kept and rejected."""
+
+    title: str
+    unit: str
+    bars: list[Bar]
+    marks: list[Mark]
+    ticks: list[Mark]
+    base: float
+    width: float
+    bar: float
+    kept: str
+    dropped: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """A clip to listen to. `cut`: longer than what is played here; `facts`: (name, value) of a few measures."""
+
+    note: str
+    audio: str | None
+    cut: bool
+    text: str
+    clip: str
+    language: str
+    duration: str
+    origin: str
+    value: str
+    threshold: str
+    facts: list[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropReason:
+    """Rejected clips of one stage and reason; `share` is percent of the most frequent reason."""
+
+    stage: str
+    reason: str
+    count: int
+    share: float
+    seconds: float
+    value: str
+    threshold: str
+    examples: list[Example]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunnelRow:
+    """What was left after one step: `seconds` of audio, `share` of it in percent, `compute` seconds by `stages`."""
+
+    key: str
+    label: str
+    count: int
+    unit: Literal["recordings", "clips"]
+    seconds: float
+    share: float
+    compute: float | None
+    stages: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndCount:
+    """Recordings with one state, stage and reason; `share` is percent of all."""
+
+    state: str
+    stage: str
+    reason: str
+    count: int
+    seconds: float
+    share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LostRecording:
+    """A recording of which no clip was kept."""
+
+    path: str
+    state: str
+    stage: str
+    reason: str
+    detail: str
+    value: str
+    threshold: str
+    duration: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingEnds:
+    """How recordings ended: counted, and the first of those that were lost; `unlisted` more were lost."""
+
+    counts: list[EndCount]
+    lost: list[LostRecording]
+    unlisted: int
+    num_kept: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostRow:
+    """Compute of one stage; `share` is percent of all stages, `bar` of the slowest, `speed` times real time."""
+
+    name: str
+    seconds: float
+    share: float
+    bar: float
+    audio: float | None
+    calls: str
+    slowest: bool
+    speed: str
+
+
+def limits(config: object, aliases: tuple[str, ...]) -> list[tuple[str, float]]:
+    """The thresholds that `select` sets on one measure, as (min|max, value)."""
+    thresholds = []
+    for path, value in leaves(config):
+        section, _, name = path.rpartition(".")
+        side, _, measure = name.partition("_")
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+            continue
+        if section.split(".")[0] == "select" and side in ("min", "max") and measure in aliases:
+            thresholds.append((side, float(value)))
+    return thresholds
+
+
+def histogram(outcome: Outcome, title: str, unit: str, column: str, aliases: tuple[str, ...]) -> Histogram | None:
     """Bars of kept (upwards) and rejected (downwards) clips as SVG coordinates, or None where nothing was measured."""
     kept, dropped = (
         values[np.isfinite(values)] for values in (floats(outcome.clips, column), floats(outcome.rejected, column))
@@ -77,7 +190,7 @@ def histogram(outcome: Outcome, title: str, unit: str, column: str, aliases: tup
     both = np.concatenate([kept, dropped])
     if not both.size:
         return None
-    lines = limits(outcome.run.get("config") or {}, aliases)
+    lines = limits(outcome.run.get("config"), aliases)
     low, high = (float(edge) for edge in np.percentile(both, [0.5, 99.5]))
     # A limit the data never came near (a maximum of 60 s over clips of 5 s) would squeeze the bars into one.
     near = [value for _, value in lines if low - (high - low) <= value <= high + (high - low)]
@@ -95,42 +208,48 @@ def histogram(outcome: Outcome, title: str, unit: str, column: str, aliases: tup
     def place(value: float) -> float:
         return (value - low) / (high - low) * width
 
-    bars = []
-    for kind, counts in (("kept", up), ("rejected", down)):
-        for i in np.flatnonzero(counts):
-            height = counts[i] * scale
-            told = f"{number(float(edges[i]))} to {number(float(edges[i + 1]))} {unit}: {counts[i]:,} {kind}"
-            top = base - height if kind == "kept" else base
-            bars.append({"x": i * width / len(up), "y": top, "h": height, "kind": kind, "title": told})
+    sides: tuple[tuple[Literal["kept", "rejected"], np.ndarray], ...] = (("kept", up), ("rejected", down))
+    bars = [
+        Bar(
+            x=i * width / len(up),
+            y=base - counts[i] * scale if kind == "kept" else base,
+            h=counts[i] * scale,
+            kind=kind,
+            title=f"{number(float(edges[i]))} to {number(float(edges[i + 1]))} {unit}: {counts[i]:,} {kind}",
+        )
+        for kind, counts in sides
+        for i in np.flatnonzero(counts)
+    ]
     marks = [
-        {
-            "x": place(value),
-            "text": f"{'≥' if side == 'min' else '≤'} {number(value)}",
-            "end": place(value) > width * 0.75,
-        }
+        Mark(
+            x=place(value),
+            text=f"{'≥' if side == 'min' else '≤'} {number(value)}",
+            end=place(value) > width * 0.75,
+        )
         for side, value in lines
         if low <= value <= high
     ]
     ticks = [
-        {"x": place(float(value)), "text": number(float(value))}
+        Mark(x=place(float(value)), text=number(float(value)))
         for value in MaxNLocator(5).tick_values(low, high)
         if low <= value <= high
     ]
-    return {
-        "title": title,
-        "unit": unit,
-        "bars": bars,
-        "marks": marks,
-        "ticks": ticks,
-        "base": base,
-        "width": width,
-        "bar": width / len(up) - 1.5,
-        "kept": number(median(kept)),
-        "dropped": number(median(dropped)),
-    }
+    return Histogram(
+        title=title,
+        unit=unit,
+        bars=bars,
+        marks=marks,
+        ticks=ticks,
+        base=base,
+        width=width,
+        bar=width / len(up) - 1.5,
+        kept=number(median(kept)),
+        dropped=number(median(dropped)),
+    )
 
 
-def example(outcome: Outcome, table: pa.Table, row: int, note: str) -> dict[str, Any]:
+def example(outcome: Outcome, table: pa.Table, row: int, note: str) -> Example:
+    """One clip of a table as the page shows it."""
     record = table.slice(row, 1).to_pylist()[0]
     text = str(record.get("text") or "")
     duration = record.get("duration")
@@ -139,22 +258,22 @@ def example(outcome: Outcome, table: pa.Table, row: int, note: str) -> dict[str,
         ("SNR", number(record.get("quality.snr_db")) + " dB"),
         ("chars/s", number(record.get("transcript.characters_per_second"))),
     ]
-    return {
-        "note": note,
-        "audio": listenable(outcome.out, record),
-        "cut": duration is not None and duration > EXAMPLE_SECONDS,
-        "text": visible(text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + " …"),
-        "clip": visible(record.get("clip_id") or ""),
-        "language": visible(record.get("language") or "?"),
-        "duration": amount(duration),
-        "origin": visible(record.get("origin") or ""),
-        "value": number(record.get("value")),
-        "threshold": number(record.get("threshold")),
-        "facts": [fact for fact in facts if not fact[1].startswith("–")],
-    }
+    return Example(
+        note=note,
+        audio=listenable(outcome.out, record),
+        cut=duration is not None and duration > EXAMPLE_SECONDS,
+        text=visible(text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + " …"),
+        clip=visible(record.get("clip_id") or ""),
+        language=visible(record.get("language") or "?"),
+        duration=amount(duration),
+        origin=visible(record.get("origin") or ""),
+        value=number(record.get("value")),
+        threshold=number(record.get("threshold")),
+        facts=[fact for fact in facts if not fact[1].startswith("–")],
+    )
 
 
-def drop_reasons(outcome: Outcome, budget: int) -> list[dict[str, Any]]:
+def drop_reasons(outcome: Outcome, budget: int) -> list[DropReason]:
     """One entry per (stage, reason), most frequent first, with a borderline, a typical and an extreme example."""
     table = outcome.rejected
     duration, value, threshold = (floats(table, name) for name in ("duration", "value", "threshold"))
@@ -173,79 +292,81 @@ def drop_reasons(outcome: Outcome, budget: int) -> list[dict[str, Any]]:
             len(chosen), ("",) * len(chosen)
         )
         bars = sorted({float(bar) for bar in threshold[rows] if math.isfinite(bar)})
+        if not bars:
+            shown = "–"
+        else:
+            shown = number(bars[0]) if len(bars) == 1 else f"{number(bars[0])} to {number(bars[-1])}"
         entries.append(
-            {
-                "stage": visible(stage),
-                "reason": visible(reason),
-                "count": len(rows),
-                "share": percent(len(rows), most),
-                "seconds": total(duration[rows]),
-                "value": number(median(value[rows])),
-                "threshold": number(bars[0])
-                if len(bars) == 1
-                else f"{number(bars[0])} to {number(bars[-1])}"
-                if bars
-                else "–",
-                "examples": [example(outcome, table, row, notes[i] if ranked else "") for i, row in enumerate(chosen)],
-            }
+            DropReason(
+                stage=visible(stage),
+                reason=visible(reason),
+                count=len(rows),
+                share=percent(len(rows), most),
+                seconds=total(duration[rows]),
+                value=number(median(value[rows])),
+                threshold=shown,
+                examples=[example(outcome, table, row, notes[i] if ranked else "") for i, row in enumerate(chosen)],
+            )
         )
     return entries
 
 
-def funnel(outcome: Outcome) -> list[dict[str, Any]]:
+def funnel(outcome: Outcome) -> list[FunnelRow]:
     """From recordings in to clips kept; every stage's seconds appear on exactly one row, so they add up."""
-    recordings, stages = outcome.recordings, outcome.run.get("stages") or []
+    recordings, rejected = outcome.recordings, outcome.rejected
     states, lengths = np.asarray(strings(recordings, "state"), dtype=object), floats(recordings, "duration")
-    clips_in = floats(recordings, "num_clips")
     readable = states != "unreadable"
     distinct = readable & (states != "duplicate")
-    with_speech = distinct & (np.nan_to_num(clips_in) > 0)
-    dropped, dropped_stage = floats(outcome.rejected, "duration"), groups(strings(outcome.rejected, "stage"))
-    left, seconds_left = (
-        outcome.clips.num_rows + len(dropped),
-        total(floats(outcome.clips, "duration")) + total(dropped),
-    )
+    with_speech = distinct & (np.nan_to_num(floats(recordings, "num_clips")) > 0)
+    dropped, dropped_by = floats(rejected, "duration"), groups(strings(rejected, "stage"))
+    kept_seconds = total(floats(outcome.clips, "duration"))
+    left, seconds_left = outcome.clips.num_rows + len(dropped), kept_seconds + total(dropped)
 
-    rows: list[dict[str, Any]] = []
+    steps: list[tuple[str, str, int, Literal["recordings", "clips"], float]] = [
+        ("in", "Recordings in", len(states), "recordings", total(lengths)),
+        ("readable", "Readable", int(readable.sum()), "recordings", total(lengths[readable])),
+        ("distinct", "Not a duplicate", int(distinct.sum()), "recordings", total(lengths[distinct])),
+        ("speech", "With speech", int(with_speech.sum()), "recordings", total(lengths[with_speech])),
+        ("clips", "Clips found", left, "clips", seconds_left),
+    ]
+    order = list(StageName)
+    # What the last of these drops leaves what was kept.
+    for name in sorted(dropped_by, key=lambda name: order.index(StageName(name)))[:-1]:
+        left, seconds_left = left - len(dropped_by[name]), seconds_left - total(dropped[dropped_by[name]])
+        steps.append((f"stage:{name}", f"After {name}", left, "clips", max(0.0, seconds_left)))
+    steps.append(("kept", "Clips kept", outcome.clips.num_rows, "clips", kept_seconds))
 
-    def add(key: str, label: str, count: int, unit: str, seconds: float) -> None:
-        rows.append({"key": key, "label": label, "count": count, "unit": unit, "seconds": seconds})
+    costs = _costs_by_step(outcome.run.get("stages") or [], {key for key, *_ in steps})
+    return [
+        FunnelRow(
+            key=key,
+            label=label,
+            count=count,
+            unit=unit,
+            seconds=seconds,
+            share=percent(seconds, total(lengths)),
+            compute=sum(float(cost["seconds"]) for cost in costs[key]) if costs[key] else None,
+            stages=", ".join(cost["name"] for cost in costs[key]),
+        )
+        for key, label, count, unit, seconds in steps
+    ]
 
-    add("in", "Recordings in", len(states), "recordings", total(lengths))
-    for key, label, mask in (
-        ("readable", "Readable", readable),
-        ("distinct", "Not a duplicate", distinct),
-        ("speech", "With speech", with_speech),
-    ):
-        add(key, label, int(mask.sum()), "recordings", total(lengths[mask]))
-    add("found", "Clips found", left, "clips", seconds_left)
-    order = {str(stage.get("name")): place for place, stage in enumerate(stages)}
-    filters = sorted(dropped_stage, key=lambda name: order.get(name, len(order)))
-    for name in filters[:-1]:
-        left, seconds_left = left - len(dropped_stage[name]), seconds_left - total(dropped[dropped_stage[name]])
-        add(f"stage:{name}", f"After {visible(name)}", left, "clips", max(0.0, seconds_left))
-    add("kept", "Clips kept", outcome.clips.num_rows, "clips", total(floats(outcome.clips, "duration")))
 
-    spent: dict[str, list[tuple[str, float]]] = {row["key"]: [] for row in rows}
-    # Backwards, so that a stage which drops nothing itself counts towards the next one that does.
+def _costs_by_step(stages: list[StageCost], keys: set[str]) -> dict[str, list[StageCost]]:
+    """Every stage's cost under the step that it leads to, in the stages' order."""
+    costs: dict[str, list[StageCost]] = {key: [] for key in keys}
+    order = list(StageName)
+    # Backwards, so that a stage that drops no clip itself counts towards the next one that does.
     after = "kept"
-    for stage in reversed(stages):
-        name = str(stage.get("name"))
-        after = f"stage:{name}" if f"stage:{name}" in spent else after
-        early = next((step for step, words in STAGE_STEPS if any(word in name.lower() for word in words)), after)
-        step = after if name in filters else early
-        spent[step].insert(0, (visible(name), float(stage.get("seconds") or 0)))
-    for row in rows:
-        times = spent[row["key"]]
-        row |= {
-            "share": percent(row["seconds"], rows[0]["seconds"]),
-            "compute": sum(t for _, t in times) if times else None,
-            "stages": ", ".join(name for name, _ in times),
-        }
-    return rows
+    for cost in sorted(stages, key=lambda cost: order.index(StageName(cost["name"])), reverse=True):
+        step: str = StageName(cost["name"]).funnel_step
+        if step == "kept":
+            after = step = f"stage:{cost['name']}" if f"stage:{cost['name']}" in keys else after
+        costs[step].insert(0, cost)
+    return costs
 
 
-def recording_ends(outcome: Outcome) -> dict[str, Any]:
+def recording_ends(outcome: Outcome) -> RecordingEnds:
     """How every recording ended: counts by state and reason, and each one that was not kept."""
     table = outcome.recordings
     states, reasons, stages = (strings(table, name) for name in ("state", "reason", "stage"))
@@ -257,47 +378,52 @@ def recording_ends(outcome: Outcome) -> dict[str, Any]:
     )
     lost = [row for row, state in enumerate(states) if state != "kept"]
     listed = table.take(pa.array(lost[:MAX_LISTED], pa.int64())).to_pylist()
-    return {
-        "counts": [
-            {
-                "state": visible(state),
-                "stage": visible(stage),
-                "reason": visible(reason),
-                "count": len(rows),
-                "seconds": total(lengths[rows]),
-                "share": percent(len(rows), table.num_rows),
-            }
+    return RecordingEnds(
+        counts=[
+            EndCount(
+                state=visible(state),
+                stage=visible(stage),
+                reason=visible(reason),
+                count=len(rows),
+                seconds=total(lengths[rows]),
+                share=percent(len(rows), table.num_rows),
+            )
             for (state, stage, reason), rows in counted
         ],
-        "lost": [
-            {name: visible(row.get(name) or "") for name in ("path", "state", "stage", "reason", "detail")}
-            | {
-                "value": number(row.get("value")),
-                "threshold": number(row.get("threshold")),
-                "duration": amount(row.get("duration")),
-            }
+        lost=[
+            LostRecording(
+                path=visible(row.get("path") or ""),
+                state=visible(row.get("state") or ""),
+                stage=visible(row.get("stage") or ""),
+                reason=visible(row.get("reason") or ""),
+                detail=visible(row.get("detail") or ""),
+                value=number(row.get("value")),
+                threshold=number(row.get("threshold")),
+                duration=amount(row.get("duration")),
+            )
             for row in listed
         ],
-        "unlisted": len(lost) - len(listed),
-        "num_kept": states.count("kept"),
-    }
+        unlisted=len(lost) - len(listed),
+        num_kept=states.count("kept"),
+    )
 
 
-def stage_costs(run: Mapping[str, Any]) -> list[dict[str, Any]]:
+def stage_costs(run: Run) -> list[CostRow]:
+    """Compute of every stage, with its share and its speed."""
     stages = run.get("stages") or []
-    seconds = [float(stage.get("seconds") or 0) for stage in stages]
+    seconds = [float(stage["seconds"]) for stage in stages]
     slowest = max(seconds, default=0.0)
     return [
-        {
-            "name": visible(stage.get("name")),
-            "seconds": spent,
-            "share": percent(spent, sum(seconds)),
-            "bar": percent(spent, slowest),
-            "audio": stage.get("audio_seconds"),
-            "calls": number(stage.get("calls")),
-            "slowest": spent == slowest > 0,
-            "speed": number(float(stage.get("audio_seconds") or 0) / spent if spent > 0 else None),
-        }
+        CostRow(
+            name=visible(stage["name"]),
+            seconds=spent,
+            share=percent(spent, sum(seconds)),
+            bar=percent(spent, slowest),
+            audio=stage["audio_seconds"],
+            calls=number(stage["calls"]),
+            slowest=spent == slowest > 0,
+            speed=number(stage["audio_seconds"] / spent if spent > 0 else None),
+        )
         for stage, spent in zip(stages, seconds, strict=True)
     ]
 
@@ -350,12 +476,10 @@ def write_report(out: Path) -> Path:
         listeners=listeners(outcome),
         stages=stage_costs(run),
         models=run.get("models") or [],
-        config=yaml.safe_dump(run.get("config") or {}, sort_keys=False, allow_unicode=True),
+        config=yaml.safe_dump(dict(run.get("config") or {}), sort_keys=False, allow_unicode=True),
         versions=sorted((run.get("versions") or {}).items()),
     )
     target = out / "report.html"
-    partial = target.with_suffix(".html.partial")
     # backslashreplace: a lone surrogate from a broken file name must not cost the whole report.
-    partial.write_bytes(page.encode("utf-8", "backslashreplace"))
-    os.replace(partial, target)
+    write_atomically(target, page.encode("utf-8", "backslashreplace"))
     return target

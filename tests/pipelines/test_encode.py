@@ -17,32 +17,43 @@ from model.checkpoint import load_vae, new_checkpoint, save_checkpoint
 from model.codec.latent_space import latent_space
 from model.config import read_config
 from model.generation.prompt_audio import load_prompt
-from pipelines.encode import claim, read_clips
+from pipelines.config import EncodeConfig
+from pipelines.encode import claim
 from pipelines.latents.units import (
     ENDS_ONE_IN,
-    EncodeConfig,
-    Source,
     batches,
+    collect,
     encode_unit,
-    gather,
     plan_units,
     result_path,
     tar_name,
 )
 from samples.fabricate import CHECKPOINT, rows, write_dataset
 from voxmill.core.errors import UserError
+from voxmill.data.dataset import Dataset, StoredClip
 from voxmill.data.shards import read_latent
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = EncodeConfig(batch_seconds=8.0)
 
 
-def source(number: int, seconds: float = 10.0) -> Source:
-    return Source(f"clip{number}", "s.tar", 0, 1, hashlib.sha256(str(number).encode()).hexdigest(), seconds)
+def stored(number: int, seconds: float = 10.0) -> StoredClip:
+    return StoredClip(
+        clip_id=f"clip{number}",
+        recording_id="r",
+        start_sample=0,
+        end_sample=round(seconds * 16_000),
+        sample_rate=16_000,
+        duration=seconds,
+        shard="s.tar",
+        offset=0,
+        size=1,
+        sha256=hashlib.sha256(str(number).encode()).hexdigest(),
+    )
 
 
 def test_units_are_bounded_and_hold_every_clip_once_in_order() -> None:
-    clips = [source(number) for number in range(2000)]
+    clips = [stored(number) for number in range(2000)]
     units = plan_units(clips, "space", 4, EncodeConfig(unit_seconds=200.0))
     assert [clip for unit in units for clip in unit.clips] == clips
     assert max(unit.seconds for unit in units) <= 200
@@ -50,7 +61,7 @@ def test_units_are_bounded_and_hold_every_clip_once_in_order() -> None:
 
 
 def test_a_clip_that_leaves_changes_units_near_it_alone() -> None:
-    clips = [source(number) for number in range(3000)]
+    clips = [stored(number) for number in range(3000)]
     config = EncodeConfig(unit_seconds=1e6)
     before = {unit.unit_id for unit in plan_units(clips, "space", 4, config)}
     after = {unit.unit_id for unit in plan_units(clips[:700] + clips[701:], "space", 4, config)}
@@ -59,7 +70,7 @@ def test_a_clip_that_leaves_changes_units_near_it_alone() -> None:
 
 
 def test_what_the_bytes_depend_on_names_the_unit() -> None:
-    clips = [source(number) for number in range(3)]
+    clips = [stored(number) for number in range(3)]
     names = [
         plan_units(clips, space, patch, EncodeConfig(batch_seconds=seconds))[0].unit_id
         for space, patch, seconds in (("a", 4, 60.0), ("b", 4, 60.0), ("a", 2, 60.0), ("a", 4, 30.0))
@@ -83,47 +94,47 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_latents_are_those_of_encoding_on_the_fly(dataset: Path, tmp_path: Path) -> None:
     settings = read_config(CHECKPOINT)
     vae = load_vae(CHECKPOINT, settings)
-    (unit,) = plan_units(read_clips(dataset), latent_space(vae), 4, CONFIG)
-    encode_unit(unit, dataset, vae, patch_size=4, batch_seconds=CONFIG.batch_seconds)
+    (unit,) = plan_units(Dataset.open(dataset).clips(), latent_space(vae), 4, CONFIG)
+    encode_unit(unit, Dataset(dataset), vae, patch_size=4, batch_seconds=CONFIG.batch_seconds)
     first = (dataset / tar_name(unit.unit_id)).read_bytes()
-    found, failed = gather([unit], dataset, latent_space(vae))
-    assert len(found) == len(unit.clips) == 8 and not failed
-    for row, clip in zip(found, unit.clips, strict=True):
-        latent_LD = read_latent(dataset, row["shard"], row["offset"], row["size"], row["sha256"])
+    latents, failed = collect([unit], dataset, latent_space(vae))
+    assert len(latents) == len(unit.clips) == 8 and not failed
+    for row, clip in zip(latents, unit.clips, strict=True):
+        latent_LD = read_latent(dataset, row.shard, row.offset, row.size, row.sha256)
         wav = tmp_path / "clip.flac"
         with open(dataset / clip.shard, "rb") as file:
             file.seek(clip.offset)
             wav.write_bytes(file.read(clip.size))
         patches_TPD = load_prompt(wav, vae, patch_size=4, pad="right")
-        assert latent_LD.dtype == torch.bfloat16 and len(latent_LD) == row["num_frames"]
+        assert latent_LD.dtype == torch.bfloat16 and len(latent_LD) == row.num_frames
         # Half a unit of bf16's last place is 2^-9 of the value; fp32 sums in another order add a little.
         torch.testing.assert_close(latent_LD.float(), patches_TPD.flatten(0, 1), rtol=2**-8, atol=1e-5)
-    encode_unit(unit, dataset, vae, patch_size=4, batch_seconds=CONFIG.batch_seconds)
+    encode_unit(unit, Dataset(dataset), vae, patch_size=4, batch_seconds=CONFIG.batch_seconds)
     assert (dataset / tar_name(unit.unit_id)).read_bytes() == first
 
 
-def test_a_damaged_clip_is_named_and_passed_by(tmp_path: Path) -> None:
+def test_a_damaged_clip_is_named_and_skipped(tmp_path: Path) -> None:
     made = rows(("en-1",), 2)
     made[1] = (made[1][0], b"no audio at all")
     folder = write_dataset(tmp_path, made)
     vae = load_vae(CHECKPOINT, read_config(CHECKPOINT))
-    (unit,) = plan_units(read_clips(folder), "s", 4, CONFIG)
-    encode_unit(unit, folder, vae, patch_size=4, batch_seconds=8.0)
-    found, failed = gather([unit], folder, "s")
-    assert [row["clip_id"] for row in found] == ["en10000"]
-    assert failed[0]["clip_id"] == "en10001" and "cannot be read as audio" in failed[0]["detail"]
+    (unit,) = plan_units(Dataset.open(folder).clips(), "s", 4, CONFIG)
+    encode_unit(unit, Dataset(folder), vae, patch_size=4, batch_seconds=8.0)
+    latents, failed = collect([unit], folder, "s")
+    assert [row.clip_id for row in latents] == ["en10000"]
+    assert failed[0]["clip_id"] == "en10001" and "cannot be read" in failed[0]["detail"]
 
 
 def test_an_altered_latent_is_refused(dataset: Path) -> None:
     vae = load_vae(CHECKPOINT, read_config(CHECKPOINT))
-    (unit,) = plan_units(read_clips(dataset), latent_space(vae), 4, CONFIG)
+    (unit,) = plan_units(Dataset.open(dataset).clips(), latent_space(vae), 4, CONFIG)
     if not result_path(dataset, unit.unit_id).exists():
-        encode_unit(unit, dataset, vae, patch_size=4, batch_seconds=CONFIG.batch_seconds)
-    row = gather([unit], dataset, "s")[0][2]
+        encode_unit(unit, Dataset(dataset), vae, patch_size=4, batch_seconds=CONFIG.batch_seconds)
+    row = collect([unit], dataset, "s")[0][2]
     with pytest.raises(ValueError, match="not those"):
-        read_latent(dataset, row["shard"], row["offset"] + 512, row["size"], row["sha256"])
+        read_latent(dataset, row.shard, row.offset + 512, row.size, row.sha256)
     with pytest.raises(ValueError, match="no latents"):
-        read_latent(dataset, row["shard"], row["offset"] - 512, row["size"])
+        read_latent(dataset, row.shard, row.offset - 512, row.size)
 
 
 def test_the_latent_space_is_the_encoder_s_not_the_file_s(tmp_path: Path) -> None:

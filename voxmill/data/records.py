@@ -51,6 +51,20 @@ class StageName(StrEnum):
     SELECTION = "selection"
     DESCRIPTIONS = "descriptions"
 
+    @property
+    def funnel_step(self) -> FunnelStep:
+        """What the report's funnel counts right after this stage; its compute is shown there."""
+        return _FUNNEL_STEPS.get(self, "kept")
+
+
+_FUNNEL_STEPS: dict[StageName, FunnelStep] = {
+    StageName.SCAN: "readable",
+    StageName.DECODE: "readable",
+    StageName.EVENTS: "speech",
+    StageName.SEPARATION: "clips",
+    StageName.SEGMENTATION: "clips",
+}
+
 
 # ---- how things end and what they cost
 
@@ -513,12 +527,12 @@ class Clip(ShardMetadata):
     age: ClassColumn | None = None
     facts: tuple[Fact, ...] = ()
     descriptions: tuple[Description, ...] = ()
-    references: tuple[Reference, ...] = ()
+    references: tuple[Reference, ...] | None = None
     no_reference: str | None = None
     parents: tuple[ClipId, ...] = ()
-    modes: tuple[Mode, ...] = ()
-    stages: tuple[CurriculumStage, ...] = ()
-    stage_modes: tuple[StageModes, ...] = ()
+    modes: tuple[Mode, ...] | None = None
+    stages: tuple[CurriculumStage, ...] | None = None
+    stage_modes: tuple[StageModes, ...] | None = None
     shard: str
     offset: int
     size: int

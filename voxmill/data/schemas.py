@@ -90,6 +90,11 @@ METADATA_COLUMNS: tuple[str, ...] = tuple(_hints(ShardMetadata))
 PLACE_COLUMNS: tuple[str, ...] = tuple(_hints(ShardPlace))
 
 
+def columns_of(kind: "type[DataclassInstance]") -> tuple[str, ...]:
+    """Names of a record's columns."""
+    return tuple(_hints(kind))
+
+
 def to_table(records: Sequence[R], kind: type[R], vector_size: int | None = None) -> pa.Table:
     """Records as a table, one column a field."""
     columns = {name: [_plain(getattr(record, name)) for record in records] for name in _hints(kind)}

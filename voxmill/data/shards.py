@@ -7,12 +7,11 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from voxmill.core.files import publish, temporary_beside
 from voxmill.core.hashing import sha256_bytes
@@ -36,7 +35,8 @@ class TarWriter:
 
     Args:
         path: where it will lie.
-        named_by_content: puts the first twelve digits of the tar's own sha256 before the suffix; `path` says so after.
+        named_by_content: puts the first twelve digits of the tar's own sha256 before the suffix; `path` has the whole
+            name afterwards.
     """
 
     def __init__(self, path: Path, named_by_content: bool = False):
@@ -48,7 +48,7 @@ class TarWriter:
         self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)  # type: ignore[call-overload]  # noqa: SIM115
 
     def add(self, name: str, content: bytes) -> Member:
-        """Appends one member and says where it lies."""
+        """Appends one member and returns where it lies."""
         info = tarfile.TarInfo(name)
         info.size = len(content)
         info.mode = 0o644
@@ -124,7 +124,7 @@ def read_latent(out: Path, shard: str, offset: int, size: int, sha256: str | Non
     """Latents [L, D], bf16, of one clip by its row of `latents.parquet`.
 
     Raises:
-        ValueError: what lies there is not what the index says, or the shard's path leaves `out`.
+        ValueError: what lies there is not what the index states, or the shard's path leaves `out`.
         OSError: the shard cannot be read.
     """
     from safetensors import SafetensorError
@@ -139,16 +139,6 @@ def read_latent(out: Path, shard: str, offset: int, size: int, sha256: str | Non
         raise ValueError(f"{shard}: no latents at {offset} ({error})") from None
 
 
-def to_json(value: Any) -> bytes:
+def to_json(value: object) -> bytes:
     """Canonical JSON: sorted keys, floats as Python prints them, UTF-8."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def clip_metadata(path: Path) -> Iterator[dict[str, Any]]:
-    """The `.json` members of a shard, in order."""
-    with tarfile.open(path) as tar:
-        for info in tar:
-            if info.name.endswith(".json"):
-                content = tar.extractfile(info)
-                assert content is not None
-                yield json.loads(content.read())

@@ -77,7 +77,7 @@ def test_a_clip_without_pitch_is_scored_by_what_it_has_and_one_without_anything_
     found = score_expressiveness(columns, speakers, languages, CONFIG)
     assert set(found[3].parts) == {"energy_std_db"} and found[3].score is not None
     assert found[4] == Expressiveness(None, None, {})
-    assert keep_expressive(found, ExpressivenessConfig(top_share=1.0)).count(False) == 1
+    assert keep_expressive([label.score for label in found], ExpressivenessConfig(top_share=1.0)).count(False) == 1
 
 
 def test_one_tracking_error_is_capped() -> None:
@@ -98,14 +98,14 @@ def test_the_order_of_clips_does_not_matter() -> None:
 
 def test_top_share_and_threshold_keep_what_they_say() -> None:
     found = score_expressiveness(*corpus(), CONFIG)
-    kept = keep_expressive(found, ExpressivenessConfig(top_share=0.3))
+    kept = keep_expressive([label.score for label in found], ExpressivenessConfig(top_share=0.3))
     assert sum(kept) == 30
     assert min(scores(found)[kept]) >= max(scores(found)[~np.array(kept)])
     threshold = float(np.median(scores(found)))
-    above = keep_expressive(found, ExpressivenessConfig(threshold=threshold))
+    above = keep_expressive([label.score for label in found], ExpressivenessConfig(threshold=threshold))
     assert above == [bool(score >= threshold) for score in scores(found)]
-    assert all(keep_expressive(found, CONFIG))
-    assert not any(keep_expressive(found, ExpressivenessConfig(top_share=0.0)))
+    assert all(keep_expressive([label.score for label in found], CONFIG))
+    assert not any(keep_expressive([label.score for label in found], ExpressivenessConfig(top_share=0.0)))
 
 
 def test_mistakes_are_named() -> None:

@@ -45,7 +45,7 @@ CONFIG = ReferencesConfig()
 
 
 def chosen(clips: SessionClips, config: ReferencesConfig = CONFIG) -> list[set[str]]:
-    return [{reference.clip_id for reference in found} for found in find_references(clips, config).found]
+    return [{reference.clip_id for reference in references} for references in find_references(clips, config).candidates]
 
 
 def test_never_itself_and_never_the_clip_directly_before() -> None:
@@ -70,9 +70,9 @@ def test_another_voice_and_an_exact_limit_are_not_similar() -> None:
     voices = np.eye(4, dtype=np.float32)[[0, 0, 1, 0]]
     voices[3] = [0.7, np.sqrt(1 - 0.49), 0, 0]
     found = find_references(session(4, embedding=voices), CONFIG)
-    assert [len(references) for references in found.found] == [1, 0, 1, 0]
+    assert [len(references) for references in found.candidates] == [1, 0, 1, 0]
     assert found.reasons() == {"no_similar_voice": 2}
-    assert found.found[0][0].similarity == 1.0
+    assert found.candidates[0][0].similarity == 1.0
 
 
 def test_the_same_text_in_another_dress_is_the_same_text() -> None:
@@ -104,7 +104,7 @@ def test_every_way_to_have_none_has_its_reason() -> None:
 def test_best_first_and_the_same_whatever_the_order_of_rows() -> None:
     clips = session(60, noise=0.6)
     found = find_references(clips, CONFIG)
-    for references in found.found:
+    for references in found.candidates:
         similarities = [reference.similarity for reference in references]
         assert similarities == sorted(similarities, reverse=True) and len(similarities) <= 3
     order = np.random.default_rng(1).permutation(60)
@@ -112,7 +112,7 @@ def test_best_first_and_the_same_whatever_the_order_of_rows() -> None:
     columns["embedding"] = clips.embedding[order]
     mixed = replace(clips, **columns)
     again = find_references(mixed, CONFIG, block=7)
-    assert [found.found[i] for i in order] == again.found
+    assert [found.candidates[i] for i in order] == again.candidates
 
 
 @pytest.mark.parametrize("seed", range(15))
@@ -135,7 +135,7 @@ def test_no_rule_is_ever_broken(seed: int) -> None:
     found = find_references(clips, config, block=int(rng.integers(1, 64)))
     assert violations(clips, found, config) == []
     assert all(
-        (reason is None) == bool(references) for reason, references in zip(found.reason, found.found, strict=True)
+        (reason is None) == bool(references) for reason, references in zip(found.reason, found.candidates, strict=True)
     )
 
 
@@ -155,7 +155,7 @@ def test_no_clip_is_left_out_for_want_of_text_checks() -> None:
     cosine = clips.embedding @ clips.embedding.T
     np.fill_diagonal(cosine, -1)
     cosine[np.arange(1, 300), np.arange(299)] = -1
-    for i, references in enumerate(find_references(clips, CONFIG).found):
+    for i, references in enumerate(find_references(clips, CONFIG).candidates):
         best = [f"c{j}" for j in np.argsort(-cosine[i], kind="stable")[:3] if cosine[i, j] > 0.7]
         assert [reference.clip_id for reference in references] == best
 

@@ -5,51 +5,26 @@ from typing import Any
 import pytest
 
 from pipelines.config import SelectConfig
-from pipelines.corpus.select import judge
+from pipelines.corpus.select import apply_thresholds
+from tests.pipelines.corpus.made_clips import made_clip
+from voxmill.data.records import StageName
 
-
-def clip(**changes: Any) -> dict[str, Any]:
-    """A clip that every rule keeps; `quality__snr_db=1` changes a value inside a group."""
-    good: dict[str, Any] = {
-        "cut": "pause",
-        "text": "hello there",
-        "duration": 5.0,
-        "language": "en",
-        "language_probability": 0.99,
-        "quality": {"dc_offset": 0.0, "clipping": 0.0, "snr_db": 30.0, "bandwidth_hz": 8000.0, "dnsmos_ovr": 3.5},
-        "transcript": {
-            "no_speech_probability": 0.01,
-            "mean_log_probability": -0.2,
-            "compression_ratio": 1.2,
-            "repeated_ngram": 0.0,
-            "characters_per_second": 12.0,
-            "given_wer": None,
-            "text_language": "en",
-            "text_language_probability": 0.99,
-        },
-    }
-    for key, value in changes.items():
-        group, _, name = key.rpartition("__")
-        (good[group] if group else good)[name] = value
-    return good
-
-
-BEYOND = {
-    "min_seconds": {"duration": 1.0},
-    "max_seconds": {"duration": 400.0},
-    "max_dc_offset": {"quality__dc_offset": -0.3},
-    "max_clipping": {"quality__clipping": 0.2},
-    "min_snr_db": {"quality__snr_db": 1.0},
-    "min_bandwidth_hz": {"quality__bandwidth_hz": 2000.0},
-    "min_dnsmos_ovr": {"quality__dnsmos_ovr": 1.2},
-    "max_no_speech_probability": {"transcript__no_speech_probability": 0.95},
-    "min_mean_log_probability": {"transcript__mean_log_probability": -2.0},
-    "max_compression_ratio": {"transcript__compression_ratio": 5.0},
-    "max_repeated_ngram": {"transcript__repeated_ngram": 0.9},
-    "min_characters_per_second": {"transcript__characters_per_second": 0.5},
-    "max_characters_per_second": {"transcript__characters_per_second": 80.0},
+BEYOND: dict[str, dict[str, Any]] = {
+    "min_seconds": {"seconds": 1.0},
+    "max_seconds": {"seconds": 400.0},
+    "max_dc_offset": {"dc_offset": -0.3},
+    "max_clipping": {"clipping": 0.2},
+    "min_snr_db": {"snr_db": 1.0},
+    "min_bandwidth_hz": {"bandwidth_hz": 2000.0},
+    "min_dnsmos_ovr": {"dnsmos_ovr": 1.2},
+    "max_no_speech_probability": {"no_speech_probability": 0.95},
+    "min_mean_log_probability": {"mean_log_probability": -2.0},
+    "max_compression_ratio": {"compression_ratio": 5.0},
+    "max_repeated_ngram": {"repeated_ngram": 0.9},
+    "min_characters_per_second": {"characters_per_second": 0.5},
+    "max_characters_per_second": {"characters_per_second": 80.0},
     "min_language_probability": {"language_probability": 0.1},
-    "max_given_wer": {"transcript__given_wer": 0.9},
+    "max_given_wer": {"given_wer": 0.9},
 }
 
 
@@ -59,23 +34,25 @@ def test_every_number_in_the_recipe_is_a_rule_of_this_test() -> None:
 
 
 @pytest.mark.parametrize("rule", BEYOND)
-def test_a_rule_drops_names_itself_and_can_be_switched_off(rule: str) -> None:
-    bad = clip(**BEYOND[rule])
-    verdict = judge(bad, SelectConfig())
-    assert verdict is not None and verdict.threshold == getattr(SelectConfig(), rule)
-    assert verdict.reason == rule.replace("min_", "low_").replace("max_", "high_")
-    assert judge(bad, SelectConfig(**{rule: None})) is None
+def test_a_rule_rejects_names_itself_and_can_be_switched_off(rule: str) -> None:
+    bad = made_clip(**BEYOND[rule])
+    ending = apply_thresholds(bad, SelectConfig())
+    assert ending is not None and ending.threshold == getattr(SelectConfig(), rule)
+    assert ending.reason == rule.replace("min_", "low_").replace("max_", "high_")
+    assert apply_thresholds(bad, SelectConfig.model_validate({rule: None})) is None
 
 
-def test_a_good_clip_is_kept_and_a_missing_value_judges_nothing() -> None:
-    assert judge(clip(), SelectConfig()) is None
-    assert judge(clip(quality__snr_db=None), SelectConfig()) is None
+def test_a_good_clip_is_kept_and_a_missing_value_rejects_nothing() -> None:
+    assert apply_thresholds(made_clip(), SelectConfig()) is None
+    assert apply_thresholds(made_clip(snr_db=None), SelectConfig()) is None
 
 
-def test_text_of_another_language_no_text_and_forced_cuts_are_dropped() -> None:
-    reasons = [
-        getattr(judge(clip(**change), SelectConfig()), "reason", None)
-        for change in ({"transcript__text_language": "it"}, {"text": "  "}, {"cut": "forced"})
+def test_text_of_another_language_no_text_and_forced_cuts_are_rejected() -> None:
+    changes: tuple[dict[str, Any], ...] = ({"text_language": "it"}, {"text": "  "}, {"cut": "forced"})
+    endings = [apply_thresholds(made_clip(**change), SelectConfig()) for change in changes]
+    assert [ending and (ending.stage, ending.reason) for ending in endings] == [
+        (StageName.TRANSCRIPTION, "text_in_another_language"),
+        (StageName.TRANSCRIPTION, "empty_transcript"),
+        (StageName.SEGMENTATION, "no_pause_to_cut"),
     ]
-    assert reasons == ["text_in_another_language", "empty_transcript", "no_pause_to_cut"]
-    assert judge(clip(cut="forced"), SelectConfig(allow_forced_cuts=True)) is None
+    assert apply_thresholds(made_clip(cut="forced"), SelectConfig(allow_forced_cuts=True)) is None

@@ -5,23 +5,24 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.corpus.clips import CorpusClip
 from pipelines.corpus.write_shards import divide
-from voxmill.core.files import write_atomically
+from tests.pipelines.corpus.made_clips import made_clip
 from voxmill.data.shards import TarWriter, read_member
 
 
-def rows(*sessions: tuple[str, list[int]]) -> list[dict[str, object]]:
-    return [{"session": name, "size": size} for name, sizes in sessions for size in sizes]
+def clips(*sessions: tuple[str, list[int]]) -> list[CorpusClip]:
+    return [made_clip(session=name, size=size) for name, sizes in sessions for size in sizes]
 
 
 def test_a_session_is_not_torn_where_it_fits() -> None:
-    shards = divide(rows(("a", [4, 4]), ("b", [3, 3]), ("c", [1])), 10)
-    assert [[row["session"] for row in shard] for shard in shards] == [["a", "a"], ["b", "b", "c"]]
+    shards = divide(clips(("a", [4, 4]), ("b", [3, 3]), ("c", [1])), 10)
+    assert [[clip.session for clip in shard] for shard in shards] == [["a", "a"], ["b", "b", "c"]]
 
 
 def test_a_session_over_the_limit_is_split_in_order() -> None:
-    shards = divide(rows(("a", [6, 6, 6]), ("b", [1])), 10)
-    assert [[row["size"] for row in shard] for shard in shards] == [[6], [6], [6, 1]]
+    shards = divide(clips(("a", [6, 6, 6]), ("b", [1])), 10)
+    assert [[clip.place.size for clip in shard] for shard in shards] == [[6], [6], [6, 1]]
     assert divide([], 10) == []
 
 
@@ -48,10 +49,3 @@ def test_a_member_outside_the_dataset_is_refused(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"secret")
     with pytest.raises(ValueError, match="leaves"):
         read_member(tmp_path / "out", "../secret", 0, 6)
-
-
-def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
-    write_atomically(tmp_path / "a" / "x.json", b"old")
-    write_atomically(tmp_path / "a" / "x.json", b"new")
-    assert [p.name for p in (tmp_path / "a").iterdir()] == ["x.json"]
-    assert (tmp_path / "a" / "x.json").read_bytes() == b"new"

@@ -1,7 +1,5 @@
 """The report and the card over a small but real output folder: FLAC in tars, hostile names, no clips."""
 
-from __future__ import annotations
-
 import base64
 import html
 import io
@@ -19,9 +17,12 @@ import pytest
 import soundfile
 import yaml
 
-from pipelines.report.card import visible, write_card
-from pipelines.report.html import write_report
+from pipelines.report.card import write_card
+from pipelines.report.formatting import visible
+from pipelines.report.html import funnel, write_report
 from pipelines.report.previews import EXAMPLE_RATE, EXAMPLE_SECONDS
+from pipelines.report.tables import load_outcome
+from voxmill.core.errors import UserError
 
 HOSTILE = "<script>alert(1)</script>"
 EVIL_PATH = 'in/two\nlines "quoted" \u202egnp.exe 🎙️ <img src=x onerror=alert(2)>.wav'
@@ -107,7 +108,7 @@ RECORDING = pa.schema(
     ]
 )
 LOST = (
-    ("text", "characters_per_second", 31.0, 25.0),
+    ("transcription", "characters_per_second", 31.0, 25.0),
     ("quality", "dnsmos_ovr", 2.3, 3.0),
     ("quality", "dnsmos_ovr", 2.9, 3.0),
     ("quality", "snr_db", 6.0, 15.0),
@@ -219,7 +220,7 @@ def make_out(out: Path, kept: int = 40, lost: int = 24) -> Path:
     pq.write_table(pa.Table.from_pylist(rows("shards/clips-000000.tar", kept, False), CLIP), out / "clips.parquet")
     pq.write_table(pa.Table.from_pylist(lost_rows, REJECTED), out / "rejected.parquet")
     pq.write_table(pa.Table.from_pylist(recordings, RECORDING), out / "recordings.parquet")
-    names = ("decode", "events", "separation", "diarization", "transcription", "text", "quality")
+    names = ("decode", "events", "separation", "segmentation", "transcription", "quality", "prosody")
     run = {
         "config": {
             "seed": 7,
@@ -349,6 +350,33 @@ def test_numbers_reach_the_page(page: Page) -> None:
     for mark in ("≥ 3", "≥ 15", "≤ 25", "≥ 1", "≥ 8,000"):
         assert mark in page.text
     assert not any(text.startswith("≤ 300") for text in page.text)
+
+
+def test_every_stage_s_compute_stands_at_the_step_it_leads_to(out: Path) -> None:
+    rows = {row.label: (row.count, row.compute, row.stages) for row in funnel(load_outcome(out))}
+    assert rows == {
+        "Recordings in": (6, None, ""),
+        "Readable": (5, 2.0, "decode"),
+        "Not a duplicate": (4, None, ""),
+        "With speech": (3, 11.0, "events"),
+        "Clips found": (64, 20.0 + 29.0, "separation, segmentation"),
+        "After transcription": (59, 38.0, "transcription"),
+        "Clips kept": (40, 47.0 + 56.0, "quality, prosody"),
+    }
+
+
+def test_stages_that_reject_no_clip_count_towards_the_next_that_does(tmp_path: Path) -> None:
+    out = make_out(tmp_path / "out", 4, 0)
+    rows = {row.key: row.stages for row in funnel(load_outcome(out))}
+    assert rows["clips"] == "separation, segmentation" and rows["kept"] == "transcription, quality, prosody"
+    assert list(rows) == ["in", "readable", "distinct", "speech", "clips", "kept"]
+
+
+def test_a_run_of_an_older_version_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    out = make_out(tmp_path / "out", 1, 0)
+    (out / "run.json").write_text('{"control": {}}', encoding="utf-8")
+    with pytest.raises(UserError, match="older voxmill; run `voxmill annotate` again"):
+        write_report(out)
 
 
 @pytest.mark.parametrize(("kept", "lost"), [(0, 0), (0, 7), (1, 0)])

@@ -1,0 +1,221 @@
+"""A clip while the steps over the whole corpus label it, from what its unit stores to a row of the indexes."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from annotation.descriptions.describer import Description
+from annotation.descriptions.facts import Fact
+from voxmill.data import records
+from voxmill.data.records import (
+    Age,
+    Candidate,
+    ClaimVerdict,
+    ClassColumn,
+    Clip,
+    ClipId,
+    Eligibility,
+    Emotion,
+    Ending,
+    FactWord,
+    Gender,
+    Label,
+    Origin,
+    Prosody,
+    Reference,
+    RejectedClip,
+    Seconds,
+    ShardMetadata,
+    ShardPlace,
+    StageModes,
+    Window,
+)
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VoiceLabels:
+    """The voice labellers' answers for one clip, None where a labeller did not run. `speaker`: a unit vector [D]."""
+
+    prosody: Label[Prosody] | None = None
+    speaker: Label[np.ndarray] | None = None
+    gender: Label[Gender] | None = None
+    emotion: Label[Emotion] | None = None
+    age: Label[Age] | None = None
+
+    def errors(self) -> list[str]:
+        """Names of the labellers that this clip broke."""
+        labels = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return [name for name, label in labels.items() if label is not None and label.error]
+
+
+@dataclass(slots=True, kw_only=True)
+class CorpusClip:
+    """One candidate clip; what follows `voice` is filled in by the steps over the corpus.
+
+    place: of its FLAC; in the unit's file until shards are written.
+    speaker: the name that the manifest gives, else that of its cluster.
+    expressiveness, percentile: None where it could not be scored. references: None before they are looked for.
+    ending: why the clip was rejected; None while it is kept.
+    """
+
+    candidate: Candidate
+    window: Window
+    origin: Origin
+    place: ShardPlace
+    voice: VoiceLabels = field(default_factory=VoiceLabels)
+    position: int | None = None
+    speaker: str | None = None
+    cluster: str | None = None
+    expressiveness: float | None = None
+    percentile: float | None = None
+    facts: Sequence[Fact] = ()
+    descriptions: Sequence[Description] = ()
+    references: tuple[Reference, ...] | None = None
+    no_reference: str | None = None
+    eligibility: Eligibility | None = None
+    ending: Ending | None = None
+
+    @property
+    def clip_id(self) -> ClipId:
+        return self.candidate.clip_id
+
+    @property
+    def recording_id(self) -> str:
+        return self.window.recording_id
+
+    @property
+    def session(self) -> str:
+        return self.window.source.session
+
+    @property
+    def order(self) -> tuple[str, str, int]:
+        """By session, recording and time."""
+        return self.session, self.window.name, self.candidate.start_sample
+
+    @property
+    def start(self) -> Seconds:
+        return self.candidate.start_sample / self.window.sample_rate
+
+    @property
+    def end(self) -> Seconds:
+        return self.candidate.end_sample / self.window.sample_rate
+
+    @property
+    def duration(self) -> Seconds:
+        return (self.candidate.end_sample - self.candidate.start_sample) / self.window.sample_rate
+
+    @property
+    def dnsmos(self) -> float | None:
+        """DNSMOS overall, 1..5."""
+        return None if self.candidate.quality is None else self.candidate.quality.dnsmos_ovr
+
+    def metadata(self, speaker: str | None) -> ShardMetadata:
+        """What its audio was cut with; `speaker` is the name to be written."""
+        candidate, window = self.candidate, self.window
+        assert candidate.quality is not None and candidate.transcript is not None
+        return ShardMetadata(
+            clip_id=candidate.clip_id,
+            recording_id=window.recording_id,
+            session=self.session,
+            position=self.position,
+            start_sample=candidate.start_sample,
+            end_sample=candidate.end_sample,
+            sample_rate=window.sample_rate,
+            duration=self.duration,
+            text=candidate.text,
+            words=candidate.words,
+            language=candidate.language,
+            language_probability=candidate.language_probability,
+            speaker=speaker,
+            turn=candidate.turn,
+            origin=self.origin,
+            cut=candidate.cut,
+            quality=candidate.quality,
+            transcript=candidate.transcript,
+            licence=window.source.licence,
+        )
+
+
+def index_row(clip: CorpusClip) -> Clip:
+    """A clip as a row of `clips.parquet`."""
+    voice, eligibility = clip.voice, clip.eligibility
+    return Clip(
+        **_fields(clip.metadata(clip.speaker)),
+        **_fields(clip.place),
+        cluster=clip.cluster,
+        prosody=None if voice.prosody is None else voice.prosody.value,
+        expressiveness=clip.expressiveness,
+        expressiveness_percentile=clip.percentile,
+        gender=_gender_column(voice.gender),
+        emotion=_class_column(voice.emotion),
+        age=_class_column(voice.age),
+        facts=tuple(_fact_record(fact) for fact in clip.facts),
+        descriptions=tuple(_description_record(description) for description in clip.descriptions),
+        references=clip.references,
+        no_reference=clip.no_reference,
+        modes=None if eligibility is None else eligibility.modes,
+        stages=None if eligibility is None else tuple(eligibility.by_stage),
+        stage_modes=None
+        if eligibility is None
+        else tuple(StageModes(stage=stage, modes=modes) for stage, modes in eligibility.by_stage.items()),
+    )
+
+
+def rejected_row(clip: CorpusClip) -> RejectedClip:
+    """A rejected clip as a row of `rejected.parquet`."""
+    assert clip.ending is not None
+    ending = _fields(clip.ending)
+    del ending["detail"]
+    return RejectedClip(**_fields(index_row(clip)), **ending)
+
+
+def _fields(record: "DataclassInstance") -> dict[str, Any]:
+    return {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+
+
+def _fact_record(fact: Fact) -> records.Fact:
+    return records.Fact(**dataclasses.asdict(fact))
+
+
+def _description_record(description: Description) -> records.Description:
+    return records.Description(
+        axis=description.axis,
+        granularity=description.granularity,
+        language=description.language,
+        text=description.text,
+        generator=description.generator,
+        facts=tuple(FactWord(attribute, word) for attribute, word in description.facts.items()),
+        verdicts=tuple(ClaimVerdict(**dataclasses.asdict(verdict)) for verdict in description.verdicts),
+        recall=description.recall,
+        repaired=description.repaired,
+    )
+
+
+def _gender_column(label: Label[Gender] | None) -> ClassColumn:
+    if label is None or label.error:
+        return ClassColumn(label=None, probability=None, reason=None)
+    value = label.value
+    return ClassColumn(
+        label=None if value is None else value.label,
+        probability=None if value is None else value.probability,
+        reason=label.reason,
+    )
+
+
+def _class_column(label: Label[Emotion] | Label[Age] | None) -> ClassColumn | None:
+    if label is None:
+        return None
+    if label.error:
+        return ClassColumn(label=None, probability=None, reason=None)
+    measured = label.measured
+    return ClassColumn(
+        label=None if label.value is None else label.value.label,
+        probability=None if measured is None else measured.probability,
+        reason=label.reason,
+    )

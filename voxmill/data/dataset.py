@@ -1,0 +1,140 @@
+"""A finished dataset, read: the clips of its index, their audio, their latents. Free of Ray, and of torch at import."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from voxmill.core.audio import AudioProblem, Samples, check, decode_flac
+from voxmill.core.errors import UserError
+from voxmill.core.hashing import sha256_bytes
+from voxmill.data.records import ClipId, Hertz, Latent, Seconds, ShardPlace
+from voxmill.data.schemas import columns_of, from_table
+from voxmill.data.shards import read_latent, read_member
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+    from torch import Tensor
+
+R = TypeVar("R", bound="DataclassInstance")
+PLACE_OF_LATENTS = ("shard", "offset", "size", "sha256", "num_frames")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredClip(ShardPlace):
+    """A clip of the index: what it is a part of, how long it is, and where its FLAC lies."""
+
+    clip_id: ClipId
+    recording_id: str
+    start_sample: int
+    end_sample: int
+    sample_rate: Hertz
+    duration: Seconds
+
+
+class Dataset:
+    """OUT of a finished `voxmill annotate`; make it with `Dataset.open`."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._latents: dict[ClipId, Latent] | None = None
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Dataset":
+        """The dataset in this folder; indexes are read when they are asked for.
+
+        Raises:
+            UserError: the folder has no `clips.parquet`.
+        """
+        index = Path(path) / "clips.parquet"
+        if not index.is_file():
+            raise UserError(f"{index}: not there; name the OUT of a finished `voxmill annotate`")
+        return cls(Path(path))
+
+    def clips(self) -> list[StoredClip]:
+        """All clips in the index's order.
+
+        Raises:
+            UserError: the index cannot be read.
+        """
+        return self.records(StoredClip)
+
+    def records(self, kind: type[R]) -> list[R]:
+        """All clips as records of `kind`, whose fields are columns of `clips.parquet`; no other column is read.
+
+        Raises:
+            UserError: the index cannot be read, or lacks a column.
+        """
+        return from_table(kind, self.table(columns_of(kind)))
+
+    def table(self, columns: Sequence[str]) -> pa.Table:
+        """Columns of `clips.parquet`.
+
+        Raises:
+            UserError: the index cannot be read, or lacks a column.
+        """
+        return self._read("clips.parquet", columns, "annotate")
+
+    def table_with_latents(self, columns: Sequence[str]) -> pa.Table:
+        """The same, and the place of each clip's latents as columns `latent_*`, null where a clip has none.
+
+        Raises:
+            UserError: an index is not there or cannot be read, lacks a column, or the latents are of several AudioVAEs.
+        """
+        clips = self.table(columns)
+        latents = self._read("latents.parquet", (*PLACE_OF_LATENTS, "clip_id", "latent_space"), "encode")
+        if len(pc.unique(latents["latent_space"])) > 1:
+            raise UserError(f"{self.path / 'latents.parquet'}: mixes AudioVAEs; run `voxmill encode` again")
+        rows = pc.index_in(clips["clip_id"], value_set=latents["clip_id"])
+        for column in PLACE_OF_LATENTS:
+            clips = clips.append_column(f"latent_{column}", latents[column].take(rows))
+        return clips.combine_chunks()
+
+    def _read(self, name: str, columns: Sequence[str], command: str) -> pa.Table:
+        path = self.path / name
+        if not path.is_file():
+            raise UserError(f"{path}: not there; run `voxmill {command}` first")
+        try:
+            table = pq.read_table(path, columns=list(columns))
+        except (pa.ArrowException, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{path}: cannot be read ({reason}); run `voxmill {command}` again") from None
+        missing = set(columns) - set(table.column_names)
+        if missing:
+            names = ", ".join(sorted(missing))
+            raise UserError(f"{path}: has no column {names}; run `voxmill {command}` again")
+        return table
+
+    def audio(self, clip: StoredClip) -> tuple[Samples, Hertz]:
+        """A clip's audio as it is stored: (mono float32 samples [T], rate in hertz).
+
+        Raises:
+            AudioProblem: `changed` where the bytes are not those of the index, or they are no audio.
+            OSError: the shard cannot be read.
+        """
+        try:
+            content = read_member(self.path, clip.shard, clip.offset, clip.size)
+        except ValueError as error:
+            raise AudioProblem("missing", str(error)) from None
+        if clip.sha256 is not None and sha256_bytes(content) != clip.sha256:
+            raise AudioProblem("changed", "its bytes are not those that clips.parquet names")
+        samples_T, rate = decode_flac(content)
+        check(samples_T, rate, min_seconds=1 / rate, silent_peak=0.0)
+        return samples_T, rate
+
+    def latents(self, clip_id: ClipId) -> "Tensor":
+        """A clip's latents [L, D], bf16, at the frame rate that `latents.json` states.
+
+        Raises:
+            UserError: `latents.parquet` is not there or cannot be read. KeyError: the clip has no latents.
+            ValueError: what lies there is not what the index states. OSError: the shard cannot be read.
+        """
+        if self._latents is None:
+            rows = from_table(Latent, self._read("latents.parquet", columns_of(Latent), "encode"))
+            self._latents = {row.clip_id: row for row in rows}
+        place = self._latents[clip_id]
+        return read_latent(self.path, place.shard, place.offset, place.size, place.sha256)
