@@ -160,7 +160,7 @@ def audit(
         tally.same_bytes &= same
         tally.datasets += 1
         run = json.loads((out / "run.json").read_text())
-        tally.rule_violations += run["control"]["references"]["rule_violations"]
+        tally.rule_violations += run["corpus_labels"]["references"]["rule_violations"]
         print(
             f"dataset {tally.datasets}: lost {lost}, twice {repeated}, same bytes {same}, calls again {again}",
             flush=True,

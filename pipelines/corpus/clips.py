@@ -7,20 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from annotation.descriptions.describer import Description
-from annotation.descriptions.facts import Fact
-from voxmill.data import records
 from voxmill.data.records import (
     Age,
     Candidate,
-    ClaimVerdict,
     ClassColumn,
     Clip,
     ClipId,
+    Description,
     Eligibility,
     Emotion,
     Ending,
-    FactWord,
+    Fact,
     Gender,
     Label,
     Origin,
@@ -155,8 +152,8 @@ def index_row(clip: CorpusClip) -> Clip:
         gender=_gender_column(voice.gender),
         emotion=_class_column(voice.emotion),
         age=_class_column(voice.age),
-        facts=tuple(_fact_record(fact) for fact in clip.facts),
-        descriptions=tuple(_description_record(description) for description in clip.descriptions),
+        facts=tuple(clip.facts),
+        descriptions=tuple(clip.descriptions),
         references=clip.references,
         no_reference=clip.no_reference,
         modes=None if eligibility is None else eligibility.modes,
@@ -177,24 +174,6 @@ def rejected_row(clip: CorpusClip) -> RejectedClip:
 
 def _fields(record: "DataclassInstance") -> dict[str, Any]:
     return {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
-
-
-def _fact_record(fact: Fact) -> records.Fact:
-    return records.Fact(**dataclasses.asdict(fact))
-
-
-def _description_record(description: Description) -> records.Description:
-    return records.Description(
-        axis=description.axis,
-        granularity=description.granularity,
-        language=description.language,
-        text=description.text,
-        generator=description.generator,
-        facts=tuple(FactWord(attribute, word) for attribute, word in description.facts.items()),
-        verdicts=tuple(ClaimVerdict(**dataclasses.asdict(verdict)) for verdict in description.verdicts),
-        recall=description.recall,
-        repaired=description.repaired,
-    )
 
 
 def _gender_column(label: Label[Gender] | None) -> ClassColumn:

@@ -1,28 +1,26 @@
-"""Clips as the released fine-tuning scripts read them: a JSONL with `audio, text, ref_audio, duration, ref_duration, dataset_id`.
+"""Clips as the released fine-tuning scripts read them, in a JSONL.
+
+Its keys are `audio, text, ref_audio, duration, ref_duration, dataset_id`.
 
 A described clip's text starts with `(description)`. Audio becomes 16 kHz mono, which the released loader asks for (its
 validator refuses other rates), and paths are absolute, because its trainer resolves relative ones against the working
 directory and its validator against the manifest. Audio is written as it comes; the manifest last, by rename.
 """
 
-import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import NotRequired, TypedDict
 
 from annotation.descriptions.cleaning import plain_text, prefixed
-from annotation.descriptions.describer import Description
+from voxmill.core.audio import RATE_16K, Samples, encode_flac, resample
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
-from voxmill.data.records import Mode, Reference
-
-RATE = 16000
+from voxmill.core.files import write_atomically
+from voxmill.core.hashing import sha256_text
+from voxmill.data.records import Description, Mode, Reference
 
 
 class FinetuneConfig(Config):
@@ -43,10 +41,10 @@ class FinetuneConfig(Config):
 
 @dataclass(frozen=True)
 class FinetuneClip:
-    """One clip: float32 [samples] at `rate`, with its labels. `modes` as `annotation.modes.teaches` gives them."""
+    """One clip: float32 [samples] at `rate`, with its labels. `modes` as `annotation.corpus.eligibility` gives them."""
 
     clip_id: str
-    audio: np.ndarray
+    audio: Samples
     rate: int
     text: str
     modes: Sequence[Mode]
@@ -59,6 +57,15 @@ class _Row:
     clip_id: str
     text: str
     reference: str | None
+
+
+class _Entry(TypedDict):
+    audio: str
+    text: str
+    duration: float
+    dataset_id: int
+    ref_audio: NotRequired[str | None]
+    ref_duration: NotRequired[float | None]
 
 
 def export_finetune(folder: Path, clips: Iterable[FinetuneClip], config: FinetuneConfig) -> dict[str, int]:
@@ -102,23 +109,15 @@ def export_finetune(folder: Path, clips: Iterable[FinetuneClip], config: Finetun
     if not known:
         raise UserError(f"{folder}: none of the clips gives a row of the modes {', '.join(config.modes)}")
     has_references = any(row.reference is not None for row in known)
-    temporary = folder / f".train.jsonl.{os.getpid()}"
-    with open(temporary, "w", encoding="utf-8") as file:
-        for row in known:
-            file.write(json.dumps(_entry(folder, row, seconds, has_references, config), ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, manifest)
+    lines = [json.dumps(_entry(folder, row, seconds, has_references, config), ensure_ascii=False) for row in known]
+    write_atomically(manifest, "".join(f"{line}\n" for line in lines))
     return dict(counts)
 
 
 def _write_audio(folder: Path, clip: FinetuneClip) -> float:
-    import soundfile
-    import soxr
-
-    audio = clip.audio if clip.rate == RATE else soxr.resample(clip.audio, clip.rate, RATE)
-    soundfile.write(_audio_path(folder, clip.clip_id), np.clip(audio, -1, 1), RATE, subtype="PCM_16")
-    return len(audio) / RATE
+    samples_T = resample(clip.audio, clip.rate, RATE_16K)
+    _audio_path(folder, clip.clip_id).write_bytes(encode_flac(samples_T, RATE_16K))
+    return len(samples_T) / RATE_16K
 
 
 def _audio_path(folder: Path, clip_id: str) -> Path:
@@ -144,13 +143,11 @@ def _rows(clip: FinetuneClip, config: FinetuneConfig) -> Iterator[tuple[Mode, _R
 def _some(texts: Sequence[str], count: int, seed: str) -> list[str]:
     """Different texts in an order that only the seed and the texts decide."""
     different = sorted(set(texts))
-    return sorted(different, key=lambda text: hashlib.sha256(f"{seed}/{text}".encode()).digest())[:count]
+    return sorted(different, key=lambda text: sha256_text(f"{seed}/{text}"))[:count]
 
 
-def _entry(
-    folder: Path, row: _Row, seconds: dict[str, float], has_references: bool, config: FinetuneConfig
-) -> dict[str, Any]:
-    entry: dict[str, Any] = {
+def _entry(folder: Path, row: _Row, seconds: dict[str, float], has_references: bool, config: FinetuneConfig) -> _Entry:
+    entry: _Entry = {
         "audio": str(_audio_path(folder, row.clip_id)),
         "text": row.text,
         "duration": round(seconds[row.clip_id], 4),

@@ -14,12 +14,11 @@ from annotation.corpus.expressiveness import MEASURES, keep_expressive, score_ex
 from annotation.corpus.references import SessionClips, find_references, violations
 from annotation.corpus.speaker_clusters import name_speakers, purity
 from annotation.descriptions.facts import Norms, describe_clip
-from annotation.voice.prosody import Prosody
 from pipelines.config import CorpusLabelsConfig
 from pipelines.corpus.clips import CorpusClip
 from pipelines.corpus.collect import CollectedClips
 from pipelines.corpus.figures import CorpusLabelFigures, EligibilityFigures, ReferenceFigures, SpeakerFigures
-from voxmill.data.records import Axis, Ending, StageName
+from voxmill.data.records import Axis, Ending, Prosody, StageName
 
 
 def label_corpus(collected: CollectedClips, config: CorpusLabelsConfig) -> CorpusLabelFigures:

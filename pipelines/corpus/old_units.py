@@ -89,6 +89,7 @@ def window(part: dict[str, Any]) -> WindowResult:
 
 
 def label(name: str, v: dict[str, Any]) -> Label[Any]:
+    g: Any
     if "error" in v:
         return Label(error=v["error"])
     if name == "prosody":

@@ -34,7 +34,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str
     folder = tmp_path_factory.mktemp("a corpus")
     corpus, out = folder / "in", folder / "out"
     bad_input.make(corpus)
-    done = run(str(corpus), str(out), "run.workers=1", "voices.labellers=[]", "control.labels=[]")
+    done = run(str(corpus), str(out), "run.workers=1", "voices.labellers=[]", "corpus_labels.labels=[]")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return corpus, out, shard_bytes(out)
 
@@ -54,11 +54,11 @@ def test_labels_are_added_later_without_touching_audio(
     _, out, before = bare
     assert shard_bytes(out) == before
     summary = json.loads((out / "run.json").read_text())
-    assert summary["labelled"] == 0 and summary["voiced"] > 0
+    assert summary["labelled"] == 0 and summary["units_attributed"] > 0
     rows = pq.read_table(out / "clips.parquet").to_pylist()
     assert all(row["prosody"] and row["speaker"] and row["descriptions"] and row["stages"] for row in rows)
     assert all(row["references"] or row["no_reference"] for row in rows)
-    assert summary["control"]["references"]["rule_violations"] == 0
+    assert summary["corpus_labels"]["references"]["rule_violations"] == 0
     assert all(v["verdict"] != "fail" for row in rows for d in row["descriptions"] for v in d["verdicts"])
     assert {row["emotion"]["reason"] for row in rows} == {"no_model"}
     page = (out / "report.html").read_text()

@@ -36,7 +36,7 @@ OPTIONAL = (
         "pip install voxmill[pesq], which needs a C compiler, for the PESQ of voxmill evaluate reconstruction",
     ),
     ("pystoi", "pystoi", "pip install voxmill[evaluate], for voxmill evaluate"),
-    ("xllamacpp", "xllamacpp", "pip install voxmill[describe], for control.descriptions.writer=embedded"),
+    ("xllamacpp", "xllamacpp", "pip install voxmill[describe], for corpus_labels.descriptions.writer=embedded"),
     ("opencc", "opencc", "pip install voxmill[evaluate], for voxmill evaluate"),
 )
 FREE_GIGABYTES = 5.0

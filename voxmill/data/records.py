@@ -591,7 +591,7 @@ class Latent:
 _adapters: "dict[object, TypeAdapter[Any]]" = {}
 
 
-def _adapter(kind: object) -> "TypeAdapter[Any]":
+def _adapter(kind: Any) -> "TypeAdapter[Any]":
     # pydantic is imported with the first record that is read or written.
     from pydantic import TypeAdapter
 

@@ -3,9 +3,8 @@
 import pytest
 
 from evaluation.config import EvaluateConfig
-from pipelines.config import AnnotateConfig
+from pipelines.config import AnnotateConfig, EncodeConfig
 from pipelines.corpus.finetune_jsonl import FinetuneConfig
-from pipelines.latents.units import EncodeConfig
 from training.codec.config import VAETrainConfig
 from training.curriculum.recipe import Recipe
 from training.launch.launch_config import LaunchConfig
