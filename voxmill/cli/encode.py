@@ -27,8 +27,8 @@ def encode(
       voxmill encode dataset/ --vae VoxCPM2/
       ray job submit --working-dir . -- python pipelines/encode.py /data/dataset --vae /data/VoxCPM2
     """
+    from pipelines.config import EncodeConfig
     from pipelines.encode import encode as run
-    from pipelines.latents.units import EncodeConfig
     from voxmill.core.config import load_config
 
     recipe, overrides = split_settings(settings)

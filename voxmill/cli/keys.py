@@ -20,7 +20,7 @@ def _annotate() -> "Sequence[type[Config]]":
 
 
 def _encode() -> "Sequence[type[Config]]":
-    from pipelines.latents.units import EncodeConfig
+    from pipelines.config import EncodeConfig
 
     return (EncodeConfig,)
 
