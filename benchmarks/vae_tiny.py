@@ -63,16 +63,24 @@ def main() -> None:
     scores = options.out / "scores"
     held_out = tuple(options.held_out)
     untrained = initial_state(read_recipe("tiny", []), held_out)
-    asked = Options(newest[-1], str(DATA), scores, CLIP_SECONDS, held_out, baselines=True, tracking_uri="none")
-    found = run(asked, {"its initial state": vae_codec(untrained.freeze())})["scores"]
+    asked = Options(
+        checkpoint=newest[-1],
+        data=str(DATA),
+        out=scores,
+        clip_seconds=CLIP_SECONDS,
+        only=held_out,
+        baselines=True,
+        tracking_uri="none",
+    )
+    found = run(asked, {"its initial state": vae_codec(untrained.freeze())}).scores
     if not options.rescore and held_out == HELD_OUT:
         draw_curve(options.out / "metrics.jsonl", ROOT / "docs" / "vae-tiny.svg")
     naive = [name for name in found if name != "AudioVAE"]
     last: dict[str, object] = {"checkpoint": newest[-1].name, "minutes": round(minutes, 1)}
     for measure, better in (("mel_full", -1), ("mel_16k", -1), ("stoi_16k", 1)):
-        ours = found["AudioVAE"][measure]["mean"]
+        ours = found["AudioVAE"][measure].mean
         last[measure] = round(ours, 4)
-        last[f"{measure}_beats"] = [name for name in naive if (ours - found[name][measure]["mean"]) * better > 0]
+        last[f"{measure}_beats"] = [name for name in naive if (ours - found[name][measure].mean) * better > 0]
     print(json.dumps(last))
 
 

@@ -210,7 +210,7 @@ def test_several_seeds_speak_and_their_spread_stands_beside_the_interval(tmp_pat
         (["texts:x.jsonl", "--system", "a=wavs:x"], "no --out"),
         (["text:x.jsonl", "--system", "a=wavs:x", "--out", "o"], "names no benchmark"),
         (["texts:x.jsonl", "--system", "a=wavs:x", "--out", "o", "scoring.metric=1"], "did you mean 'scoring.metrics'"),
-        (["texts:x.jsonl", "--system", "a=wavs:x", "--out", "o", "a.yaml", "b.yaml"], "name one"),
+        (["texts:x.jsonl", "--system", "a=wavs:x", "--out", "o", "a.yaml", "b.yaml"], "one argument too many"),
         (["texts:x.jsonl", "--system"], "--system"),
         (["texts:x.jsonl", "--system", "a=wavs:x", "--out", "o", "--sim", "wavlm"], "write KIND=PATH"),
         (

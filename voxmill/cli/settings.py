@@ -69,8 +69,8 @@ def split_settings(words: Sequence[str] | None, *, recipe: str = "config.yaml") 
             key = word.partition("=")[0]
             problem = "has no key" if not key else f"has no valid key, {key!r}"
             raise UserError(f"{word!r} {problem}; write key=value, such as select.min_seconds=3")
-        more = f", after one {recipe}" if recipe else ""
-        raise UserError(f"{word!r} is one argument too many; write key=value{more}")
+        more = f"at most one {recipe}, and " if recipe else ""
+        raise UserError(f"{word!r} is one argument too many; give {more}key=value")
     if others and others[0].startswith("="):
         raise UserError(f"{others[0]!r} has no key; write key=value, such as select.min_seconds=3")
     return (others[0] if others else None), overrides
