@@ -10,6 +10,7 @@ help:
 	@echo "make demo   install, then run the whole job on the sample recordings and print where the report is"
 	@echo "make test   install, then run the tests"
 	@echo "make lint   ruff and mypy"
+	@echo "make docs-pages   write docs/configuration.md and docs/dataset-format.md again"
 
 install: $(VENV)/.installed
 
@@ -45,3 +46,8 @@ format: install
 
 clean:
 	rm -rf demo-out build .pytest_cache .ruff_cache .mypy_cache
+
+.PHONY: docs-pages
+docs-pages: install
+	@"$(BIN)/python" -m voxmill.cli.keys > docs/configuration.md
+	@"$(BIN)/python" -m voxmill.cli.columns > docs/dataset-format.md

@@ -135,9 +135,13 @@ class Word:
     """One word; times in seconds from the clip's start, probability 0..1."""
 
     word: str
+    """The word as recognised, with its punctuation."""
     start: Seconds
+    """Start from the clip's start. [s]"""
     end: Seconds
+    """End from the clip's start. [s]"""
     probability: float
+    """Probability of the word. [0..1]"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,72 +181,93 @@ class Quality:
     """
 
     dnsmos_sig: float
+    """DNSMOS of the speech itself. [1..5]"""
     dnsmos_bak: float
+    """DNSMOS of the background. [1..5]"""
     dnsmos_ovr: float
+    """DNSMOS overall. [1..5]"""
     dnsmos_p808: float
+    """DNSMOS after P.808, overall by another model. [1..5]"""
     snr_db: float
+    """Power of speech frames over that of quiet frames. [dB]"""
     clipping: float
+    """Share of the samples that are clipped. [0..1]"""
     bandwidth_hz: float
+    """Highest frequency with energy of its own. [Hz]"""
     loudness_lufs: float
+    """Loudness before the gain (BS.1770). [LUFS]"""
     gain_db: float
+    """Gain that was applied when the clip was written. [dB]"""
     dc_offset: float
+    """Mean of the samples. [full scale]"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TranscriptChecks:
-    """Measures of one transcript; thresholds are applied later, by selection.
-
-    compression_ratio: bytes over zlib bytes. repeated_ngram: share of the most frequent trigram, 0..1.
-    text_language: of the text by itself, "" where it is empty. mean_log_probability: over Whisper's tokens.
-    redecoded: decoded a second time with a wider beam. given_wer: word error rate of the manifest's text, None
-    where the manifest gives none.
-    """
+    """Measures of one transcript; thresholds are applied later, by selection."""
 
     compression_ratio: float
+    """Bytes of the text over its zlib bytes; loops of the recogniser are high."""
     repeated_ngram: float
+    """Share of the trigrams that are the most frequent one. [0..1]"""
     characters_per_second: float
+    """Letters and digits for each second of speech. [1/s]"""
     text_language: str
+    """Language detected from the text alone; empty where the text is."""
     text_language_probability: float
+    """Probability of that language. [0..1]"""
     mean_log_probability: float
+    """Mean log probability of the recogniser's tokens. [nat]"""
     no_speech_probability: float
+    """The recogniser's probability that there is no speech. [0..1]"""
     redecoded: bool
+    """Whether the clip was decoded a second time, with a wider beam."""
     aligner: str
+    """Method that placed the words in time."""
     given_wer: float | None = None
+    """Word error rate of the manifest's text against the recognised one; null where the manifest has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prosody:
     """Measures of one clip; None where there is nothing to measure them on.
 
-    f0_median_hz: median pitch over voiced frames.
-    f0_std_semitones, f0_range_semitones: standard deviation, and 5th to 95th percentile, around that median.
-    voiced_share: voiced frames of the frames that are not silent, 0..1.
-    energy_std_db, energy_range_db: the same two measures of the level of frames that are not silent.
-    rate: syllables (or characters, see `rate_unit`) a second from the first word's start to the last word's end.
-    articulation_rate: the same without pauses.
-    pauses, pause_share, longest_pause: gaps between words: how many, their share of that time (0..1), seconds.
-    hnr_db: harmonics to noise (Boersma 1993), median over voiced frames; breathy and hoarse voices are low.
-    spectral_tilt_db: level of 50-1000 Hz over 1000-5000 Hz in voiced frames; pressed voices are low.
-    jitter, shimmer: mean change of period length, and of peak height, from one period to the next, relative, 0..1.
-        Good for ranks, not for Praat's norms: 1.6 and 2.4 times Praat's on the samples, correlation 0.8 and 0.7.
+    `jitter` and `shimmer` are good for ranks, not for Praat's norms: 1.6 and 2.4 times Praat's on the samples,
+    correlation 0.8 and 0.7. `hnr_db` is Boersma's (1993).
     """
 
     f0_median_hz: float | None
+    """Median pitch over voiced frames. [Hz]"""
     f0_std_semitones: float | None
+    """Standard deviation of the pitch around its median. [semitones]"""
     f0_range_semitones: float | None
+    """5th to 95th percentile of the pitch. [semitones]"""
     voiced_share: float
+    """Voiced frames of the frames that are not silent. [0..1]"""
     energy_std_db: float | None
+    """Standard deviation of the level of frames that are not silent. [dB]"""
     energy_range_db: float | None
+    """5th to 95th percentile of that level. [dB]"""
     rate: float | None
+    """Syllables or characters (see `rate_unit`) a second, from the first word's start to the last word's end. [1/s]"""
     articulation_rate: float | None
+    """The same without pauses. [1/s]"""
     pause_share: float
+    """Share of that time that is pauses. [0..1]"""
     longest_pause: Seconds
+    """Longest pause. [s]"""
     hnr_db: float | None
+    """Harmonics-to-noise ratio, median over voiced frames; low in breathy and hoarse voices. [dB]"""
     spectral_tilt_db: float | None
+    """Level of 50-1000 Hz over 1000-5000 Hz in voiced frames; low in pressed voices. [dB]"""
     jitter: float | None
+    """Mean relative change of the period from one to the next. [0..1]"""
     shimmer: float | None
+    """Mean relative change of the peak height from one period to the next. [0..1]"""
     pauses: int
+    """Number of gaps between words that count as pauses."""
     rate_unit: Literal["syllables", "characters"]
+    """What the rates count: syllables or characters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -386,46 +411,52 @@ class ClassColumn:
     """A classifier's answer as the index holds it: no label with an abstention, whose reason then stands there."""
 
     label: str | None
+    """The class; null with an abstention."""
     probability: float | None
+    """Probability of the class. [0..1]"""
     reason: str | None
+    """Why there is no class, such as unsure, too_short or no_model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One thing that is known of a clip.
-
-    attribute: such as `pitch` or `gender`; axis: design (the voice) or style (this delivery).
-    word: English, such as `low` or `female`.
-    value, unit: the number behind the word; None for classes. z: distance from the group's middle in its widths.
-    relative_to: the group, such as `female voices, en`. probability: of a class, None for measured values.
-    also: the neighbouring word where the value lies near the border of two.
-    """
+    """One thing that is known of a clip."""
 
     attribute: str
+    """Such as pitch, rate, gender or emotion."""
     axis: Axis
+    """design describes the voice, style this delivery."""
     word: str
+    """English word, such as low or female."""
     _: KW_ONLY
     unit: str = ""
+    """Unit of `value`; empty for classes."""
     relative_to: str = ""
+    """Group that `z` is measured in, such as "female voices, en"."""
     also: str = ""
+    """Neighbouring word, where the value lies near the border of two."""
     value: float | None = None
+    """Number behind the word, in `unit`; null for classes."""
     z: float | None = None
+    """Distance from the middle of the group. [widths of the group]"""
     probability: float | None = None
+    """Probability of a class; null for measured values. [0..1]"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimVerdict:
-    """How one claim of a description ended. `claimed` starts with 'not ' when the text denies it.
-
-    predicted: the measured word or the classifier's class, None where there is none. probability: that the claim holds,
-    0..1, None for an abstention without evidence.
-    """
+    """How one claim of a description ended."""
 
     attribute: str
+    """Attribute that the text claims something about."""
     claimed: str
+    """Word that the text claims; starts with "not " where it denies it."""
     predicted: str | None
+    """The measured word or the classifier's class; null where there is none."""
     verdict: ClaimOutcome
+    """pass, fail or abstain."""
     probability: float | None = None
+    """Probability that the claim holds; null for an abstention without evidence. [0..1]"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -433,22 +464,33 @@ class FactWord:
     """A fact as a description was written from it."""
 
     attribute: str
+    """Attribute of the fact."""
     word: str
+    """Word of the fact."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
-    """One verified text. `facts` are the words it was written from, of its axis; `recall` how many it names, 0..1."""
+    """One verified text on one axis."""
 
     axis: Axis
+    """design describes the voice, style this delivery."""
     granularity: Granularity
+    """tags, phrase, sentence or paragraph."""
     language: str
+    """Code of the language of the text."""
     text: str
+    """The description."""
     generator: str
+    """What wrote it, such as template or the model's name."""
     facts: tuple[FactWord, ...] = ()
+    """Facts that it was written from."""
     verdicts: tuple[ClaimVerdict, ...] = ()
+    """One verdict for each claim of the text."""
     recall: float | None = None
+    """Share of its facts that the text names. [0..1]"""
     repaired: bool = False
+    """Whether a failed claim was replaced by a second request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -456,7 +498,9 @@ class Reference:
     """A clip that may serve as the reference of another, and its cosine to it, 0..1."""
 
     clip_id: ClipId
+    """The other clip."""
     similarity: float
+    """Cosine of the two speaker vectors. [-1..1]"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -473,7 +517,9 @@ class StageModes:
     """One entry of `Eligibility.by_stage` as the index holds it."""
 
     stage: CurriculumStage
+    """Stage of the curriculum. [1..3]"""
     modes: tuple[Mode, ...]
+    """Modes that the clip can teach there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -481,9 +527,13 @@ class ShardPlace:
     """Where the bytes of a clip lie: a member of a tar below OUT. `sha256` is of those bytes."""
 
     shard: str
+    """Tar file below OUT."""
     offset: int
+    """First byte in it. [bytes]"""
     size: int
+    """Length in it. [bytes]"""
     sha256: str | None
+    """SHA-256 of those bytes, in hex."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -491,24 +541,43 @@ class ShardMetadata:
     """What a clip's audio was cut with: the index has it, and the clip's `.json` member in the shard."""
 
     clip_id: ClipId
+    """Name of the clip, unique in the dataset; also the key of its shard members."""
     recording_id: str
+    """Hash of the recording's content that the clip is from."""
     session: str
+    """Session of the manifest, or the recording's name."""
     position: int | None
+    """Number of the clip within its session, from 0; null for clips that are not kept."""
     start_sample: int
+    """First sample in the recording, at `sample_rate`. [samples]"""
     end_sample: int
+    """Sample after the last one. [samples]"""
     sample_rate: Hertz
+    """Rate of the clip's audio. [Hz]"""
     duration: Seconds
+    """Length of the clip. [s]"""
     text: str
+    """Text as recognised."""
     words: tuple[Word, ...]
+    """Words with their times."""
     language: str
+    """Code of the spoken language."""
     language_probability: float
+    """Probability of that language. [0..1]"""
     speaker: str | None
+    """Speaker of the manifest; null where it names none."""
     turn: int
+    """Number of the speaker within the work window."""
     origin: Origin
+    """native, separated from its background, or synthetic."""
     cut: CutBy
+    """What ended the clip: pause, speaker, overlap or forced."""
     quality: Quality
+    """Measures of the audio before its gain."""
     transcript: TranscriptChecks
+    """Measures of the transcript."""
     licence: str | None
+    """Licence of the manifest; null where it names none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -519,24 +588,43 @@ class Clip(ShardMetadata):
     """
 
     cluster: str | None = None
+    """Name of the speaker's cluster over the whole corpus."""
     prosody: Prosody | None = None
+    """Measures of pitch, level, pace and voice; null where the labeller abstained."""
     expressiveness: float | None = None
+    """Score over the whole corpus, relative to the speaker and the language. [z]"""
     expressiveness_percentile: float | None = None
+    """Rank of that score among all scored clips. [0..1]"""
     gender: ClassColumn | None = None
+    """How the voice sounds: female or male."""
     emotion: ClassColumn | None = None
+    """Emotion of the delivery."""
     age: ClassColumn | None = None
+    """Age band of the voice."""
     facts: tuple[Fact, ...] = ()
+    """What is known of the clip in words, with the numbers behind them."""
     descriptions: tuple[Description, ...] = ()
+    """Verified texts on voice and style."""
     references: tuple[Reference, ...] | None = None
+    """Clips of the same speaker that may serve as its reference."""
     no_reference: str | None = None
+    """Why there is no reference."""
     parents: tuple[ClipId, ...] = ()
+    """Clips that a synthetic clip was made from."""
     modes: tuple[Mode, ...] | None = None
+    """Training modes that the clip can teach in any stage."""
     stages: tuple[CurriculumStage, ...] | None = None
+    """Stages of the curriculum that the clip may enter."""
     stage_modes: tuple[StageModes, ...] | None = None
+    """Modes that it can teach in each of them."""
     shard: str
+    """Tar file below OUT that holds the clip's audio."""
     offset: int
+    """First byte of the audio in it. [bytes]"""
     size: int
+    """Length of the audio in it. [bytes]"""
     sha256: str | None
+    """SHA-256 of those bytes, in hex."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -544,9 +632,13 @@ class RejectedClip(Clip):
     """A row of `rejected.parquet`: a clip and its `Ending`. Its audio lies in the unit's file below `work/`."""
 
     stage: str
+    """Stage whose rule dropped the clip."""
     reason: str
+    """Code of the rule."""
     value: float | None = None
+    """Measured value."""
     threshold: float | None = None
+    """Threshold that it missed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -554,23 +646,41 @@ class Recording:
     """A row of `recordings.parquet`: one input with its one terminal state."""
 
     recording_id: str | None
+    """Hash of the recording's content; null where it could not be read."""
     path: str
+    """Path as the manifest or folder gives it."""
     session: str
+    """Session of the manifest, or the recording's name."""
     state: Literal["kept", "rejected", "duplicate", "unreadable"]
+    """kept, rejected, duplicate or unreadable."""
     stage: str | None = None
+    """Stage at which it ended; null where clips of it were kept."""
     reason: str | None = None
+    """Code of why it ended there."""
     value: float | None = None
+    """Measured value behind the reason."""
     threshold: float | None = None
+    """Threshold that it missed."""
     detail: str = ""
+    """More about the reason, in words."""
     duration: Seconds | None = None
+    """Length of the recording. [s]"""
     sample_rate: Hertz | None = None
+    """Rate of the recording. [Hz]"""
     channels: int | None = None
+    """Channels of the recording."""
     codec: str | None = None
+    """Codec of the file."""
     num_clips: int = 0
+    """Clips that were cut from it."""
     num_kept: int = 0
+    """Clips of it that are in clips.parquet."""
     separated: bool | None = None
+    """Whether its voice was separated from the background."""
     separation: str | None = None
+    """Why it was separated, or why not."""
     licence: str | None = None
+    """Licence of the manifest; null where it names none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -578,12 +688,19 @@ class Latent:
     """A row of `latents.parquet`: a clip's latent frames in a shard of latents, and the space that they belong to."""
 
     clip_id: ClipId
+    """The clip."""
     shard: str
+    """Tar file below OUT that holds the latents."""
     offset: int
+    """First byte of the latents in it. [bytes]"""
     size: int
+    """Length of the latents in it. [bytes]"""
     sha256: str
+    """SHA-256 of those bytes, in hex."""
     num_frames: int
+    """Latent frames of the clip."""
     latent_space: str
+    """Fingerprint of the AudioVAE that encoded it."""
 
 
 # ---- JSON
