@@ -4,7 +4,6 @@ Written from the paper and the names of the tensors that 3D-Speaker released (Ap
 that reading its configuration does not import torch.
 """
 
-import pickle  # for the name of the error that torch.load raises; nothing is unpickled
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from voxmill.core.errors import UserError
+from voxmill.core.tensor_files import load_state
 
 RATE = 16000
 NUM_MELS = 80
@@ -58,12 +57,7 @@ class CamPlusPlus(nn.Module):
             UserError: the file cannot be read or is not CAM++ of this size.
         """
         model = cls()
-        try:
-            state = torch.load(path, weights_only=True, map_location="cpu")
-            model.load_state_dict(state)
-        except (OSError, RuntimeError, AttributeError, TypeError, EOFError, pickle.UnpicklingError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(f"speaker.model={path}: not the weights of CAM++ ({reason}); name another file") from error
+        load_state(model, path, setting="speaker.model=", what="CAM++")
         return model.eval()
 
     def forward(self, mel_BTF: torch.Tensor) -> torch.Tensor:

@@ -3,16 +3,20 @@
 import pickle
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from voxmill.core.errors import UserError
 
 Shapes = Mapping[str, tuple[int, ...]]
 NAMED = 4
 """So many tensors are named in an error, the rest counted."""
+_BELOW = ("state_dict", "model")
+"""Keys below which training scripts save the tensors by name."""
+_COUNTER = ".num_batches_tracked"
+"""Batch norms' counters of training steps, which old files lack and inference does not read."""
 
 
 class WeightFile(Protocol):
@@ -26,12 +30,55 @@ class WeightFile(Protocol):
 
 
 def open_weights(path: Path) -> WeightFile:
-    """Opens a `.safetensors` file, or another as what `torch.save` writes of a state dict or `{"state_dict": ...}`.
+    """Opens a `.safetensors` file, or another as what `torch.save` writes: tensors by name, or those below `state_dict`
+    or `model`.
 
     Raises:
-        UserError: damaged, or a pickle that holds anything besides tensors; names the file.
+        UserError: not there, damaged, or a pickle that holds anything besides tensors; names the file.
     """
-    return _Safetensors(path) if path.suffix == ".safetensors" else _Pickled(path)
+    try:
+        return _Safetensors(path) if path.suffix == ".safetensors" else _Pickled(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}); name a file of weights") from None
+
+
+def read_state(path: Path, *, setting: str = "", what: str) -> dict[str, Tensor]:
+    """Every tensor of a file by name, on the CPU; nothing in the file is executed.
+
+    Args:
+        setting: where the path was given, such as "--sim ", for the message. what: which weights are expected.
+
+    Raises:
+        UserError: as `open_weights`.
+    """
+    try:
+        return dict(open_weights(path).items())
+    except UserError as error:
+        raise UserError(f"{setting}{error}; name the weights of {what}") from None
+
+
+def check_state(
+    state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path, *, setting: str = "", what: str
+) -> None:
+    """Checks names and shapes of a file's tensors against a module's; batch norms' counters may be missing.
+
+    Args:
+        setting, what: as in `read_state`.
+
+    Raises:
+        UserError: names what is missing, unexpected or of another shape.
+    """
+    required = {name: tensor for name, tensor in expected.items() if name in state or not name.endswith(_COUNTER)}
+    wrong = differences(shapes(state), shapes(required))
+    if wrong:
+        raise UserError(f"{setting}{path}: not the weights of {what}: {wrong}; name the weights of {what}")
+
+
+def load_state(module: nn.Module, path: Path, *, setting: str = "", what: str) -> None:
+    """Gives a module the tensors of a file that has all of them and no other; errors as `read_state`, `check_state`."""
+    state, expected = read_state(path, setting=setting, what=what), module.state_dict()
+    check_state(state, expected, path, setting=setting, what=what)
+    module.load_state_dict(expected | state)
 
 
 class _Safetensors:
@@ -39,7 +86,7 @@ class _Safetensors:
         from safetensors import SafetensorError, safe_open
 
         try:
-            self.file = safe_open(path, framework="pt")
+            self.file: Any = safe_open(path, framework="pt")
         except SafetensorError as error:
             raise UserError(f"{path}: damaged ({error}); copy it again") from None
 
@@ -56,12 +103,13 @@ class _Pickled:
         try:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
-            raise UserError(
-                f"{path}: refused, damaged or with code besides tensors ({str(error).partition(chr(10))[0]})"
-            ) from None
-        except (RuntimeError, EOFError):
+            reason = str(error).partition("\n")[0][:120]
+            raise UserError(f"{path}: refused, damaged or with code besides tensors ({reason})") from None
+        except (RuntimeError, EOFError, ValueError):
             raise UserError(f"{path}: damaged or cut off; copy it again") from None
-        loaded = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
+        for key in _BELOW:
+            if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+                loaded = loaded[key]
         if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
             raise UserError(f"{path}: holds no state dict; a released file is tensors by name")
         self.tensors = loaded
@@ -78,18 +126,18 @@ def shapes(state: Mapping[str, Tensor]) -> Shapes:
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
-def differences(found: Shapes, expected: Shapes) -> str:
-    """What is missing, too many, or of another shape, in one line; empty where nothing is."""
-    told = []
-    missing = [name for name in expected if name not in found]
-    extra = [name for name in found if name not in expected]
+def differences(stored: Shapes, expected: Shapes) -> str:
+    """Names that are missing, unexpected, or of another shape than `expected`, in one line; empty where none is."""
+    parts = []
+    missing = [name for name in expected if name not in stored]
+    extra = [name for name in stored if name not in expected]
     for kind, names in (("missing", missing), ("unexpected", extra)):
         if names:
-            told.append(f"{kind} {_listed(names)}")
-    other = [name for name, shape in expected.items() if found.get(name, shape) != shape]
+            parts.append(f"{kind} {_listed(names)}")
+    other = [name for name, shape in expected.items() if stored.get(name, shape) != shape]
     if other:
-        told.append(_listed([f"{name} is {list(found[name])} instead of {list(expected[name])}" for name in other]))
-    return "; ".join(told)
+        parts.append(_listed([f"{name} is {list(stored[name])} instead of {list(expected[name])}" for name in other]))
+    return "; ".join(parts)
 
 
 def _listed(names: list[str]) -> str:

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evaluation.metrics.encoders.encoder_weights import check_tensors, read_tensors
 from voxmill.core.errors import UserError
+from voxmill.core.tensor_files import check_state, read_state
 
 NUM_MELS = 80
 BLOCKS = (3, 4, 6, 3)
@@ -75,9 +75,9 @@ class ERes2Net(nn.Module):
         Raises:
             UserError: the file cannot be read or is not ERes2Net; names the first wrong key.
         """
-        state = read_tensors(path, "ERes2Net")
+        state = read_state(path, setting="--sim ", what="ERes2Net")
         model = cls(_size_of(path, state))
-        check_tensors(path, "ERes2Net", state, model.state_dict())
+        check_state(state, model.state_dict(), path, setting="--sim ", what="ERes2Net")
         model.load_state_dict(model.state_dict() | state)
         return model.eval()
 

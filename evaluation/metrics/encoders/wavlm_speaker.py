@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evaluation.metrics.encoders.ecapa_tdnn import EcapaTdnn
-from evaluation.metrics.encoders.encoder_weights import check_tensors, read_tensors
+from voxmill.core.tensor_files import check_state, read_state
 
 if TYPE_CHECKING:
     from transformers import WavLMConfig
@@ -90,10 +90,15 @@ class WavLMSpeaker(nn.Module):
         """
         # The official scorer loads with strict=False: the file may hold the classifier that it was trained with.
         kept = (SSL, "feature_weight", *HEAD)
-        state = {name: value for name, value in read_tensors(path, WHAT).items() if name.startswith(kept)}
+        state = {
+            name: value
+            for name, value in read_state(path, setting="--sim ", what=WHAT).items()
+            if name.startswith(kept)
+        }
         model = cls(config or large())
         ours = model.state_dict()
-        check_tensors(path, WHAT, state, {published_name(name): tensor for name, tensor in ours.items()})
+        expected = {published_name(name): tensor for name, tensor in ours.items()}
+        check_state(state, expected, path, setting="--sim ", what=WHAT)
         model.load_state_dict({name: state.get(published_name(name), tensor) for name, tensor in ours.items()})
         return model.eval()
 
