@@ -4,9 +4,7 @@ The released code loads with `strict=False`, so a wrong file gives noise. Here e
 before anything is built from it, and weights go to their device one by one: no second copy of the model in memory.
 """
 
-import os
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,17 +12,18 @@ import torch
 from torch import nn
 
 from model.codec.audio_vae import AudioVAE
-from model.config import DTYPES, VoxCPM2Config, read_config, write_config
+from model.config import Dtype, VoxCPM2Config, read_config, write_config
 from model.layers.rope import RotaryTable
 from model.sequence.text_tokenizer import FILE as TOKENIZER
 from model.sequence.text_tokenizer import TextTokenizer
 from model.voxcpm2 import VoxCPM2
 from voxmill.core.errors import UserError
+from voxmill.core.files import atomic_folder
 from voxmill.core.tensor_files import differences, open_weights, shapes
 
 MODEL_FILES = ("model.safetensors", "pytorch_model.bin")
 VAE_FILES = ("audiovae.safetensors", "audiovae.pth")
-"""In order of preference."""
+"""The first that exists is read."""
 TOKENIZER_FILES = (
     TOKENIZER,
     "tokenizer_config.json",
@@ -33,12 +32,19 @@ TOKENIZER_FILES = (
     "tokenizer.model",
     "tokenization_voxcpm2.py",
 )
-_LONG_NAMES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+_DTYPES: dict[Dtype, torch.dtype] = {
+    "bfloat16": torch.bfloat16,
+    "bf16": torch.bfloat16,
+    "float16": torch.float16,
+    "fp16": torch.float16,
+    "float32": torch.float32,
+    "fp32": torch.float32,
+}
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All of a checkpoint folder. `model` and `vae` are in eval mode; `vae` is frozen."""
+    """The content of a checkpoint folder. `model` and `vae` are in eval mode; `vae` is fp32 and frozen."""
 
     config: VoxCPM2Config
     model: VoxCPM2
@@ -52,18 +58,19 @@ def load_checkpoint(
     """Reads a released checkpoint folder.
 
     Args:
-        dtype: of the model; None takes the configuration's. The AudioVAE is always fp32.
+        device: where the weights go, tensor by tensor.
+        dtype: of the model; None: that of the configuration. The AudioVAE is always fp32.
 
     Raises:
-        UserError: a file is missing, damaged or holds anything but tensors; a tensor is missing, too many or has
-            another shape; the tokenizer has more ids than the model has embeddings. Each names file and tensor.
+        UserError: a file is missing, damaged or holds anything but tensors; a tensor is missing, unexpected or of
+            another shape; the tokenizer has more ids than the model has embeddings. Names the file and the tensor.
     """
     folder, device = Path(folder), torch.device(device)
     config = read_config(folder)
     tokenizer = TextTokenizer.from_folder(folder)
     if tokenizer.size > config.lm_config.vocab_size:
         raise UserError(
-            f"{folder / TOKENIZER}: has {tokenizer.size} ids, but lm_config.vocab_size is "
+            f"{folder / TOKENIZER}: has {tokenizer.size} ids and lm_config.vocab_size is "
             f"{config.lm_config.vocab_size}; use the tokenizer that the model was trained with"
         )
     model, vae = load_model(folder, config, device=device, dtype=dtype), load_vae(folder, config, device=device)
@@ -100,7 +107,11 @@ def load_vae(folder: str | Path, config: VoxCPM2Config, *, device: str | torch.d
 
 
 def new_checkpoint(config: VoxCPM2Config, *, tokenizer_from: str | Path, seed: int) -> Checkpoint:
-    """Random weights, fp32 on the CPU, as PyTorch initialises each layer. The global RNG stays as it was."""
+    """Random weights, fp32 on the CPU, as PyTorch initialises each layer. The global generator is left unchanged.
+
+    Raises:
+        UserError: `tokenizer_from` has no tokenizer.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, vae = VoxCPM2(config), AudioVAE(config.audio_vae_config)
@@ -116,33 +127,31 @@ def save_checkpoint(
     tokenizer_from: str | Path,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Writes a folder that the released tools load. It appears whole or not at all.
+    """Writes a folder that the released tools load; it appears whole or not at all.
 
     Args:
-        folder: must not exist, or be empty.
+        folder: must not exist or must be empty.
         tokenizer_from: folder whose tokenizer files are copied.
-        dtype: of the model's tensors in the file; None: as they are. The AudioVAE is written as it is.
+        dtype: of the model's tensors in the file; None: unchanged. The AudioVAE is written unchanged.
 
     Raises:
-        UserError: the folder holds something; no tokenizer to copy.
-        ValueError: the model's tensors are not those of `config`, such as with LoRA not merged.
+        UserError: the folder is not empty, or there is no tokenizer to copy.
+        ValueError: the tensors are not those of `config`, such as with LoRA that is not merged.
     """
     from safetensors.torch import save_file
 
     folder, source = Path(folder), Path(tokenizer_from)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: holds something already; name a new folder")
+        raise UserError(f"{folder}: is not empty; name a new folder")
     if not (source / TOKENIZER).is_file():
-        raise UserError(f"{source / TOKENIZER}: not there; a checkpoint needs its tokenizer")
+        raise UserError(f"{source / TOKENIZER}: no such file; a checkpoint needs its tokenizer")
     with torch.device("meta"):
         fresh_model, fresh_vae = VoxCPM2(config), AudioVAE(config.audio_vae_config)
     for module, fresh in ((model, fresh_model), (vae, fresh_vae)):
         wrong = differences(shapes(module.state_dict()), shapes(fresh.state_dict()))
         if wrong:
-            raise ValueError(f"the {type(fresh).__name__} is not what the configuration says: {wrong}")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+            raise ValueError(f"the {type(fresh).__name__} does not match the configuration: {wrong}")
+    with atomic_folder(folder) as partial:
         write_config(config, partial)
         weights = {name: tensor.to(dtype or tensor.dtype).contiguous() for name, tensor in model.state_dict().items()}
         save_file(weights, partial / MODEL_FILES[0], metadata={"format": "pt"})
@@ -151,28 +160,18 @@ def save_checkpoint(
         for name in TOKENIZER_FILES:
             if (source / name).is_file():
                 shutil.copyfile(source / name, partial / name)
-        for path in partial.iterdir():
-            path.chmod(0o644)  # safetensors and mkdtemp let nobody else read
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        partial.chmod(0o755)
-        partial.rename(folder)
-    except BaseException:
-        shutil.rmtree(partial)
-        raise
 
 
-def torch_dtype(name: str) -> torch.dtype:
-    """The type that `config.dtype` names, short or long."""
-    assert name in DTYPES
-    return getattr(torch, _LONG_NAMES.get(name, name))
+def torch_dtype(name: Dtype) -> torch.dtype:
+    """The type that `config.dtype` names, short ("bf16") or long ("bfloat16")."""
+    return _DTYPES[name]
 
 
 def _first(folder: Path, names: tuple[str, ...]) -> Path:
     for name in names:
         if (folder / name).is_file():
             return folder / name
-    raise UserError(f"{folder}: has neither {' nor '.join(names)}; a released checkpoint folder holds one of them")
+    raise UserError(f"{folder}: has neither {' nor '.join(names)}; name a released checkpoint folder")
 
 
 def _fill(module: nn.Module, path: Path, device: torch.device, dtype: torch.dtype) -> None:
@@ -180,7 +179,7 @@ def _fill(module: nn.Module, path: Path, device: torch.device, dtype: torch.dtyp
     expected, stored = module.state_dict(), open_weights(path)
     wrong = differences(stored.shapes(), shapes(expected))
     if wrong:
-        raise UserError(f"{path}: {wrong}; is it of another model than its config.json?")
+        raise UserError(f"{path}: {wrong}; copy the weights and the config.json of one model")
     state = {
         name: tensor.to(device, dtype if expected[name].is_floating_point() else expected[name].dtype)
         for name, tensor in stored.items()
@@ -189,5 +188,5 @@ def _fill(module: nn.Module, path: Path, device: torch.device, dtype: torch.dtyp
 
 
 def _check_filled(module: nn.Module) -> None:
-    left = [name for name, tensor in [*module.named_parameters(), *module.named_buffers()] if tensor.is_meta]
-    assert not left, f"never filled: {left}"
+    missing = [name for name, tensor in [*module.named_parameters(), *module.named_buffers()] if tensor.is_meta]
+    assert not missing, f"never filled: {missing}"

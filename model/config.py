@@ -1,21 +1,22 @@
-"""The released `config.json` of VoxCPM2, field for field, and three presets.
+"""The released `config.json` of VoxCPM2, field for field.
 
 A key that nobody reads is an error in a configuration that a user writes, as everywhere in voxmill. A released
 `config.json` carries such keys (`mean_mode`), so `read_config` sets them aside and `write_config` puts them back.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
 
-DTYPES = ("bfloat16", "bf16", "float16", "fp16", "float32", "fp32")
+Dtype = Literal["bfloat16", "bf16", "float16", "fp16", "float32", "fp32"]
 LAST_SPECIAL_TOKEN = 104
-"""The last id that `layouts` uses."""
+"""The largest token id of `model.sequence.layouts`."""
 
 
 class RopeScaling(Config):
@@ -42,12 +43,12 @@ class LanguageModelConfig(Config):
     rope_theta: float = 10000.0
     rope_scaling: RopeScaling
     kv_channels: int | None = None
-    """Channels of a head; absent: hidden_size / num_attention_heads."""
+    """Channels of a head; None: hidden_size / num_attention_heads."""
     vocab_size: int
     use_mup: bool = True
     scale_emb: float = 12.0
     dim_model_base: int = 256
-    """Kept for the file's sake: the released code does not read it."""
+    """Part of the file, unused by the released code."""
     scale_depth: float = 1.4
     no_rope: bool = False
 
@@ -61,9 +62,9 @@ class LanguageModelConfig(Config):
         if self.kv_channels is None and self.hidden_size % self.num_attention_heads:
             raise ValueError("hidden_size must be a multiple of num_attention_heads where kv_channels is absent")
         for name in ("long_factor", "short_factor"):
-            found = len(getattr(self.rope_scaling, name))
-            if not self.no_rope and found != self.head_dim // 2:
-                raise ValueError(f"rope_scaling.{name} has {found} factors, head_dim / 2 is {self.head_dim // 2}")
+            count = len(getattr(self.rope_scaling, name))
+            if not self.no_rope and count != self.head_dim // 2:
+                raise ValueError(f"rope_scaling.{name} has {count} factors, head_dim / 2 is {self.head_dim // 2}")
         return self
 
     @property
@@ -86,14 +87,17 @@ class FlowConfig(Config):
     """Flow matching (`cfm_config`)."""
 
     sigma_min: float = 1e-6
-    """Kept for the file's sake: the released code does not read it, nor solver, reg_loss_type, inference_cfg_rate."""
+    """Part of the file, unused by the released code, as are solver, reg_loss_type and inference_cfg_rate."""
     solver: str = "euler"
     t_scheduler: Literal["log-norm", "uniform"] = "log-norm"
     training_cfg_rate: float = Field(default=0.1, ge=0, le=1)
+    """Share of target patches whose condition is dropped in training, for classifier-free guidance."""
     inference_cfg_rate: float = 1.0
     reg_loss_type: str = "l1"
     ratio_r_neq_t_range: tuple[float, float] = (0.25, 0.75)
+    """MeanFlow: share of patches with r < t at the start and at the end of the training."""
     noise_cond_prob_range: tuple[float, float] = (0.0, 0.0)
+    """Share of patches whose condition gets noise, at the start and at the end of the training."""
     noise_cond_scale: float = 0.0
 
 
@@ -130,22 +134,22 @@ class AudioVAEConfig(Config):
     cond_out_layer: bool = False
     """A layer after the condition, which brings the stage's channels back."""
     sample_rate: int = 16000
-    """Rate of the audio that the encoder takes, in hertz."""
+    """Hertz of the audio that the encoder takes."""
     out_sample_rate: int = 48000
-    """Rate of the audio that the decoder gives, in hertz."""
+    """Hertz of the audio that the decoder returns."""
 
     @model_validator(mode="after")
     def _condition_fits(self) -> "AudioVAEConfig":
         bounds = self.sr_bin_boundaries
         if bounds is not None and list(bounds) != sorted(set(bounds)):
-            raise ValueError(f"sr_bin_boundaries must rise, found {list(bounds)}")
+            raise ValueError(f"sr_bin_boundaries must rise, not {list(bounds)}")
         if bounds is not None and self.cond_type == "concat" and not self.cond_out_layer:
             raise ValueError("cond_type 'concat' needs cond_out_layer: true, which brings the channels back")
         return self
 
 
 class VoxCPM2Config(Config):
-    """All of `config.json`. Lengths in LM positions, a patch is `patch_size` latent frames (160 ms released)."""
+    """All of `config.json`. Lengths are LM positions; a patch is `patch_size` latent frames (160 ms released)."""
 
     architecture: Literal["voxcpm2"] = "voxcpm2"
     lm_config: LanguageModelConfig
@@ -160,8 +164,8 @@ class VoxCPM2Config(Config):
     audio_vae_config: AudioVAEConfig = AudioVAEConfig()
     max_length: int = 8192
     device: str = "cuda"
-    dtype: Literal["bfloat16", "bf16", "float16", "fp16", "float32", "fp32"] = "bfloat16"
-    unread: dict[str, Any] = Field(default_factory=dict, exclude=True)
+    dtype: Dtype = "bfloat16"
+    unread: dict[str, JsonValue] = Field(default_factory=dict, exclude=True)
     """Keys of the file that nothing reads, by dotted name; `write_config` puts them back."""
 
     @model_validator(mode="after")
@@ -181,7 +185,7 @@ class VoxCPM2Config(Config):
             )
         if self.feat_dim != self.audio_vae_config.latent_dim:
             raise ValueError(
-                f"feat_dim = {self.feat_dim}: must equal audio_vae_config.latent_dim, {self.audio_vae_config.latent_dim}"
+                f"feat_dim = {self.feat_dim}: must be audio_vae_config.latent_dim, {self.audio_vae_config.latent_dim}"
             )
         return self
 
@@ -226,17 +230,17 @@ def read_config(path: str | Path) -> VoxCPM2Config:
             f"{path}: cannot be read ({error.strerror}); name a folder with a released config.json"
         ) from None
     except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error})") from None
+        raise UserError(f"{path}: not valid JSON ({error}); copy it again") from None
     if not isinstance(values, dict) or values.get("architecture") != "voxcpm2":
-        found = values.get("architecture", "voxcpm") if isinstance(values, dict) else type(values).__name__
-        raise UserError(f"{path}: architecture is {found!r}; only 'voxcpm2' checkpoints are supported")
+        architecture = values.get("architecture", "voxcpm") if isinstance(values, dict) else type(values).__name__
+        raise UserError(f"{path}: architecture is {architecture!r}; only 'voxcpm2' checkpoints are supported")
     for section in ("lm_config", "encoder_config", "dit_config"):  # elsewhere the types refuse null
         inner = values.get(section)
         if isinstance(inner, dict) and inner.get("kv_channels", 0) is None:
             raise UserError(
                 f"{path}: {section}.kv_channels is null, which the released code refuses; leave the key out"
             )
-    unread: dict[str, Any] = {}
+    unread: dict[str, JsonValue] = {}
     while True:
         try:
             return VoxCPM2Config.model_validate(values | {"unread": unread})
@@ -245,31 +249,36 @@ def read_config(path: str | Path) -> VoxCPM2Config:
             if not extra:
                 raise UserError(f"{path}: {_explain(error)}") from None
             for location in extra:
-                place = values
-                for part in location[:-1]:
-                    place = place[part]
-                unread[".".join(str(part) for part in location)] = place.pop(location[-1])
+                names = [str(part) for part in location]
+                unread[".".join(names)] = _section(values, names[:-1]).pop(names[-1])
+
+
+def _section(values: dict[str, JsonValue], names: Sequence[str]) -> dict[str, JsonValue]:
+    """The section of that name, one level a name; empty ones are added where there is none."""
+    for name in names:
+        inner = values.setdefault(name, {})
+        assert isinstance(inner, dict), f"{name} is no section"
+        values = inner
+    return values
 
 
 def _explain(error: ValidationError) -> str:
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"])
-    found = "" if isinstance(first.get("input"), dict) else f" = {first.get('input')!r}"
+    value = "" if isinstance(first.get("input"), dict) else f" = {first.get('input')!r}"
     message = first["msg"].removeprefix("Value error, ")
-    return f"{field}{found}: {message}" if field else message
+    return f"{field}{value}: {message}" if field else message
 
 
-def released_values(config: VoxCPM2Config) -> dict[str, Any]:
-    """`config` as the released `config.json` has it: absent where None, but for what may be null there."""
-    values = config.model_dump(mode="json", exclude_none=True)
+def released_values(config: VoxCPM2Config) -> dict[str, JsonValue]:
+    """The content of the released `config.json`: a field that is None is left out, unless the file may hold null."""
+    values: dict[str, JsonValue] = config.model_dump(mode="json", exclude_none=True)
+    added: dict[str, JsonValue] = {}
     if config.audio_vae_config.sr_bin_boundaries is None:
-        values["audio_vae_config"]["sr_bin_boundaries"] = None
-    for dotted, value in config.unread.items():
-        place = values
-        *parents, last = dotted.split(".")
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        place[last] = value
+        added["audio_vae_config.sr_bin_boundaries"] = None
+    for dotted, value in (added | config.unread).items():
+        *names, last = dotted.split(".")
+        _section(values, names)[last] = value
     return values
 
 

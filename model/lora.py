@@ -1,18 +1,17 @@
 """LoRA in the released form: adapters on the attention of the LMs and of LocDiT, and on the projections (spec 3.6).
 
-The released code skips tensors that fit nowhere, so an adapter of another rank or with other targets loads as silence.
-Here every tensor of an adapter must find its place.
+The released code skips tensors that match no layer, so an adapter of another rank or with other targets loads without
+an error and without effect. Here every tensor of an adapter must match.
 """
 
 import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, ValidationError
+from pydantic import Field, JsonValue, ValidationError
 from torch import Tensor, nn
 
 from model.voxcpm2 import VoxCPM2
@@ -22,13 +21,13 @@ from voxmill.core.tensor_files import differences, open_weights, shapes
 
 CONFIG_FILE = "lora_config.json"
 WEIGHT_FILES = ("lora_weights.safetensors", "lora_weights.ckpt")
-"""In order of preference."""
+"""The first that exists is read."""
 ATTENTION = ("q_proj", "v_proj", "k_proj", "o_proj")
 PROJECTIONS = ("enc_to_lm_proj", "lm_to_dit_proj", "res_to_dit_proj", "fusion_concat_proj")
 
 
 class LoRAConfig(Config):
-    """What is adapted, and how strongly. Update: dropout(B A x) * alpha / r."""
+    """The adapted layers and the strength of the update, dropout(B A x) * alpha / r."""
 
     enable_lm: bool = False
     """Linears of TSLM and RALM whose last name is in `target_modules_lm`."""
@@ -41,7 +40,7 @@ class LoRAConfig(Config):
     alpha: float = Field(default=16.0, gt=0)
     """Strength of the adapters; the update is scaled by alpha / r."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Dropout on the adapters' input (0..1)."""
+    """Share of the update that training sets to zero (0..1)."""
     target_modules_lm: tuple[str, ...] = ATTENTION
     """Last names of the linears adapted in TSLM and RALM."""
     target_modules_dit: tuple[str, ...] = ATTENTION
@@ -51,7 +50,7 @@ class LoRAConfig(Config):
 
 
 class LoRALinear(nn.Module):
-    """A linear layer, under its old names `weight` and `bias`, plus `lora_A` [r, in] and `lora_B` [out, r]."""
+    """A linear layer [..., in] to [..., out] under its old names `weight` and `bias`, plus `lora_A` [r, in], `lora_B` [out, r]."""
 
     def __init__(self, linear: nn.Linear, config: LoRAConfig) -> None:
         super().__init__()
@@ -92,23 +91,24 @@ def add_lora(model: VoxCPM2, config: LoRAConfig) -> list[str]:
         ValueError: the model has adapters already.
     """
     if any(_adapted(model)):
-        raise ValueError("the model has LoRA already; merge it or load the model anew")
+        raise ValueError("the model has LoRA already; merge it or load the model again")
     targets = _targets(model, config)
     model.requires_grad_(False)
     for name, linear in targets.items():
+        assert isinstance(linear, nn.Linear), f"{name} is adapted already"
         parent, _, last = name.rpartition(".")
         setattr(model.get_submodule(parent), last, LoRALinear(linear, config).train(model.training))
     return list(targets)
 
 
 def lora_state(model: VoxCPM2) -> dict[str, Tensor]:
-    """The adapters' tensors by their released names: what a fine-tuning saves."""
+    """The adapters' tensors by their released names, as a fine-tuning saves them."""
     adapted = list(_adapted(model))
     return {f"{name}.{part}": getattr(layer, part) for name, layer in adapted for part in ("lora_A", "lora_B")}
 
 
 def set_lora_enabled(model: VoxCPM2, enabled: bool) -> None:
-    """Turns all adapters on or off; off, the model computes what it did without them."""
+    """Switches all adapters on or off; off, the model computes the same as without them."""
     for _, layer in _adapted(model):
         layer.enabled = enabled
 
@@ -117,22 +117,25 @@ def save_lora(folder: str | Path, model: VoxCPM2, config: LoRAConfig, *, base_mo
     """Writes `lora_weights.safetensors` and `lora_config.json` into `folder`.
 
     Args:
-        config: the one that `add_lora` had.
-        base_model: where the adapted checkpoint is: a path or a hub's name.
+        config: the one given to `add_lora`.
+        base_model: the adapted checkpoint, a path or a hub id.
+
+    Raises:
+        ValueError: the model's adapters are not those of `config`.
     """
     from safetensors.torch import save_file
 
     state = lora_state(model)
     wrong = differences(shapes(state), _expected(model, config))
     if wrong:
-        raise ValueError(f"the adapters are not what the configuration says: {wrong}")
+        raise ValueError(f"the adapters do not match the configuration: {wrong}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.detach().contiguous() for name, tensor in state.items()}, folder / WEIGHT_FILES[0])
-    (folder / WEIGHT_FILES[0]).chmod(0o644)  # safetensors lets nobody else read
+    (folder / WEIGHT_FILES[0]).chmod(0o644)  # safetensors makes the file readable by its owner alone
     values = config.model_dump(mode="json")
     if config.alpha.is_integer():
-        values["alpha"] = int(config.alpha)  # the released code takes whole numbers only
+        values["alpha"] = int(config.alpha)  # the released code takes integers only
     text = json.dumps({"base_model": base_model, "lora_config": values}, indent=2, ensure_ascii=False)
     (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
 
@@ -145,11 +148,11 @@ def read_lora_config(folder: str | Path) -> LoRAConfig:
     """
     path = Path(folder) / CONFIG_FILE
     try:
-        values: Any = json.loads(path.read_text(encoding="utf-8"))
+        values: JsonValue = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); a LoRA folder holds one") from None
+        raise UserError(f"{path}: cannot be read ({error.strerror}); name a LoRA folder") from None
     except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error})") from None
+        raise UserError(f"{path}: not valid JSON ({error}); copy it again") from None
     if not isinstance(values, dict) or not isinstance(values.get("lora_config"), dict):
         raise UserError(f"{path}: has no lora_config; it must hold r, alpha and the targets")
     try:
@@ -175,7 +178,7 @@ def load_lora(model: VoxCPM2, folder: str | Path) -> LoRAConfig:
     stored = open_weights(path)
     wrong = differences(stored.shapes(), _expected(model, config))
     if wrong:
-        raise UserError(f"{path}: {wrong}; it does not fit {CONFIG_FILE} beside it and this model")
+        raise UserError(f"{path}: {wrong}; use the {CONFIG_FILE} it was saved with, and the model that it adapts")
     present = lora_state(model)
     if not present:
         add_lora(model, config)
@@ -184,7 +187,7 @@ def load_lora(model: VoxCPM2, folder: str | Path) -> LoRAConfig:
     scalings = {layer.scaling for _, layer in _adapted(model)}
     if wrong or scalings != {config.alpha / config.r}:
         wrong = wrong or f"alpha / r is {config.alpha / config.r:g}, the model's {min(scalings):g}"
-        raise UserError(f"{path}: {wrong}; the model has other adapters")
+        raise UserError(f"{path}: {wrong}; the model has other adapters, load it again without them")
     with torch.no_grad():
         for name, tensor in stored.items():
             present[name].copy_(tensor)
@@ -192,7 +195,7 @@ def load_lora(model: VoxCPM2, folder: str | Path) -> LoRAConfig:
 
 
 def merge_lora(model: VoxCPM2) -> None:
-    """Adds every adapter to its layer's weight and takes it away: a plain model of the same outputs, all trainable."""
+    """Adds every adapter to its layer's weight and removes it: a plain model of the same outputs, all trainable."""
     for name, layer in list(_adapted(model)):
         parent, _, last = name.rpartition(".")
         setattr(model.get_submodule(parent), last, layer.merged().train(model.training))
@@ -205,7 +208,7 @@ def _adapted(model: VoxCPM2) -> Iterator[tuple[str, LoRALinear]]:
             yield name, module
 
 
-def _targets(model: VoxCPM2, config: LoRAConfig) -> dict[str, Any]:
+def _targets(model: VoxCPM2, config: LoRAConfig) -> dict[str, nn.Linear | LoRALinear]:
     """The layers to adapt by name, adapted already or not."""
     stacks = {
         "target_modules_lm": ("base_lm.", "residual_lm.") if config.enable_lm else (),
@@ -215,27 +218,29 @@ def _targets(model: VoxCPM2, config: LoRAConfig) -> dict[str, Any]:
     if not any(stacks.values()):
         raise UserError("LoRA adapts nothing; set enable_lm, enable_dit or enable_proj")
     linears = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear | LoRALinear)}
-    found: dict[str, Any] = {}
+    targets: dict[str, nn.Linear | LoRALinear] = {}
     for field, prefixes in stacks.items():
         for prefix in prefixes:
             # Without a prefix: the layers between the stacks, whose names have no dot.
-            there = [name for name in linears if (name.startswith(prefix) if prefix else "." not in name)]
+            inside = [name for name in linears if (name.startswith(prefix) if prefix else "." not in name)]
             for target in getattr(config, field):
-                names = [name for name in there if name.rpartition(".")[2] == target]
+                names = [name for name in inside if name.rpartition(".")[2] == target]
                 if not names:
-                    place = prefix.rstrip(".") or "the model"
-                    known = ", ".join(sorted({name.rpartition(".")[2] for name in there}))
-                    raise UserError(f"{field}: {target!r} is no linear layer of {place}; choose of {known}")
-                found |= {name: linears[name] for name in names}
-    if not found:
-        raise UserError("LoRA adapts nothing; name targets")
-    return found
+                    where = prefix.rstrip(".") or "the model"
+                    known = ", ".join(sorted({name.rpartition(".")[2] for name in inside}))
+                    raise UserError(f"{field}: {target!r} is no linear layer of {where}; choose from {known}")
+                targets |= {name: linears[name] for name in names}
+    if not targets:
+        raise UserError(
+            "LoRA adapts nothing; name layers in target_modules_lm, target_modules_dit or target_proj_modules"
+        )
+    return targets
 
 
 def _expected(model: VoxCPM2, config: LoRAConfig) -> dict[str, tuple[int, ...]]:
     """Shapes of all tensors of an adapter of `config` on `model`."""
-    found: dict[str, tuple[int, ...]] = {}
+    expected: dict[str, tuple[int, ...]] = {}
     for name, layer in _targets(model, config).items():
         num_out, num_in = layer.weight.shape
-        found |= {f"{name}.lora_A": (config.r, num_in), f"{name}.lora_B": (num_out, config.r)}
-    return found
+        expected |= {f"{name}.lora_A": (config.r, num_in), f"{name}.lora_B": (num_out, config.r)}
+    return expected

@@ -1,4 +1,4 @@
-"""Three sizes of VoxCPM2: `tiny` runs the tests, `small` trains in minutes on one GPU, `voxcpm2` is the released one."""
+"""Three sizes of VoxCPM2: `tiny` for the tests, `small` for benchmarks and one GPU, `voxcpm2` as released."""
 
 from typing import Literal
 
@@ -18,8 +18,8 @@ Preset = Literal["tiny", "small", "voxcpm2"]
 
 # fmt: off
 _FACTORS = (
-    0.9977997200264581, 1.014658295992452, 1.0349680404997148, 1.059429246056193, 1.0888815016813513, 1.1243301355211495,
-    1.166977103606075, 1.2182568066927284, 1.2798772354275727, 1.3538666751582975, 1.4426259039919596,
+    0.9977997200264581, 1.014658295992452, 1.0349680404997148, 1.059429246056193, 1.0888815016813513,
+    1.1243301355211495, 1.166977103606075, 1.2182568066927284, 1.2798772354275727, 1.3538666751582975, 1.4426259039919596,
     1.5489853358570191, 1.6762658237220625, 1.8283407612492941, 2.0096956085876183, 2.225478927469756,
     2.481536379650452, 2.784415934557119, 3.1413289096347365, 3.560047844772632, 4.048719380066383, 4.615569542115128,
     5.2684819496549835, 6.014438591970396, 6.858830049237097, 7.804668263503327, 8.851768731513417, 9.99600492938444,
@@ -56,7 +56,7 @@ def _released() -> VoxCPM2Config:
 
 
 def _small() -> VoxCPM2Config:
-    # Every other released factor: the same spread of wave lengths over half as many channels.
+    # Every other released factor: the same range of wave lengths over half as many channels.
     rope = RopeScaling(long_factor=_FACTORS[::2], short_factor=_FACTORS[::2], original_max_position_embeddings=32768)
     return VoxCPM2Config(
         lm_config=LanguageModelConfig(

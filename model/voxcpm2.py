@@ -52,7 +52,8 @@ class VoxCPM2(nn.Module):
 
     def encode_patches(self, patches_APD: Tensor) -> Tensor:
         """LocEnc and its projection: one LM vector a patch, [A, hidden]."""
-        return self.enc_to_lm_proj(self.feat_encoder(patches_APD))
+        projected_AC: Tensor = self.enc_to_lm_proj(self.feat_encoder(patches_APD))
+        return projected_AC
 
     def backbone(
         self, tokens_N: Tensor, audio_APD: Tensor, audio_at_A: Tensor, base_span: Span, residual_span: Span
@@ -60,9 +61,9 @@ class VoxCPM2(nn.Module):
         """(TSLM-FSQ hidden states, RALM hidden states), [N, hidden] each.
 
         Args:
-            tokens_N: text ids; what stands at audio positions does not matter.
-            audio_APD: patches at `audio_at_A`, indexes into N.
-            base_span, residual_span: who sees whom; two spans because each stack has its own cache.
+            tokens_N: text ids, int64; those at audio positions have no effect.
+            audio_APD: patches of the positions `audio_at_A`, which are indexes into N.
+            base_span, residual_span: which tokens attend to which; two because each stack has its own cache.
         """
         embedded_NC = self.base_lm.embed(tokens_N)
         audio_AC = self.encode_patches(audio_APD).to(embedded_NC.dtype)
@@ -78,8 +79,9 @@ class VoxCPM2(nn.Module):
         return torch.stack([self.lm_to_dit_proj(lm_NC), self.res_to_dit_proj(residual_NC)], dim=1)
 
     def stop_logits(self, lm_NC: Tensor) -> Tensor:
-        """[N, 2]: go on, stop."""
-        return self.stop_head(F.silu(self.stop_proj(lm_NC)))
+        """[N, 2]: the logits of continuing and of stopping."""
+        logits_N2: Tensor = self.stop_head(F.silu(self.stop_proj(lm_NC)))
+        return logits_N2
 
     def forward(
         self,
@@ -95,7 +97,7 @@ class VoxCPM2(nn.Module):
         Args:
             flow_noise: random numbers from outside; None draws them from `generator` (None: the global one).
             progress: share of the training done, 0 to 1.
-            by_sample: tell each sample's part of the sums, too; the losses stay the same to the last bit.
+            by_sample: fill `LossSums.samples_SK`, too; the losses stay the same to the last bit.
         """
         dit = self.config.dit_config
         if flow_noise is None:

@@ -47,7 +47,8 @@ class EncoderBlock(nn.Module):
         *units, snake, down = self.block
         for unit in units:
             x_BCT = unit(x_BCT, history)
-        return down(snake(x_BCT), history)
+        result_BCT: Tensor = down(snake(x_BCT), history)
+        return result_BCT
 
 
 class Encoder(nn.Module):
@@ -64,7 +65,7 @@ class Encoder(nn.Module):
         self.fc_logvar = CausalConv1d(channels, config.latent_dim, 3)
 
     def hidden(self, x_B1T: Tensor, history: History | None = None) -> Tensor:
-        """What both heads read, [B, C, L]."""
+        """The input of both heads, [B, C, L]."""
         x_BCT = x_B1T
         for block in self.block:
             x_BCT = block(x_BCT, history)
@@ -93,7 +94,7 @@ class DecoderBlock(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents [B, D, L] to audio [B, 1, T], told the bandwidth before each block unless `sr_bin_boundaries` is None."""
+    """Latents [B, D, L] to audio [B, 1, T], conditioned on the bandwidth before each block unless `sr_bin_boundaries` is None."""
 
     sr_bin_boundaries: Tensor | None
 
@@ -123,7 +124,7 @@ class Decoder(nn.Module):
         history: History | None = None,
         generators: Sequence[torch.Generator] | None = None,
     ) -> Tensor:
-        """`rate_B`: target sample rate in hertz, int32, one per row or one for all ([1])."""
+        """`rate_B`: target sample rate in hertz, int32, one for each row or one for all ([1])."""
         bin_B = None if self.sr_bin_boundaries is None else torch.bucketize(rate_B, self.sr_bin_boundaries)
         x_BCT = latents_BDL
         for index, layer in enumerate(self.model):
@@ -137,7 +138,7 @@ class Decoder(nn.Module):
 
 
 class AudioVAE(nn.Module):
-    """Encoder and decoder under their released names. Weights stay fp32, whatever the language model uses."""
+    """Encoder and decoder under their released names. Weights stay fp32, whatever the language model's dtype."""
 
     def __init__(self, config: AudioVAEConfig) -> None:
         super().__init__()
@@ -147,22 +148,22 @@ class AudioVAE(nn.Module):
 
     @property
     def hop(self) -> int:
-        """Samples that the encoder turns into one latent frame (640 at 16 kHz released)."""
+        """Samples of one latent frame at the encoder's rate (640 at 16 kHz released)."""
         return math.prod(self.config.encoder_rates)
 
     @property
     def samples_per_latent(self) -> int:
-        """Samples that the decoder makes of one latent frame (1920 at 48 kHz released)."""
+        """Samples of one latent frame at the decoder's rate (1920 at 48 kHz released)."""
         return math.prod(self.config.decoder_rates)
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of weights, and of latents and audio that come out."""
+        """Of the weights, and of the latents and audio that are returned."""
         return self.encoder.fc_mu.weight_v.dtype
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Of the weights."""
         return self.encoder.fc_mu.weight_v.device
 
     @property
@@ -170,7 +171,7 @@ class AudioVAE(nn.Module):
         return PIECE if self.device.type == "cpu" else ACCELERATOR_PIECE
 
     def freeze(self) -> Self:
-        """For use without training: eval mode, no gradients, weight norm computed once (until `train()` or new weights)."""
+        """Eval mode, no gradients, weight norm computed once (until `train()` or new weights); returns itself."""
         self.eval().requires_grad_(False)
         for layer in self.modules():
             if isinstance(layer, CausalConv1d):
@@ -182,9 +183,12 @@ class AudioVAE(nn.Module):
 
         Args:
             audio_BT: at `config.sample_rate` (16 kHz), in [-1, 1]; zeros pad it on the right to whole latent frames.
+
+        Raises:
+            ValueError: not two dimensions, or no samples.
         """
         if audio_BT.ndim != 2 or not audio_BT.shape[1]:
-            raise ValueError(f"audio must be [B, T] with T > 0, found {tuple(audio_BT.shape)}")
+            raise ValueError(f"audio must be [B, T] with T > 0, not {tuple(audio_BT.shape)}")
         audio_BT = F.pad(audio_BT.to(self.dtype), (0, -audio_BT.shape[1] % self.hop))
         if torch.is_grad_enabled():
             hidden_BCL = self.encoder.hidden(audio_BT[:, None])
@@ -194,7 +198,7 @@ class AudioVAE(nn.Module):
         return self.encoder.fc_mu(hidden_BCL), self.encoder.fc_logvar(hidden_BCL)
 
     def encode(self, audio_BT: Tensor) -> Tensor:
-        """Latents [B, D, L] of mono audio: the mean, without sampling, as training and prompts use it."""
+        """Latents [B, D, L] of mono audio: the mean, without sampling, as training and prompts use it; arguments and errors as in `encode_distribution`."""
         return self.encode_distribution(audio_BT)[0]
 
     def decode(
@@ -207,9 +211,9 @@ class AudioVAE(nn.Module):
         """Audio [B, T] in (-1, 1) at `config.out_sample_rate`, T = L * `samples_per_latent`.
 
         Args:
-            sample_rate: bandwidth to aim at, as a sample rate in hertz; the tensor's own rate does not change.
+            sample_rate: target bandwidth, as a sample rate in hertz; the rate of the result does not change.
                 None: `config.out_sample_rate`.
-            generators: one per row, for the noise of `use_noise_block`; None: the global one.
+            generators: one for each row, for the noise of `use_noise_block`; None: the global one.
 
         Raises:
             ValueError: a `sample_rate` for a decoder that has no such condition.
@@ -217,7 +221,8 @@ class AudioVAE(nn.Module):
         latents_BDL = latents_BDL.to(self.dtype)
         rate_1 = self.rates([sample_rate], latents_BDL.device)
         if torch.is_grad_enabled():
-            return self.decoder(latents_BDL, rate_1, None, generators)[:, 0]
+            audio_B1T: Tensor = self.decoder(latents_BDL, rate_1, None, generators)
+            return audio_B1T[:, 0]
         history, pieces = History(), latents_BDL.split(self._piece, dim=-1)
         return torch.cat([self.decoder(piece, rate_1, history, generators) for piece in pieces], dim=-1)[:, 0]
 
@@ -227,20 +232,22 @@ class AudioVAE(nn.Module):
         sample_rate: int | None = None,
         generators: Sequence[torch.Generator] | None = None,
     ) -> "DecoderStream":
-        """A new stream of `batch` rows that has decoded nothing yet; arguments as in `decode`."""
+        """A new stream of `batch` rows that has decoded nothing yet; arguments and errors as in `decode`."""
         self.rates([sample_rate], torch.device("cpu"))
         return DecoderStream(self, batch, sample_rate, generators)
 
     def rates(self, sample_rates: Sequence[int | None], device: torch.device) -> Tensor:
-        """Those target rates as the decoder takes them, int32."""
+        """These target rates in hertz as the decoder takes them, [R] int32; errors as in `decode`."""
         if self.config.sr_bin_boundaries is None and set(sample_rates) - {None, self.config.out_sample_rate}:
-            raise ValueError("this AudioVAE has no sample-rate condition (sr_bin_boundaries is null); leave it out")
+            raise ValueError(
+                "this AudioVAE has no sample-rate condition (sr_bin_boundaries is null); leave sample_rate out"
+            )
         known = [rate or self.config.out_sample_rate for rate in sample_rates]
         return torch.tensor(known, dtype=torch.int32, device=device)
 
 
 class DecoderStream:
-    """Audio as its latents come: pieces of any lengths give together what `decode` gives for all of them at once."""
+    """Audio while its latents arrive: pieces of any lengths join to the audio that `decode` gives for all at once."""
 
     def __init__(
         self,
@@ -264,6 +271,9 @@ def push_together(streams: Sequence[DecoderStream], latents_BDL: Tensor) -> Tens
     Args:
         latents_BDL: rows of the first stream, then of the second, and so on; L is the same for all. Streams that have
             decoded nothing yet may share a pass with those that have.
+
+    Raises:
+        ValueError: the number of rows is not that of the streams.
     """
     vae, sizes = streams[0].vae, [stream.batch for stream in streams]
     if sum(sizes) != latents_BDL.shape[0]:
@@ -274,7 +284,7 @@ def push_together(streams: Sequence[DecoderStream], latents_BDL: Tensor) -> Tens
     if vae.config.use_noise_block and all(stream.generators is not None for stream in streams):
         generators = [generator for stream in streams for generator in stream.generators or ()]
     history = History.join([stream.history for stream in streams], sizes) if len(streams) > 1 else streams[0].history
-    audio_B1T = vae.decoder(latents_BDL, vae.rates(rates, latents_BDL.device), history, generators)
+    audio_B1T: Tensor = vae.decoder(latents_BDL, vae.rates(rates, latents_BDL.device), history, generators)
     if len(streams) > 1:
         for stream, part in zip(streams, history.split(sizes), strict=True):
             stream.history = part

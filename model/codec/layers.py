@@ -1,13 +1,13 @@
 """Layers of AudioVAE V2: causal convolutions with weight norm, Snake, residual units, the sample-rate condition.
 
-Every layer looks only to its left. Given a `History` it takes what lies there from the call before and leaves what
-the next call needs, so audio of any length goes through in pieces, each stream with a history of its own; without
-one, zeros lie there. Weight norm keeps its legacy names `weight_g` and `weight_v`; `fold` computes the weight once.
+Every layer reads the past only. With a `History` it reads the end of the previous call's input and stores the end of
+this one's, so audio of any length is processed in pieces, each stream with a history of its own; without one, the past
+is zeros. Weight norm keeps its legacy names `weight_g` and `weight_v`; `fold` computes the weight once.
 """
 
 import math
 from collections.abc import Sequence
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -18,13 +18,13 @@ from model.config import AudioVAEConfig
 
 
 class History:
-    """What each causal layer saw last: [B, C, width] per layer, empty before the first piece."""
+    """The end of each causal layer's last input, [B, C, width]; empty before the first piece."""
 
     def __init__(self) -> None:
         self.tails_BCW: dict[nn.Module, Tensor] = {}
 
     def extend(self, layer: nn.Module, x_BCT: Tensor, width: int) -> Tensor:
-        """`x_BCT` with the `width` samples on its left, [B, C, width + T]; keeps the last `width` for the next call."""
+        """`x_BCT` with the `width` samples before it, [B, C, width + T]; stores the last `width` for the next call."""
         tail = self.tails_BCW.get(layer)
         joined = F.pad(x_BCT, (width, 0)) if tail is None else torch.cat([tail, x_BCT], dim=-1)
         # A copy: a view would keep the whole piece alive.
@@ -33,7 +33,7 @@ class History:
 
     @staticmethod
     def join(histories: Sequence["History"], sizes: Sequence[int]) -> "History":
-        """Rows of several histories as one. A new history among old ones has heard silence: zeros."""
+        """Rows of several histories as one. A new history among old ones has a past of zeros."""
         joined = History()
         for layer in {layer: None for history in histories for layer in history.tails_BCW}:
             known = next(history.tails_BCW[layer] for history in histories if layer in history.tails_BCW)
@@ -81,23 +81,24 @@ class CausalConv1d(nn.Module):
 
     def _add_weights(self, weight: Tensor, num_bias: int) -> None:
         bound = 1 / math.sqrt(weight.shape[1] * weight.shape[2])
-        nn.init.uniform_(weight, -bound, bound)  # what PyTorch gives a convolution
+        nn.init.uniform_(weight, -bound, bound)  # as PyTorch initialises a convolution
         bias = nn.Parameter(torch.empty(num_bias).uniform_(-bound, bound)) if num_bias else None
         self.register_parameter("bias", bias)
         self.weight_g = nn.Parameter(weight.norm(dim=(1, 2), keepdim=True))
         self.weight_v = nn.Parameter(weight)
         self.register_buffer("folded", None, persistent=False)
-        self.register_load_state_dict_pre_hook(CausalConv1d._forget)
+        self.register_load_state_dict_pre_hook(CausalConv1d._forget)  # type: ignore[no-untyped-call]
 
     @property
     def weight(self) -> Tensor:
         """g * v / |v|, the norm over all dimensions but the first."""
         if self.folded is not None:
             return self.folded
-        return self.weight_v * (self.weight_g / self.weight_v.norm(dim=(1, 2), keepdim=True))
+        weight: Tensor = self.weight_v * (self.weight_g / self.weight_v.norm(dim=(1, 2), keepdim=True))
+        return weight
 
     def fold(self) -> None:
-        """Computes the weight once; it follows `weight_g` and `weight_v` again after `train()` or new weights."""
+        """Computes the weight once, until `train()` or new weights."""
         self.folded = None
         self.folded = self.weight.detach()
 
@@ -120,7 +121,7 @@ class CausalConv1d(nn.Module):
 
 
 class CausalTransposedConv1d(CausalConv1d):
-    """Upsampling: [B, C_in, T] to [B, C_out, T * stride]; an output sample hears one input sample and the one before.
+    """Upsampling: [B, C_in, T] to [B, C_out, T * stride]; an output sample reads one input sample and the one before.
 
     `weight_v` is [C_in, C_out, 2 * stride], so weight norm is over each *input* channel here.
     """
@@ -131,7 +132,7 @@ class CausalTransposedConv1d(CausalConv1d):
         self._add_weights(torch.empty(num_in, num_out, 2 * stride), num_out)
 
     def fold(self) -> None:
-        """Computes the weight once, as the two matrices [stride * C_out, C_in] of this input sample and the one before."""
+        """Computes the weight once, as matrices [stride * C_out, C_in] of this input sample and the one before."""
         super().fold()
         assert self.folded is not None
         self.folded = self.folded.permute(2, 1, 0).reshape(2, -1, self.folded.shape[0])
@@ -139,12 +140,13 @@ class CausalTransposedConv1d(CausalConv1d):
     def forward(self, x_BCT: Tensor, history: History | None = None) -> Tensor:
         x_BCT = F.pad(x_BCT, (1, 0)) if history is None else history.extend(self, x_BCT, 1)
         if self.folded is None:
-            # The first stride lacks its past and the last its present: what is between is whole.
+            # The first stride lacks its past and the last its present; the others are whole.
             return F.conv_transpose1d(x_BCT, self.weight, self.bias, self.stride)[..., self.stride : -self.stride]
         bias = None if self.bias is None else self.bias.repeat(self.stride)
         now_BST = _product(self.folded[0], x_BCT[..., 1:], bias)
         both_BST = now_BST.baddbmm_(self.folded[1].expand(len(x_BCT), -1, -1), x_BCT[..., :-1])
-        return both_BST.unflatten(1, (self.stride, -1)).permute(0, 2, 3, 1).flatten(2)
+        result_BCT: Tensor = both_BST.unflatten(1, (self.stride, -1)).permute(0, 2, 3, 1).flatten(2)
+        return result_BCT
 
 
 def _product(weight_OC: Tensor, x_BCT: Tensor, bias_O: Tensor | None) -> Tensor:
@@ -196,7 +198,8 @@ class Snake(nn.Module):
 
     def forward(self, x_BCT: Tensor) -> Tensor:
         if torch.is_grad_enabled():
-            return cast(Tensor, _SnakeWithSlope.apply(x_BCT, self.alpha))
+            result_BCT: Tensor = _SnakeWithSlope.apply(x_BCT, self.alpha)  # type: ignore[no-untyped-call]
+            return result_BCT
         return _snake(x_BCT, self.alpha)
 
 
@@ -216,7 +219,8 @@ class ResidualUnit(nn.Module):
 
     def forward(self, x_BCT: Tensor, history: History | None = None) -> Tensor:
         before, dilated, between, mixed = self.block
-        return x_BCT + mixed(between(dilated(before(x_BCT), history)))
+        result_BCT: Tensor = x_BCT + mixed(between(dilated(before(x_BCT), history)))
+        return result_BCT
 
 
 class NoiseBlock(nn.Module):
@@ -227,18 +231,19 @@ class NoiseBlock(nn.Module):
         self.linear = CausalConv1d(channels, channels, 1, bias=False)
 
     def forward(self, x_BCT: Tensor, generators: Sequence[torch.Generator] | None = None) -> Tensor:
-        """`generators`: one per row, so that a row's noise does not hang on its neighbours; None: the global one."""
+        """`generators`: one for each row, so that a row's noise does not depend on others; None: the global one."""
         rows, _, length = x_BCT.shape
         if generators is None:
             noise_B1T = torch.randn(rows, 1, length, dtype=x_BCT.dtype, device=x_BCT.device)
         else:
-            draws = [torch.randn(1, length, generator=g, dtype=x_BCT.dtype, device=g.device) for g in generators]
-            noise_B1T = torch.stack(draws).to(x_BCT.device)
-        return x_BCT + noise_B1T * self.linear(x_BCT)
+            rows_1T = [torch.randn(1, length, generator=g, dtype=x_BCT.dtype, device=g.device) for g in generators]
+            noise_B1T = torch.stack(rows_1T).to(x_BCT.device)
+        result_BCT: Tensor = x_BCT + noise_B1T * self.linear(x_BCT)
+        return result_BCT
 
 
 class SampleRateCondition(nn.Module):
-    """Tells a decoder block the bandwidth to aim at, by one of four ways (`cond_type`)."""
+    """Conditions a decoder block on the target bandwidth, in one of four ways (`cond_type`)."""
 
     def __init__(self, channels: int, config: AudioVAEConfig) -> None:
         super().__init__()
@@ -257,7 +262,7 @@ class SampleRateCondition(nn.Module):
             self.out_layer = nn.ModuleList([Snake(wide), CausalConv1d(wide, channels, 1)])
 
     def forward(self, x_BCT: Tensor, bin_B: Tensor) -> Tensor:
-        """`bin_B`: index of the sample rate's bin, one per row or one for all ([1])."""
+        """`bin_B`: index of the sample rate's bin, one for each row or one for all ([1])."""
         if self.kind == "add":
             x_BCT = x_BCT + self.cond_embed(bin_B)[..., None]
         elif self.kind == "concat":

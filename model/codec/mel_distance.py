@@ -1,11 +1,10 @@
 """Multi-scale mel distance, as DAC defines it (arXiv 2306.06546, 3.5): AudioVAE's main loss and report Table 10's MelD.
 
 Seven scales; a scale is the mean absolute difference of log10 mel magnitudes clamped at 1e-5, and the distance is the
-sum over the scales. Different here: each row may have a band of its own, above which no mel band counts.
+sum over the scales. Different here: each row may have a band limit of its own, above which no mel band counts.
 """
 
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -41,10 +40,11 @@ class MelDistance(nn.Module):
             self.register_buffer(f"window_{scale}_N", torch.hann_window(window), persistent=False)
 
     def forward(self, x_BT: Tensor, y_BT: Tensor, nyquist_B: Tensor | None = None) -> Tensor:
-        """Distance of each row, [B].
+        """Distance of each row, [B] fp32, 0 or more.
 
         Args:
-            nyquist_B: mel bands that begin at or above it do not count; None: all count.
+            x_BT, y_BT: audio in [-1, 1].
+            nyquist_B: hertz; mel bands that begin at or above it do not count. None: all count.
         """
         total_B = x_BT.new_zeros(len(x_BT), dtype=torch.float32)
         for scale in range(len(self.windows)):
@@ -66,24 +66,24 @@ class MelDistance(nn.Module):
         return (self._buffer(f"filters_{scale}_MF") @ magnitude_BFT).clamp(min=FLOOR).log10()
 
     def _buffer(self, name: str) -> Tensor:
-        return cast(Tensor, self.get_buffer(name))
+        return self.get_buffer(name)
 
 
 def band_limit(x_BT: Tensor, nyquist_B: Tensor, sample_rate: int) -> Tensor:
-    """Each row without what lies above its own Nyquist frequency, [B, T]; rows of the full band stay as they are.
+    """Each row without the band above its own Nyquist frequency, [B, T]; rows of the full band are unchanged.
 
-    The last twentieth of the band fades out, so that no sharp edge rings. Works on the whole row by FFT.
+    The last twentieth of the band fades out, since a sharp edge would ring. Works on the whole row by FFT.
 
     Args:
-        nyquist_B: in hertz.
-        sample_rate: of `x_BT`, in hertz.
+        nyquist_B: hertz.
+        sample_rate: of `x_BT`, hertz.
     """
     full_B = nyquist_B >= sample_rate / 2
     if bool(full_B.all()):
         return x_BT
     spectrum_BF = torch.fft.rfft(x_BT.float())
     frequency_F = torch.fft.rfftfreq(x_BT.shape[-1], d=1 / sample_rate).to(x_BT.device)
-    place_BF = (frequency_F / nyquist_B[:, None] - 0.95) / 0.05
-    keep_BF = 0.5 + 0.5 * torch.cos(torch.pi * place_BF.clamp(0, 1))
+    position_BF = (frequency_F / nyquist_B[:, None] - 0.95) / 0.05
+    keep_BF = 0.5 + 0.5 * torch.cos(torch.pi * position_BF.clamp(0, 1))
     limited_BT = torch.fft.irfft(spectrum_BF * keep_BF, n=x_BT.shape[-1])
     return torch.where(full_B[:, None], x_BT, limited_BT)

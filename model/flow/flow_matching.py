@@ -1,6 +1,6 @@
 """Conditional flow matching on target patches (report 3.5, spec 3.3): t = 1 is noise, t = 0 is data.
 
-Random numbers are drawn apart from their use: a test hands in another program's draws, a trainer its own generator.
+Random numbers are drawn apart from their use: a test hands in those of another program, a trainer its own generator.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from model.layers.locdit import LocDiT
 
 @dataclass(frozen=True)
 class FlowNoise:
-    """Random numbers of G target patches: uniform on [0, 1) or standard normal, before any configuration is applied."""
+    """Random numbers for G target patches: uniform on [0, 1) or standard normal, before any configuration is applied."""
 
     keep_G: Tensor
     """Uniform; the guidance's dropout keeps mu above `training_cfg_rate`."""
@@ -35,7 +35,7 @@ class FlowNoise:
 def draw_flow_noise(clean_GPD: Tensor, config: FlowConfig, *, generator: torch.Generator | None = None) -> FlowNoise:
     """Fresh random numbers for these patches, from `generator` (of their device) or the global one.
 
-    They have the patches' dtype but for the first two, which are compared with probabilities: in bf16, zero alone would
+    They have the patches' dtype except the first two, which are compared with probabilities: in bf16, zero alone would
     come once in 256.
     """
     rows = clean_GPD.shape[0]
@@ -86,7 +86,9 @@ def flow_error(
     """Squared error of the velocity, mean over channels, [G, P] fp32.
 
     Args:
-        clean_GPD: target patches. mu_GMC: TSLM's and RALM's projections, [G, 2, C]. condition_GPD: previous patches.
+        clean_GPD: target patches.
+        mu_GMC: TSLM's and RALM's projections, [G, 2, C].
+        condition_GPD: previous patches.
         mean_mode: MeanFlow's target, by a forward derivative of the estimator along the path.
         progress: share of the training done, 0 to 1.
     """
@@ -105,7 +107,8 @@ def flow_error(
 
     def predict(path_GPD: Tensor, r_G: Tensor, t_G: Tensor) -> Tensor:
         time_GC = estimator.time_token(t_G, t_G - r_G, dtype=path_GPD.dtype)
-        return estimator(path_GPD, mu_GMC, time_GC, condition_GPD)
+        predicted_GPD: Tensor = estimator(path_GPD, mu_GMC, time_GC, condition_GPD)
+        return predicted_GPD
 
     if mean_mode:
         along = (velocity_GPD, torch.zeros_like(r_G), torch.ones_like(t_G))
@@ -114,4 +117,5 @@ def flow_error(
         target_GPD = velocity_GPD - ((t_G - r_G)[:, None, None] * slope_GPD).detach()
     else:
         predicted_GPD, target_GPD = predict(path_GPD, r_G, t_G), velocity_GPD
-    return (predicted_GPD.float() - target_GPD.float()).square().mean(dim=-1)
+    error_GP: Tensor = (predicted_GPD.float() - target_GPD.float()).square().mean(dim=-1)
+    return error_GP

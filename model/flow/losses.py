@@ -1,6 +1,6 @@
 """The two losses as sums and a count (report 3.5, spec 3.3-3.4).
 
-A mean of means would weigh a patch by the company it keeps; whoever averages divides global sums by a global count.
+A mean of means would weigh a patch by the size of its batch; whoever averages divides global sums by a global count.
 """
 
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SAMPLE_SUMS = ("diffusion", "stop", "num_patches", "stops_found", "stops_false", "stops_missed")
-"""Columns of `sample_sums`: both losses' sums, target patches, and what the stop predictor's more likely class was:
-right at a last patch, wrong before it, wrong at it."""
+"""Columns of `sample_sums`: both losses' sums, the number of target patches, and how often the stop predictor stopped
+at a last patch, stopped before it, and continued at it."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class LossSums:
     num_patches: int
     num_frames: int
     samples_SK: Tensor | None = None
-    """What each packed sample has in these sums, [S, 6] by `SAMPLE_SUMS`, fp64 without a gradient; None: not asked."""
+    """Each packed sample's part of these sums, [S, 6] by `SAMPLE_SUMS`, fp64 without a gradient; None: not wanted."""
 
     def mean(self) -> tuple[Tensor, Tensor]:
         """(diffusion loss, stop loss) of these patches alone; zeros where there is no target."""
@@ -47,15 +47,15 @@ def sample_sums(
 ) -> Tensor:
     """The sums of each sample, [S, 6] by `SAMPLE_SUMS`, fp64; `sample_G` is the sample of each target patch."""
     logits_G2, is_last_G = stop_logits_G2.float(), stop_G.bool()
-    says_last_G = logits_G2.argmax(dim=-1).bool()
+    stops_G = logits_G2.argmax(dim=-1).bool()
     columns_GK = torch.stack(
         [
             flow_error_GP.sum(dim=-1, dtype=torch.float64),
             F.cross_entropy(logits_G2, stop_G.long(), reduction="none").double(),
             torch.ones_like(stop_G, dtype=torch.float64),
-            (says_last_G & is_last_G).double(),
-            (says_last_G & ~is_last_G).double(),
-            (~says_last_G & is_last_G).double(),
+            (stops_G & is_last_G).double(),
+            (stops_G & ~is_last_G).double(),
+            (~stops_G & is_last_G).double(),
         ],
         dim=1,
     )

@@ -17,7 +17,7 @@ ZERO_INIT_SHARE = 0.04
 
 @dataclass(frozen=True)
 class Schedule:
-    """Euler's steps that move the patch: `times_S` (noise is 1) and how far each goes, as numbers and as a tensor."""
+    """Euler's steps that move the patch: their times (1 is noise) and their lengths, as numbers and as a tensor."""
 
     times_S: Tensor
     steps: tuple[float, ...]
@@ -31,7 +31,7 @@ def swayed_grid(num_steps: int, *, dtype: torch.dtype, sway: float = 1.0) -> Ten
 
 
 def schedule(num_steps: int, *, dtype: torch.dtype, device: torch.device | str, zero_star: bool = True) -> Schedule:
-    """The steps of `num_steps` (>= 1) that CFG-Zero* leaves, all of them without it."""
+    """The steps of `num_steps` (>= 1) that are left without CFG-Zero*'s first ones; all of them if not `zero_star`."""
     grid_S = swayed_grid(num_steps, dtype=dtype)
     skipped = max(1, int((num_steps + 1) * ZERO_INIT_SHARE)) if zero_star else 0
     time, step = grid_S[0], grid_S[0] - grid_S[1]
@@ -56,7 +56,7 @@ def guide(
         flat_RN, base_RN = conditional_RPD.flatten(1), unconditional_RPD.flatten(1)
         scale_R1 = (flat_RN * base_RN).sum(1, keepdim=True) / (base_RN.square().sum(1, keepdim=True) + 1e-8)
         unconditional_RPD = unconditional_RPD * scale_R1[:, :, None]
-    # A weight a row is fp32 and stays so in the product, so that it gives what one weight for all gives in bf16.
+    # A weight a row is fp32 and stays so in the product, so that the result equals that of one weight for all in bf16.
     apart_RPD = (guidance_R11 * (conditional_RPD - unconditional_RPD)).to(conditional_RPD.dtype)
     return unconditional_RPD + apart_RPD
 
@@ -77,9 +77,10 @@ def sample(
 
     Args:
         mu_RMC: TSLM's and RALM's projections, [R, 2, C].
-        condition_RPD: the patch before. noise_RPD: the start.
+        condition_RPD: the previous patches.
+        noise_RPD: the start, standard normal.
         guidance: one weight, or one a request [R]; 2.0 as the report says, 1.0 to 3.0 in practice.
-        mean_mode: the estimator was trained with MeanFlow and is told how far each step goes.
+        mean_mode: the estimator was trained with MeanFlow and takes the length of each step.
     """
     rows = noise_RPD.shape[0]
     guidance_R11 = guidance.float()[:, None, None] if isinstance(guidance, Tensor) else guidance
@@ -88,7 +89,7 @@ def sample(
     spans_S = plan.spans_S if mean_mode else torch.zeros_like(plan.spans_S)
     tokens_SC = estimator.time_token(plan.times_S, spans_S, dtype=noise_RPD.dtype)
     patch_RPD = noise_RPD
-    for token_1C, step in zip(tokens_SC[:, None].unbind(), plan.steps, strict=True):  # also of no steps
+    for token_1C, step in zip(tokens_SC[:, None].unbind(), plan.steps, strict=True):  # there may be no steps
         velocity = estimator(torch.cat([patch_RPD, patch_RPD]), both_mu, token_1C, both_conditions)
         guided_RPD = guide(velocity[:rows], velocity[rows:], guidance_R11, zero_star=zero_star)
         patch_RPD = patch_RPD - step * guided_RPD

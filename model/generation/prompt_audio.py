@@ -49,7 +49,8 @@ def encode_prompt(audio_T: Tensor, vae: AudioVAE, *, patch_size: int, pad: Liter
     missing = -len(audio_T) % (patch_size * vae.hop)
     padded_T = F.pad(audio_T, (missing, 0) if pad == "left" else (0, missing))
     latents_DL = vae.encode(padded_T[None].to(vae.device))[0]
-    return latents_DL.T.unflatten(0, (-1, patch_size)).cpu()
+    patches_TPD: Tensor = latents_DL.T.unflatten(0, (-1, patch_size)).cpu()
+    return patches_TPD
 
 
 def read_audio(path: str | Path, *, rate: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""What to say, how, and how long it may take (report 3.7, spec 4.1 and 4.5)."""
+"""A text to be spoken, in which voice, and how long the speech may be (report 3.7, spec 4.1 and 4.5)."""
 
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -12,12 +12,13 @@ from voxmill.core.config import Config
 from voxmill.core.errors import UserError
 
 PATCHES_PER_TOKEN = 6.0
-"""Speech of this many patches a text token (0.96 s) is no speech of that text any more, but a runaway."""
+"""Speech of this many patches a text token (0.96 s) does not follow the text any more: a runaway."""
 SPARE_PATCHES = 10
+"""On top of `PATCHES_PER_TOKEN` in the limit of a request."""
 
 
 class Tokenizer(Protocol):
-    """What requests need of a text tokenizer."""
+    """A text tokenizer, as far as requests need it."""
 
     def encode(self, text: str) -> list[int]:
         """Token ids without BOS and EOS."""
@@ -31,7 +32,7 @@ class Settings(Config):
     guidance: float = Field(default=2.0, ge=0, le=100)
     """Weight of the classifier-free guidance, 1.0 to 3.0 in practice; 1.5 against buzzing in long texts."""
     min_len: int = Field(default=2, ge=0)
-    """The stop predictor is not heard before patch `min_len` + 2."""
+    """The stop predictor is ignored before patch `min_len` + 2."""
     max_len: int = Field(default=4096, ge=1)
     """The text sets its own limit, 6 patches a token and 10; this one is on top."""
     attempts: int = Field(default=3, ge=1)
@@ -40,17 +41,15 @@ class Settings(Config):
 
 @dataclass(frozen=True)
 class Request:
-    """One text to say.
-
-    `seed` None draws one, and `Speech.seed` tells it. `description` ("a warm, deep voice") goes with a reference or
-    alone, not with a prompt.
-    """
+    """One text to be spoken."""
 
     text: str
     description: str | None = None
+    """Such as "a warm, deep voice"; alone or with a reference, not with a prompt."""
     voice: Voice = field(default_factory=Voice)
     settings: Settings = Settings()
     seed: int | None = None
+    """0 or more; None draws one, which `Speech.seed` holds."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class Prepared:
     """Patches at most."""
 
     def ran_away(self, num_patches: int) -> bool:
-        """More speech than the text can have."""
+        """Whether so many patches are more speech than the text can have."""
         return num_patches >= PATCHES_PER_TOKEN * self.num_tokens
 
 
@@ -72,8 +71,8 @@ def prepare(request: Request, tokenizer: Tokenizer, config: VoxCPM2Config) -> Pr
     """Tokens, patches and limits of a request.
 
     Raises:
-        UserError: an empty text, a description together with a prompt, or more positions than the model takes, told
-            with their number; nothing is cut.
+        UserError: an empty text, a description together with a prompt, or more positions than the model takes; names
+            their number. Nothing is cut.
     """
     voice, settings = request.voice, request.settings
     whole = compose_text(request.text, description=request.description, prompt_text=voice.prompt_text)

@@ -14,12 +14,12 @@ from model.voxcpm2 import VoxCPM2
 
 @dataclass
 class State:
-    """What one patch hands to the next, a row a request: the hidden states that predict it and what came before."""
+    """The input of the next patch, a row a request: the hidden states that predict it and everything before it."""
 
     lm_RC: Tensor
     residual_RC: Tensor
     condition_RPD: Tensor
-    """The patch before; zeros before the first."""
+    """The previous patch; zeros before the first."""
     base: KVCache
     residual: KVCache
 
@@ -47,7 +47,7 @@ class State:
 
 
 def read(model: VoxCPM2, layouts: Sequence[Layout]) -> State:
-    """Reads open sequences, packed without padding; the state that predicts each one's first patch."""
+    """Reads open sequences, packed without padding; returns the state that predicts each one's first patch."""
     config, lengths = model.config, tuple(len(layout) for layout in layouts)
     device, dtype = device_and_dtype(model)
     documents = Documents(lengths, device)
@@ -78,7 +78,7 @@ def advance(
 ) -> tuple[Tensor, Tensor]:
     """(TSLM-FSQ hidden states, RALM hidden states), [R, hidden] each, after these patches.
 
-    `encode` stands in for the model's `encode_patches` (a compiled one).
+    `encode` replaces the model's `encode_patches` (by a compiled one).
     """
     audio_RC = (encode or model.encode_patches)(patches_RPD).to(patches_RPD.dtype)
     lm_RC = model.fsq_layer(model.base_lm(audio_RC, base))
@@ -93,7 +93,7 @@ def device_and_dtype(model: VoxCPM2) -> tuple[torch.device, torch.dtype]:
 
 
 def _last_patch(layout: Layout) -> Tensor:
-    """The patch before the first to be generated: the prompt's last, or zeros after AUDIO_START."""
+    """The patch before the first generated one, [P, D]: the prompt's last, or zeros after AUDIO_START."""
     if layout.num_target:
         return layout.audio_APD[-1]
     return torch.zeros(layout.audio_APD.shape[1:])

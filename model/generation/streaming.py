@@ -1,7 +1,7 @@
-"""From patches to sound: all at once, or 160 ms at a time (report 3.7, spec 4.4).
+"""From patches to audio: all at once, or 160 ms at a time (report 3.7, spec 4.4).
 
-In continuation the decoder starts from the last prompt patches in both ways, whose sound is cut off again. The released
-streaming starts cold there and is another signal than its full decode; ours is the same one.
+In continuation the decoder starts from the last prompt patches in both ways, whose audio is cut off again. The released
+streaming starts without them and differs from its full decode; here both give the same signal.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from model.codec.audio_vae import AudioVAE, DecoderStream, push_together
 from model.sequence.layouts import Layout
 
 CONTEXT_PATCHES = 3
-"""Prompt patches that the decoder hears before the first generated one."""
+"""Prompt patches that the decoder gets before the first generated one."""
 
 
 def context_of(layout: Layout) -> Tensor:
@@ -22,10 +22,10 @@ def context_of(layout: Layout) -> Tensor:
 
 
 def decode(vae: AudioVAE, patches_GPD: Tensor, context_CPD: Tensor, *, seed: int) -> Tensor:
-    """The sound of these patches, [G * patch_size * samples_per_latent] fp32 on the CPU.
+    """The audio of these patches, [G * patch_size * samples_per_latent] fp32 in (-1, 1) on the CPU.
 
     Args:
-        context_CPD: what comes before, see `context_of`.
+        context_CPD: the patches before them, see `context_of`.
         seed: for a decoder with noise (`use_noise_block`, not released).
     """
     whole = torch.cat([context_CPD.to(patches_GPD), patches_GPD])
@@ -34,7 +34,7 @@ def decode(vae: AudioVAE, patches_GPD: Tensor, context_CPD: Tensor, *, seed: int
 
 
 def open_decoder(vae: AudioVAE, context_CPD: Tensor, *, seed: int) -> DecoderStream:
-    """One request's decoder, which has heard the context and nothing else."""
+    """One request's decoder, which has decoded the context and nothing else."""
     stream = vae.decoder_stream(generators=_noise(vae, seed))
     if len(context_CPD):
         stream.push(_frames([context_CPD], vae))
@@ -42,12 +42,12 @@ def open_decoder(vae: AudioVAE, context_CPD: Tensor, *, seed: int) -> DecoderStr
 
 
 def decode_next(decoders: Sequence[DecoderStream], patches: Sequence[Tensor]) -> Tensor:
-    """The sound of the next patch [patch_size, feat_dim] of each decoder, in one pass: [R, samples] fp32 on the CPU."""
+    """The audio of the next patch [patch_size, feat_dim] of each decoder, in one pass: [R, samples] fp32 on the CPU."""
     return push_together(decoders, _frames([patch_PD[None] for patch_PD in patches], decoders[0].vae)).cpu()
 
 
 def _frames(patches: Sequence[Tensor], vae: AudioVAE) -> Tensor:
-    """Rows of patches [G, P, D] as latents [B, D, G * P] where and how the AudioVAE wants them."""
+    """Rows of patches [G, P, D] as latents [B, D, G * P] of the AudioVAE's device and dtype."""
     device = vae.encoder.fc_mu.weight_v.device
     return torch.stack([patches_GPD.flatten(0, 1).T for patches_GPD in patches]).to(device, vae.dtype)
 

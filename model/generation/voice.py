@@ -1,6 +1,6 @@
-"""Who speaks: the reference and prompt audio of requests, as latent patches (report 3.4, spec 4.6).
+"""The voice of a request: its reference and prompt audio as latent patches (report 3.4, spec 4.6).
 
-The released code calls this a prompt cache. It is a value: many requests share one, and `extended` gives another.
+The released code calls this a prompt cache. Here it is immutable: many requests share one, `extended` returns another.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Voice:
-    """Patches are [T, patch_size, feat_dim]. `prompt_text` is what is said in `prompt_TPD`: both or neither."""
+    """Patches are [T, patch_size, feat_dim] fp32. `prompt_text` has the words of `prompt_TPD`: both or neither."""
 
     reference_RPD: Tensor | None = None
     prompt_text: str | None = None
@@ -32,11 +32,11 @@ class Voice:
 
     @property
     def has_prompt(self) -> bool:
-        """The request goes on where the prompt ends."""
+        """Whether the request continues a prompt."""
         return self.prompt_TPD is not None
 
     def extended(self, text: str, patches_GPD: Tensor) -> Voice:
-        """This voice with `text`, spoken in `patches_GPD`, appended to the prompt: keeps the voice of a long reading."""
+        """This voice with `text`, spoken in `patches_GPD`, appended to the prompt: a long text keeps its voice."""
         if self.prompt_TPD is None:
             return replace(self, prompt_text=text, prompt_TPD=patches_GPD)
         joined_TPD = torch.cat([self.prompt_TPD, patches_GPD.to(self.prompt_TPD)])
@@ -55,19 +55,20 @@ def load_voice(
     """The voice of these audio files.
 
     Args:
-        reference: a recording of the speaker. prompt: a recording to go on from, with its words in `prompt_text`.
-        trim: cut silence at both ends, keeping 200 ms.
+        reference: a recording of the speaker.
+        prompt: a recording to be continued, with its words in `prompt_text`.
+        trim: cut silence at both ends except 200 ms.
 
     Raises:
-        UserError: a file that is missing, unreadable, silent or too short; a prompt without text or text without prompt.
+        UserError: a file is missing, unreadable, silent or too short; a prompt without its text, or the reverse.
     """
     from model.generation.prompt_audio import load_prompt
 
     if prompt is not None and not (prompt_text or "").strip():
-        raise UserError(f"{prompt}: a prompt needs its text; say what is spoken in it by --prompt-text")
+        raise UserError(f"{prompt}: a prompt needs its text; give the words spoken in it by --prompt-text")
     if prompt is None and prompt_text is not None:
         raise UserError("a prompt text needs its audio; name the recording by --prompt")
-    # Silence goes where the audio does not meet the generated speech: after a reference, before a prompt (spec 4.1).
+    # Padding goes where the audio does not touch the generated speech: after a reference, before a prompt (spec 4.1).
     reference_RPD = prompt_TPD = None
     if reference is not None:
         reference_RPD = load_prompt(reference, vae, patch_size=patch_size, pad="right", trim=trim)

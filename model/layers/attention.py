@@ -5,6 +5,7 @@ A packed row is a flat run of tokens [N, heads, head_dim]; a token sees itself a
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +14,8 @@ from torch import Tensor
 from model.layers.kv_cache import KVCache
 
 SEEN_MULTIPLE = 16
-"""A step looks at a multiple of so many positions: then masked ones, which longer rows of the batch bring along, do not
-change the order in which the visible ones are added up, and a row's result is the same in every batch."""
+"""A step attends to a multiple of so many positions: then masked ones, which longer rows of the batch cause, do not
+change the order in which the visible ones are summed, and a row's result is the same in every batch."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,7 @@ class Documents:
     @cached_property
     def ends(self) -> tuple[int, ...]:
         """Index of each document's last token."""
-        total, found = 0, []
-        for length in self.lengths:
-            total += length
-            found.append(total - 1)
-        return tuple(found)
+        return tuple(end - 1 for end in accumulate(self.lengths))
 
 
 @dataclass(frozen=True)
@@ -90,8 +87,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, span: Span, *, layer: int 
     """Softmax attention scaled by 1 / sqrt(D), with H a multiple of the key heads K.
 
     Args:
-        query: [..., H, D]; key and value: [..., K, D]; the leading dimensions are what `span` says.
-        layer: where in its cache the span keeps keys and values; 0 without a cache.
+        query: [..., H, D]; key and value: [..., K, D]; the leading dimensions are those of `span`.
+        layer: index of the layer in the span's cache; 0 without a cache.
 
     Returns:
         [..., H, D] with the query's leading dimensions.

@@ -19,4 +19,5 @@ class FSQ(nn.Module):
         rounded = torch.round(bounded * self.scale) / self.scale
         if torch.is_grad_enabled():
             rounded = bounded + (rounded - bounded).detach()
-        return self.out_proj(rounded)
+        result_NC: Tensor = self.out_proj(rounded)
+        return result_NC

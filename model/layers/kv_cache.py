@@ -1,4 +1,4 @@
-"""Keys and values of requests in progress: a value that its request (or batch of requests) owns, never a module's state.
+"""Keys and values of requests in progress: owned by a request or a batch of requests, never by a module.
 
 One cache serves one stack. A row is a request; rows have their own lengths. Requests join (`KVCache.join`) and leave
 (`select`) a batch by copying rows, so two threads never share a cache.
@@ -18,7 +18,7 @@ GROWTH = 128
 
 @dataclass
 class KVCache:
-    """`key_LRKTD`, `value_LRKTD`: layers, rows, key heads, capacity, head_dim. `lengths`: positions filled per row."""
+    """`key_LRKTD`, `value_LRKTD`: layers, rows, key heads, capacity, head_dim. `lengths`: positions filled in each row."""
 
     key_LRKTD: Tensor
     value_LRKTD: Tensor
@@ -34,7 +34,7 @@ class KVCache:
         dtype: torch.dtype,
         device: torch.device | str = "cpu",
     ) -> "KVCache":
-        """A cache of `rows` requests with nothing in it."""
+        """An empty cache of `rows` requests."""
         shape = (config.num_hidden_layers, rows, config.num_key_value_heads, capacity, config.head_dim)
         key, value = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
         return cls(key, value, [0] * rows)
@@ -45,7 +45,7 @@ class KVCache:
         return self.key_LRKTD.shape[3]
 
     def reserve(self, capacity: int) -> None:
-        """Makes room for `capacity` positions per row."""
+        """Makes room for `capacity` positions in each row."""
         if capacity <= self.capacity:
             return
         capacity = max(capacity, self.capacity + GROWTH)

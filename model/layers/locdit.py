@@ -24,7 +24,8 @@ class TimeMLP(nn.Module):
         self.linear_2 = nn.Linear(size, size)
 
     def forward(self, embedding_NC: Tensor) -> Tensor:
-        return self.linear_2(F.silu(self.linear_1(embedding_NC)))
+        result_NC: Tensor = self.linear_2(F.silu(self.linear_1(embedding_NC)))
+        return result_NC
 
 
 def time_embedding(time_N: Tensor, *, size: int) -> Tensor:
@@ -37,7 +38,7 @@ def time_embedding(time_N: Tensor, *, size: int) -> Tensor:
 
 
 class LocDiT(nn.Module):
-    """The estimator: full attention inside one patch, patches do not see one another."""
+    """The estimator: full attention inside one patch, none between patches."""
 
     def __init__(self, config: VoxCPM2Config) -> None:
         super().__init__()
@@ -54,13 +55,14 @@ class LocDiT(nn.Module):
     def time_token(self, time_N: Tensor, span_N: Tensor, *, dtype: torch.dtype) -> Tensor:
         """The time's token [N, C]; `span_N` is t - r (0 outside mean mode, which still adds a learnt constant)."""
         time_NC = self.time_mlp(time_embedding(time_N, size=self.size).to(dtype))
-        return time_NC + self.delta_time_mlp(time_embedding(span_N, size=self.size).to(dtype))
+        token_NC: Tensor = time_NC + self.delta_time_mlp(time_embedding(span_N, size=self.size).to(dtype))
+        return token_NC
 
     def forward(self, noisy_NPD: Tensor, mu_NMC: Tensor, time_NC: Tensor, condition_NPD: Tensor) -> Tensor:
         """The velocity [N, P, D].
 
         Args:
-            noisy_NPD: the patch on its way from noise (t = 1) to data (t = 0).
+            noisy_NPD: the patch on its path from noise (t = 1) to data (t = 0).
             mu_NMC: the two vectors from TSLM and RALM, [N, 2, C]; zeros where the guidance drops them.
             time_NC: from `time_token`; one row serves all patches.
             condition_NPD: the previous clean patch.
@@ -68,4 +70,5 @@ class LocDiT(nn.Module):
         time_N1C = time_NC.expand(noisy_NPD.shape[0], -1)[:, None]
         tokens_NTC = torch.cat([mu_NMC, time_N1C, self.cond_proj(condition_NPD), self.in_proj(noisy_NPD)], dim=1)
         hidden_NPC = self.decoder(tokens_NTC, Bidirectional(), keep=slice(-self.patch_size, None))
-        return self.out_proj(hidden_NPC)
+        velocity_NPD: Tensor = self.out_proj(hidden_NPC)
+        return velocity_NPD

@@ -19,8 +19,9 @@ class LocEnc(nn.Module):
         self.encoder = MiniCPM(stack, max_positions=config.patch_size + 1)
 
     def forward(self, patches_APD: Tensor) -> Tensor:
-        """[A, patch_size, feat_dim] to [A, hidden]. Patches do not see one another."""
+        """[A, patch_size, feat_dim] to [A, hidden], each patch by itself."""
         frames_APC = self.in_proj(patches_APD)
         token_A1C = self.special_token[0].to(frames_APC.dtype).expand(frames_APC.shape[0], -1, -1)
         tokens_ATC = torch.cat([token_A1C, frames_APC], dim=1)
-        return self.encoder(tokens_ATC, Bidirectional(), keep=slice(0, 1))[:, 0]
+        result_AC: Tensor = self.encoder(tokens_ATC, Bidirectional(), keep=slice(0, 1))[:, 0]
+        return result_AC

@@ -1,8 +1,8 @@
 """Weights laid out once for the CPU's matrix kernels, for inference only.
 
-`F.linear` lays a weight out anew in every call, which costs a third of the time of the small products that generation
-consists of (22 rows in LocDiT, one a request in the LMs). Here the layout is made once, by oneDNN. As a gift, a row's
-product does not depend on the rows beside it, to the last bit: nor does a request's result on its batch.
+`F.linear` lays a weight out again in every call, which costs a third of the time of the small products that generation
+consists of (22 rows in LocDiT, one a request in the LMs). Here the layout is made once, by oneDNN. A row's product then
+does not depend on the rows beside it, to the last bit, nor does a request's result on its batch.
 
 The twin is a snapshot: it shares norms, embeddings and tables with the module that it was made from, not its weights.
 """
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from model.layers.transformer import MLP
 
 ROWS_HINT = 32
-"""The layout is chosen for about this many rows; measured to be as good for 1 to 700."""
+"""The layout is chosen for about this many rows; measured to be equally fast for 1 to 700."""
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -56,7 +56,7 @@ class PackedLinear(nn.Module):
 
 
 def _as_of_many(product: Callable[..., Tensor], hidden: Tensor, *others: Any) -> Tensor:
-    """A lone row is multiplied twice: for one row the kernel adds up in another order, for two as for any number."""
+    """A single row is multiplied twice: for one row the kernel sums in another order, for two as for any number."""
     if hidden.numel() != hidden.shape[-1]:
         return product(hidden, *others)
     rows = [x.expand(*x.shape[:-2], 2, -1).contiguous() if isinstance(x, Tensor) else x for x in (hidden, *others)]
@@ -73,21 +73,22 @@ class PackedMLP(nn.Module):
         )
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return self.down_proj(self.up_proj.times(hidden, self.gate_proj.silu(hidden)))
+        result: Tensor = self.down_proj(self.up_proj.times(hidden, self.gate_proj.silu(hidden)))
+        return result
 
 
 def can_pack(dtype: torch.dtype) -> bool:
-    """Whether this machine's PyTorch has the kernels for `dtype`, told by trying them on a small product."""
+    """Whether this machine's PyTorch has the kernels for `dtype`, found out by a small product."""
     if dtype not in (torch.float32, torch.bfloat16) or not torch.backends.mkldnn.is_available():
         return False
     weight, rows = (torch.linspace(-1, 1, 16 * n, dtype=dtype).view(n, 16) for n in (8, 4))
     linear = nn.utils.skip_init(nn.Linear, 16, 8, bias=False, dtype=dtype)  # no draw from the global generator
     linear.weight = nn.Parameter(weight)
     try:
-        found = PackedLinear(linear)(rows)
+        product = PackedLinear(linear)(rows)
     except (AttributeError, NotImplementedError, RuntimeError):  # another build of PyTorch, another kind of processor
         return False
-    return torch.allclose(found.float(), F.linear(rows, weight).float(), atol=5e-2)
+    return torch.allclose(product.float(), F.linear(rows, weight).float(), atol=5e-2)
 
 
 def packed(module: M) -> M:

@@ -1,8 +1,8 @@
 """The MiniCPM-4 block: pre-norm, grouped-query attention, SwiGLU, RoPE or none, muP's two scales where asked for.
 
 TSLM, RALM, LocEnc and LocDiT are four instances (report 3.3.1, spec 2.1). Different here: a stack runs on flat packed
-tokens, on short sequences or one token a request, whatever its `Span` says; and the last layer computes only the
-tokens whose output somebody reads (`keep`).
+tokens, on short sequences or on one token a request, depending on its `Span`; and the last layer computes only the
+tokens whose output is read (`keep`).
 """
 
 import math
@@ -19,7 +19,7 @@ from model.layers.rope import RotaryTable, Rotation, rotate
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) in fp32, cast back to x's dtype, then times the weight: the released order, which bf16 notices."""
+    """x / rms(x) in fp32, cast back to x's dtype, then times the weight: the released order, which matters in bf16."""
 
     def __init__(self, size: int, *, eps: float) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, hidden_NC: Tensor) -> Tensor:
-        if hidden_NC.dtype == self.weight.dtype == torch.float32:  # nothing is cast, so one kernel may do it all
+        if hidden_NC.dtype == self.weight.dtype == torch.float32:  # nothing is cast, so one kernel does all of it
             return F.rms_norm(hidden_NC, self.weight.shape, self.weight, self.eps)
         wide_NC = hidden_NC.float()
         wide_NC = wide_NC * torch.rsqrt(wide_NC.square().mean(-1, keepdim=True) + self.eps)
@@ -35,7 +35,7 @@ class RMSNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Projections and heads; which tokens see which is the span's business."""
+    """Projections and heads; the span decides which tokens attend to which."""
 
     def __init__(self, config: LanguageModelConfig) -> None:
         super().__init__()
@@ -50,17 +50,18 @@ class Attention(nn.Module):
     def forward(
         self, hidden: Tensor, rotation: Rotation | None, span: Span, *, layer: int, keep: slice | None
     ) -> Tensor:
-        """[..., C] to [..., C]; with `keep`, only those tokens (of dimension -2) ask."""
+        """[..., C] to [..., C]; with `keep`, only those tokens (of dimension -2) are queries."""
         heads = (-1, self.head_dim)
-        asking = hidden if keep is None else hidden[..., keep, :]
-        query = self.q_proj(asking).unflatten(-1, heads)
+        kept = hidden if keep is None else hidden[..., keep, :]
+        query = self.q_proj(kept).unflatten(-1, heads)
         key = self.k_proj(hidden).unflatten(-1, heads)
         value = self.v_proj(hidden).unflatten(-1, heads)
         if rotation is not None:
             cos, sin = rotation
             query = rotate(query, rotation if keep is None else (cos[..., keep, :, :], sin[..., keep, :, :]))
             key = rotate(key, rotation)
-        return self.o_proj(attend(query, key, value, span, layer=layer).flatten(-2))
+        result: Tensor = self.o_proj(attend(query, key, value, span, layer=layer).flatten(-2))
+        return result
 
 
 class MLP(nn.Module):
@@ -74,7 +75,8 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(inner, size, bias=False)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(hidden)) * self.up_proj(hidden))
+        result: Tensor = self.down_proj(F.silu(self.gate_proj(hidden)) * self.up_proj(hidden))
+        return result
 
 
 class Layer(nn.Module):
@@ -102,8 +104,11 @@ class Layer(nn.Module):
 
 
 class MiniCPM(nn.Module):
-    """A stack of layers and its final norm. `recompute` trades time for memory in training: activations of a layer are
-    computed again in the backward pass instead of kept."""
+    """A stack of layers and its final norm.
+
+    `recompute` trades time for memory in training: a layer's activations are computed again in the backward pass
+    instead of kept.
+    """
 
     def __init__(self, config: LanguageModelConfig, *, max_positions: int | None = None) -> None:
         super().__init__()
@@ -118,7 +123,7 @@ class MiniCPM(nn.Module):
 
     def embed(self, tokens_N: Tensor) -> Tensor:
         """Text embeddings [..., C], times `scale_emb` under muP."""
-        embedded = self.embed_tokens(tokens_N)
+        embedded: Tensor = self.embed_tokens(tokens_N)
         return embedded * self.config.scale_emb if self.config.use_mup else embedded
 
     def rotation(self, hidden: Tensor, span: Span) -> Rotation | None:
@@ -126,17 +131,19 @@ class MiniCPM(nn.Module):
         if self.rotary is None:
             return None
         if isinstance(span, Packed):
-            return self.rotary(span.documents.positions_N)
-        if isinstance(span, Step):
-            return self.rotary(span.positions_R)
-        return self.rotary.first(hidden.shape[-2])
+            rotation: Rotation = self.rotary(span.documents.positions_N)
+        elif isinstance(span, Step):
+            rotation = self.rotary(span.positions_R)
+        else:
+            rotation = self.rotary.first(hidden.shape[-2])
+        return rotation
 
     def forward(self, hidden: Tensor, span: Span, *, keep: slice | None = None) -> Tensor:
         """Hidden states [..., C] in, the normalised last hidden states out.
 
         Args:
             hidden: [B, T, C] (Bidirectional), [N, C] (Packed) or [R, C] (Step).
-            keep: tokens of dimension -2 whose output is wanted; Bidirectional only. None: all.
+            keep: tokens of dimension -2 whose output is read; Bidirectional only. None: all.
         """
         rotation = self.rotation(hidden, span)
         last = len(self.layers) - 1
@@ -148,4 +155,5 @@ class MiniCPM(nn.Module):
                 hidden = checkpoint(layer, hidden, rotation, span, index, wanted, use_reentrant=False)
             else:
                 hidden = layer(hidden, rotation, span, index, wanted)
-        return self.norm(hidden)
+        result: Tensor = self.norm(hidden)
+        return result

@@ -22,20 +22,23 @@ from voxmill.core.errors import UserError
 AUDIO_START, AUDIO_END = 101, 102
 REFERENCE_START, REFERENCE_END = 103, 104
 AUDIO_PLACE = 0
-"""Token id that stands at audio positions."""
+"""Token id of audio positions."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One sequence of T positions. `audio_APD` has the patches of its audio positions, in order."""
+    """One sequence of T positions."""
 
     tokens_T: Tensor
+    """Token ids, int64."""
     is_audio_T: Tensor
+    """bool."""
     audio_APD: Tensor
+    """Patches of the audio positions, in order, [A, patch_size, feat_dim]."""
     num_target: int
-    """The last so many patches are the target (training) or the prompt (inference)."""
+    """So many of the last patches are the target (training) or the prompt (inference)."""
     closed: bool
-    """AUDIO_END follows the target: the sequence is whole, as in training."""
+    """Whether AUDIO_END follows the target: the sequence is whole, as in training."""
 
     def __len__(self) -> int:
         return self.tokens_T.shape[0]
@@ -59,7 +62,7 @@ def compose_text(text: str, *, description: str | None = None, prompt_text: str 
         raise UserError("a description does not work with a prompt; give the voice by --reference, or drop one")
     text = re.sub(r"\s+", " ", text)
     if not text.strip():
-        raise UserError("the text is empty; give some words to say")
+        raise UserError("the text is empty; give some words")
     if prompt_text is not None:
         return re.sub(r"\s+", " ", prompt_text) + text
     description = re.sub(r"\s+", " ", re.sub(r"[()（）]", "", description or "")).strip()
@@ -78,7 +81,7 @@ def arrange(
     """Puts the building blocks in their order.
 
     Args:
-        text: token ids of `compose_text`'s string.
+        text: token ids of the string that `compose_text` gives.
         reference_RPD: patches of the reference voice, or None.
         target_GPD: in training the target; at inference the prompt's patches, or None.
         closed: True in training.
@@ -86,21 +89,22 @@ def arrange(
         max_length: positions that the model takes.
 
     Raises:
-        UserError: no text, an empty target in training, or more positions than `max_length`; tells the length.
+        UserError: no text, an empty target in training, or more positions than `max_length`; names their number.
+        ValueError: patches of another shape.
     """
     if not len(text):
-        raise UserError("the text has no tokens; give some words to say")
+        raise UserError("the text has no tokens; give some words")
     empty_APD = torch.empty(0, *patch_shape)
     reference_RPD = empty_APD if reference_RPD is None else reference_RPD
     target_GPD = empty_APD if target_GPD is None else target_GPD
     for name, patches in (("reference", reference_RPD), ("target", target_GPD)):
         if tuple(patches.shape[1:]) != patch_shape:
             raise ValueError(
-                f"{name} patches are {tuple(patches.shape)}, expected [*, {patch_shape[0]}, {patch_shape[1]}]"
+                f"{name} patches are {tuple(patches.shape)} instead of [*, {patch_shape[0]}, {patch_shape[1]}]"
             )
     num_reference, num_target = reference_RPD.shape[0], target_GPD.shape[0]
     if closed and not num_target:
-        raise UserError("the target has no audio; drop this sample")
+        raise UserError("the target has no audio; leave this sample out")
     tokens: list[int] = []
     if num_reference:
         tokens += [REFERENCE_START, *[AUDIO_PLACE] * num_reference, REFERENCE_END]

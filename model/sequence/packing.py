@@ -1,12 +1,11 @@
-"""Several samples in one row (report 3.4, design decision 8): no padding, positions restart, documents stay apart.
+"""Several samples in one row (report 3.4, design decision 9): no padding, positions restart, documents stay apart.
 
-What no loss reads is not packed either: a target's last patch and AUDIO_END come after the last hidden state that
-predicts anything, so they are no input. The last patch is still a target.
+Positions that no loss reads are not packed either: a target's last patch and AUDIO_END come after the last hidden state
+that predicts anything, so they are no input. The last patch is still a target.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,9 +16,10 @@ from model.sequence.layouts import Layout
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """N positions, of them A of audio, and G target patches."""
+    """N positions, of them A of audio, and G target patches; patches are [patch_size, feat_dim], the rest int64."""
 
     tokens_N: Tensor
+    """Token ids; AUDIO_PLACE at audio positions."""
     documents: Documents
     audio_APD: Tensor
     """Patches that are inputs, in order."""
@@ -35,39 +35,43 @@ class PackedBatch:
     """1 at the last patch of a target, else 0."""
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "PackedBatch":
-        """All tensors there, patches in `dtype` (None: as they are)."""
-        patches = ("audio_APD", "target_GPD", "condition_GPD")
-        moved: dict[str, Any] = {name: getattr(self, name).to(device, dtype) for name in patches}
-        for name in ("tokens_N", "audio_at_A", "source_G", "stop_G"):
-            moved[name] = getattr(self, name).to(device, non_blocking=True)
-        return replace(self, documents=replace(self.documents, device=torch.device(device)), **moved)
+        """All tensors on `device`, patches in `dtype` (None: unchanged)."""
+        return replace(
+            self,
+            tokens_N=self.tokens_N.to(device, non_blocking=True),
+            documents=replace(self.documents, device=torch.device(device)),
+            audio_APD=self.audio_APD.to(device, dtype),
+            audio_at_A=self.audio_at_A.to(device, non_blocking=True),
+            target_GPD=self.target_GPD.to(device, dtype),
+            condition_GPD=self.condition_GPD.to(device, dtype),
+            source_G=self.source_G.to(device, non_blocking=True),
+            stop_G=self.stop_G.to(device, non_blocking=True),
+        )
 
 
 def pack(layouts: Sequence[Layout]) -> PackedBatch:
-    """One row of these samples, each of which must be closed (a training layout)."""
+    """One row of these samples.
+
+    Raises:
+        ValueError: there is none, or one of them is open (not a training layout).
+    """
     if not layouts or not all(layout.closed for layout in layouts):
         raise ValueError("pack() takes one or more training layouts, built with closed=True")
-    tokens, audio, audio_at, targets, conditions, sources, stops, lengths = ([] for _ in range(8))  # type: ignore[var-annotated]
-    offset = 0
-    for layout in layouts:
-        length = len(layout) - 2
-        target_GPD, num_target = layout.target_GPD, layout.num_target
-        tokens.append(layout.tokens_T[:length])
-        audio.append(layout.audio_APD[:-1])
-        audio_at.append(layout.is_audio_T[:length].nonzero()[:, 0] + offset)
-        targets.append(target_GPD)
-        conditions.append(torch.cat([torch.zeros_like(target_GPD[:1]), target_GPD[:-1]]))
-        sources.append(torch.arange(length - num_target, length) + offset)
-        stops.append((torch.arange(num_target) == num_target - 1).long())
-        lengths.append(length)
-        offset += length
+    lengths = [len(layout) - 2 for layout in layouts]
+    offsets = [sum(lengths[:number]) for number in range(len(lengths))]
+    placed = list(zip(layouts, lengths, offsets, strict=True))
+    targets = [layout.target_GPD for layout in layouts]
     return PackedBatch(
-        torch.cat(tokens),
-        Documents(tuple(lengths)),
-        torch.cat(audio),
-        torch.cat(audio_at),
-        torch.cat(targets),
-        torch.cat(conditions),
-        torch.cat(sources),
-        torch.cat(stops),
+        tokens_N=torch.cat([layout.tokens_T[:length] for layout, length, _ in placed]),
+        documents=Documents(tuple(lengths)),
+        audio_APD=torch.cat([layout.audio_APD[:-1] for layout in layouts]),
+        audio_at_A=torch.cat(
+            [layout.is_audio_T[:length].nonzero()[:, 0] + offset for layout, length, offset in placed]
+        ),
+        target_GPD=torch.cat(targets),
+        condition_GPD=torch.cat([torch.cat([torch.zeros_like(x_GPD[:1]), x_GPD[:-1]]) for x_GPD in targets]),
+        source_G=torch.cat(
+            [torch.arange(length - layout.num_target, length) + offset for layout, length, offset in placed]
+        ),
+        stop_G=torch.cat([(torch.arange(count) == count - 1).long() for count in map(len, targets)]),
     )

@@ -1,14 +1,17 @@
 """Text to ids as VoxCPM2 was trained: BPE of `tokenizer.json`, then tokens of several hanzi split into single ones.
 
-The ids are those of transformers 5, pinned: text before and after a special token starts with one "▁", and a space at
+The ids are those of transformers 5, fixed: text before and after a special token starts with one "▁", and a space at
 its start is that "▁" rather than a second one, where transformers 4 gives both. The `tokenizers` library is used
-itself, so the installed transformers has no say. Texts without such spaces have the same ids under both.
+directly, whatever transformers is installed. Texts without such spaces have the same ids under both.
 """
 
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Self
 
 from voxmill.core.errors import UserError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 FILE = "tokenizer.json"
 SPACE = "▁"
@@ -17,8 +20,8 @@ SPACE = "▁"
 class TextTokenizer:
     """Ids of a text without BOS and EOS."""
 
-    def __init__(self, backend: Any) -> None:
-        """`backend`: a `tokenizers.Tokenizer` of a released `tokenizer.json`; its treatment of spaces is replaced."""
+    def __init__(self, backend: "Tokenizer") -> None:
+        """`backend`: of a released `tokenizer.json`; its treatment of spaces is replaced."""
         from tokenizers.normalizers import Sequence
         from tokenizers.pre_tokenizers import Metaspace
 
@@ -42,7 +45,7 @@ class TextTokenizer:
 
         file = Path(path) / FILE
         if not file.is_file():
-            raise UserError(f"{file}: not there; a checkpoint folder holds the tokenizer of its model")
+            raise UserError(f"{file}: no such file; name a checkpoint folder with its tokenizer")
         try:
             backend = Tokenizer.from_file(str(file))
         except Exception as error:  # the library raises nothing more precise
@@ -51,7 +54,7 @@ class TextTokenizer:
 
     @property
     def size(self) -> int:
-        """Rows that an embedding of these ids needs."""
+        """The largest id plus 1: rows of an embedding for these ids."""
         return max(self._ids.values(), default=-1) + 1
 
     def encode(self, text: str) -> list[int]:

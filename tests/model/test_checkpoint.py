@@ -121,7 +121,7 @@ def test_save_in_another_dtype(tmp_path: Path) -> None:
 def test_save_refuses(tmp_path: Path) -> None:
     source = read_oracle().checkpoint
     found = load_checkpoint(source)
-    with pytest.raises(UserError, match="holds something already"):
+    with pytest.raises(UserError, match="is not empty"):
         save_checkpoint(source, config=found.config, model=found.model, vae=found.vae, tokenizer_from=source)
     with pytest.raises(UserError, match="tokenizer.json: not there"):
         save_checkpoint(tmp_path / "a", config=found.config, model=found.model, vae=found.vae, tokenizer_from=tmp_path)

@@ -143,7 +143,7 @@ def test_round_trip(model: VoxCPM2, tmp_path: Path) -> None:
         json.loads((place / "lora_config.json").read_text()) for place in (tmp_path / "out", read_oracle().lora)
     )
     assert written == original and isinstance(written["lora_config"]["alpha"], int)
-    with pytest.raises(ValueError, match="not what the configuration says"):
+    with pytest.raises(ValueError, match="do not match the configuration"):
         save_lora(tmp_path / "b", model, ALL.model_copy(update={"r": ALL.r + 1}), base_model="ckpt")
 
 
@@ -194,7 +194,7 @@ def test_target_mismatch(model: VoxCPM2, folder: Path) -> None:
     refused(model, folder, r"unexpected fusion_concat_proj\.lora_A")
     rewrite(folder, target_proj_modules=["enc_to_lm_proj", "wrong_proj"])
     refused(
-        model, folder, r"target_proj_modules: 'wrong_proj' is no linear layer of the model; choose of enc_to_lm_proj"
+        model, folder, r"target_proj_modules: 'wrong_proj' is no linear layer of the model; choose from enc_to_lm_proj"
     )
     rewrite(folder, enable_lm=False, enable_dit=False, enable_proj=False)
     refused(model, folder, "adapts nothing")
