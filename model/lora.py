@@ -50,7 +50,7 @@ class LoRAConfig(Config):
 
 
 class LoRALinear(nn.Module):
-    """A linear layer [..., in] to [..., out] under its old names `weight` and `bias`, plus `lora_A` [r, in], `lora_B` [out, r]."""
+    """A linear layer under its old names `weight` and `bias`, plus `lora_A` [r, in] and `lora_B` [out, r]."""
 
     def __init__(self, linear: nn.Linear, config: LoRAConfig) -> None:
         super().__init__()

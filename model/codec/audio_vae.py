@@ -94,7 +94,7 @@ class DecoderBlock(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents [B, D, L] to audio [B, 1, T], conditioned on the bandwidth before each block unless `sr_bin_boundaries` is None."""
+    """Latents [B, D, L] to audio [B, 1, T], conditioned on the bandwidth unless `sr_bin_boundaries` is None."""
 
     sr_bin_boundaries: Tensor | None
 
@@ -198,7 +198,10 @@ class AudioVAE(nn.Module):
         return self.encoder.fc_mu(hidden_BCL), self.encoder.fc_logvar(hidden_BCL)
 
     def encode(self, audio_BT: Tensor) -> Tensor:
-        """Latents [B, D, L] of mono audio: the mean, without sampling, as training and prompts use it; arguments and errors as in `encode_distribution`."""
+        """Latents [B, D, L] of mono audio: the mean, without sampling, as training and prompts use it.
+
+        Arguments and errors as in `encode_distribution`.
+        """
         return self.encode_distribution(audio_BT)[0]
 
     def decode(

@@ -15,7 +15,7 @@ from model.layers.locdit import LocDiT
 
 @dataclass(frozen=True)
 class FlowNoise:
-    """Random numbers for G target patches: uniform on [0, 1) or standard normal, before any configuration is applied."""
+    """Random numbers of G target patches, uniform on [0, 1) or standard normal, before the configuration is applied."""
 
     keep_G: Tensor
     """Uniform; the guidance's dropout keeps mu above `training_cfg_rate`."""

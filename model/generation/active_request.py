@@ -56,7 +56,7 @@ class ActiveRequest:
         return start_noise(*shape, generator=self.generator, dtype=dtype)
 
     def accept(self, patch_PD: Tensor, *, stop: bool) -> Tensor:
-        """Stores the next patch, decides whether it is the last, and returns the past of the following patch, [P, D]."""
+        """Stores the next patch, decides whether it is the last, and returns the past of the one after it, [P, D]."""
         number = len(self.patches)
         self.patches.append(patch_PD)
         self.stops.append(stop)

@@ -61,11 +61,12 @@ def read_request_lines(path: Path, *, settings: Mapping[str, object], seed: int 
             continue
         location = f"{path}, line {number}"
         request = _request(line, location, number, path.parent, settings, seed)
-        if request.name.lower() in lines:
+        name = request.name.lower()  # some file systems do not tell capital letters from small ones
+        if name in lines:
             raise UserError(
-                f"{location}: id {request.name!r} is taken by line {lines[request.name.lower()]}; give each line its own id"
+                f"{location}: id {request.name!r} is taken by line {lines[name]}; give each line its own id"
             )
-        lines[request.name.lower()] = number
+        lines[name] = number
         requests.append(request)
     if not requests:
         raise UserError(f'{path}: no requests; write one JSON object a line, such as {{"text": "Hello."}}')

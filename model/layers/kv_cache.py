@@ -18,11 +18,12 @@ GROWTH = 128
 
 @dataclass
 class KVCache:
-    """`key_LRKTD`, `value_LRKTD`: layers, rows, key heads, capacity, head_dim. `lengths`: positions filled in each row."""
+    """Of a stack of L layers for R rows, with K key heads and room for T positions."""
 
     key_LRKTD: Tensor
     value_LRKTD: Tensor
     lengths: list[int]
+    """Filled positions of each row."""
 
     @classmethod
     def empty(

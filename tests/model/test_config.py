@@ -14,7 +14,8 @@ from voxmill.core.errors import UserError
 
 @pytest.fixture
 def values() -> dict[str, Any]:
-    return json.loads((read_oracle().checkpoint / "config.json").read_text())
+    content: dict[str, Any] = json.loads((read_oracle().checkpoint / "config.json").read_text())
+    return content
 
 
 def write(folder: Path, values: Any) -> Path:
@@ -22,10 +23,10 @@ def write(folder: Path, values: Any) -> Path:
     return folder
 
 
-def test_what_nothing_reads_is_kept(tmp_path: Path, values: dict[str, Any]) -> None:
+def test_keys_that_nothing_reads_are_kept(tmp_path: Path, values: dict[str, Any]) -> None:
     values["dit_config"]["mean_mode"] = False
     values["lm_config"]["rope_scaling"]["note"] = "kept"
-    values["later"] = {"a": None}  # null where nobody reads is nobody's business
+    values["later"] = {"a": None}  # null is allowed in a key that nothing reads
     config = read_config(write(tmp_path, values))
     assert config.unread == {
         "dit_config.mean_mode": False,
@@ -40,7 +41,7 @@ def test_what_nothing_reads_is_kept(tmp_path: Path, values: dict[str, Any]) -> N
     def includes(whole: Any, part: Any) -> bool:
         if isinstance(part, dict):
             return all(key in whole and includes(whole[key], value) for key, value in part.items())
-        return whole == part
+        return bool(whole == part)
 
     assert includes(written, values)
     assert read_config(again) == config
@@ -56,10 +57,12 @@ def test_absent_is_not_null(tmp_path: Path, values: dict[str, Any]) -> None:
     del values["lm_config"]["kv_channels"]
     config = read_config(write(tmp_path, values))
     assert config.lm_config.kv_channels is None and config.lm_config.head_dim == 64 // 4
-    assert "kv_channels" not in released_values(config)["lm_config"]
+    language_model = released_values(config)["lm_config"]
+    assert isinstance(language_model, dict) and "kv_channels" not in language_model
     values["audio_vae_config"]["sr_bin_boundaries"] = None
     config = read_config(write(tmp_path, values))
-    assert released_values(config)["audio_vae_config"]["sr_bin_boundaries"] is None
+    audio_vae = released_values(config)["audio_vae_config"]
+    assert isinstance(audio_vae, dict) and audio_vae["sr_bin_boundaries"] is None
     write_config(config, tmp_path)
     assert read_config(tmp_path) == config
 
@@ -90,26 +93,26 @@ MISTAKES: list[tuple[tuple[str, ...], Any, str]] = [
     (("dit_config", "cfm_config", "t_scheduler"), "cosine", "dit_config.cfm_config.t_scheduler = 'cosine'"),
     (("dit_config", "cfm_config", "training_cfg_rate"), 1.5, "dit_config.cfm_config.training_cfg_rate = 1.5"),
     (("lm_config", "vocab_size"), 90, "lm_config.vocab_size = 90"),
-    (("feat_dim",), 12, "feat_dim = 12: must equal audio_vae_config.latent_dim, 16"),
+    (("feat_dim",), 12, "feat_dim = 12: must be audio_vae_config.latent_dim, 16"),
     (("dtype",), "int8", "dtype = 'int8'"),
     (("scalar_quantization_scale",), 0, "scalar_quantization_scale = 0"),
 ]
 
 
 @pytest.mark.parametrize(
-    ("place", "value", "told"), MISTAKES, ids=lambda x: ".".join(x) if isinstance(x, tuple) else ""
+    ("key", "value", "expected"), MISTAKES, ids=lambda x: ".".join(x) if isinstance(x, tuple) else ""
 )
-def test_mistakes_are_told_in_a_line(
-    tmp_path: Path, values: dict[str, Any], place: tuple[str, ...], value: Any, told: str
+def test_mistakes_are_reported_in_one_line(
+    tmp_path: Path, values: dict[str, Any], key: tuple[str, ...], value: Any, expected: str
 ) -> None:
     inner = values
-    for name in place[:-1]:
+    for name in key[:-1]:
         inner = inner[name]
-    inner[place[-1]] = value
+    inner[key[-1]] = value
     with pytest.raises(UserError) as caught:
         read_config(write(tmp_path, values))
     message = str(caught.value)
-    assert message.startswith(f"{tmp_path / 'config.json'}: ") and told in message
+    assert message.startswith(f"{tmp_path / 'config.json'}: ") and expected in message
     assert "\n" not in message and len(message) < 400
 
 

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from model.flow.losses import LossSums
 from model.layers.attention import Bidirectional
 from model.lora import (
     LoRAConfig,
@@ -45,7 +46,8 @@ def folder(tmp_path: Path) -> Path:
 def losses(model: VoxCPM2) -> tuple[Tensor, Tensor]:
     batch = batch_of(read_oracle())
     flow_noise = rows_of(flow_noise_of(read_oracle(), 0.0), batch.loss_BT.flatten() > 0)
-    return model(compact(batch), flow_noise=flow_noise).mean()
+    sums: LossSums = model(compact(batch), flow_noise=flow_noise)
+    return sums.mean()
 
 
 def stir(model: VoxCPM2) -> None:
@@ -67,7 +69,7 @@ def test_oracle_losses(model: VoxCPM2) -> None:
     diffusion, stop = losses(model)
     assert error(diffusion, oracle["lora.loss_diff"]) <= 1e-5
     assert error(stop, oracle["lora.loss_stop"]) <= 1e-5
-    assert error(diffusion + stop, plain) > 1e-3  # the adapter is heard
+    assert error(diffusion + stop, plain) > 1e-3  # the adapter has an effect
     assert set(lora_state(model)) == set(oracle.json["lora.trainable"])
 
 
@@ -80,7 +82,8 @@ def test_only_adapters_train_and_start_as_nothing(model: VoxCPM2) -> None:
     assert trained == set(lora_state(model)) == {f"{name}.lora_{part}" for name in names for part in "AB"}
     # B starts at zero, so in the first step A has no gradient yet, and B has.
     assert all(value.grad is not None for name, value in model.named_parameters() if name in trained)
-    assert all(value.grad.abs().sum() > 0 for name, value in lora_state(model).items() if name.endswith("B"))
+    gradients = [value.grad for name, value in lora_state(model).items() if name.endswith("B")]
+    assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in gradients)
     with pytest.raises(ValueError, match="has LoRA already"):
         add_lora(model, ALL)
 
@@ -95,8 +98,10 @@ def test_only_adapters_train_and_start_as_nothing(model: VoxCPM2) -> None:
         ({"enable_dit": True, "target_modules_dit": ("cond_proj",)}, ("feat_decoder.estimator.cond_proj",), 1),
     ],
 )
-def test_targets(model: VoxCPM2, enabled: dict, inside: tuple[str, ...], count: int) -> None:
-    names = add_lora(model, LoRAConfig(**enabled))
+def test_targets(
+    model: VoxCPM2, enabled: dict[str, bool | tuple[str, ...]], inside: tuple[str, ...], count: int
+) -> None:
+    names = add_lora(model, LoRAConfig.model_validate(enabled))
     assert len(names) == count and all(name.startswith(inside) for name in names)
 
 
@@ -166,65 +171,67 @@ def test_released_code_loads_what_we_write(model: VoxCPM2, tmp_path: Path) -> No
     assert all(torch.equal(value, expected[name]) for name, value in lora_state(model).items())
 
 
-def refused(model: VoxCPM2, folder: Path, reason: str) -> None:
+def refusal(model: VoxCPM2, folder: Path) -> str:
+    """The error that loading gives: one line, and the model has the tensors that it had before."""
     before = set(model.state_dict())
-    with pytest.raises(UserError, match=reason) as told:
+    with pytest.raises(UserError) as raised:
         load_lora(model, folder)
-    assert "\n" not in str(told.value) and set(model.state_dict()) == before
+    assert "\n" not in str(raised.value) and set(model.state_dict()) == before
+    return str(raised.value)
 
 
 def rewrite(folder: Path, **values: object) -> None:
     path = folder / "lora_config.json"
-    found = json.loads(path.read_text())
-    found["lora_config"] |= values
-    path.write_text(json.dumps(found))
+    content = json.loads(path.read_text())
+    content["lora_config"] |= values
+    path.write_text(json.dumps(content))
 
 
 def test_rank_mismatch(model: VoxCPM2, folder: Path) -> None:
     size, other = read_oracle().config.lm_config.hidden_size, ALL.model_copy(update={"r": 2 * ALL.r})
-    wrong = rf"\[{ALL.r}, {size}\] instead of \[{other.r}, {size}\]"
+    wrong = f"[{ALL.r}, {size}] instead of [{other.r}, {size}]"
     rewrite(folder, r=other.r)
-    refused(model, folder, rf"base_lm\.layers\.0\.self_attn\.q_proj\.lora_A is {wrong}")
+    assert f"base_lm.layers.0.self_attn.q_proj.lora_A is {wrong}" in refusal(model, folder)
     add_lora(model, other)
-    refused(model, read_oracle().lora, f"is {wrong}.*the model has other adapters")
+    message = refusal(model, read_oracle().lora)
+    assert f"is {wrong}" in message and "the model has other adapters" in message
 
 
 def test_target_mismatch(model: VoxCPM2, folder: Path) -> None:
     rewrite(folder, target_proj_modules=["enc_to_lm_proj"])
-    refused(model, folder, r"unexpected fusion_concat_proj\.lora_A")
+    assert "unexpected fusion_concat_proj.lora_A" in refusal(model, folder)
     rewrite(folder, target_proj_modules=["enc_to_lm_proj", "wrong_proj"])
-    refused(
-        model, folder, r"target_proj_modules: 'wrong_proj' is no linear layer of the model; choose from enc_to_lm_proj"
-    )
+    wrong = "target_proj_modules: 'wrong_proj' is no linear layer of the model; choose from enc_to_lm_proj"
+    assert wrong in refusal(model, folder)
     rewrite(folder, enable_lm=False, enable_dit=False, enable_proj=False)
-    refused(model, folder, "adapts nothing")
+    assert "adapts nothing" in refusal(model, folder)
     shutil.rmtree(folder)
     shutil.copytree(read_oracle().lora, folder)
     weights = load_file(folder / "lora_weights.safetensors")
     weights.pop("enc_to_lm_proj.lora_B")
     save_file(weights, folder / "lora_weights.safetensors")
-    refused(model, folder, r"missing enc_to_lm_proj\.lora_B")
+    assert "missing enc_to_lm_proj.lora_B" in refusal(model, folder)
 
 
 def test_scale_mismatch(model: VoxCPM2, folder: Path) -> None:
     add_lora(model, ALL.model_copy(update={"alpha": 40.0 * ALL.r}))
-    refused(model, folder, rf"alpha / r is {ALL.alpha / ALL.r:g}, the model's 40")
+    assert f"alpha / r is {ALL.alpha / ALL.r:g}, the model's 40" in refusal(model, folder)
 
 
 def test_missing_and_broken_files(model: VoxCPM2, folder: Path) -> None:
     rewrite(folder, r=0)
-    refused(model, folder, "lora_config.json: r = 0")
+    assert "lora_config.json: r = 0" in refusal(model, folder)
     rewrite(folder, r=4, rank=4)
-    refused(model, folder, "lora_config.json: rank = 4: Extra inputs")
+    assert "lora_config.json: rank = 4: Extra inputs" in refusal(model, folder)
     (folder / "lora_config.json").write_text("[]")
-    refused(model, folder, "has no lora_config")
+    assert "has no lora_config" in refusal(model, folder)
     (folder / "lora_config.json").write_text("{")
-    refused(model, folder, "not valid JSON")
+    assert "not valid JSON" in refusal(model, folder)
     (folder / "lora_config.json").unlink()
-    refused(model, folder, "lora_config.json: cannot be read")
+    assert "lora_config.json: cannot be read" in refusal(model, folder)
     shutil.copy(read_oracle().lora / "lora_config.json", folder)
     (folder / "lora_weights.safetensors").unlink()
-    refused(model, folder, "neither lora_weights.safetensors nor lora_weights.ckpt")
+    assert "neither lora_weights.safetensors nor lora_weights.ckpt" in refusal(model, folder)
 
 
 def test_older_file_name(model: VoxCPM2, folder: Path) -> None:

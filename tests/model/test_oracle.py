@@ -174,7 +174,8 @@ def check_losses(oracle: Oracle, model: VoxCPM2, diffusion: Tensor, stop: Tensor
         return
     assert wanted.keys() == found.keys() - set(oracle.json[f"train.p{progress}.grads_none"])
     for name, gradient in wanted.items():
-        assert found[name] is not None and error(found[name], gradient) <= 1e-4, name
+        computed = found[name]
+        assert computed is not None and error(computed, gradient) <= 1e-4, name
 
 
 def test_pack_takes_what_losses_read(oracle: Oracle, model: VoxCPM2) -> None:

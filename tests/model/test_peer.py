@@ -256,10 +256,12 @@ def released_inference(peer: Any, layout: Layout, patch_1PD: Tensor) -> dict[str
     found = {}
 
     def embed(patches_BTPD: Tensor) -> Tensor:
-        return peer.enc_to_lm_proj(peer.feat_encoder(patches_BTPD.to(dtype)))
+        embedded: Tensor = peer.enc_to_lm_proj(peer.feat_encoder(patches_BTPD.to(dtype)))
+        return embedded
 
     def fuse(lm: Tensor, audio: Tensor) -> Tensor:
-        return peer.fusion_concat_proj(torch.cat([lm, audio], dim=-1))
+        fused: Tensor = peer.fusion_concat_proj(torch.cat([lm, audio], dim=-1))
+        return fused
 
     audio_BTC = audio_BT1 * embed(batch.patches_BTPD)
     lm_BTC, cache = peer.base_lm(text_BT1 * peer.base_lm.embed_tokens(batch.tokens_BT) * scale + audio_BTC)
@@ -305,10 +307,9 @@ def our_inference(model: VoxCPM2, layout: Layout, patch_1PD: Tensor) -> dict[str
 def both_inferences(seed: int, dtype: torch.dtype) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """(released, ours) in `dtype`, of a continuation: text, then patches, then one more."""
     model, layouts = case(seed)
-    config, shape = model.config, layouts[0].audio_APD.shape[1:]
-    layout = arrange(
-        [110, 120, 130], target_GPD=layouts[0].target_GPD, closed=False, patch_shape=tuple(shape), max_length=64
-    )
+    config = model.config
+    shape = (config.patch_size, config.feat_dim)
+    layout = arrange([110, 120, 130], target_GPD=layouts[0].target_GPD, closed=False, patch_shape=shape, max_length=64)
     patch_1PD = layouts[1].target_GPD[:1]
     model = copy.deepcopy(model).to(dtype)
     released = released_inference(released_model(config, model, dtype=dtype), layout, patch_1PD)
@@ -325,7 +326,7 @@ def test_inference(seed: int) -> None:
 
 
 def test_inference_in_half_precision() -> None:
-    """At the median of all seeds and stages bf16 parts the two less than it parts the released code from itself in fp32.
+    """At the median of all seeds and stages both differ less in bf16 than the released code differs from its own fp32.
 
     Kernels round sums in their own order, and a rounding can flip an FSQ level, so single values prove nothing.
     """

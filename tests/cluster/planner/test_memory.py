@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cluster.planner.compute import position_flops
 from cluster.planner.memory import Dtype, Setup, activation_bytes, rank_memory, state_memory
+from model.layers.transformer import MiniCPM
 from model.voxcpm2 import VoxCPM2
 from tests.cluster.planner.measured import row, small_config, storages
 from voxmill.cli.plan import shape_of
@@ -34,7 +35,7 @@ def saved_bytes(model: VoxCPM2, dtype: torch.dtype, recompute: bool) -> int:
     """Bytes that a forward pass keeps for the backward pass, weights and inputs left out."""
     batch = row(model.config, TEXT, TARGETS).to("cpu", dtype)
     for module in model.modules():
-        if hasattr(module, "recompute"):
+        if isinstance(module, MiniCPM):
             module.recompute = recompute
     kept: list[Tensor] = []
     outside = storages([*model.parameters(), *model.buffers()])

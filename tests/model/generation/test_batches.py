@@ -1,4 +1,4 @@
-"""Batches, plain, packed and static: whoever joins and leaves, each request is as alone."""
+"""Batches, plain, packed and static: whichever requests join and leave, each generates the same as alone."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -21,7 +21,8 @@ def test_joins_and_leaves_change_nothing(oracle: Oracle, generator: Generator) -
     """All cases in one batch, joining at different steps, leaving as they finish: each as alone, to 1e-4."""
     batch = ContinuousBatch(packed(oracle.core()))
     rows = {case: row_of(oracle, generator, case) for case in CASES}
-    waiting, sizes = list(rows), []
+    waiting = list(rows)
+    sizes: list[int] = []
     while waiting or batch.active:
         batch.join([rows[waiting.pop(0)] for _ in range(min(len(waiting), 1 + len(sizes) % 3))])
         sizes.append(len(batch.active))
@@ -41,7 +42,7 @@ def test_static_buffers_change_nothing(
     monkeypatch: pytest.MonkeyPatch, oracle: Oracle, model: VoxCPM2, generator: Generator, compiled: bool
 ) -> None:
     """The GPU's batch, run here without graphs: joins, leaves, two numbers of steps, and buffers that grow."""
-    if compiled:  # whether all can be traced; what is made of it is the compiler's business
+    if compiled:  # whether all can be traced; the code is not compiled
         monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager", fullgraph=True))
     batch = StaticBatch(model, 4, capacity=16, compiled=compiled)
     rows = {case: row_of(oracle, generator, case) for case in (CASES[:4] if compiled else CASES)}
@@ -70,13 +71,13 @@ def test_static_generator(oracle: Oracle, model: VoxCPM2, vae: AudioVAE, generat
             assert found[number].finish == speech.finish and len(found[number].patches_GPD) == len(speech.patches_GPD)
             assert (found[number].patches_GPD - speech.patches_GPD).abs().max() <= 1e-3
     assert [batch.slots for batch in static._idle] == [4]
-    listener = static.stream_many(sentences(), batch_size=3)
-    next(listener)
-    listener.close()  # hangs up: the buffers are free for the next one
+    pieces = static.stream_many(sentences(), batch_size=3)
+    next(pieces)
+    pieces.close()  # the buffers are free for the next stream
     assert [batch.slots for batch in static._idle] == [4] and not static._idle[0].active
 
 
-def test_a_row_may_hang_up(oracle: Oracle, model: VoxCPM2, generator: Generator) -> None:
+def test_requests_may_leave_before_they_are_finished(oracle: Oracle, model: VoxCPM2, generator: Generator) -> None:
     batch = ContinuousBatch(model)
     rows = [row_of(oracle, generator, case) for case in CASES[:4]]
     batch.join(rows)
@@ -93,7 +94,7 @@ def test_a_row_may_hang_up(oracle: Oracle, model: VoxCPM2, generator: Generator)
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 def test_many_are_as_alone(oracle: Oracle, vae: AudioVAE, generator: Generator, dtype: torch.dtype) -> None:
-    """A free-running request in any batch, to the last bit where weights are packed: nothing is there to be amplified."""
+    """A request generates the same in any batch, to the last bit where weights are packed."""
     speaker = Generator(oracle.core().to(dtype), vae, generator.tokenizer)
     requests = sentences(max_len=20)
     for size in (3, 5):
@@ -108,7 +109,7 @@ def test_many_are_as_alone(oracle: Oracle, vae: AudioVAE, generator: Generator, 
     assert len({len(speech.patches_GPD) for speech in found.values()}) > 1  # they left one by one
 
 
-def test_requests_are_taken_as_places_become_free(generator: Generator) -> None:
+def test_requests_are_taken_as_slots_become_free(generator: Generator) -> None:
     taken: list[int] = []
 
     def source() -> Iterator[Request]:
@@ -125,13 +126,15 @@ def test_packed_twin(model: VoxCPM2) -> None:
     if not can_pack(torch.float32):
         pytest.skip("this machine's PyTorch has no packed kernels")
     twin = packed(model)
-    assert isinstance(twin.base_lm.layers[0].self_attn.q_proj, PackedLinear)
+    assert isinstance(twin.get_submodule("base_lm.layers.0.self_attn.q_proj"), PackedLinear)
     assert twin.base_lm.embed_tokens.weight is model.base_lm.embed_tokens.weight
-    assert isinstance(model.base_lm.layers[0].self_attn.q_proj, torch.nn.Linear)  # the model is as it was
+    assert isinstance(
+        model.get_submodule("base_lm.layers.0.self_attn.q_proj"), torch.nn.Linear
+    )  # the model is as it was
     hidden = torch.linspace(-2, 2, 3 * model.config.lm_config.hidden_size).view(3, -1)
     with torch.no_grad():
         for name in ("stop_proj", "lm_to_dit_proj"):
             plain, fast = (getattr(which, name)(hidden) for which in (model, twin))
             assert (plain - fast).abs().max() <= 1e-5 * plain.abs().max()
-        mlp, fast_mlp = (which.base_lm.layers[0].mlp for which in (model, twin))
+        mlp, fast_mlp = (which.get_submodule("base_lm.layers.0.mlp") for which in (model, twin))
         assert (mlp(hidden) - fast_mlp(hidden)).abs().max() <= 1e-5 * mlp(hidden).abs().max()

@@ -9,11 +9,13 @@ import torch
 
 from model.checkpoint import load_vae
 from model.codec.audio_vae import AudioVAE
-from model.generation.prompt_audio import SHORTEST, encode_prompt, load_prompt, read_audio, trim_silence
+from model.generation.prompt_audio import Side, encode_prompt, load_prompt, read_audio, trim_silence
 from tests.support.oracle import error, read_oracle
+from voxmill.core.audio import MIN_SECONDS
 from voxmill.core.errors import UserError
 
 RATE = 16000
+SIDES: tuple[Side, Side] = ("left", "right")
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +40,9 @@ def write(path: Path, audio: np.ndarray, rate: int = RATE, subtype: str = "FLOAT
         ("left_vad", "prompt_16k.wav", "left", True),
     ],
 )
-def test_oracle(vae: AudioVAE, name: str, wav: str, pad: str, trim: bool) -> None:
+def test_oracle(vae: AudioVAE, name: str, wav: str, pad: Side, trim: bool) -> None:
     oracle = read_oracle()
-    patches_TPD = load_prompt(oracle.wav(wav), vae, patch_size=oracle.config.patch_size, pad=pad, trim=trim)  # type: ignore[arg-type]
+    patches_TPD = load_prompt(oracle.wav(wav), vae, patch_size=oracle.config.patch_size, pad=pad, trim=trim)
     assert error(patches_TPD, oracle[f"enc_wav.{name}"]) <= 1e-5
 
 
@@ -54,13 +56,13 @@ def test_oracle_target_is_what_training_reads(vae: AudioVAE) -> None:
 
 def test_padding_stands_where_it_is_asked(vae: AudioVAE) -> None:
     audio_T = torch.from_numpy(tone(0.3))
-    left, right = (encode_prompt(audio_T, vae, patch_size=4, pad=side) for side in ("left", "right"))  # type: ignore[arg-type]
+    left, right = (encode_prompt(audio_T, vae, patch_size=4, pad=side) for side in SIDES)
     missing = -len(audio_T) % (4 * vae.hop)
     expected = encode_prompt(torch.cat([torch.zeros(missing), audio_T]), vae, patch_size=4, pad="right")
     assert left.shape == right.shape == (2, 4, vae.config.latent_dim)
     assert torch.equal(left, expected) and error(left, right) > 1e-3
     whole = torch.from_numpy(tone(0.32))  # exactly two patches: nothing to pad
-    assert torch.equal(*(encode_prompt(whole, vae, patch_size=4, pad=side) for side in ("left", "right")))  # type: ignore[arg-type]
+    assert torch.equal(*(encode_prompt(whole, vae, patch_size=4, pad=side) for side in SIDES))
 
 
 def test_trim_keeps_a_fifth_of_a_second() -> None:
@@ -104,21 +106,23 @@ def test_what_only_ffmpeg_reads(tmp_path: Path) -> None:
 
 def test_bad_recordings(tmp_path: Path, vae: AudioVAE) -> None:
     def refused(path: Path, reason: str) -> None:
-        with pytest.raises(UserError, match=reason) as told:
+        with pytest.raises(UserError, match=reason) as raised:
             load_prompt(path, vae, patch_size=4, pad="right")
-        assert str(path) in str(told.value) and "\n" not in str(told.value)
+        assert str(path) in str(raised.value) and "\n" not in str(raised.value)
 
-    refused(tmp_path / "none.wav", "No such file")
+    refused(tmp_path / "none.wav", "no such file")
     refused(tmp_path, "Is a directory")
-    for name, content in (("empty.wav", b""), ("text.wav", b"no audio at all" * 50), ("cut.wav", b"RIFF")):
+    (tmp_path / "empty.wav").touch()
+    refused(tmp_path / "empty.wav", "0 bytes")
+    for name, content in (("text.wav", b"no audio at all" * 50), ("cut.wav", b"RIFF")):
         (tmp_path / name).write_bytes(content)
         refused(tmp_path / name, "cannot be read as audio")
-    refused(write(tmp_path / "short.wav", tone(0.05)), "0.05 s of audio is too short")
-    refused(write(tmp_path / "nothing.wav", tone(0)), "0.00 s of audio is too short")
-    refused(write(tmp_path / "silent.wav", tone(1.0, level=0.0)), "is silent")
-    refused(write(tmp_path / "dither.wav", tone(1.0, level=5e-5)), "is silent")
-    refused(write(tmp_path / "nan.wav", np.full(RATE, np.nan, dtype=np.float32)), "not numbers")
-    assert len(load_prompt(write(tmp_path / "a.wav", tone(SHORTEST)), vae, patch_size=4, pad="right")) == 1
+    refused(write(tmp_path / "short.wav", tone(0.05)), "0.05 s of audio, shorter than 0.1 s")
+    refused(write(tmp_path / "nothing.wav", tone(0)), "0 s of audio, shorter than 0.1 s")
+    refused(write(tmp_path / "silent.wav", tone(1.0, level=0.0)), "peaks at .*; give a recording of speech")
+    refused(write(tmp_path / "dither.wav", tone(1.0, level=5e-5)), "peaks at .*; give a recording of speech")
+    refused(write(tmp_path / "nan.wav", np.full(RATE, np.nan, dtype=np.float32)), "NaN or infinite")
+    assert len(load_prompt(write(tmp_path / "a.wav", tone(MIN_SECONDS)), vae, patch_size=4, pad="right")) == 1
 
 
 def test_film_without_sound(tmp_path: Path, vae: AudioVAE) -> None:

@@ -67,8 +67,9 @@ def test_released_prompt_cache(oracle: Oracle, generator: Generator) -> None:
     voice = voice_of(oracle, "gen.reference.a")
     extended = voice.extended("hello test", oracle["cache.f1"])
     again = extended.extended(" 你好", oracle["cache.f2"])
-    assert extended.prompt_text == "hello test" and torch.equal(extended.prompt_TPD, oracle["cache.f1"])
-    assert again.prompt_text == "hello test 你好"
+    assert extended.prompt_text == "hello test" and extended.prompt_TPD is not None
+    assert torch.equal(extended.prompt_TPD, oracle["cache.f1"])
+    assert again.prompt_text == "hello test 你好" and again.prompt_TPD is not None
     assert torch.equal(again.prompt_TPD, torch.cat([oracle["cache.f1"], oracle["cache.f2"]]))
     assert again.reference_RPD is voice.reference_RPD
     layout = generator.prepare(Request("test", voice=again)).layout

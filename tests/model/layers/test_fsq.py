@@ -41,7 +41,7 @@ def test_gradient_goes_straight_through_the_rounding() -> None:
     layer = bare(9)
     hidden = torch.tensor([[0.3], [-1.2], [0.0]], requires_grad=True)
     layer(hidden).sum().backward()
-    assert torch.allclose(hidden.grad, 1 - torch.tanh(hidden.detach()) ** 2)
+    assert hidden.grad is not None and torch.allclose(hidden.grad, 1 - torch.tanh(hidden.detach()) ** 2)
     # The values themselves are rounded in training as at inference.
     with torch.no_grad():
         at_inference = layer(hidden)

@@ -87,7 +87,7 @@ def test_size_is_what_an_embedding_needs(tokenizer: TextTokenizer) -> None:
 
 
 def test_missing_or_broken_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="tokenizer.json: not there"):
+    with pytest.raises(UserError, match="tokenizer.json: no such file"):
         TextTokenizer.from_folder(tmp_path)
     (tmp_path / "tokenizer.json").write_text('{"model": 3}', encoding="utf-8")
     with pytest.raises(UserError, match="tokenizer.json: not a tokenizer"):
