@@ -72,7 +72,7 @@ def test_what_cannot_be_arranged() -> None:
         build(target=2, closed=True, text=[])
     with pytest.raises(UserError, match="no audio"):
         build(closed=True)
-    with pytest.raises(ValueError, match=r"reference patches are \(2, 3, 2\), instead of \[\*, 2, 3\]"):
+    with pytest.raises(ValueError, match=r"reference patches are \(2, 3, 2\) instead of \[\*, 2, 3\]"):
         arrange(
             TEXT,
             reference_RPD=torch.zeros(2, 3, 2),
