@@ -4,13 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help install weights demo test test-slow lint format clean
+.PHONY: help install weights demo test test-slow lint format docs docs-pages wheel clean
 
 help:
 	@echo "make demo   install, then run the whole job on the sample recordings and print where the report is"
 	@echo "make test   install, then run the tests"
-	@echo "make lint   ruff and mypy"
-	@echo "make docs-pages   write docs/configuration.md and docs/dataset-format.md again"
+	@echo "make lint   ruff, import-linter and mypy"
+	@echo "make docs   the documentation as a site, in build/site"
+	@echo "make docs-pages   docs/configuration.md and docs/dataset-format.md again, from the models and records"
+	@echo "make wheel  the package, in build/dist"
 
 install: $(VENV)/.installed
 
@@ -44,10 +46,16 @@ lint: install
 format: install
 	@"$(BIN)/python" -m ruff format . && "$(BIN)/python" -m ruff check --fix .
 
-clean:
-	rm -rf demo-out build .pytest_cache .ruff_cache .mypy_cache
+docs: install
+	@NO_MKDOCS_2_WARNING=1 "$(BIN)/python" -m mkdocs build --quiet
+	@echo "open build/site/index.html"
 
-.PHONY: docs-pages
 docs-pages: install
 	@"$(BIN)/python" -m voxmill.cli.keys > docs/configuration.md
 	@"$(BIN)/python" -m voxmill.cli.columns > docs/dataset-format.md
+
+wheel: install
+	@"$(BIN)/python" -m pip wheel -q --disable-pip-version-check --no-deps -w build/dist .
+
+clean:
+	rm -rf demo-out build .pytest_cache .ruff_cache .mypy_cache
