@@ -1,6 +1,6 @@
 """How expressive a clip is for its speaker and its language (report section 3.6, 'Selecting expressive audio').
 
-Prosody says little by itself: one voice is lively at a pitch spread at which another is flat. Every measure becomes a
+Prosody means little by itself: one voice is lively at a pitch spread at which another is flat. Every measure becomes a
 robust z-score (median and MAD) within the clip's speaker and within its language; a small group's centre and width are
 drawn towards its parent's (speaker towards language, language towards the whole corpus), so a speaker of one clip is
 judged by the language. Pure functions over columns: no audio, no model, cheap enough to run on every selection.
@@ -34,9 +34,9 @@ MEASURES = tuple(_MEASURES)
 
 
 class ExpressivenessConfig(Config):
-    """`speaker_weight` is the speaker's share of the score, the language has the rest. `shrinkage` is in clips: a group
-    of so many is drawn half way to its parent. `limit` caps one measure's z, so that a tracking error is not an emotion.
-    Keep clips by `top_share` (0..1 of all that are scored) or by `threshold`, not both; with neither, all are kept.
+    """How measures become a score, and which clips are kept by it.
+
+    `limit` caps one measure's z, so that a tracking error is not an emotion. Keep clips by `top_share` (0..1 of all that are scored) or by `threshold`, not both; with neither, all are kept.
     """
 
     speaker_weight: float = 0.5
@@ -163,7 +163,7 @@ def _centre_and_width(
         return parent
     trust = len(known) / (len(known) + config.shrinkage)
     own_centre = float(np.median(known))
-    # A group without any spread (one clip, or copies of one) says nothing about width.
+    # A group without any spread (one clip, or copies of one) has no width of its own.
     own_width = _width(known, own_centre) or parent[1]
     centre = trust * own_centre + (1 - trust) * parent[0]
     return centre, float(np.exp(trust * np.log(own_width) + (1 - trust) * np.log(parent[1])))
@@ -185,7 +185,7 @@ def _z(
 ) -> np.ndarray:
     centre = np.array([known[group][0] for group in groups])
     width = np.array([known[group][1] for group in groups])
-    z = np.clip((values - centre) / width, -limit, limit)
+    z: np.ndarray = np.clip((values - centre) / width, -limit, limit)
     # |z| of a normal value has the median 0.6745: subtracted and doubled, 'away' has the middle and about the width of
     # 'more', so that a measure of either kind moves the score alike.
     return z if side == "more" else 2 * (np.abs(z) - 0.6745)

@@ -1,4 +1,4 @@
-"""Reference clips for cloning: other clips of the same session in which the same voice says something else.
+"""Reference clips for cloning: other clips of the same session in which the same voice speaks another text.
 
 Report section 3.6: candidates come from the recording session, with a cosine of speaker embeddings above 0.7, and
 never directly precede the target. Beyond the report a candidate never overlaps the target in time (cut at another
@@ -168,7 +168,8 @@ class _Session:
         shared = self.start[columns] < self.end[rows][:, None]
         shared &= self.end[columns] > self.start[rows][:, None]
         shared &= self.recording[columns] == self.recording[rows][:, None]
-        return before | shared
+        either: np.ndarray = before | shared
+        return either
 
     def _choose(self, row: int, similarity: np.ndarray) -> list[Reference]:
         """The most similar candidates whose texts are not nearly the clip's own."""
@@ -196,7 +197,7 @@ def _numbers(values: Sequence[str]) -> np.ndarray:
 
 
 def violations(clips: SessionClips, references: References, config: ReferencesConfig) -> list[str]:
-    """Every rule checked anew on finished references, pair by pair; the audit expects an empty list."""
+    """Every rule checked again on finished references, pair by pair; the audit expects an empty list."""
     from rapidfuzz import fuzz
 
     index = {clip_id: i for i, clip_id in enumerate(clips.clip_id)}

@@ -67,7 +67,7 @@ def equal_error(same: np.ndarray, different: np.ndarray) -> EqualError:
     threshold = np.unique(np.concatenate([same, different]))
     reject = np.searchsorted(same, threshold, side="left") / len(same)
     accept = 1.0 - np.searchsorted(different, threshold, side="left") / len(different)
-    # Falling minus rising rate changes sign once; between the two sides the crossing is linear. With every pair told
+    # Falling minus rising rate changes sign once; between the two sides the crossing is linear. With all pairs kept
     # apart the rates meet at zero over a gap, of which the middle is the fairest threshold.
     if same[0] > different[-1]:
         return EqualError(0.0, float((same[0] + different[-1]) / 2), threshold, accept, reject)
@@ -122,14 +122,14 @@ def cluster(embeddings: np.ndarray, threshold: float, block: int = 2000) -> np.n
     cosine between their clips is at least `threshold`.
     """
     labels = np.full(len(embeddings), -1, dtype=np.int64)
-    heard = np.flatnonzero(np.linalg.norm(embeddings, axis=1) > 0.5)
-    if not len(heard):
+    voiced = np.flatnonzero(np.linalg.norm(embeddings, axis=1) > 0.5)
+    if not len(voiced):
         return labels
-    found = _grouped(embeddings[heard], threshold, block)
-    _, first_seen, number = np.unique(found, return_index=True, return_inverse=True)
+    groups = _grouped(embeddings[voiced], threshold, block)
+    _, first_seen, number = np.unique(groups, return_index=True, return_inverse=True)
     order = np.empty(len(first_seen), dtype=np.int64)
     order[np.argsort(first_seen)] = np.arange(len(first_seen))
-    labels[heard] = order[number]
+    labels[voiced] = order[number]
     return labels
 
 
@@ -137,7 +137,7 @@ def _grouped(vectors: np.ndarray, threshold: float, block: int) -> np.ndarray:
     """Group numbers from 0 of vectors [N,D], a block at a time and then the blocks' groups by their mean vectors.
 
     The product of two groups' mean vectors is the mean cosine between their members, so unit length is not restored.
-    Groups that are mostly of one member (an encoder that hears a new voice in every clip) stay as the blocks had them:
+    Groups that are mostly of one member (an encoder that takes every clip for a new voice) stay as the blocks had them:
     merging them would cost what the blocks were to save.
     """
     if len(vectors) <= block:
@@ -167,7 +167,8 @@ def _average_linkage(vectors: np.ndarray, threshold: float) -> np.ndarray:
         return np.zeros(1, dtype=np.int64)
     one, two = np.triu_indices(len(vectors), k=1)
     distances = np.clip(1.0 - (vectors @ vectors.T)[one, two].astype(np.float64), 0.0, 2.0)
-    return fcluster(linkage(distances, method="average"), 1.0 - threshold, criterion="distance").astype(np.int64) - 1
+    groups = fcluster(linkage(distances, method="average"), 1.0 - threshold, criterion="distance")
+    return np.asarray(groups, dtype=np.int64) - 1
 
 
 @dataclass(frozen=True)

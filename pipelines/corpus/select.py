@@ -28,7 +28,7 @@ _RULES: dict[str, tuple[StageName, str]] = {
 
 
 def apply_thresholds(clip: CorpusClip, config: SelectConfig) -> Ending | None:
-    """The first rule that rejects a clip, or None for one that is kept; rules in a fixed order, cheapest cause first."""
+    """The first rule that rejects a clip, in a fixed order, cheapest cause first; None for a clip that is kept."""
     candidate = clip.candidate
     if candidate.cut == "forced" and not config.allow_forced_cuts:
         return Ending(stage=StageName.SEGMENTATION, reason="no_pause_to_cut", value=clip.duration)

@@ -4,14 +4,13 @@ A second run finds the same names, and a run with other thresholds never overwri
 """
 
 import dataclasses
-from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from pipelines.corpus.clips import CorpusClip
 from pipelines.corpus.figures import ShardEntry
 from voxmill.core.files import sweep_temporaries
+from voxmill.core.local_ray import map_tasks
 from voxmill.data.records import ShardMetadata, ShardPlace
 from voxmill.data.shards import TarWriter, read_member, to_json
 
@@ -41,22 +40,18 @@ def shard_member(clip: CorpusClip) -> ShardMember:
 
 
 def _written(groups: list[list[ShardMember]], out: Path) -> Iterator[tuple[list[ShardPlace], ShardEntry]]:
-    """What `write_shard` returns for every group, in order, from Ray tasks where there are several."""
+    """What `write_shard` returns for every group, in order."""
+    numbered = list(enumerate(groups))
     if len(groups) == 1:
         # To start one worker takes longer than to write.
-        yield write_shard(0, groups[0], out)
+        yield write_shard(*numbered[0], out)
         return
-    import ray
 
-    task = ray.remote(num_cpus=0.5)(write_shard)
-    window = max(int(ray.cluster_resources().get("CPU", 1)) * 2, 2)
-    waiting: deque[Any] = deque()
-    for number, members in enumerate(groups):
-        waiting.append(task.remote(number, members, out))
-        if len(waiting) >= window:
-            yield ray.get(waiting.popleft())
-    while waiting:
-        yield ray.get(waiting.popleft())
+    def write(item: tuple[int, list[ShardMember]]) -> tuple[list[ShardPlace], ShardEntry]:
+        return write_shard(*item, out)
+
+    for _, written in map_tasks(write, numbered, ordered=True, num_cpus=0.5):
+        yield written
 
 
 def divide(clips: list[CorpusClip], limit: float) -> list[list[CorpusClip]]:

@@ -28,13 +28,13 @@ REASONS = {
     "none_fit_length_or_quality": "no other clip of a fitting length and quality",
     "only_preceding_or_overlapping": "others only precede it directly or overlap it",
     "no_similar_voice": "no other clip is similar enough",
-    "same_text": "the similar ones say the same",
+    "same_text": "the similar ones have the same text",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassRate:
-    """Claims about one attribute in texts of one language; `rate` is percent passed of those judged, None without any."""
+    """Claims about one attribute in texts of one language; `rate`: percent passed of those judged, or None."""
 
     language: str
     attribute: str
@@ -184,7 +184,7 @@ def _answers(outcome: Outcome) -> list[Answers]:
 
 
 def listeners(outcome: Outcome) -> Listeners | None:
-    """Cards from the flattest to the most expressive clip, at least one a language, and the values to filter them by."""
+    """Cards from the flattest to the most expressive clip, at least one a language, and the values of the filters."""
     clips = outcome.clips
     if "descriptions" not in clips.column_names or not clips.num_rows:
         return None

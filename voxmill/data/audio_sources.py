@@ -1,7 +1,7 @@
 """Audio of a corpus by the piece: clips of a finished dataset, or files of a folder. Trainers and evaluation read it.
 
-It stands below both because neither may import the other; of the shard format it knows what an index row says: where
-in which file a clip's bytes lie.
+It stands below both because neither may import the other; of the shard format it knows the place of a clip's bytes that
+an index row states.
 
 Only headers are read to list a corpus, and a piece of a clip is a seek. What cannot be used is counted and named, and
 never ends a run: a header that lies, silence and NaN show only when a piece is read.
@@ -12,10 +12,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from voxmill.core.audio import AudioProblem, Samples, check, decode, mono, read_header, unreadable
 from voxmill.core.errors import UserError
+from voxmill.data.dataset import Dataset
 
 SUFFIXES = frozenset([".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif"])
 """What libsndfile reads by the piece."""
@@ -26,7 +27,7 @@ NAMED = 20
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip. `offset` and `size` are in bytes in its shard, -1 for a file of its own; `recording` is what it is of."""
+    """One clip of a recording. `offset` and `size` are bytes in its shard, -1 for a file of its own."""
 
     name: str
     recording: str
@@ -40,6 +41,13 @@ class Clip:
     def seconds(self) -> float:
         """Length in seconds."""
         return self.num_samples / self.sample_rate
+
+
+class SkippedClips(TypedDict):
+    """Clips that were skipped for one reason: how many, and the names of the first `NAMED`."""
+
+    count: int
+    names: list[str]
 
 
 @dataclass
@@ -58,8 +66,8 @@ class Skipped:
             if name not in named and len(named) < NAMED:
                 named.append(name)
 
-    def as_json(self) -> dict[str, Any]:
-        """{reason: {"count", "names"}}."""
+    def as_json(self) -> dict[str, SkippedClips]:
+        """By reason: how many, and the names of the first."""
         return {reason: {"count": self.counts[reason], "names": self.names[reason]} for reason in sorted(self.counts)}
 
     def __str__(self) -> str:
@@ -79,8 +87,8 @@ def find_clips(source: str | Path, *, min_seconds: float) -> tuple[list[Clip], S
     path, skipped = Path(source), Skipped()
     if not path.exists():
         raise UserError(f"{source}: no such file or folder; name a dataset or a folder of audio")
-    index = path / "clips.parquet"
-    listed = list(_of_dataset(path, index, skipped) if index.is_file() else _of_files(path, skipped))
+    is_dataset = (path / "clips.parquet").is_file()
+    listed = list(_of_dataset(Dataset.open(path), skipped) if is_dataset else _of_files(path, skipped))
     clips = []
     for clip in listed:
         if not MIN_RATE <= clip.sample_rate <= MAX_RATE:
@@ -97,29 +105,22 @@ def find_clips(source: str | Path, *, min_seconds: float) -> tuple[list[Clip], S
     return sorted(clips, key=lambda clip: clip.name), skipped
 
 
-def _of_dataset(folder: Path, index: Path, skipped: Skipped) -> Iterator[Clip]:
-    import pyarrow.parquet as pq
-
-    columns = ["clip_id", "recording_id", "sample_rate", "start_sample", "end_sample", "shard", "offset", "size"]
-    try:
-        rows = pq.read_table(index, columns=columns).to_pylist()
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{index}: not the index of a dataset ({str(error).splitlines()[0]})") from None
-    for row in rows:
-        shard = (folder / row["shard"]).resolve()
+def _of_dataset(dataset: Dataset, skipped: Skipped) -> Iterator[Clip]:
+    folder = dataset.path
+    for clip in dataset.clips():
+        shard = (folder / clip.shard).resolve()
         # A path that leaves the dataset is none of its shards.
         if not shard.is_relative_to(folder.resolve()) or not shard.is_file():
-            skipped.add("missing", row["clip_id"])
+            skipped.add("missing", clip.clip_id)
             continue
-        length = row["end_sample"] - row["start_sample"]
         yield Clip(
-            row["clip_id"],
-            row["recording_id"],
-            str(folder / row["shard"]),
-            row["sample_rate"],
-            length,
-            row["offset"],
-            row["size"],
+            name=clip.clip_id,
+            recording=clip.recording_id,
+            path=str(folder / clip.shard),
+            sample_rate=clip.sample_rate,
+            num_samples=clip.end_sample - clip.start_sample,
+            offset=clip.offset,
+            size=clip.size,
         )
 
 

@@ -582,7 +582,7 @@ class ShardMetadata:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clip(ShardMetadata):
-    """A row of `clips.parquet`: what the shard says of the clip, labels that may be added or change later, its place.
+    """A row of `clips.parquet`: its metadata in the shard, labels that may be added or change later, its place.
 
     `parents` names the clips that a synthetic one was made from.
     """

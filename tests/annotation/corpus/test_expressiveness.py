@@ -23,37 +23,37 @@ def corpus(seed: int = 0) -> tuple[dict[str, list[float | None]], list[str], lis
     return columns, ["flat"] * 50 + ["lively"] * 50, ["en"] * 100
 
 
-def scores(found: list[Expressiveness]) -> np.ndarray:
-    return np.array([np.nan if label.score is None else label.score for label in found])
+def scores(scored: list[Expressiveness]) -> np.ndarray:
+    return np.array([np.nan if label.score is None else label.score for label in scored])
 
 
 def test_a_clip_that_is_lively_for_its_speaker_scores_above_the_speakers_usual_ones() -> None:
     columns, speakers, languages = corpus()
     columns["f0_std_semitones"][0] = 3.2
-    found = score_expressiveness(columns, speakers, languages, ExpressivenessConfig(speaker_weight=1.0))
+    scored = score_expressiveness(columns, speakers, languages, ExpressivenessConfig(speaker_weight=1.0))
     # 3.2 semitones are flat for the corpus and a lot for this speaker.
-    assert scores(found)[0] > np.nanmedian(scores(found)[:50]) + 1
-    assert scores(found)[0] > np.nanmedian(scores(found)[50:]) + 0.5
+    assert scores(scored)[0] > np.nanmedian(scores(scored)[:50]) + 1
+    assert scores(scored)[0] > np.nanmedian(scores(scored)[50:]) + 0.5
 
 
 def test_the_languages_distribution_tells_the_lively_speaker_from_the_flat_one() -> None:
-    found = scores(score_expressiveness(*corpus(), ExpressivenessConfig(speaker_weight=0.0)))
-    assert np.median(found[50:]) > np.median(found[:50]) + 0.5
+    scored = scores(score_expressiveness(*corpus(), ExpressivenessConfig(speaker_weight=0.0)))
+    assert np.median(scored[50:]) > np.median(scored[:50]) + 0.5
 
 
 def test_a_speaker_of_one_clip_is_judged_by_the_language() -> None:
     columns, speakers, languages = corpus()
     for values, value in zip(columns.values(), (6.0, 160.0), strict=True):
         values.append(value)
-    found = score_expressiveness(columns, [*speakers, "once"], [*languages, "en"], CONFIG)
-    assert found[-1].score is not None and found[-1].parts["f0_std_semitones"] > 1
-    assert all(np.isfinite(scores(found)))
+    scored = score_expressiveness(columns, [*speakers, "once"], [*languages, "en"], CONFIG)
+    assert scored[-1].score is not None and scored[-1].parts["f0_std_semitones"] > 1
+    assert all(np.isfinite(scores(scored)))
 
 
 @pytest.mark.parametrize("speaker", ["once", ""])
 def test_a_corpus_of_one_clip_is_in_its_own_middle(speaker: str) -> None:
-    found = score_expressiveness({"f0_std_semitones": [3.0]}, [speaker], ["en"], CONFIG)
-    assert found == [Expressiveness(0.0, 0.5, {"f0_std_semitones": 0.0})]
+    scored = score_expressiveness({"f0_std_semitones": [3.0]}, [speaker], ["en"], CONFIG)
+    assert scored == [Expressiveness(0.0, 0.5, {"f0_std_semitones": 0.0})]
 
 
 def test_clips_without_a_speaker_are_not_one_speaker() -> None:
@@ -64,8 +64,8 @@ def test_clips_without_a_speaker_are_not_one_speaker() -> None:
 
 
 def test_identical_clips_are_all_in_the_middle() -> None:
-    found = score_expressiveness({"f0_std_semitones": [3.0] * 500}, ["a"] * 500, ["en"] * 500, CONFIG)
-    assert set(scores(found)) == {0.0} and {label.percentile for label in found} == {0.5}
+    scored = score_expressiveness({"f0_std_semitones": [3.0] * 500}, ["a"] * 500, ["en"] * 500, CONFIG)
+    assert set(scores(scored)) == {0.0} and {label.percentile for label in scored} == {0.5}
 
 
 def test_a_clip_without_pitch_is_scored_by_what_it_has_and_one_without_anything_not() -> None:
@@ -74,38 +74,38 @@ def test_a_clip_without_pitch_is_scored_by_what_it_has_and_one_without_anything_
     columns["f0_std_semitones"][3] = columns["f0_median_hz"][3] = None
     for values in columns.values():
         values[4] = None
-    found = score_expressiveness(columns, speakers, languages, CONFIG)
-    assert set(found[3].parts) == {"energy_std_db"} and found[3].score is not None
-    assert found[4] == Expressiveness(None, None, {})
-    assert keep_expressive([label.score for label in found], ExpressivenessConfig(top_share=1.0)).count(False) == 1
+    scored = score_expressiveness(columns, speakers, languages, CONFIG)
+    assert set(scored[3].parts) == {"energy_std_db"} and scored[3].score is not None
+    assert scored[4] == Expressiveness(None, None, {})
+    assert keep_expressive([label.score for label in scored], ExpressivenessConfig(top_share=1.0)).count(False) == 1
 
 
 def test_one_tracking_error_is_capped() -> None:
     columns, speakers, languages = corpus()
     columns["f0_std_semitones"][0] = 1e6
-    found = score_expressiveness(columns, speakers, languages, CONFIG)
-    assert found[0].parts["f0_std_semitones"] == pytest.approx(CONFIG.limit)
+    scored = score_expressiveness(columns, speakers, languages, CONFIG)
+    assert scored[0].parts["f0_std_semitones"] == pytest.approx(CONFIG.limit)
 
 
 def test_the_order_of_clips_does_not_matter() -> None:
     columns, speakers, languages = corpus()
     order = np.random.default_rng(2).permutation(100)
     mixed = {name: [values[i] for i in order] for name, values in columns.items()}
-    found = score_expressiveness(columns, speakers, languages, CONFIG)
+    scored = score_expressiveness(columns, speakers, languages, CONFIG)
     again = score_expressiveness(mixed, [speakers[i] for i in order], languages, CONFIG)
-    assert [found[i] for i in order] == again
+    assert [scored[i] for i in order] == again
 
 
 def test_top_share_and_threshold_keep_what_they_say() -> None:
-    found = score_expressiveness(*corpus(), CONFIG)
-    kept = keep_expressive([label.score for label in found], ExpressivenessConfig(top_share=0.3))
+    scored = score_expressiveness(*corpus(), CONFIG)
+    kept = keep_expressive([label.score for label in scored], ExpressivenessConfig(top_share=0.3))
     assert sum(kept) == 30
-    assert min(scores(found)[kept]) >= max(scores(found)[~np.array(kept)])
-    threshold = float(np.median(scores(found)))
-    above = keep_expressive([label.score for label in found], ExpressivenessConfig(threshold=threshold))
-    assert above == [bool(score >= threshold) for score in scores(found)]
-    assert all(keep_expressive([label.score for label in found], CONFIG))
-    assert not any(keep_expressive([label.score for label in found], ExpressivenessConfig(top_share=0.0)))
+    assert min(scores(scored)[kept]) >= max(scores(scored)[~np.array(kept)])
+    threshold = float(np.median(scores(scored)))
+    above = keep_expressive([label.score for label in scored], ExpressivenessConfig(threshold=threshold))
+    assert above == [bool(score >= threshold) for score in scores(scored)]
+    assert all(keep_expressive([label.score for label in scored], CONFIG))
+    assert not any(keep_expressive([label.score for label in scored], ExpressivenessConfig(top_share=0.0)))
 
 
 def test_mistakes_are_named() -> None:

@@ -1,4 +1,4 @@
-"""References keep every rule on random sessions, say why there are none, and stay fast on large ones."""
+"""References keep every rule on random sessions, give a reason where there are none, and stay fast on large ones."""
 
 import time
 from dataclasses import replace
@@ -49,8 +49,8 @@ def chosen(clips: SessionClips, config: ReferencesConfig = CONFIG) -> list[set[s
 
 
 def test_never_itself_and_never_the_clip_directly_before() -> None:
-    found = chosen(session(4))
-    assert found == [{"c1", "c2", "c3"}, {"c2", "c3"}, {"c0", "c3"}, {"c0", "c1"}]
+    result = chosen(session(4))
+    assert result == [{"c1", "c2", "c3"}, {"c2", "c3"}, {"c0", "c3"}, {"c0", "c1"}]
 
 
 def test_a_dropped_clip_between_two_does_not_hide_that_one_precedes() -> None:
@@ -69,16 +69,16 @@ def test_clips_that_share_time_are_not_references_of_each_other_in_one_recording
 def test_another_voice_and_an_exact_limit_are_not_similar() -> None:
     voices = np.eye(4, dtype=np.float32)[[0, 0, 1, 0]]
     voices[3] = [0.7, np.sqrt(1 - 0.49), 0, 0]
-    found = find_references(session(4, embedding=voices), CONFIG)
-    assert [len(references) for references in found.candidates] == [1, 0, 1, 0]
-    assert found.reasons() == {"no_similar_voice": 2}
-    assert found.candidates[0][0].similarity == 1.0
+    result = find_references(session(4, embedding=voices), CONFIG)
+    assert [len(references) for references in result.candidates] == [1, 0, 1, 0]
+    assert result.reasons() == {"no_similar_voice": 2}
+    assert result.candidates[0][0].similarity == 1.0
 
 
 def test_the_same_text_in_another_dress_is_the_same_text() -> None:
     texts = ["Press one, please!", "goodbye", "press one please", "Press ONE please now"]
-    found = chosen(session(4, text=texts))
-    assert found[0] == {"c1"} and found[3] == {"c1"}
+    result = chosen(session(4, text=texts))
+    assert result[0] == {"c1"} and result[3] == {"c1"}
 
 
 def test_length_and_quality_are_asked_of_the_reference_not_of_the_clip() -> None:
@@ -103,8 +103,8 @@ def test_every_way_to_have_none_has_its_reason() -> None:
 
 def test_best_first_and_the_same_whatever_the_order_of_rows() -> None:
     clips = session(60, noise=0.6)
-    found = find_references(clips, CONFIG)
-    for references in found.candidates:
+    result = find_references(clips, CONFIG)
+    for references in result.candidates:
         similarities = [reference.similarity for reference in references]
         assert similarities == sorted(similarities, reverse=True) and len(similarities) <= 3
     order = np.random.default_rng(1).permutation(60)
@@ -112,7 +112,7 @@ def test_best_first_and_the_same_whatever_the_order_of_rows() -> None:
     columns["embedding"] = clips.embedding[order]
     mixed = replace(clips, **columns)
     again = find_references(mixed, CONFIG, block=7)
-    assert [found.candidates[i] for i in order] == again.candidates
+    assert [result.candidates[i] for i in order] == again.candidates
 
 
 @pytest.mark.parametrize("seed", range(15))
@@ -132,10 +132,11 @@ def test_no_rule_is_ever_broken(seed: int) -> None:
         quality=rng.uniform(2, 4, num).tolist(),
     )
     config = ReferencesConfig(count=int(rng.integers(1, 6)), min_similarity=float(rng.uniform(0, 0.9)))
-    found = find_references(clips, config, block=int(rng.integers(1, 64)))
-    assert violations(clips, found, config) == []
+    result = find_references(clips, config, block=int(rng.integers(1, 64)))
+    assert violations(clips, result, config) == []
     assert all(
-        (reason is None) == bool(references) for reason, references in zip(found.reason, found.candidates, strict=True)
+        (reason is None) == bool(references)
+        for reason, references in zip(result.reason, result.candidates, strict=True)
     )
 
 
@@ -169,10 +170,10 @@ def test_ten_thousand_clips_take_seconds(kind: str) -> None:
     elif kind == "nearly the same":
         clips = replace(clips, text=[f"please enter your password and then room {i}" for i in range(num)])
     started = time.perf_counter()
-    found = find_references(clips, CONFIG)
+    result = find_references(clips, CONFIG)
     # 2.4 s on one thread where it was measured.
     assert time.perf_counter() - started < 30
     if kind == "distinct":
-        assert not found.reasons()
+        assert not result.reasons()
     else:
-        assert found.reasons() == {"same_text": num}
+        assert result.reasons() == {"same_text": num}

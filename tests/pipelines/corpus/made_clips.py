@@ -19,8 +19,10 @@ def made_clip(
     voice: VoiceLabels | None = None,
     **changes: Any,
 ) -> CorpusClip:
-    """Clip `num` of a session, which begins every 5 s. `changes` are of fields of the candidate, of its quality or of its
-    transcript's checks."""
+    """Clip `num` of a session; one begins every 5 s.
+
+    `changes` are values of fields of the candidate, of its quality, or of its transcript's checks.
+    """
 
     def changed(kind: type, **values: Any) -> Any:
         names = {field.name for field in fields(kind)}

@@ -1,4 +1,4 @@
-"""The export is what the released fine-tuning scripts accept; their own validator says so where it can be had."""
+"""The export is what the released fine-tuning scripts accept; their own validator confirms it where it is installed."""
 
 import importlib.util
 import json
@@ -23,7 +23,7 @@ def description(axis: Axis, text: str) -> Description:
 
 
 def clip(name: str, references: list[str], seconds: float = 2.0, rate: int = 24000, **changes: Any) -> FinetuneClip:
-    found = FinetuneClip(
+    made = FinetuneClip(
         clip_id=name,
         audio=(0.1 * np.sin(np.arange(int(seconds * rate)) / 20)).astype(np.float32),
         rate=rate,
@@ -32,7 +32,7 @@ def clip(name: str, references: list[str], seconds: float = 2.0, rate: int = 240
         descriptions=[description("design", "A woman."), description("style", "Speaks slowly.")],
         references=[Reference(other, 0.9) for other in references],
     )
-    return replace(found, **changes)
+    return replace(made, **changes)
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -41,7 +41,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def validate() -> Iterator[Any]:
-    """`validate_manifest` of the released package, installed or unpacked where `VOXCPM_PEER` says."""
+    """`validate_manifest` of the released package, installed or unpacked where `VOXCPM_PEER` names it."""
     place = os.environ.get("VOXCPM_PEER", "")
     if place:
         sys.path.insert(0, place)
@@ -66,18 +66,20 @@ def validate() -> Iterator[Any]:
 def test_a_clip_gives_a_row_for_each_mode(tmp_path: Path) -> None:
     counts = export_finetune(tmp_path, [clip("a", ["b"]), clip("b", [], modes=("basic",))], FinetuneConfig())
     assert counts == {"basic": 2, "design": 1, "reference": 1, "controllable": 1}
-    found = rows(tmp_path)
+    entries = rows(tmp_path)
     audio = str(tmp_path.resolve() / "audio")
-    assert [(row["text"], row["ref_audio"]) for row in found] == [
+    assert [(row["text"], row["ref_audio"]) for row in entries] == [
         ("This is a.", None),
         ("(A woman.)This is a.", None),
         ("This is a.", f"{audio}/b.flac"),
         ("(Speaks slowly.)This is a.", f"{audio}/b.flac"),
         ("This is b.", None),
     ]
-    assert all(row.keys() == {"audio", "text", "duration", "dataset_id", "ref_audio", "ref_duration"} for row in found)
-    assert found[2]["duration"] == found[2]["ref_duration"] == 2.0 and found[0]["ref_duration"] is None
-    info = soundfile.info(found[0]["audio"])
+    assert all(
+        row.keys() == {"audio", "text", "duration", "dataset_id", "ref_audio", "ref_duration"} for row in entries
+    )
+    assert entries[2]["duration"] == entries[2]["ref_duration"] == 2.0 and entries[0]["ref_duration"] is None
+    info = soundfile.info(entries[0]["audio"])
     assert (info.samplerate, info.channels, info.frames) == (16000, 1, 32000)
 
 
@@ -133,6 +135,6 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
 def test_the_released_validator_accepts_the_export(tmp_path: Path, validate: Any) -> None:
     clips = [clip(f"c{i}", [f"c{(i + 2) % 6}"], rate=48000 if i % 2 else 16000) for i in range(6)]
     export_finetune(tmp_path, clips, FinetuneConfig())
-    found = validate(str(tmp_path / "train.jsonl"), sample_rate=16000)
-    assert found.is_valid and found.errors == [] and found.warnings == []
-    assert (found.total_samples, found.valid_samples, found.has_ref_audio) == (24, 24, 12)
+    report = validate(str(tmp_path / "train.jsonl"), sample_rate=16000)
+    assert report.is_valid and report.errors == [] and report.warnings == []
+    assert (report.total_samples, report.valid_samples, report.has_ref_audio) == (24, 24, 12)

@@ -1,4 +1,4 @@
-"""Every threshold drops what is beyond it, names itself and can be switched off."""
+"""Every threshold rejects clips beyond it, names itself and can be switched off."""
 
 from typing import Any
 

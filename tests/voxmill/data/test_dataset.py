@@ -1,4 +1,4 @@
-"""A finished dataset through its reader: clips, audio and latents as they were written, and one line where it is none."""
+"""A finished dataset through its reader: clips, audio and latents as written, and one line where it is none."""
 
 from pathlib import Path
 
