@@ -1,4 +1,4 @@
-"""A real HTTP server on loopback that answers chat requests as a test tells it to, well or badly."""
+"""A real HTTP server on loopback that answers chat requests as a test wants, well or badly."""
 
 import json
 import threading
@@ -18,9 +18,10 @@ class Handler(BaseHTTPRequestHandler):
         server = self.server
         assert isinstance(server, Server)
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        headers = {name.lower(): value for name, value in self.headers.items()}
         with server.lock:
             number = len(server.seen)
-            server.seen.append({"path": self.path, "headers": dict(self.headers), "body": body})
+            server.seen.append({"path": self.path, "headers": headers, "body": body})
         try:
             server.answer(self, number, body)
         except (BrokenPipeError, ConnectionResetError):
@@ -55,7 +56,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """`seen` holds every request's path, headers and body."""
+    """`seen` holds every request's path, headers (names in lower case) and body."""
 
     daemon_threads = True
 

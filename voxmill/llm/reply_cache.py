@@ -1,22 +1,24 @@
 """Replies of language models on disk, so that a run that was interrupted asks nothing twice.
 
-A key is the hash of all that the answer depends on: model, prompt file, filled-in text, sampling, and what was heard.
-One file a reply, written under a temporary name and renamed, so that several workers may share a folder and a killed
-one leaves nothing half-written. Unusable replies are kept too: they are what was paid for.
+A key is the hash of all that the answer depends on: model, prompt file, filled-in text, sampling, and the audio.
+One file a reply, written whole or not at all, so that several workers may share a folder and may be killed. Unusable replies are kept too: they are what was paid for.
 """
 
-import hashlib
 import json
-import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+
+from voxmill.core.files import write_atomically
+from voxmill.core.hashing import sha256_bytes
+
+Scalar = str | int | float | bool
+"""A value of what identifies a model in a key."""
 
 
-def reply_key(**parts: Any) -> str:
-    """sha256 (hex) of plain data by name, such as model, prompt, text and content hash."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+def reply_key(**parts: object) -> str:
+    """sha256 (hex) of plain data by name (what JSON can hold), such as model, prompt, text and content hash."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
+    return sha256_bytes(text.encode("utf-8", "surrogatepass"))
 
 
 class ReplyCache:
@@ -34,20 +36,15 @@ class ReplyCache:
         if self._folder is None:
             return None
         try:
-            stored = json.loads(self._path(key).read_text(encoding="utf-8"))
+            stored = json.loads(self._path(key).read_bytes())
         except (OSError, ValueError):
             return None
         text = stored.get("text") if isinstance(stored, dict) and stored.get("key") == key else None
         return text if isinstance(text, str) else None
 
-    def put(self, key: str, text: str, origin: Mapping[str, Any] | None = None) -> None:
+    def put(self, key: str, text: str, origin: Mapping[str, str] | None = None) -> None:
         """Keeps a reply with what helps a person who reads the file (model, prompt's name)."""
         if self._folder is None:
             return
-        path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{key}.{os.getpid()}.{uuid.uuid4().hex}")
-        temporary.write_text(
-            json.dumps({"key": key, "text": text, **(origin or {})}, ensure_ascii=False), encoding="utf-8"
-        )
-        os.replace(temporary, path)
+        stored = json.dumps({"key": key, "text": text, **(origin or {})}, ensure_ascii=False)
+        write_atomically(self._path(key), stored.encode("utf-8", "surrogatepass"))

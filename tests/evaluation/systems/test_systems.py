@@ -119,7 +119,7 @@ def test_a_speech_endpoint_is_asked_again_where_that_may_help(tmp_path: Path, mo
 
     def answer(handler: Handler, number: int, body: dict[str, Any]) -> None:
         if body["input"] == "busy" and number == 0:
-            handler.send("busy", 503)
+            handler.send("busy", 503, Retry_After_Ms="1")
         elif body["input"] == "page":
             handler.send("<html>sorry</html>")
         elif body["input"] == "wrong":
@@ -128,13 +128,13 @@ def test_a_speech_endpoint_is_asked_again_where_that_may_help(tmp_path: Path, mo
             handler.send(wav_bytes(), Content_Type="audio/wav")
 
     with chat_server(answer) as server:
-        system = SpeechEndpoint("api", f"{server.url}#tts-1/alloy", workers=1, wait=0.01)
+        system = SpeechEndpoint("api", f"{server.url}#tts-1/alloy", workers=1)
         asked = [utterance("a", "busy", description="calm"), utterance("b", "page"), utterance("c", "wrong")]
         failed = {failure.utterance.id: failure.reason for failure in system.speak(asked, tmp_path, 0)}
-        assert "is no audio" in failed["b"] and failed["c"] == "answered 400" and len(failed) == 2
+        assert "is no audio" in failed["b"] and failed["c"] == "answered 400 Bad Request" and len(failed) == 2
         assert soundfile.info(tmp_path / "a.wav").samplerate == 24000
         seen = server.seen[1]
-        assert seen["path"] == "/v1/audio/speech" and seen["headers"]["Authorization"] == "Bearer secret"
+        assert seen["path"] == "/v1/audio/speech" and seen["headers"]["authorization"] == "Bearer secret"
         assert seen["body"] == {
             "model": "tts-1",
             "voice": "alloy",
@@ -147,9 +147,33 @@ def test_a_speech_endpoint_is_asked_again_where_that_may_help(tmp_path: Path, mo
 
 def test_a_speech_endpoint_that_refuses_ends_the_job(tmp_path: Path) -> None:
     with chat_server(lambda handler, number, body: handler.send("no", 401)) as server:
-        system = SpeechEndpoint("api", f"{server.url}#m/v", workers=1, wait=0.01)
-        with pytest.raises(JobError, match="401; check OPENAI_API_KEY"):
+        system = SpeechEndpoint("api", f"{server.url}#m/v", workers=1)
+        with pytest.raises(JobError, match="answered 401 Unauthorized; set OPENAI_API_KEY"):
             list(system.speak([utterance("a", "x")], tmp_path, 0))
+        assert len(server.seen) == 1 and not any(tmp_path.iterdir())
+
+
+def test_a_speech_endpoint_that_answers_with_pages_ends_the_job_after_some(tmp_path: Path) -> None:
+    with chat_server(lambda handler, number, body: handler.send("<html>sign in</html>")) as server:
+        system = SpeechEndpoint("api", f"{server.url}#m/v", workers=2)
+        problems = []
+        with pytest.raises(JobError, match="10 requests in a row.*which is no audio"):
+            for failure in system.speak([utterance(str(n), "x") for n in range(30)], tmp_path, 0):
+                problems.append(failure.reason)
+        assert 0 < len(problems) < 12 and len(server.seen) < 15 and not list(tmp_path.rglob("*.wav"))
+
+
+def test_a_speech_endpoint_that_breaks_off_leaves_nothing_half_written(tmp_path: Path) -> None:
+    def answer(handler: Handler, number: int, body: dict[str, Any]) -> None:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n" + wav_bytes()[:2000])
+        handler.close_connection = True
+
+    with chat_server(answer) as server:
+        system = SpeechEndpoint("api", f"{server.url}#m/v", workers=1, retries=1)
+        failed = list(system.speak([utterance("a", "x")], tmp_path, 0))
+        assert (
+            failed[0].reason.startswith("cannot be reached") and len(server.seen) == 2 and not any(tmp_path.iterdir())
+        )
 
 
 @pytest.mark.parametrize(
@@ -166,6 +190,7 @@ def test_a_speech_endpoint_that_refuses_ends_the_job(tmp_path: Path) -> None:
         ("a=command:cat '{output}", "No closing quotation"),
         ("a=speech:localhost:80#m/v", "write speech:http"),
         ("a=speech:http://localhost:80", "write speech:http"),
+        ("a=speech:http://localhost:eighty#m/v", "write speech:http"),
     ],
 )
 def test_mistakes_are_told_in_one_line(named: str, said: str) -> None:
