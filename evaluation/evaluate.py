@@ -188,9 +188,9 @@ def _run(
 
 
 def _judge(rows: list[Row], out: Path, config: EvaluateConfig, problems: list[str]) -> None:
-    from evaluation.metrics.instruction_judge import Judge
+    from evaluation.metrics.instruction_judge import InstructionJudge
 
-    judge = Judge(config.judge, out / "judge")
+    judge = InstructionJudge(config.judge, out / "judge")
     asked = [row for row in rows if row["description"]]
     cases = [(row["description"], Path(row["wav"]) if row["status"] == "ok" else None) for row in asked]
     with _bar(config.progress, "judging", len(asked)) as advance:

@@ -4,16 +4,21 @@ A describer asks as if an answer came at once. What is not known yet is noted an
 whoever owns the engine answers all that is noted, and the clips are described again, now from what is known.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
-from voxmill.llm.chat_endpoint import Message, NoAnswerError
-from voxmill.llm.reply_cache import ReplyCache, reply_key
+from voxmill.core.http import NoAnswerError
+from voxmill.llm.reply_cache import ReplyCache, Scalar, reply_key
+
+if TYPE_CHECKING:
+    from openai.types.chat import ChatCompletionMessageParam
 
 
 class BatchLlmConfig(Config):
@@ -35,7 +40,7 @@ class BatchLlmConfig(Config):
     """Sampling temperature."""
     max_tokens: int = 800
     """Tokens of a reply at most."""
-    engine: dict[str, Any] = Field(default_factory=dict)
+    engine: dict[str, JsonValue] = Field(default_factory=dict)
     """vLLM's engine arguments."""
     accelerator: str | None = None
     """Ray's name of the GPU type, such as H100; null takes any."""
@@ -63,12 +68,12 @@ class BatchChat:
             raise UserError("descriptions.processor.model is empty; name the model that describes")
         self.config = config
         self.name = config.model
-        self.pending: dict[str, tuple[list[Message], int]] = {}
+        self.pending: dict[str, tuple[list[ChatCompletionMessageParam], int]] = {}
         self.failed: dict[str, str] = {}
         self._cache = ReplyCache(cache)
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Scalar]:
         """What an answer depends on besides the messages."""
         return {
             "model": self.config.model,
@@ -76,7 +81,7 @@ class BatchChat:
             "max_tokens": self.config.max_tokens,
         }
 
-    def ask(self, messages: Sequence[Message], seed: int = 0) -> str:
+    def ask(self, messages: Sequence[ChatCompletionMessageParam], seed: int = 0) -> str:
         """The answer's text.
 
         Raises:

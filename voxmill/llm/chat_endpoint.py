@@ -20,7 +20,7 @@ from voxmill.core.http import UNSENT_KEY, EndpointMeter, Failure, Usage, is_addr
 from voxmill.llm.reply_cache import Scalar
 
 if TYPE_CHECKING:
-    from openai.types.chat import ChatCompletionMessageParam as Message
+    from openai.types.chat import ChatCompletionMessageParam
 
 _MAX_BYTES = 4_000_000
 
@@ -107,7 +107,7 @@ class ChatEndpoint:
             "json_mode": config.json_mode,
         }
 
-    def ask(self, messages: Sequence[Message], seed: int = 0) -> str:
+    def ask(self, messages: Sequence[ChatCompletionMessageParam], seed: int = 0) -> str:
         """The assistant's text; another `seed` asks for another answer, where the endpoint knows seeds.
 
         Raises:
@@ -139,7 +139,7 @@ class ChatEndpoint:
 
         return (openai.OpenAIError,)
 
-    def _request(self, messages: Sequence[Message], seed: int) -> str:
+    def _request(self, messages: Sequence[ChatCompletionMessageParam], seed: int) -> str:
         import openai
 
         completion = self._client.chat.completions.create(

@@ -1,8 +1,9 @@
 """SmolLM2-135M-Instruct on llama.cpp: the embedded writer of other wordings.
 
 It is far too small to write from facts (it gets them wrong nearly always), so it is only given true sentences to put
-in other words, and what it answers is checked word by word (`annotation/descriptions/describer.py`). One answer takes about half a
-second on one thread. xllamacpp serves its own HTTP on a free loopback port while the model is loaded, without a key.
+in other words, and what it answers is checked word by word (`annotation/descriptions/describer.py`). One answer takes
+about half a second on one thread. While the model is loaded, xllamacpp serves HTTP on a free loopback port, without a
+key.
 """
 
 from pathlib import Path
@@ -10,13 +11,12 @@ from typing import Any
 
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
-from voxmill.llm.prompt_files import prompt
-
-PROMPT = "paraphrase_small.v1"
+from voxmill.llm.prompt_files import Prompt
+from voxmill.llm.reply_cache import Scalar
 
 
 class EmbeddedLlmConfig(Config):
-    """`model`: `embedded` or the path of another GGUF file. Sampling is seeded: the same prompt gives the same answer."""
+    """Which model and how it samples; with the same seed the same prompt gives the same answer."""
 
     model: str = "embedded"
     """`embedded`, or the path of another GGUF file."""
@@ -32,13 +32,14 @@ class EmbeddedLlm:
     """Puts sentences in other words.
 
     Args:
+        prompt: has one value, `sentence`.
         weights: folder of the asset `smollm2-135m` (unused where `config.model` is a path).
 
     Raises:
         UserError: xllamacpp is not installed, or the file is not there.
     """
 
-    def __init__(self, config: EmbeddedLlmConfig, weights: Path | None = None):
+    def __init__(self, config: EmbeddedLlmConfig, prompt: Prompt, weights: Path | None = None):
         try:
             import xllamacpp
         except ImportError:
@@ -53,8 +54,7 @@ class EmbeddedLlm:
             path = Path(config.model)
         if not path.is_file():
             raise UserError(f"descriptions.embedded.model={path}: no such file; name a GGUF file, or `embedded`")
-        self.config, self.name = config, f"{path.stem} / {PROMPT}"
-        self._prompt = prompt(PROMPT)
+        self.config, self.name, self._prompt = config, f"{path.stem} / {prompt.name}", prompt
         options = xllamacpp.CommonParams()
         options.model.path = str(path)
         options.n_ctx, options.n_parallel = 1024, 1
@@ -63,7 +63,7 @@ class EmbeddedLlm:
         self._server: Any = xllamacpp.Server(options)
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Scalar]:
         """What an answer depends on besides the sentence; a part of the cache's key."""
         return {**self.config.model_dump(exclude={"threads"}), "prompt": self._prompt.sha256, "file": self.name}
 

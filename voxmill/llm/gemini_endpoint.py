@@ -1,4 +1,4 @@
-"""Gemini's own protocol (`models/MODEL:generateContent`), for what its OpenAI-compatible address has not: a schema of the
+"""Gemini's own protocol (`models/MODEL:generateContent`), for what its OpenAI-compatible address lacks: a schema of the
 answer that the server keeps to, and every kind of audio. Rate, deadline and counts are `ChatEndpoint`'s, the protocol
 and the retries are those of the `google-genai` SDK.
 
@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import JsonValue
 
 from voxmill.core.http import RETRIED_STATUSES, UNSENT_KEY, EndpointMeter, Failure, missing_sdk, unreadable
 from voxmill.llm.chat_endpoint import ChatEndpoint, EndpointConfig
@@ -19,7 +21,7 @@ from voxmill.llm.chat_endpoint import ChatEndpoint, EndpointConfig
 if TYPE_CHECKING:
     import httpx
     from google.genai import types
-    from openai.types.chat import ChatCompletionMessageParam as Message
+    from openai.types.chat import ChatCompletionMessageParam
 
 URL = "https://generativelanguage.googleapis.com/v1beta"
 KEY_VARIABLE = "GEMINI_API_KEY"
@@ -41,7 +43,7 @@ class GeminiEndpoint(ChatEndpoint):
     Args:
         config: `url` ends before `/models`; it and `api_key_variable` are Gemini's where they are not set. The key comes
             from the environment and is sent as a header, so that no log of addresses has it.
-        schema: what an answer must look like; None: any text.
+        schema: what an answer must look like, as Gemini's `responseSchema` has it; None: any text.
 
     Raises:
         UserError: the URL is not http(s), no model is named, or the SDK is not installed.
@@ -50,7 +52,7 @@ class GeminiEndpoint(ChatEndpoint):
     _meter_class: ClassVar[type[EndpointMeter]] = _GeminiMeter
     _key_header: ClassVar[tuple[str, str]] = ("x-goog-api-key", "")
 
-    def __init__(self, config: EndpointConfig, schema: types.Schema | None = None):
+    def __init__(self, config: EndpointConfig, schema: Mapping[str, JsonValue] | None = None):
         own = {"url": URL, "api_key_variable": KEY_VARIABLE}
         unset = {key: value for key, value in own.items() if key not in config.model_fields_set}
         self._schema = schema
@@ -93,7 +95,7 @@ class GeminiEndpoint(ChatEndpoint):
         # The last three: what its models raise over a field of another type.
         return (errors.APIError, httpx.HTTPError, ValueError, TypeError, AttributeError)
 
-    def _request(self, messages: Sequence[Message], seed: int) -> str:
+    def _request(self, messages: Sequence[ChatCompletionMessageParam], seed: int) -> str:
         from google.genai import types
 
         system: types.Content | None = None
@@ -114,13 +116,13 @@ class GeminiEndpoint(ChatEndpoint):
                 max_output_tokens=self.config.max_tokens,
                 seed=seed,
                 response_mime_type="application/json" if is_json else None,
-                response_schema=self._schema,
+                response_schema=None if self._schema is None else types.Schema.model_validate(self._schema),
             ),
         )
         assert answer.candidates
         content = answer.candidates[0].content
-        parts = content.parts if content else None
-        return "".join(part.text for part in parts or [] if part.text and not part.thought)
+        answered = (content.parts if content else None) or []
+        return "".join(part.text for part in answered if part.text and not part.thought)
 
     def _check(self, body: bytes) -> Failure | None:
         try:
@@ -143,7 +145,7 @@ class GeminiEndpoint(ChatEndpoint):
         return None
 
 
-def _parts(message: Message) -> list[types.Part]:
+def _parts(message: ChatCompletionMessageParam) -> list[types.Part]:
     """Gemini's parts of a message in OpenAI's form: a text, or a list of texts and audio."""
     from google.genai import types
 

@@ -1,16 +1,16 @@
-"""Prompts by name and version; each is a text file beside this one in `prompts/`."""
+"""Prompts by name and version: text files in the package of whoever asks with them."""
 
-import hashlib
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
 from voxmill.core.errors import UserError
+from voxmill.core.hashing import sha256_bytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """A template for `str.format`. `sha256` is of the file, so that an edited prompt never meets old replies."""
+    """A template for `str.format`. `sha256` is of the file, so that an edited prompt never gets old replies."""
 
     name: str
     template: str
@@ -26,15 +26,15 @@ class Prompt:
 
 
 @cache
-def prompt(name: str) -> Prompt:
-    """A prompt by its file's name without ending, such as `describe_facts.v1`.
+def read_prompt(package: str, name: str) -> Prompt:
+    """A prompt by its package and its file's name without ending, such as `describe_facts.v1`.
 
     Raises:
         UserError: there is none of that name.
     """
-    folder = resources.files("annotation.descriptions.prompts")
+    folder = resources.files(package)
     names = sorted(p.name.removesuffix(".txt") for p in folder.iterdir() if p.name.endswith(".txt"))
     if name not in names:
-        raise UserError(f"no prompt {name!r} in annotation/prompts/; there are {', '.join(names)}")
-    data = folder.joinpath(f"{name}.txt").read_bytes()
-    return Prompt(name, data.decode("utf-8"), hashlib.sha256(data).hexdigest())
+        raise UserError(f"no prompt {name!r} in {package.replace('.', '/')}/; there are {', '.join(names)}")
+    content = folder.joinpath(f"{name}.txt").read_bytes()
+    return Prompt(name=name, template=content.decode("utf-8"), sha256=sha256_bytes(content))

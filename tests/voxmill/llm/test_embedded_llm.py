@@ -1,28 +1,30 @@
-"""The embedded model really runs where xllamacpp is installed; its absence is told in one line."""
+"""The embedded model really runs where xllamacpp is installed; its absence is reported in one line."""
 
 import sys
-from pathlib import Path
 
 import pytest
 
-from annotation.descriptions.describer import DescribedClip, Describer, DescriptionsConfig
+from annotation.descriptions.describer import PARAPHRASE, PROMPTS, DescribedClip, Describer, DescriptionsConfig
 from annotation.descriptions.verification import Evidence
 from voxmill.core.assets import asset_path
 from voxmill.core.errors import UserError
 from voxmill.data.records import Fact
 from voxmill.llm.embedded_llm import EmbeddedLlm, EmbeddedLlmConfig
+from voxmill.llm.prompt_files import read_prompt
+
+PROMPT = read_prompt(PROMPTS, PARAPHRASE)
 
 
-def test_without_the_library_the_mend_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_library_the_command_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "xllamacpp", None)
     with pytest.raises(UserError, match="pip install xllamacpp"):
-        EmbeddedLlm(EmbeddedLlmConfig(), Path())
+        EmbeddedLlm(EmbeddedLlmConfig(), PROMPT)
 
 
 def test_a_file_that_is_not_there_is_named() -> None:
     pytest.importorskip("xllamacpp", reason="xllamacpp is not installed")
     with pytest.raises(UserError, match="nothing.gguf: no such file"):
-        EmbeddedLlm(EmbeddedLlmConfig(model="nothing.gguf"))
+        EmbeddedLlm(EmbeddedLlmConfig(model="nothing.gguf"), PROMPT)
 
 
 def test_it_answers_the_same_twice_and_nothing_false_is_kept() -> None:
@@ -31,7 +33,7 @@ def test_it_answers_the_same_twice_and_nothing_false_is_kept() -> None:
         weights = asset_path("smollm2-135m")
     except UserError as error:
         pytest.skip(str(error))
-    llm = EmbeddedLlm(EmbeddedLlmConfig(), weights)
+    llm = EmbeddedLlm(EmbeddedLlmConfig(), PROMPT, weights)
     sentence = "Speaks at a very high pitch, slowly and with lively intonation."
     assert llm.rewrite(sentence, 0) == llm.rewrite(sentence, 0)
     assert "\n" not in llm.rewrite(sentence, 1)

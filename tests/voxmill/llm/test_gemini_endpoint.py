@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from google.genai import types
+from pydantic import JsonValue
 
 from tests.support.chat_server import Handler, Server, chat_server
 from voxmill.core.errors import JobError, UserError
@@ -17,7 +17,7 @@ from voxmill.llm.gemini_endpoint import KEY_VARIABLE, URL, GeminiEndpoint
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletionMessageParam
 
-SCHEMA = types.Schema(type=types.Type.OBJECT, properties={"good": types.Schema(type=types.Type.BOOLEAN)})
+SCHEMA: dict[str, JsonValue] = {"type": "OBJECT", "properties": {"good": {"type": "BOOLEAN"}}}
 ASKED: list["ChatCompletionMessageParam"] = [
     {"role": "system", "content": "You judge."},
     {
@@ -64,7 +64,7 @@ def test_a_request_has_gemini_s_form_and_the_key_from_the_environment(monkeypatc
             "maxOutputTokens": 50,
             "seed": 3,
             "responseMimeType": "application/json",
-            "responseSchema": {"type": "OBJECT", "properties": {"good": {"type": "BOOLEAN"}}},
+            "responseSchema": SCHEMA,
         },
     }
     assert (endpoint.usage.input_tokens, endpoint.usage.output_tokens) == (100, 20)
