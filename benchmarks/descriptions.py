@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
 from annotation.descriptions.claims import unread_words  # noqa: E402
-from annotation.descriptions.describer import DescribedClip, Describer, DescriptionsConfig  # noqa: E402
+from annotation.descriptions.describer import PARAPHRASE, PROMPTS, DescribedClip, Describer, DescriptionsConfig  # noqa: E402
 from annotation.descriptions.facts import AXES, LEVELS, FactsConfig, Norms, describe_clip, fact_table  # noqa: E402
 from annotation.descriptions.grammar import write  # noqa: E402
 from annotation.descriptions.lexicons import LEXICON_LANGUAGES, WORDS  # noqa: E402
@@ -41,6 +41,7 @@ from voxmill.core.errors import command  # noqa: E402
 from voxmill.data.records import Axis, Prosody, Word  # noqa: E402
 from voxmill.llm.chat_endpoint import ChatEndpoint, EndpointConfig  # noqa: E402
 from voxmill.llm.embedded_llm import EmbeddedLlm, EmbeddedLlmConfig  # noqa: E402
+from voxmill.llm.prompt_files import read_prompt  # noqa: E402
 
 BOTH: tuple[Axis, Axis] = ("design", "style")
 
@@ -157,7 +158,7 @@ def main() -> None:
     template, raw, kept, endpoint = Tally(), Tally(), Tally(), Tally()
     for clip, axis in asked:
         template.add(write(fact_table(clip.evidence.facts), axis, "sentence", "en", clip.clip_id), axis, clip)
-    llm = EmbeddedLlm(EmbeddedLlmConfig(), asset_path("smollm2-135m"))
+    llm = EmbeddedLlm(EmbeddedLlmConfig(), read_prompt(PROMPTS, PARAPHRASE), asset_path("smollm2-135m"))
     started = time.perf_counter()
     for (clip, axis), sentence in zip(asked, template.texts, strict=True):
         raw.add(llm.rewrite(sentence, 0), axis, clip)

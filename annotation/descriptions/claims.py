@@ -1,8 +1,8 @@
 """A description read back: which facts its words claim.
 
-Words are found by the lexicon of the language (its own wordings and the further ones under `also`), the longest first,
-so that 'very slow' is not 'slow'. A claim after a negation is turned round. What the lexicon does not know is not
-seen: a reader of patterns misses claims in free wordings, and its recall is measured in benchmarks/descriptions.py.
+Words are looked up in the lexicon of the language (its own wordings and the further ones under `also`), the longest
+first, so that 'very slow' is not 'slow'. A claim after a negation is reversed. What the lexicon lacks is not seen: a
+reader of patterns misses claims in free wordings, and its recall is measured in benchmarks/descriptions.py.
 """
 
 import re
@@ -13,9 +13,9 @@ from annotation.descriptions.facts import AXES
 from annotation.descriptions.lexicons import lexicon
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Claim:
-    """`attribute` is `word` (or is not, when `negated`), said in `text` at `start`."""
+    """`attribute` is `word` (or is not, when `negated`), as `text` at `start` puts it."""
 
     attribute: str
     word: str
@@ -28,10 +28,10 @@ class Claim:
 def _patterns(language: str) -> list[tuple[re.Pattern[str], list[tuple[str, str]]]]:
     words = lexicon(language)
     spaced = words.stop.endswith(" ")
-    said: dict[str, list[tuple[str, str]]] = {}
+    claims_of: dict[str, list[tuple[str, str]]] = {}
 
     def add(pattern: str, claims: list[tuple[str, str]]) -> None:
-        known = said.setdefault(pattern, [])
+        known = claims_of.setdefault(pattern, [])
         known += [claim for claim in claims if claim not in known]
 
     for gender, ages in words.heads.items():
@@ -49,7 +49,7 @@ def _patterns(language: str) -> list[tuple[re.Pattern[str], list[tuple[str, str]
             for expression in expressions:
                 add(expression, [(attribute, word)])
     edge = (r"(?<!\w)(?:", r")(?!\w)") if spaced else ("(?:", ")")
-    return [(re.compile(edge[0] + pattern + edge[1]), claims) for pattern, claims in said.items() if claims]
+    return [(re.compile(edge[0] + pattern + edge[1]), claims) for pattern, claims in claims_of.items() if claims]
 
 
 def read_claims(text: str, language: str) -> list[Claim]:
@@ -59,21 +59,21 @@ def read_claims(text: str, language: str) -> list[Claim]:
     for pattern, claims in _patterns(language):
         for match in pattern.finditer(lowered):
             hits += [(match.start(), match.end(), attribute, word) for attribute, word in claims]
-    # Of overlapping finds the longest counts; equal spans count both ('girl' is a gender and an age).
+    # Of overlapping matches the longest counts; equal spans count both ('girl' is a gender and an age).
     kept: list[tuple[int, int, str, str]] = []
     for hit in sorted(hits, key=lambda hit: (-(hit[1] - hit[0]), hit[0])):
         if all(hit[1] <= other[0] or hit[0] >= other[1] or hit[:2] == other[:2] for other in kept):
             kept.append(hit)
-    found: list[Claim] = []
+    read: list[Claim] = []
     for start, end, attribute, word in sorted(kept):
         claim = Claim(attribute, word, _is_negated(lowered, start, language), text[start:end], start)
-        if (attribute, word, claim.negated) not in [(c.attribute, c.word, c.negated) for c in found]:
-            found.append(claim)
-    return found
+        if (attribute, word, claim.negated) not in [(c.attribute, c.word, c.negated) for c in read]:
+            read.append(claim)
+    return read
 
 
 def unread_words(text: str, language: str) -> list[str]:
-    """Words outside of all claims that are not `plain`: what this reader cannot vouch for, in lower case."""
+    """Words outside of all claims that are not `plain`: what no pattern covers, in lower case."""
     rest = text.lower()
     for claim in read_claims(text, language):
         rest = rest.replace(claim.text.lower(), " ", 1)

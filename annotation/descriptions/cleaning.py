@@ -1,7 +1,7 @@
 """A description as it enters training: `"(" + description + ")" + text`, so neither may break the parentheses.
 
-Writers answer with brackets, newlines, code fences and quotation marks. `clean` takes them out and says what it mended,
-so that a report can count it; what cannot be mended is refused with a reason.
+Writers answer with brackets, newlines, code fences and quotation marks. `clean` removes them and names what it removed,
+so that a report can count it; a text that is of no use even then is refused with a reason.
 """
 
 import re
@@ -10,42 +10,43 @@ from dataclasses import dataclass
 from typing import Literal
 
 Refusal = Literal["empty", "too_long", "too_short"]
-Mend = Literal["control", "brackets", "fence", "quotes", "markup"]
+Removed = Literal["control", "brackets", "fence", "quotes", "markup"]
 
 MAX_CHARACTERS = 600
 _BRACKETS = "()（）[]［］{}｛｝【】〔〕<>＜＞⟨⟩❨❩﹙﹚⁽⁾₍₎"
+_CONTROLS = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
 _QUOTES = "\"'“”„«»‘’「」『』"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Cleaned:
-    """`text` on one line without any bracket; '' with a `refused`. `mended` says what had to be done."""
+    """`text` on one line without any bracket; '' with a `refused`. `removed`: what was taken out, in this order."""
 
     text: str
-    mended: tuple[Mend, ...]
+    removed: tuple[Removed, ...]
     refused: Refusal | None = None
 
 
 def clean(text: str, max_characters: int = MAX_CHARACTERS) -> Cleaned:
     """Makes a writer's answer fit for the prefix."""
-    mended: list[Mend] = []
+    removed: list[Removed] = []
     now = unicodedata.normalize("NFC", text)
 
-    def mend(name: Mend, after: str) -> None:
+    def remove(kind: Removed, after: str) -> None:
         nonlocal now
         if after != now:
-            mended.append(name)
+            removed.append(kind)
             now = after
 
-    mend("fence", re.sub(r"```\w*", " ", now))
+    remove("fence", re.sub(r"```\w*", " ", now))
     # Controls, private use, surrogates and the separators of lines; invisible joiners, too, that would hide a bracket.
-    mend("control", "".join(" " if unicodedata.category(c) in ("Cc", "Cf", "Co", "Cs", "Zl", "Zp") else c for c in now))
-    mend("brackets", now.translate({ord(c): " " for c in _BRACKETS}))
-    mend("markup", re.sub(r"^\s*[-*#•]+\s+|[*_`]{1,3}", "", now))
+    remove("control", "".join(" " if unicodedata.category(c) in _CONTROLS else c for c in now))
+    remove("brackets", now.translate({ord(c): " " for c in _BRACKETS}))
+    remove("markup", re.sub(r"^\s*[-*#•]+\s+|[*_`]{1,3}", "", now))
     now = re.sub(r"\s+", " ", now).strip()
     now = re.sub(r" +([,.;:!?，。；：！？、])", r"\1", now)
     if len(now) > 1 and now[0] in _QUOTES and now[-1] in _QUOTES:
-        mend("quotes", now[1:-1].strip())
+        remove("quotes", now[1:-1].strip())
     refused: Refusal | None = None
     if not any(c.isalpha() for c in now):
         refused = "empty"
@@ -53,7 +54,7 @@ def clean(text: str, max_characters: int = MAX_CHARACTERS) -> Cleaned:
         refused = "too_long"
     elif sum(c.isalpha() for c in now) < 2:
         refused = "too_short"
-    return Cleaned("" if refused else now, tuple(mended), refused)
+    return Cleaned("" if refused else now, tuple(removed), refused)
 
 
 def prefixed(description: str, text: str) -> str:

@@ -2,21 +2,22 @@
 
 Two axes (design: the voice; style: this delivery), four granularities, several wordings, in English and in the clip's
 language. Three kinds of writers: the grammar, which is true by construction; the embedded model, which puts the
-grammar's sentences in other words; an endpoint or a batch of engines, which write from facts or, if they hear, from the
-clip. Whatever a writer says is verified against
-the clip's evidence, and where nothing usable comes the grammar answers, and that is counted. A clip is never lost.
+grammar's sentences in other words; an endpoint or a batch of engines, which write from facts or, where they are sent
+the audio, from the clip. Every text is verified against the clip's evidence; where no usable one comes the grammar
+writes it, and that is counted. A clip is never lost.
 """
 
-import base64
+from __future__ import annotations
+
 import hashlib
-import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from annotation.descriptions.claims import unread_words
@@ -27,26 +28,29 @@ from annotation.descriptions.lexicons import LEXICON_LANGUAGES
 from annotation.descriptions.reply_schema import AxisTexts, BadReplyError, DescriptionReply, RepairReply, parse_reply
 from annotation.descriptions.verification import Checked, Evidence, VerificationConfig, recall, verify
 from annotation.speech.text_checks import text_language
+from voxmill.core.audio import RATE_16K, encode_wav
 from voxmill.core.config import Config
+from voxmill.core.http import NoAnswerError
 from voxmill.core.languages import base_language, language_name
 from voxmill.data.records import Axis, Description, FactWord, Granularity
 from voxmill.llm.batch_chat import BatchLlmConfig
-from voxmill.llm.chat_endpoint import EndpointConfig, NoAnswerError
+from voxmill.llm.chat_endpoint import EndpointConfig, user_message
 from voxmill.llm.embedded_llm import EmbeddedLlmConfig
-from voxmill.llm.prompt_files import prompt
-from voxmill.llm.reply_cache import ReplyCache, reply_key
+from voxmill.llm.prompt_files import read_prompt
+from voxmill.llm.reply_cache import ReplyCache, Scalar, reply_key
 
-RATE = 16000
+if TYPE_CHECKING:
+    from openai.types.chat import ChatCompletionMessageParam
+
+PROMPTS, PARAPHRASE = "annotation.descriptions.prompts", "paraphrase_small.v1"
 BOTH: tuple[Axis, Axis] = ("design", "style")
+Reply = TypeVar("Reply", DescriptionReply, RepairReply)
 
 
 class DescriptionsConfig(Config):
-    """Who writes what. `clip_language`: also in the clip's language, where `annotation/descriptions/lexicon/` has its words.
+    """Who writes descriptions, which, and how they are verified."""
 
-    `wordings`: how many texts of each axis, granularity and language; equal ones are kept once. `hears`: the model
-    understands audio and is sent the clip. `attempts`: how often an unusable reply is asked for again. Below
-    `language_from`, the detector's opinion of a text's language is not trusted.
-    """
+    renamed: ClassVar[dict[str, str]] = {"hears": "send_audio"}
 
     writer: Literal["template", "embedded", "endpoint", "processor"] = "template"
     """Who words the facts: the built-in grammar, an embedded LLM, a chat endpoint, or Ray Data's LLM processor."""
@@ -56,8 +60,8 @@ class DescriptionsConfig(Config):
     """Texts of each axis, granularity and language; equal ones are kept once."""
     clip_language: bool = True
     """Describe also in the clip's own language, where the lexicon has it."""
-    hears: bool = False
-    """The endpoint's model understands audio and is sent the clip."""
+    send_audio: bool = False
+    """The model understands audio and is sent the clip beside its facts."""
     attempts: int = 2
     """How often an unusable reply is asked for again."""
     language_from: float = 0.7
@@ -68,19 +72,19 @@ class DescriptionsConfig(Config):
     verification: VerificationConfig = VerificationConfig()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class DescribedClip:
-    """What a writer gets: `clip_id` names the content. `audio`: float32 [samples] at 16 kHz, for writers that hear."""
+    """A clip to describe: `clip_id` names the content. `audio`: float32 [T] at 16 kHz, for writers that are sent it."""
 
     clip_id: str
     language: str
     evidence: Evidence
-    audio: np.ndarray | None = None
+    audio: NDArray[np.float32] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Dropped:
-    """A text that was given up, with its last wording. The grammar's stands in its place, unless that failed, too."""
+    """A text that was given up, in its last wording. The grammar's replaces it, unless that one failed as well."""
 
     axis: Axis
     granularity: Granularity
@@ -89,12 +93,12 @@ class Dropped:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Descriptions:
     """All descriptions of one clip and what was dropped."""
 
-    kept: list[Description]
-    dropped: list[Dropped]
+    kept: tuple[Description, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
 
 
 class Chat(Protocol):
@@ -103,10 +107,10 @@ class Chat(Protocol):
     name: str
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Scalar]:
         """What an answer depends on besides the messages."""
 
-    def ask(self, messages: Sequence[dict[str, Any]], seed: int = 0) -> str:
+    def ask(self, messages: Sequence[ChatCompletionMessageParam], seed: int = 0) -> str:
         """The answer's text."""
 
 
@@ -116,7 +120,7 @@ class Rewriter(Protocol):
     name: str
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Scalar]:
         """What an answer depends on besides the sentence."""
 
     def rewrite(self, sentence: str, seed: int) -> str:
@@ -133,6 +137,11 @@ class _Draft:
     checked: Checked | None = None
     problem: str = ""
 
+    def as_dropped(self) -> Dropped:
+        return Dropped(
+            axis=self.axis, granularity=self.granularity, language=self.language, text=self.text, reason=self.problem
+        )
+
 
 class Describer:
     """Describes clips one after another; may be interrupted and called again with the same cache.
@@ -143,8 +152,9 @@ class Describer:
         chat: for `writer: endpoint`; rewriter: for `writer: embedded`.
         cache: folder of replies, None to keep none.
 
-    `counts` says what happened: `without_facts`, `no_words_for_language`, `asked`, `cached`, `reply_*` (unusable replies
-    by defect), `no_answer_*`, `mended_*`, `refused_*`, `written`, `failed`, `repaired`, `dropped`, `by_template`.
+    `counts` by event: `without_facts`, `no_words_for_language`, `asked`, `cached`, `reply_*` (unusable replies by
+    defect), `no_answer_*`, `removed_*`, `refused_*`, `written`, `failed`, `repaired`, `dropped`, `same_wording`,
+    `by_template`.
     """
 
     def __init__(
@@ -159,8 +169,8 @@ class Describer:
         assert (rewriter is not None) == (config.writer == "embedded"), "the embedded writer needs a rewriter"
         self.config, self._chat, self._rewriter, self._cache = config, chat, rewriter, ReplyCache(cache)
         self.counts: Counter[str] = Counter()
-        # A writer with ears may know what is not among the facts; the others cannot.
-        self._verification = config.verification.model_copy(update={"only_facts": not config.hears})
+        # A writer that is sent the audio may know what is not among the facts; the others cannot.
+        self._verification = config.verification.model_copy(update={"only_facts": not config.send_audio})
 
     def __call__(self, clip: DescribedClip) -> Descriptions:
         """Describes one clip.
@@ -168,9 +178,9 @@ class Describer:
         Raises:
             JobError: the endpoint is down, refuses the key, or the budget is spent.
         """
-        if not clip.evidence.facts and not self.config.hears:
+        if not clip.evidence.facts and not self.config.send_audio:
             self.counts["without_facts"] += 1
-            return Descriptions([], [])
+            return Descriptions()
         languages = ["en"]
         own = base_language(clip.language)
         if self.config.clip_language and own != "en":
@@ -184,15 +194,15 @@ class Describer:
             for wording in range(self.config.wordings):
                 for draft in self._drafts(clip, language, wording):
                     self._finish(clip, draft, kept, dropped)
-        return Descriptions(kept, dropped)
+        return Descriptions(tuple(kept), tuple(dropped))
 
     def _drafts(self, clip: DescribedClip, language: str, wording: int) -> list[_Draft]:
         wanted = [(axis, level, language, wording) for axis in BOTH for level in self.config.granularities]
         if self._chat is not None:
             reply = self._ask_for_texts(clip, language, wording)
             if reply is not None:
-                found = [_Draft(*place, _text_of(reply, place[0], place[1])) for place in wanted]
-                return [draft for draft in found if draft.text.strip() or _facts(clip, draft.axis)]
+                drafts = [_Draft(*place, _text_of(reply, place[0], place[1])) for place in wanted]
+                return [draft for draft in drafts if draft.text.strip() or _facts(clip, draft.axis)]
             return [_Draft(*place, "", problem="no_reply") for place in wanted]
         return [_Draft(*place, self._template(clip, *place)) for place in wanted]
 
@@ -222,7 +232,7 @@ class Describer:
         if draft.problem:
             if draft.problem != "no_reply":
                 self.counts["dropped"] += 1
-                dropped.append(Dropped(draft.axis, draft.granularity, draft.language, draft.text, draft.problem))
+                dropped.append(draft.as_dropped())
             self._keep_template(clip, draft, kept, dropped)
             return
         self.counts["repaired"] += repaired
@@ -247,7 +257,7 @@ class Describer:
         self._check(clip, own)
         if own.problem:
             # The evidence contradicts the facts: a class that its own classifier gives little.
-            dropped.append(Dropped(own.axis, own.granularity, own.language, text, own.problem))
+            dropped.append(own.as_dropped())
             self.counts["dropped"] += 1
             return
         self.counts["by_template"] += 1
@@ -256,7 +266,6 @@ class Describer:
     def _description(self, clip: DescribedClip, draft: _Draft, generator: str, repaired: bool) -> Description:
         assert draft.checked is not None
         facts = _facts(clip, draft.axis)
-        told = recall(draft.checked.verdicts, facts, draft.axis)
         return Description(
             axis=draft.axis,
             granularity=draft.granularity,
@@ -264,27 +273,27 @@ class Describer:
             text=draft.text,
             facts=tuple(FactWord(attribute, word) for attribute, word in facts.items()),
             generator=generator,
-            verdicts=tuple(draft.checked.verdicts),
-            recall=told,
+            verdicts=draft.checked.verdicts,
+            recall=recall(draft.checked.verdicts, facts, draft.axis),
             repaired=repaired,
         )
 
     def _check(self, clip: DescribedClip, draft: _Draft, word_by_word: bool = False) -> None:
         """Cleans and verifies `draft.text`; sets `draft.problem` where it may not be kept."""
         cleaned = clean(draft.text)
-        for mend in cleaned.mended:
-            self.counts[f"mended_{mend}"] += 1
+        for kind in cleaned.removed:
+            self.counts[f"removed_{kind}"] += 1
         if cleaned.refused:
             self.counts[f"refused_{cleaned.refused}"] += 1
             draft.problem = cleaned.refused
             return
         draft.text = cleaned.text
-        spoken, probability = text_language(draft.text)
+        language, probability = text_language(draft.text)
         # Tags and phrases are too short to tell languages apart.
         is_whole = draft.granularity in ("sentence", "paragraph")
-        if is_whole and probability >= self.config.language_from and spoken != draft.language:
+        if is_whole and probability >= self.config.language_from and language != draft.language:
             self.counts["refused_language"] += 1
-            draft.problem = f"another language: {spoken}"
+            draft.problem = f"another language: {language}"
             return
         draft.checked = verify(draft.text, draft.language, draft.axis, clip.evidence, self._verification)
         if not draft.checked.passed:
@@ -294,11 +303,11 @@ class Describer:
             self._check_small_model(clip, draft)
 
     def _check_small_model(self, clip: DescribedClip, draft: _Draft) -> None:
-        """A small model must say every fact and not one word more than the reader can vouch for."""
+        """A small model must state every fact, and nothing that the lexicon cannot read."""
         assert draft.checked is not None
-        told = recall(draft.checked.verdicts, _facts(clip, draft.axis), draft.axis)
+        stated = recall(draft.checked.verdicts, _facts(clip, draft.axis), draft.axis)
         unread = unread_words(draft.text, draft.language)
-        if draft.checked.off_axis or unread or told != 1.0:
+        if draft.checked.off_axis or unread or stated != 1.0:
             draft.problem = f"unread words: {' '.join(unread)}" if unread else "facts left out or of the other axis"
 
     def _template(self, clip: DescribedClip, axis: Axis, granularity: Granularity, language: str, wording: int) -> str:
@@ -316,17 +325,17 @@ class Describer:
         return known
 
     def _ask_for_texts(self, clip: DescribedClip, language: str, wording: int) -> DescriptionReply | None:
-        name = "describe_audio.v1" if self.config.hears else "describe_facts.v1"
-        text = prompt(name).fill(
+        name = "describe_audio.v1" if self.config.send_audio else "describe_facts.v1"
+        text = read_prompt(PROMPTS, name).fill(
             language=language_name(language),
             design=_listed(_facts(clip, "design")),
             style=_listed(_facts(clip, "style")),
         )
-        return self._ask(name, text, clip, DescriptionReply, self.config.hears, wording)
+        return self._ask(name, text, clip, DescriptionReply, self.config.send_audio, wording)
 
     def _repaired(self, clip: DescribedClip, draft: _Draft) -> str | None:
         name = "repair_facts.v1"
-        text = prompt(name).fill(
+        text = read_prompt(PROMPTS, name).fill(
             language=language_name(draft.language),
             text=draft.text,
             wrong=draft.problem,
@@ -335,36 +344,41 @@ class Describer:
         reply = self._ask(name, text, clip, RepairReply, False, draft.wording)
         return None if reply is None else reply.text
 
-    def _ask(self, name: str, text: str, clip: DescribedClip, kind: type[Any], hears: bool, wording: int) -> Any:
-        """A checked reply from the cache or the model; None where none came that can be used."""
+    def _ask(
+        self, name: str, text: str, clip: DescribedClip, schema: type[Reply], send_audio: bool, wording: int
+    ) -> Reply | None:
+        """A checked reply from the cache or the model; None where no usable one came."""
         assert self._chat is not None
-        content: Any = [{"type": "text", "text": text}, _heard(clip)] if hears else text
         first = wording * self.config.attempts
         for seed in range(first, first + self.config.attempts):
             key = reply_key(
                 model=self._chat.identity,
-                prompt=prompt(name).sha256,
+                prompt=read_prompt(PROMPTS, name).sha256,
                 text=text,
                 content=clip.clip_id,
-                hears=hears,
+                # The key's old name, with which replies were stored that are still good.
+                hears=send_audio,
                 seed=seed,
             )
             known = self._cache.get(key)
             try:
-                message = {"role": "user", "content": content}
                 # Clips with the same facts ask the same: the clip is in the seed, or all would get the same words.
-                answer = self._chat.ask([message], _seed(clip.clip_id) + seed) if known is None else known
+                if known is None:
+                    message = user_message(text, _wav(clip) if send_audio else None)
+                    answer = self._chat.ask([message], _seed(clip.clip_id) + seed)
+                else:
+                    answer = known
                 self.counts["asked" if known is None else "cached"] += 1
             except NoAnswerError as error:
                 self.counts[f"no_answer_{error.kind}"] += 1
                 return None
             try:
-                reply = parse_reply(answer, kind)
+                reply = parse_reply(answer, schema)
             except BadReplyError as error:
                 self.counts[f"reply_{error.defect}"] += 1
                 continue
             finally:
-                # Bad replies, too: asking again for what is known to be bad would cost as much as asking anew.
+                # Bad replies, too: to ask for them again would cost as much as a new question.
                 if known is None:
                     self._cache.put(key, answer, {"model": self._chat.name, "prompt": name})
             return reply
@@ -393,12 +407,6 @@ def _may_rewrite(draft: _Draft) -> bool:
     return bool(draft.text) and draft.language == "en" and draft.granularity in ("phrase", "sentence")
 
 
-def _heard(clip: DescribedClip) -> dict[str, Any]:
-    """The clip as WAV in the form of OpenAI's chat API."""
-    import soundfile
-
-    assert clip.audio is not None, "a writer that hears needs the clip's audio"
-    buffer = io.BytesIO()
-    soundfile.write(buffer, np.clip(clip.audio, -1, 1), RATE, format="WAV", subtype="PCM_16")
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return {"type": "input_audio", "input_audio": {"data": data, "format": "wav"}}
+def _wav(clip: DescribedClip) -> bytes:
+    assert clip.audio is not None, "a writer that gets audio needs the clip's"
+    return encode_wav(clip.audio, RATE_16K)

@@ -3,7 +3,7 @@
 A number is much or little only among its like: pitch among voices of the same gender that speak the language, rate
 among speakers of the language. `Norms` hold the middle and the width of each group. They start from published or
 assumed values (`_PRIORS`) and move to the corpus's own as its speakers grow in number; speakers are counted, not clips,
-so that one monotonous voice with ten thousand clips does not become what is normal. Five levels: two steps of one
+so that one monotonous voice with ten thousand clips does not become the norm. Five levels: two steps of one
 standard deviation around a middle of one.
 """
 
@@ -18,7 +18,7 @@ from voxmill.data.records import Axis, Fact, Prosody
 
 Scale = Literal["pitch", "intonation", "rate", "energy", "clarity"]
 
-# From -2 to 2. English words are the facts' own; other languages and wordings are in `annotation/descriptions/lexicon/`.
+# From -2 to 2. English words are the facts' own; other languages and wordings are in `lexicon/`.
 LEVELS: dict[str, tuple[str, str, str, str, str]] = {
     "pitch": ("very low", "low", "medium", "high", "very high"),
     "intonation": ("monotone", "even", "moderate", "lively", "very lively"),
@@ -122,21 +122,21 @@ def scaled(prosody: Prosody) -> dict[Scale, float]:
     """The measures of a clip on the scales that levels are cut from; what was not measured is left out.
 
     pitch: semitones over 1 Hz. intonation: semitones. rate: logarithm of units a second, pauses left out. energy: vocal
-    effort as minus the spectral tilt in dB (level itself tells of the microphone's distance; tilt of its colour, too, so
+    effort as minus the spectral tilt in dB (level depends on the microphone's distance; tilt on its colour as well, so
     it is only good within recordings of one kind). clarity: harmonics to noise, dB.
     """
-    found: dict[Scale, float] = {}
+    measures: dict[Scale, float] = {}
     if prosody.f0_median_hz is not None:
-        found["pitch"] = 12 * float(np.log2(prosody.f0_median_hz))
+        measures["pitch"] = 12 * float(np.log2(prosody.f0_median_hz))
     if prosody.f0_std_semitones is not None:
-        found["intonation"] = prosody.f0_std_semitones
+        measures["intonation"] = prosody.f0_std_semitones
     if prosody.articulation_rate is not None:
-        found["rate"] = float(np.log(prosody.articulation_rate))
+        measures["rate"] = float(np.log(prosody.articulation_rate))
     if prosody.spectral_tilt_db is not None:
-        found["energy"] = -prosody.spectral_tilt_db
+        measures["energy"] = -prosody.spectral_tilt_db
     if prosody.hnr_db is not None:
-        found["clarity"] = prosody.hnr_db
-    return found
+        measures["clarity"] = prosody.hnr_db
+    return measures
 
 
 def _group(scale: Scale, gender: str | None) -> str:
@@ -181,9 +181,9 @@ def describe_clip(
         gender, age, emotion: (class, probability) of a classifier that did not abstain.
     """
     facts = [
-        Fact(name, AXES[name], found[0], probability=round(found[1], 4))
-        for name, found in (("gender", gender), ("age", age), ("emotion", emotion))
-        if found is not None
+        Fact(name, AXES[name], answer[0], probability=round(answer[1], 4))
+        for name, answer in (("gender", gender), ("age", age), ("emotion", emotion))
+        if answer is not None
     ]
     sex = gender[0] if gender else None
     raw = {
@@ -263,5 +263,5 @@ def _pauses(prosody: Prosody, config: FactsConfig) -> Fact:
 
 
 def fact_table(facts: Sequence[Fact]) -> dict[str, str]:
-    """`{attribute: word}`: what a writer may say."""
+    """`{attribute: word}`: what a writer may state."""
     return {fact.attribute: fact.word for fact in facts}

@@ -1,4 +1,4 @@
-"""The words of a language for facts, from `annotation/descriptions/lexicon/{language}.yaml`: a writer's and a reader's dictionary."""
+"""The words of a language for facts, from `lexicon/{language}.yaml` beside this file: for writing and for reading."""
 
 from functools import cache
 from importlib import resources
@@ -31,7 +31,7 @@ class Lexicon(Config):
 
     heads: gender ('' where unknown) to age ('' where unknown) to noun phrases. design: what follows the noun phrase.
     clauses: what follows the verb, by attribute and word. tags: the same, standing alone. also: regular expressions of
-    what else writers say. negations: words that turn the claim after them round. plain: words that claim nothing.
+    further wordings. negations: words that reverse the claim after them. plain: words that claim nothing.
     """
 
     name: str
@@ -76,16 +76,16 @@ def lexicon(language: str) -> Lexicon:
     values = yaml.safe_load(text)
     values["and_"] = values.pop("and")
     try:
-        found = Lexicon.model_validate(values)
+        words = Lexicon.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(
             f"annotation/descriptions/lexicon/{base}.yaml: {'.'.join(map(str, first['loc']))}: {first['msg']}"
         ) from None
-    missing = _missing(found)
+    missing = _missing(words)
     if missing:
         raise UserError(f"annotation/descriptions/lexicon/{base}.yaml lacks {', '.join(missing)}")
-    return found
+    return words
 
 
 def _missing(words: Lexicon) -> list[str]:

@@ -1,10 +1,10 @@
-"""What a language model must answer, checked; whatever else it says is refused with a reason that can be counted."""
+"""What a language model must answer, checked; any other answer is refused with a reason that can be counted."""
 
 import json
 import re
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, JsonValue, ValidationError
 
 from voxmill.core.config import Config
 
@@ -12,7 +12,7 @@ Defect = Literal["empty", "html", "not_json", "wrong_schema", "truncated"]
 
 
 class BadReplyError(Exception):
-    """A reply that cannot be used. `defect` is its kind; the message says what was found, in one line."""
+    """A reply that cannot be used. `defect` is its kind; the message quotes its start, in one line."""
 
     def __init__(self, defect: Defect, detail: str):
         super().__init__(f"{defect}: {detail}")
@@ -20,7 +20,7 @@ class BadReplyError(Exception):
 
 
 class AxisTexts(Config):
-    """Descriptions of one axis by granularity; empty where there is nothing to say."""
+    """Descriptions of one axis by granularity; empty where there is no fact."""
 
     tags: str = Field(max_length=2000)
     phrase: str = Field(max_length=2000)
@@ -72,11 +72,11 @@ def parse_reply(text: str, kind: type[R]) -> R:
         raise BadReplyError("wrong_schema", f"{'.'.join(map(str, first['loc'])) or 'answer'}: {first['msg']}") from None
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+def _unique(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
+    unique = dict(pairs)
+    if len(unique) != len(pairs):
         raise ValueError("a key is there twice")
-    return found
+    return unique
 
 
 def _start(text: str) -> str:

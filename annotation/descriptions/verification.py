@@ -1,9 +1,9 @@
-"""Is a description true of its clip? Its claims, each judged against what was measured or classified.
+"""Is a description true of its clip? Its claims, each checked against what was measured or classified.
 
 Report section 3.6: descriptions are 'verified with some dedicated expert classifiers in terms of gender, age and
-emotion'; pitch, intonation, rate, energy and pauses are judged against measurements. Where the same classifier gave a
-text writer its facts, its verdict on them says that the text is faithful, not that the classifier is right; only for a
-writer that hears the clip are the two independent.
+emotion'; pitch, intonation, rate, energy and pauses are checked against measurements. Where the same classifier gave a
+text writer its facts, its verdict on them shows that the text is faithful, not that the classifier is right; only for
+a writer that is sent the audio are the two independent.
 
 A description fails by one failed claim. It may be written once more; then it is dropped, never the clip.
 """
@@ -19,11 +19,9 @@ from voxmill.data.records import Axis, ClaimOutcome, ClaimVerdict, Fact
 
 
 class VerificationConfig(Config):
-    """`measurement_sd`: how far a measured z strays from what a listener hears, in standard deviations (assumed, not
-    measured). A claim passes when it holds with `pass_from` or more, and fails below `fail_below`.
+    """When a claim passes or fails.
 
-    `only_facts`: a claim of something that is not among the facts fails. For writers that got facts alone; a writer
-    that hears the clip may know more, and such a claim abstains.
+    `only_facts` is for writers that got facts alone; one that is sent the audio may know more than the facts.
     """
 
     measurement_sd: float = 0.35
@@ -36,9 +34,9 @@ class VerificationConfig(Config):
     """A claim about something that is not among the facts fails; false: it abstains."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Evidence:
-    """What is known of a clip. `classes`: attribute to its classifier's probabilities, only where it did not abstain."""
+    """Facts and classes of a clip. `classes`: attribute to its classifier's probabilities, where it did not abstain."""
 
     facts: Sequence[Fact]
     classes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -47,12 +45,12 @@ class Evidence:
         return next((fact for fact in self.facts if fact.attribute == attribute), None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Checked:
-    """A description's verdicts. `passed`: no claim failed and some claim passed. `off_axis`: claims of the other axis."""
+    """A description's verdicts. `passed`: some claim passed and none failed. `off_axis`: claims of the other axis."""
 
-    verdicts: list[ClaimVerdict]
-    off_axis: list[str]
+    verdicts: tuple[ClaimVerdict, ...]
+    off_axis: tuple[str, ...]
 
     @property
     def failed(self) -> list[ClaimVerdict]:
@@ -66,23 +64,23 @@ class Checked:
 def verify(
     text: str, language: str, axis: Axis, evidence: Evidence, config: VerificationConfig | None = None
 ) -> Checked:
-    """Judges every claim that is found in a description; claims of the other axis are judged too."""
+    """Checks every claim that is read in a description; those of the other axis as well."""
     config = config or VerificationConfig()
     claims = read_claims(text, language)
-    verdicts = [judge(claim, evidence, config) for claim in claims] + _contradictions(claims)
-    return Checked(verdicts, [claim.attribute for claim in claims if AXES[claim.attribute] != axis])
+    verdicts = [check_claim(claim, evidence, config) for claim in claims] + _contradictions(claims)
+    return Checked(tuple(verdicts), tuple(claim.attribute for claim in claims if AXES[claim.attribute] != axis))
 
 
-def judge(claim: Claim, evidence: Evidence, config: VerificationConfig) -> ClaimVerdict:
+def check_claim(claim: Claim, evidence: Evidence, config: VerificationConfig) -> ClaimVerdict:
     """One claim against the evidence."""
-    said = f"not {claim.word}" if claim.negated else claim.word
+    claimed = f"not {claim.word}" if claim.negated else claim.word
     predicted, probability = _probability(claim, evidence, config)
     if probability is None:
-        # A class that was asked for and not told is unsupported, whether or not it is true.
+        # Without evidence a claim is unsupported, whether or not it is true.
         unsupported = config.only_facts and not claim.negated
         return ClaimVerdict(
             attribute=claim.attribute,
-            claimed=said,
+            claimed=claimed,
             predicted=predicted,
             verdict="fail" if unsupported else "abstain",
         )
@@ -94,12 +92,16 @@ def judge(claim: Claim, evidence: Evidence, config: VerificationConfig) -> Claim
     elif probability < config.fail_below:
         outcome = "fail"
     return ClaimVerdict(
-        attribute=claim.attribute, claimed=said, predicted=predicted, verdict=outcome, probability=round(probability, 4)
+        attribute=claim.attribute,
+        claimed=claimed,
+        predicted=predicted,
+        verdict=outcome,
+        probability=round(probability, 4),
     )
 
 
 def _probability(claim: Claim, evidence: Evidence, config: VerificationConfig) -> tuple[str | None, float | None]:
-    """(what was found, probability that the claim holds before any negation); None where nothing is known."""
+    """(measured word or class, probability that the claim holds before any negation); None where nothing is known."""
     fact = evidence.fact(claim.attribute)
     if claim.attribute in evidence.classes:
         classes = evidence.classes[claim.attribute]
@@ -120,7 +122,7 @@ def _probability(claim: Claim, evidence: Evidence, config: VerificationConfig) -
 
 
 def _within(z: float, attribute: str, word: str, sd: float) -> float:
-    """Probability that the heard value lies where the word is right.
+    """Probability that the value, as a listener perceives it, lies where the word is right.
 
     'fast' is right of anything from there on: nobody is wrong who calls very fast speech fast. 'Moderate' is a band.
     """
@@ -133,38 +135,38 @@ def _within(z: float, attribute: str, word: str, sd: float) -> float:
     return 0.5 * (erf((z + 0.5) / (sd * sqrt(2))) - erf((z - 0.5) / (sd * sqrt(2))))
 
 
-def _texture(found: str, claimed: str) -> float:
-    if found == claimed:
+def _texture(measured: str, claimed: str) -> float:
+    if measured == claimed:
         return 0.8
-    # Rough and breathy are told apart by one weak measure; both are the opposite of clear.
-    return 0.3 if "clear" not in (found, claimed) else 0.05
+    # One weak measure separates rough from breathy; both are the opposite of clear.
+    return 0.3 if "clear" not in (measured, claimed) else 0.05
 
 
 def _contradictions(claims: Sequence[Claim]) -> list[ClaimVerdict]:
     """Two words for one attribute, such as 'slow' and 'fast', fail together whatever was measured."""
-    found = []
+    verdicts = []
     for attribute in dict.fromkeys(claim.attribute for claim in claims):
-        said = [claim.word for claim in claims if claim.attribute == attribute and not claim.negated]
-        if _disagree(attribute, said):
-            found.append(
+        words = [claim.word for claim in claims if claim.attribute == attribute and not claim.negated]
+        if _disagree(attribute, words):
+            verdicts.append(
                 ClaimVerdict(
-                    attribute=attribute, claimed=" and ".join(said), predicted=None, verdict="fail", probability=0.0
+                    attribute=attribute, claimed=" and ".join(words), predicted=None, verdict="fail", probability=0.0
                 )
             )
-    return found
+    return verdicts
 
 
-def _disagree(attribute: str, said: Sequence[str]) -> bool:
+def _disagree(attribute: str, words: Sequence[str]) -> bool:
     if attribute in LEVELS:
-        steps = [LEVELS[attribute].index(word) - 2 for word in said]
+        steps = [LEVELS[attribute].index(word) - 2 for word in words]
         return bool(steps) and (min(steps) * max(steps) < 0 or (0 in steps and max(map(abs, steps)) > 0))
-    return attribute in ("gender", "age", "pauses") and len(set(said)) > 1
+    return attribute in ("gender", "age", "pauses") and len(set(words)) > 1
 
 
 def recall(verdicts: Sequence[ClaimVerdict], facts: Mapping[str, str], axis: Axis) -> float | None:
-    """Share of the axis's facts that the description says rightly, 0..1; None where there are no facts."""
+    """Share of the axis's facts that the description states rightly, 0..1; None where there are no facts."""
     wanted = [name for name in facts if AXES[name] == axis]
     if not wanted:
         return None
-    told = {verdict.attribute for verdict in verdicts if verdict.verdict == "pass"}
-    return sum(name in told for name in wanted) / len(wanted)
+    stated = {verdict.attribute for verdict in verdicts if verdict.verdict == "pass"}
+    return sum(name in stated for name in wanted) / len(wanted)

@@ -6,15 +6,12 @@ verdict. Every raw reply is kept, so that a benchmark can be scored again withou
 utterances without a verdict are counted and bound the score from both sides.
 """
 
-from __future__ import annotations
-
-import base64
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field, JsonValue
 
@@ -22,13 +19,10 @@ from voxmill.core.config import Config
 from voxmill.core.errors import JobError
 from voxmill.core.hashing import sha256_bytes
 from voxmill.core.http import NoAnswerError
-from voxmill.llm.chat_endpoint import ChatEndpoint, EndpointConfig
+from voxmill.llm.chat_endpoint import ChatEndpoint, EndpointConfig, user_message
 from voxmill.llm.gemini_endpoint import GeminiEndpoint
 from voxmill.llm.prompt_files import read_prompt
 from voxmill.llm.reply_cache import ReplyCache, Scalar, reply_key
-
-if TYPE_CHECKING:
-    from openai.types.chat import ChatCompletionMessageParam
 
 PROMPTS, PROMPT = "evaluation.metrics.prompts", "judge_instruction.v1"
 SCHEMA: dict[str, JsonValue] = {
@@ -129,7 +123,9 @@ class InstructionJudge:
                 if self._problem:
                     return InstructionVerdict(None, "judge_down")
                 try:
-                    reply = self._endpoint.ask([self._message(instruction, wav.suffix, content)], seed=attempt)
+                    text = self._prompt.fill(instruction=instruction)
+                    message = user_message(text, content, wav.suffix.lstrip(".").lower() or "wav")
+                    reply = self._endpoint.ask([message], seed=attempt)
                 except NoAnswerError as error:
                     verdict = InstructionVerdict(None, error.kind)
                     continue
@@ -142,18 +138,6 @@ class InstructionJudge:
             if verdict.followed is not None:
                 break
         return verdict
-
-    def _message(self, instruction: str, suffix: str, content: bytes) -> ChatCompletionMessageParam:
-        kind = suffix.lstrip(".").lower() or "wav"
-        data = base64.b64encode(content).decode()
-        return {
-            "role": "user",
-            "content": [
-                {"type": "text", "text": self._prompt.fill(instruction=instruction)},
-                # Servers other than OpenAI's know more formats than wav and mp3.
-                {"type": "input_audio", "input_audio": {"data": data, "format": kind}},  # type: ignore[typeddict-item]
-            ],
-        }
 
 
 def parse(reply: str) -> InstructionVerdict:

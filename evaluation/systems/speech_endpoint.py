@@ -1,8 +1,8 @@
 """An OpenAI-compatible speech endpoint as a system: `POST URL/audio/speech` answers with a wav.
 
-The key comes from `OPENAI_API_KEY`, never from the command line. The `openai` SDK tries again what may pass (429, 5xx, a
-connection that breaks off); an endpoint that refuses, or fails ten times in a row, ends the job. Descriptions are sent
-as `instructions`.
+The key comes from `OPENAI_API_KEY`, never from the command line. The `openai` SDK tries again what may pass (429, 5xx,
+a connection that breaks off); an endpoint that refuses, or fails ten times in a row, ends the job. Descriptions are
+sent as `instructions`.
 """
 
 from __future__ import annotations

@@ -13,7 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from annotation.descriptions.describer import DescribedClip, Describer, Descriptions, DescriptionsConfig
+from annotation.descriptions.describer import (
+    PARAPHRASE,
+    PROMPTS,
+    DescribedClip,
+    Describer,
+    Descriptions,
+    DescriptionsConfig,
+)
 from annotation.descriptions.verification import Evidence
 from pipelines.config import AnnotateConfig
 from pipelines.corpus.clips import CorpusClip
@@ -113,9 +120,10 @@ class _Writer:
         rewriter = None
         if rule.writer == "embedded":
             from voxmill.llm.embedded_llm import EmbeddedLlm
+            from voxmill.llm.prompt_files import read_prompt
 
             weights = asset_path("smollm2-135m") if rule.embedded.model == "embedded" else None
-            rewriter = EmbeddedLlm(rule.embedded, weights)
+            rewriter = EmbeddedLlm(rule.embedded, read_prompt(PROMPTS, PARAPHRASE), weights)
         self.describer = Describer(rule, rewriter=rewriter, cache=cache)
 
     def write(self, clips: list[DescribedClip]) -> tuple[list[Descriptions], Counter[str]]:

@@ -4,12 +4,14 @@ Every reply is written to OUT by the worker that got it, under the hash of what 
 asks nothing twice.
 """
 
+from __future__ import annotations
+
 import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,8 +19,10 @@ from annotation.descriptions.describer import DescribedClip, Describer, Descript
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.local_ray import quiet_context
 from voxmill.llm.batch_chat import BatchChat, BatchLlmConfig
-from voxmill.llm.chat_endpoint import Message
 from voxmill.llm.reply_cache import ReplyCache
+
+if TYPE_CHECKING:
+    from openai.types.chat import ChatCompletionMessageParam
 
 
 def describe_in_rounds(
@@ -65,7 +69,9 @@ def _describe_chunk(
         chat.pending.clear()
 
 
-def answer(pending: dict[str, tuple[list[Message], int]], config: BatchLlmConfig, cache: Path) -> dict[str, str]:
+def answer(
+    pending: dict[str, tuple[list[ChatCompletionMessageParam], int]], config: BatchLlmConfig, cache: Path
+) -> dict[str, str]:
     """Asks everything that is noted; replies go to the cache. Returns why by key for requests that brought none."""
     import ray.data
     from ray.data.llm import build_processor

@@ -1,4 +1,4 @@
-"""What the SDKs of chat and speech endpoints leave to us: pace, one deadline, counts, the budget and the error line.
+"""What the SDKs of chat and speech endpoints leave to us: pace, one deadline, counts, budget and error line.
 
 `openai` and `google-genai` bring the protocol, the typed requests and the retries with growing waits. Both send through
 an `httpx.Client`; `EndpointMeter` gives them one that looks at every attempt. Its headers are only those that a request
@@ -83,7 +83,7 @@ class EndpointMeter:
 
     Args:
         name: how error lines name the endpoint.
-        check: says of a whole answer why it cannot be used; it may count tokens by `add_tokens`.
+        check: why a whole answer cannot be used, or None; it may count tokens by `add_tokens`.
         key_variable: environment variable of the key; nothing is sent where it is unset or empty.
         key_header: name of the header and what stands before the key.
         timeout_seconds: from the start of an attempt to the last byte of its answer.

@@ -1,7 +1,7 @@
 """A chat model that answers many requests at once, as engines on a cluster do: asked in rounds, answered in between.
 
-A describer asks as if an answer came at once. What is not known yet is noted and ends that request as `pending`;
-whoever owns the engine answers all that is noted, and the clips are described again, now from what is known.
+A describer asks as if an answer came at once. A question without a stored answer is noted and ends that request as
+`pending`; the owner of the engine answers all that are noted, and the clips are described again from the answers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class BatchLlmConfig(Config):
     Without `url` the processor starts `replicas` vLLM engines on the cluster's GPUs: `model` is a hub id or a path,
     `engine` holds vLLM's engine arguments, `accelerator` Ray's name of the GPU type. With `url`, which ends before
     `/chat/completions`, the workers ask that server instead; its key is read from `api_key_variable`.
-    `clips_a_round` bounds what is held in memory between two rounds.
+    `clips_a_round` bounds the clips that are held in memory between two rounds.
     """
 
     model: str = ""
@@ -57,7 +57,7 @@ class BatchLlmConfig(Config):
 
 
 class BatchChat:
-    """Answers from `cache` and notes what is missing in `pending` (key to messages and seed).
+    """Answers from `cache`; notes the questions without an answer in `pending` (key to messages and seed).
 
     Raises:
         UserError: no model is named.

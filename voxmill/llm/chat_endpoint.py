@@ -8,9 +8,10 @@ down: the job ends with one line instead of failing clip by clip.
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 from pydantic import Field
 
@@ -20,7 +21,7 @@ from voxmill.core.http import UNSENT_KEY, EndpointMeter, Failure, Usage, is_addr
 from voxmill.llm.reply_cache import Scalar
 
 if TYPE_CHECKING:
-    from openai.types.chat import ChatCompletionMessageParam
+    from openai.types.chat import ChatCompletionMessageParam, ChatCompletionUserMessageParam
 
 _MAX_BYTES = 4_000_000
 
@@ -168,3 +169,19 @@ class ChatEndpoint:
 
     def _add_tokens(self, read: object, written: object) -> None:
         self._meter.add_tokens(read, written, self.config.input_price, self.config.output_price)
+
+
+def user_message(text: str, audio: bytes | None = None, audio_format: str = "wav") -> ChatCompletionUserMessageParam:
+    """A request in words, and with a recording (a whole file's bytes) where there is one."""
+    if audio is None:
+        return {"role": "user", "content": text}
+    # OpenAI itself takes wav and mp3; other servers, and Gemini, take more.
+    known_format = cast(Literal["wav", "mp3"], audio_format)
+    data = base64.b64encode(audio).decode()
+    return {
+        "role": "user",
+        "content": [
+            {"type": "text", "text": text},
+            {"type": "input_audio", "input_audio": {"data": data, "format": known_format}},
+        ],
+    }

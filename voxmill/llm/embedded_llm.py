@@ -7,7 +7,6 @@ key.
 """
 
 from pathlib import Path
-from typing import Any
 
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
@@ -60,7 +59,7 @@ class EmbeddedLlm:
         options.n_ctx, options.n_parallel = 1024, 1
         options.cpuparams.n_threads = options.cpuparams_batch.n_threads = config.threads
         options.verbosity = -1
-        self._server: Any = xllamacpp.Server(options)
+        self._server = xllamacpp.Server(options)
 
     @property
     def identity(self) -> dict[str, Scalar]:

@@ -41,8 +41,8 @@ class GeminiEndpoint(ChatEndpoint):
     """Asks one Gemini model; may be shared by threads.
 
     Args:
-        config: `url` ends before `/models`; it and `api_key_variable` are Gemini's where they are not set. The key comes
-            from the environment and is sent as a header, so that no log of addresses has it.
+        config: `url` ends before `/models`; it and `api_key_variable` are Gemini's where they are not set. The key is
+            sent as a header, so that no log of addresses has it.
         schema: what an answer must look like, as Gemini's `responseSchema` has it; None: any text.
 
     Raises:

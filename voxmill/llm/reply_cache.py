@@ -1,7 +1,8 @@
 """Replies of language models on disk, so that a run that was interrupted asks nothing twice.
 
 A key is the hash of all that the answer depends on: model, prompt file, filled-in text, sampling, and the audio.
-One file a reply, written whole or not at all, so that several workers may share a folder and may be killed. Unusable replies are kept too: they are what was paid for.
+One file a reply, written whole or not at all, so that several workers may share a folder and may be killed. Unusable
+replies are kept too: they are what was paid for.
 """
 
 import json

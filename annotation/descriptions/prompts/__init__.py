@@ -1,1 +1,1 @@
-"""Prompts as text files, `NAME.vN.txt`. A changed prompt is a new file: replies are cached under its name and content."""
+"""Prompts as text files, `NAME.vN.txt`. A changed prompt is a new file: replies are cached under its content."""

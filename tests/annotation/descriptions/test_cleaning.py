@@ -8,7 +8,7 @@ from annotation.descriptions.cleaning import clean, plain_text, prefixed
 
 
 @pytest.mark.parametrize(
-    ("raw", "text", "mended"),
+    ("raw", "text", "removed"),
     [
         ("A calm voice.", "A calm voice.", ()),
         ("A calm (very calm) voice.", "A calm very calm voice.", ("brackets",)),
@@ -21,28 +21,28 @@ from annotation.descriptions.cleaning import clean, plain_text, prefixed
         ("A\u200b(\u200bcalm voice", "A calm voice", ("control", "brackets")),
     ],
 )
-def test_what_can_be_mended_is_mended_and_named(raw: str, text: str, mended: tuple[str, ...]) -> None:
-    found = clean(raw)
-    assert (found.text, found.mended, found.refused) == (text, mended, None)
-    assert clean(text).mended == ()
+def test_what_would_break_the_prefix_is_removed_and_named(raw: str, text: str, removed: tuple[str, ...]) -> None:
+    cleaned = clean(raw)
+    assert (cleaned.text, cleaned.removed, cleaned.refused) == (text, removed, None)
+    assert clean(text).removed == ()
 
 
 @pytest.mark.parametrize(
     ("raw", "reason"),
     [("", "empty"), ("()", "empty"), ("12 !", "empty"), ("a", "too_short"), ("ab " * 999, "too_long")],
 )
-def test_what_cannot_be_mended_is_refused(raw: str, reason: str) -> None:
-    found = clean(raw)
-    assert found.refused == reason and found.text == ""
+def test_a_text_of_no_use_is_refused(raw: str, reason: str) -> None:
+    cleaned = clean(raw)
+    assert cleaned.refused == reason and cleaned.text == ""
 
 
 def test_any_answer_gives_a_prefix_that_ends_at_its_first_closing_parenthesis() -> None:
     rng = random.Random(0)
     pieces = ["(", ")", "（", "）", "\n", "{", "}", "a voice", " ", "\\", '"', "低い声", "\r\n", "⁽", "]", "\ud800"]
     for _ in range(500):
-        found = clean("".join(rng.choices(pieces, k=8)))
-        if not found.refused:
-            line = prefixed(found.text, "hello (there)\nyou")
+        cleaned = clean("".join(rng.choices(pieces, k=8)))
+        if not cleaned.refused:
+            line = prefixed(cleaned.text, "hello (there)\nyou")
             assert line.startswith("(") and line.count("(") == line.count(")") == 1 and "\n" not in line
             assert line.split(")")[1] == "hello there you"
 

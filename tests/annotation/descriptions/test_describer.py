@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from annotation.descriptions.cleaning import clean, prefixed
-from annotation.descriptions.describer import DescribedClip, Describer, Descriptions, DescriptionsConfig
+from annotation.descriptions.describer import PROMPTS, DescribedClip, Describer, Descriptions, DescriptionsConfig
 from annotation.descriptions.reply_schema import BadReplyError, DescriptionReply, RepairReply, parse_reply
 from annotation.descriptions.verification import Evidence
 from tests.support.chat_server import Handler, chat_server
 from voxmill.core.errors import JobError, UserError
 from voxmill.data.records import Fact, FactWord
 from voxmill.llm.chat_endpoint import ChatEndpoint, EndpointConfig
-from voxmill.llm.prompt_files import prompt
+from voxmill.llm.prompt_files import read_prompt
 from voxmill.llm.reply_cache import ReplyCache, reply_key
 
 FACTS = [
@@ -333,7 +333,7 @@ def test_the_cache_survives_a_damaged_file(tmp_path: Path) -> None:
 
 
 def test_prompts_are_found_by_version_and_keep_braces_of_their_values() -> None:
-    text = prompt("repair_facts.v1").fill(language="English", text="a {b}", facts="f", wrong="w")
+    text = read_prompt(PROMPTS, "repair_facts.v1").fill(language="English", text="a {b}", facts="f", wrong="w")
     assert "a {b}" in text and '{"text": "..."}' in text
     with pytest.raises(UserError, match="describe_facts.v1"):
-        prompt("describe_facts.v9")
+        read_prompt(PROMPTS, "describe_facts.v9")

@@ -81,7 +81,18 @@ def test_garbage_is_asked_again_kept_and_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "reply", ["", "true", "[]", "{}", '{"consistent": "true"}', '{"consistent": 1}', f"```json\n{YES}\n```", YES + YES, "[" * 100_000]
+    "reply",
+    [
+        "",
+        "true",
+        "[]",
+        "{}",
+        '{"consistent": "true"}',
+        '{"consistent": 1}',
+        f"```json\n{YES}\n```",
+        YES + YES,
+        "[" * 100_000,
+    ],
 )
 def test_only_one_strict_object_is_a_verdict(reply: str) -> None:
     assert parse(reply) == InstructionVerdict(None, "garbage")

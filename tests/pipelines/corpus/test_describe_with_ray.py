@@ -13,9 +13,9 @@ from annotation.descriptions.verification import Evidence
 from pipelines.corpus.describe_with_ray import describe_in_rounds
 from tests.support.chat_server import Handler, chat_server
 from voxmill.core.errors import JobError, UserError
+from voxmill.core.http import NoAnswerError
 from voxmill.data.records import Fact
 from voxmill.llm.batch_chat import BatchChat, BatchLlmConfig
-from voxmill.llm.chat_endpoint import NoAnswerError
 
 
 @pytest.fixture(scope="module", autouse=True)
