@@ -134,6 +134,8 @@ class WriteConfig(Config):
 class RunConfig(Config):
     """How the job runs; nothing here changes what comes out."""
 
+    renamed: ClassVar[dict[str, str]] = {"askers": "concurrent_requests"}
+
     workers: int | None = Field(None, ge=1)
     """Replicas of each model; null: one for each CPU of the cluster."""
     threads: int = Field(1, ge=1)
@@ -142,7 +144,7 @@ class RunConfig(Config):
     """Share of a GPU that each model takes where the cluster has any (0..1)."""
     pools: bool | None = Field(None)
     """An actor pool for each model; null: where there are GPUs."""
-    askers: int = Field(8, ge=1)
+    concurrent_requests: int = Field(8, ge=1)
     """Requests to a description endpoint in progress at once."""
     progress: bool = True
     """Show progress bars."""

@@ -27,8 +27,10 @@ from pipelines.corpus.clips import CorpusClip
 from pipelines.corpus.figures import DescriptionFigures, VerdictCounts
 from pipelines.corpus.labels import class_probabilities
 from voxmill.core.assets import asset_path
+from voxmill.core.audio import RATE_16K, decode_flac, resample
 from voxmill.core.progress import Progress
 from voxmill.data.shards import read_member
+from voxmill.llm.batch_chat import BatchUsage
 
 CLIPS_A_TASK = 256
 
@@ -39,31 +41,32 @@ def describe(
     """Adds descriptions to every clip; returns figures for the report.
 
     Raises:
-        JobError: the endpoint is down, refuses the key, or the budget is spent. What was answered is not asked again.
+        JobError: the endpoint is down, refuses the key, or the budget is spent. No answer is paid for twice.
     """
     rule = config.corpus_labels.descriptions
     if "descriptions" not in config.corpus_labels.labels or not rows:
         return {}
     began = time.perf_counter()
     counts: Counter[str] = Counter()
+    batch_usage = BatchUsage()
     figures: DescriptionFigures = {"writer": rule.writer}
     dropped: Counter[str] = Counter()
     with progress.stage("Describing", len(rows), "clips") as bar:
         if rule.writer == "processor":
             from pipelines.corpus.describe_with_ray import describe_in_rounds
 
-            usage: dict[str, int] = {}
-            figures["usage"] = usage
-            clips = (_clip(row, out, rule.hears) for row in rows)
-            results = describe_in_rounds(clips, rule, _cache(out), counts, usage)
+            clips = (_clip(row, out, rule.send_audio) for row in rows)
+            results = describe_in_rounds(clips, rule, _cache(out), counts, batch_usage)
         elif rule.writer == "endpoint":
-            results = _ask(rows, out, rule, config.run.askers, counts, figures)
+            results = _ask(rows, out, rule, config.run.concurrent_requests, counts, figures)
         else:
             results = _write(rows, out, rule, workers, counts)
         for row, result in zip(rows, results, strict=True):
-            row.descriptions = result.kept
+            row.descriptions = list(result.kept)
             dropped.update(item.reason for item in result.dropped)
             bar.advance(1)
+    if rule.writer == "processor":
+        figures["usage"] = dataclasses.asdict(batch_usage)
     figures |= {
         "seconds": time.perf_counter() - began,
         "counts": dict(sorted(counts.items())),
@@ -73,12 +76,11 @@ def describe(
     return figures
 
 
-def _clip(row: CorpusClip, out: Path, hears: bool) -> DescribedClip:
+def _clip(row: CorpusClip, out: Path, send_audio: bool) -> DescribedClip:
     audio = None
-    if hears:
-        from pipelines.stages.voice_attributes import decode_flac
-
-        audio = decode_flac(read_member(out, row.place.shard, row.place.offset, row.place.size))
+    if send_audio:
+        flac = read_member(out, row.place.shard, row.place.offset, row.place.size)
+        audio = resample(*decode_flac(flac), RATE_16K)
     evidence = Evidence(row.facts, class_probabilities(row))
     return DescribedClip(row.clip_id, row.candidate.language, evidence, audio)
 
@@ -87,7 +89,7 @@ def _ask(
     rows: list[CorpusClip],
     out: Path,
     rule: DescriptionsConfig,
-    askers: int,
+    concurrent_requests: int,
     counts: Counter[str],
     figures: DescriptionFigures,
 ) -> Iterator[Descriptions]:
@@ -100,10 +102,10 @@ def _ask(
         if not hasattr(own, "describer"):
             own.describer = Describer(rule, chat=chat, cache=_cache(out))
             describers.append(own.describer)
-        result: Descriptions = own.describer(_clip(row, out, rule.hears))
+        result: Descriptions = own.describer(_clip(row, out, rule.send_audio))
         return result
 
-    with ThreadPoolExecutor(askers) as pool:
+    with ThreadPoolExecutor(concurrent_requests) as pool:
         try:
             yield from pool.map(one, rows)
         finally:
@@ -139,7 +141,7 @@ def _write(
 
     cache = _cache(out).resolve()
     chunks = [rows[i : i + CLIPS_A_TASK] for i in range(0, len(rows), CLIPS_A_TASK)]
-    undone = [[_clip(row, out, hears=False) for row in chunk] for chunk in chunks]
+    undone = [[_clip(row, out, send_audio=False) for row in chunk] for chunk in chunks]
     if rule.writer == "template" and len(undone) == 1:
         # The grammar writes a few clips faster than Ray starts a process.
         results, counted = _Writer(rule, cache).write(undone[0])

@@ -9,33 +9,64 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
+from pydantic import JsonValue
 
 from annotation.descriptions.describer import DescribedClip, Describer, Descriptions, DescriptionsConfig
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.local_ray import quiet_context
-from voxmill.llm.batch_chat import BatchChat, BatchLlmConfig
+from voxmill.llm.batch_chat import BatchChat, BatchLlmConfig, BatchUsage
 from voxmill.llm.reply_cache import ReplyCache
 
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletionMessageParam
+    from ray.data.llm import ProcessorConfig
+
+
+class Question(TypedDict):
+    """A row that goes in; `messages` as JSON, since Arrow would give every message all fields of all others."""
+
+    key: str
+    messages: str
+    seed: int
+
+
+class Outcome(TypedDict):
+    """A row that comes out. `why`: the reason why no answer came, "" where one did."""
+
+    key: str
+    why: str
+
+
+AnswerRow = Mapping[str, object]
+"""A row with an answer, in the processor's own columns."""
+
+
+@dataclass(frozen=True)
+class _Protocol:
+    """A processor's settings, how it wants a question, and how its answer is read: (text, why there is none)."""
+
+    settings: ProcessorConfig
+    prepare: Callable[[Question], dict[str, JsonValue]]
+    read: Callable[[AnswerRow], tuple[str, str]]
 
 
 def describe_in_rounds(
-    clips: Iterator[DescribedClip], rule: DescriptionsConfig, cache: Path, counts: Counter[str], usage: dict[str, int]
+    clips: Iterator[DescribedClip], rule: DescriptionsConfig, cache: Path, counts: Counter[str], usage: BatchUsage
 ) -> Iterator[Descriptions]:
-    """Describes clips in order. A round asks all that is not known of `clips_a_round` clips; repairs take another one.
+    """Describes clips in order. A round asks the open questions of `clips_a_round` clips; repairs take another one.
 
     Args:
         counts: gets the describer's counts of each clip's last round.
-        usage: gets `rounds`, `requests` and `failures`.
+        usage: is counted up.
 
     Raises:
-        JobError: the processor cannot go on. UserError: it cannot be built as configured.
+        JobError: the processor failed. UserError: it cannot be built as configured.
     """
     chat = BatchChat(rule.processor, cache)
     chunk: list[DescribedClip] = []
@@ -54,7 +85,7 @@ def _describe_chunk(
     rule: DescriptionsConfig,
     cache: Path,
     counts: Counter[str],
-    usage: dict[str, int],
+    usage: BatchUsage,
 ) -> list[Descriptions]:
     while True:
         describer = Describer(rule, chat=chat)
@@ -62,53 +93,50 @@ def _describe_chunk(
         if not chat.pending:
             counts.update(describer.counts)
             return results
-        usage["rounds"] = usage.get("rounds", 0) + 1
-        usage["requests"] = usage.get("requests", 0) + len(chat.pending)
+        usage.rounds += 1
+        usage.requests += len(chat.pending)
         chat.failed |= answer(chat.pending, rule.processor, cache)
-        usage["failures"] = len(chat.failed)
+        usage.failures = len(chat.failed)
         chat.pending.clear()
 
 
 def answer(
     pending: dict[str, tuple[list[ChatCompletionMessageParam], int]], config: BatchLlmConfig, cache: Path
 ) -> dict[str, str]:
-    """Asks everything that is noted; replies go to the cache. Returns why by key for requests that brought none."""
+    """Asks every noted question; replies go to the cache. Returns the reasons, by key, of requests without an answer."""
     import ray.data
     from ray.data.llm import build_processor
 
-    if config.url is None and not ray.cluster_resources().get("GPU"):
+    if config.url is None and not ray.cluster_resources().get("GPU"):  # type: ignore[no-untyped-call]
         raise UserError(
             "descriptions.processor starts vLLM engines on GPUs and the cluster has none; "
             "name a server by descriptions.processor.url, or choose another descriptions.writer"
         )
-    rows = [
-        {"key": key, "messages": json.dumps(messages, ensure_ascii=False), "seed": seed}
+    questions = [
+        Question(key=key, messages=json.dumps(messages, ensure_ascii=False), seed=seed)
         for key, (messages, seed) in pending.items()
     ]
-    before, settings, text_of = _server(config) if config.url else _engine(config)
-    folder = str(cache.resolve())
+    protocol = _server(config) if config.url else _engine(config)
+    folder, read = str(cache.resolve()), protocol.read
 
-    def keep(row: dict[str, Any]) -> dict[str, Any]:
-        text, why = text_of(row)
+    def keep(row: AnswerRow) -> Outcome:
+        text, why = read(row)
         if not why:
-            ReplyCache(Path(folder)).put(row["key"], text, {"model": config.model})
-        return {"key": row["key"], "why": why}
+            ReplyCache(Path(folder)).put(str(row["key"]), text, {"model": config.model})
+        return {"key": str(row["key"]), "why": why}
 
     quiet_context()
-    processor = build_processor(settings, preprocess=before, postprocess=keep)
+    processor = build_processor(protocol.settings, preprocess=protocol.prepare, postprocess=keep)
     try:
-        found = processor(ray.data.from_items(rows)).take_all()
+        outcomes = processor(ray.data.from_items(questions)).take_all()
     except ray.exceptions.RayError as error:
         reason = str(getattr(error, "cause", None) or error).strip().splitlines()[0][:300]
-        raise JobError(f"the description processor failed: {reason}; what was answered is kept") from error
-    failed = {row["key"]: row.get("why") or row.get("__inference_error__", "") for row in found}
+        raise JobError(f"the description processor failed: {reason}; the answers so far are kept") from error
+    failed = {row["key"]: row.get("why") or row.get("__inference_error__", "") for row in outcomes}
     return {key: why for key, why in failed.items() if why}
 
 
-_Built = tuple[Callable[[dict[str, Any]], dict[str, Any]], Any, Callable[[dict[str, Any]], tuple[str, str]]]
-
-
-def _server(config: BatchLlmConfig) -> _Built:
+def _server(config: BatchLlmConfig) -> _Protocol:
     from ray.data.llm import HttpRequestProcessorConfig
 
     key = os.environ.get(config.api_key_variable)
@@ -121,28 +149,31 @@ def _server(config: BatchLlmConfig) -> _Built:
         concurrency=config.replicas,
     )
 
-    def before(row: dict[str, Any]) -> dict[str, Any]:
-        payload = {
+    def prepare(question: Question) -> dict[str, JsonValue]:
+        payload: dict[str, JsonValue] = {
             "model": config.model,
-            "messages": json.loads(row["messages"]),
+            "messages": json.loads(question["messages"]),
             "temperature": config.temperature,
             "max_tokens": config.max_tokens,
-            "seed": int(row["seed"]),
+            "seed": int(question["seed"]),
         }
-        return {"key": row["key"], "payload": payload}
+        return {"key": question["key"], "payload": payload}
 
-    def text_of(row: dict[str, Any]) -> tuple[str, str]:
-        choices = row["http_response"].get("choices")
-        # Arrow gives lists back as arrays.
-        if not isinstance(choices, list | np.ndarray) or not len(choices):
-            return "", f"no choices in the server's answer: {str(row['http_response'])[:200]}"
-        content = choices[0]["message"]["content"]
-        return (content, "") if isinstance(content, str) else ("", "an answer without text")
-
-    return before, settings, text_of
+    return _Protocol(settings, prepare, _read_completion)
 
 
-def _engine(config: BatchLlmConfig) -> _Built:
+def _read_completion(row: AnswerRow) -> tuple[str, str]:
+    reply = row["http_response"]
+    choices = reply.get("choices") if isinstance(reply, dict) else None
+    # Arrow gives lists back as arrays.
+    if not isinstance(choices, list | np.ndarray) or not len(choices):
+        return "", f"no choices in the server's answer: {str(reply)[:200]}"
+    message = choices[0].get("message") if isinstance(choices[0], dict) else None
+    content = message.get("content") if isinstance(message, dict) else None
+    return (content, "") if isinstance(content, str) else ("", "an answer without text")
+
+
+def _engine(config: BatchLlmConfig) -> _Protocol:
     from ray.data.llm import vLLMEngineProcessorConfig
 
     settings = vLLMEngineProcessorConfig(
@@ -154,11 +185,12 @@ def _engine(config: BatchLlmConfig) -> _Built:
         should_continue_on_error=True,
     )
 
-    def before(row: dict[str, Any]) -> dict[str, Any]:
-        sampling = {"temperature": config.temperature, "max_tokens": config.max_tokens, "seed": int(row["seed"])}
-        return {"key": row["key"], "messages": json.loads(row["messages"]), "sampling_params": sampling}
+    def prepare(question: Question) -> dict[str, JsonValue]:
+        sampling: dict[str, JsonValue] = {
+            "temperature": config.temperature,
+            "max_tokens": config.max_tokens,
+            "seed": int(question["seed"]),
+        }
+        return {"key": question["key"], "messages": json.loads(question["messages"]), "sampling_params": sampling}
 
-    def text_of(row: dict[str, Any]) -> tuple[str, str]:
-        return row["generated_text"], ""
-
-    return before, settings, text_of
+    return _Protocol(settings, prepare, lambda row: (str(row["generated_text"]), ""))

@@ -7,6 +7,7 @@ A describer asks as if an answer came at once. A question without a stored answe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,15 @@ class BatchLlmConfig(Config):
     """How often a failed request is sent again."""
     clips_a_round: int = Field(4096, ge=1)
     """Clips held in memory between two rounds at most."""
+
+
+@dataclass
+class BatchUsage:
+    """What was asked of a processor so far; `failures` are requests that brought no answer."""
+
+    rounds: int = 0
+    requests: int = 0
+    failures: int = 0
 
 
 class BatchChat:

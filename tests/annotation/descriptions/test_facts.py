@@ -54,8 +54,8 @@ def words(prosody: Prosody, language: str = "en", **known: tuple[str, float]) ->
 
 
 def test_the_middle_of_every_scale_is_medium() -> None:
-    found = words(PLAIN, gender=WOMAN)
-    assert found == {
+    words_of = words(PLAIN, gender=WOMAN)
+    assert words_of == {
         "gender": "female",
         "pitch": "medium",
         "intonation": "moderate",
@@ -86,8 +86,8 @@ def test_the_same_rate_is_fast_in_chinese_and_slow_in_spanish() -> None:
     ],
 )
 def test_words_rise_with_their_numbers(scale: str, field: str, values: list[float]) -> None:
-    found = [words(replace(PLAIN, **{field: value}), gender=WOMAN)[scale] for value in values]  # type: ignore[arg-type]
-    assert tuple(found) == LEVELS[scale]
+    words_of = [words(replace(PLAIN, **{field: value}), gender=WOMAN)[scale] for value in values]  # type: ignore[arg-type]
+    assert tuple(words_of) == LEVELS[scale]
 
 
 def test_numbers_stay_beside_the_words() -> None:
@@ -97,7 +97,7 @@ def test_numbers_stay_beside_the_words() -> None:
     assert gender.axis == "design" and gender.probability == 0.97 and gender.value is None
 
 
-def test_a_value_on_a_border_says_its_neighbour() -> None:
+def test_a_value_on_a_border_names_its_neighbour() -> None:
     def pitch(semitones: float) -> Fact:
         clip = replace(PLAIN, f0_median_hz=200 * 2 ** (semitones / 12))
         return next(fact for fact in describe_clip(clip, NORMS, "en", gender=WOMAN) if fact.attribute == "pitch")
@@ -107,7 +107,7 @@ def test_a_value_on_a_border_says_its_neighbour() -> None:
     assert pitch(2.7).also == ""
 
 
-def test_what_is_not_measured_is_not_said() -> None:
+def test_what_is_not_measured_is_no_fact() -> None:
     assert describe_clip(NOTHING, NORMS, "en") == []
     whisper = replace(NOTHING, rate=5.0, articulation_rate=6.0)
     assert set(words(whisper)) == {"rate", "pauses"}

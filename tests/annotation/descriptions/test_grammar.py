@@ -1,4 +1,4 @@
-"""Descriptions by grammar say exactly their facts, in every language and at every granularity, and read back as them."""
+"""Descriptions by grammar state exactly their facts, in every language and at every granularity, and read back as them."""
 
 import itertools
 
@@ -27,15 +27,17 @@ AXIS_NAMES: tuple[Axis, ...] = ("design", "style")
 
 
 def claimed(text: str, language: str) -> set[tuple[str, str]]:
-    found = read_claims(text, language)
-    assert not any(claim.negated for claim in found), text
-    return {(claim.attribute, claim.word) for claim in found}
+    claims = read_claims(text, language)
+    assert not any(claim.negated for claim in claims), text
+    return {(claim.attribute, claim.word) for claim in claims}
 
 
 @pytest.mark.parametrize("language", LEXICON_LANGUAGES)
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 @pytest.mark.parametrize("axis", AXIS_NAMES)
-def test_a_description_says_all_its_facts_and_nothing_else(language: str, granularity: Granularity, axis: Axis) -> None:
+def test_a_description_states_all_its_facts_and_nothing_else(
+    language: str, granularity: Granularity, axis: Axis
+) -> None:
     for seed in "abcdef":
         text = write(FULL, axis, granularity, language, seed)
         assert claimed(text, language) == {item for item in FULL.items() if AXES[item[0]] == axis}, text
@@ -59,7 +61,7 @@ def test_sentences_are_sentences() -> None:
     assert write(FULL, "style", "paragraph", "zh", "1").count("。") == 2
 
 
-def test_without_facts_there_is_nothing_to_say() -> None:
+def test_without_facts_there_is_no_text() -> None:
     assert write({}, "style", "sentence", "en", "1") == ""
     assert write({"gender": "male"}, "style", "tags", "en", "1") == ""
     # A word of a model that the lexicon lacks is left out, not invented.

@@ -1,4 +1,4 @@
-"""Claims are read out of free sentences and judged; what is not known abstains, or fails for writers without ears."""
+"""Claims are read out of free sentences and checked; what is not known abstains, or fails for writers without the audio."""
 
 import pytest
 
@@ -16,7 +16,7 @@ FACTS = [
     Fact("pauses", "style", "few", value=0.01, unit="share of time"),
 ]
 EVIDENCE = Evidence(FACTS, {"gender": {"female": 0.95, "male": 0.05}})
-HEARING = VerificationConfig(only_facts=False)
+WITH_AUDIO = VerificationConfig(only_facts=False)
 
 
 def outcomes(text: str, config: VerificationConfig | None = None) -> dict[str, str]:
@@ -44,17 +44,17 @@ def outcomes(text: str, config: VerificationConfig | None = None) -> dict[str, s
     ],
 )
 def test_free_sentences_are_read(text: str, claims: dict[str, str]) -> None:
-    found = read_claims(text, "en")
-    assert {claim.attribute: claim.word for claim in found} == claims
+    checked = read_claims(text, "en")
+    assert {claim.attribute: claim.word for claim in checked} == claims
 
 
 def test_words_inside_words_are_not_claims() -> None:
     assert read_claims("The human mandate was breakfast, therefore sadder and bold.", "en") == []
 
 
-def test_negation_turns_a_claim_round_and_a_comma_ends_it() -> None:
-    found = read_claims("Not fast, high-pitched, and never really sad.", "en")
-    assert [(c.attribute, c.word, c.negated) for c in found] == [
+def test_negation_reverses_a_claim_and_a_comma_ends_it() -> None:
+    checked = read_claims("Not fast, high-pitched, and never really sad.", "en")
+    assert [(c.attribute, c.word, c.negated) for c in checked] == [
         ("rate", "fast", True),
         ("pitch", "high", False),
         ("emotion", "sad", True),
@@ -65,9 +65,9 @@ def test_negation_turns_a_claim_round_and_a_comma_ends_it() -> None:
 
 
 def test_true_claims_pass_with_their_probability_and_false_ones_fail() -> None:
-    found = verify("A woman speaks slowly at a high pitch, hardly pausing.", "en", "style", EVIDENCE)
-    assert found.passed and found.off_axis == ["gender"]
-    assert all(0.5 <= (v.probability or 0) <= 1 for v in found.verdicts)
+    checked = verify("A woman speaks slowly at a high pitch, hardly pausing.", "en", "style", EVIDENCE)
+    assert checked.passed and checked.off_axis == ("gender",)
+    assert all(0.5 <= (v.probability or 0) <= 1 for v in checked.verdicts)
     wrong = verify("A man speaks very fast in a deep voice with many pauses.", "en", "style", EVIDENCE)
     assert {v.attribute for v in wrong.failed} == {"gender", "rate", "pitch", "pauses"} and not wrong.passed
     assert next(v for v in wrong.verdicts if v.attribute == "gender").predicted == "female"
@@ -98,11 +98,11 @@ def test_probabilities_of_the_words_of_a_scale_are_shares() -> None:
         assert sum(share.values()) == pytest.approx(1.0, abs=1e-3) and set(share) < set(LEVELS["energy"])
 
 
-def test_what_is_not_known_fails_a_writer_without_ears_and_abstains_for_one_that_hears() -> None:
+def test_what_is_not_known_fails_a_writer_without_audio_and_abstains_for_one_with_it() -> None:
     text = "A happy British woman, telling an audiobook forcefully."
     assert outcomes(text)["emotion=happy"] == outcomes(text)["energy=strong"] == "fail"
-    heard = outcomes(text, HEARING)
-    assert heard == {
+    verdicts = outcomes(text, WITH_AUDIO)
+    assert verdicts == {
         "emotion=happy": "abstain",
         "accent=stated": "abstain",
         "scenario=stated": "abstain",
@@ -111,10 +111,10 @@ def test_what_is_not_known_fails_a_writer_without_ears_and_abstains_for_one_that
     }
 
 
-def test_saying_both_is_wrong_whatever_was_measured() -> None:
-    assert verify("Slow and fast.", "en", "style", Evidence([]), HEARING).failed
-    assert verify("A man and a woman.", "en", "design", Evidence([]), HEARING).failed
-    assert not verify("Very slow, slow.", "en", "style", Evidence([]), HEARING).failed
+def test_claiming_both_is_wrong_whatever_was_measured() -> None:
+    assert verify("Slow and fast.", "en", "style", Evidence([]), WITH_AUDIO).failed
+    assert verify("A man and a woman.", "en", "design", Evidence([]), WITH_AUDIO).failed
+    assert not verify("Very slow, slow.", "en", "style", Evidence([]), WITH_AUDIO).failed
 
 
 def test_a_text_without_claims_is_no_description() -> None:
@@ -122,9 +122,9 @@ def test_a_text_without_claims_is_no_description() -> None:
     assert not verify("", "en", "style", EVIDENCE).passed
 
 
-def test_recall_counts_the_axis_facts_that_are_told_rightly() -> None:
+def test_recall_counts_the_axis_facts_that_are_stated_rightly() -> None:
     facts = {fact.attribute: fact.word for fact in FACTS}
-    found = verify("She speaks slowly in a high-pitched voice with many pauses.", "en", "style", EVIDENCE)
-    assert recall(found.verdicts, facts, "style") == pytest.approx(2 / 4)
-    assert recall(found.verdicts, facts, "design") == pytest.approx(1 / 2)
+    checked = verify("She speaks slowly in a high-pitched voice with many pauses.", "en", "style", EVIDENCE)
+    assert recall(checked.verdicts, facts, "style") == pytest.approx(2 / 4)
+    assert recall(checked.verdicts, facts, "design") == pytest.approx(1 / 2)
     assert recall([], {}, "style") is None

@@ -15,7 +15,7 @@ from tests.support.chat_server import Handler, chat_server
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.http import NoAnswerError
 from voxmill.data.records import Fact
-from voxmill.llm.batch_chat import BatchChat, BatchLlmConfig
+from voxmill.llm.batch_chat import BatchChat, BatchLlmConfig, BatchUsage
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -59,13 +59,13 @@ def answer(handler: Handler, number: int, body: dict[str, Any]) -> None:
 
 def test_all_clips_are_asked_in_rounds_and_never_twice(tmp_path: Path) -> None:
     with chat_server(answer) as server:
-        rule, usage, counts = recipe(server.url, clips_a_round=4), {}, Counter[str]()
+        rule, usage, counts = recipe(server.url, clips_a_round=4), BatchUsage(), Counter[str]()
         found = list(describe_in_rounds(clips(6), rule, tmp_path, counts, usage))
         asked = len(server.seen)
         # Two chunks of clips; in each a first round and one for the texts that named a woman.
-        assert usage == {"rounds": 4, "requests": asked, "failures": 0} and asked >= 12
+        assert usage == BatchUsage(rounds=4, requests=asked) and asked >= 12
         assert all(body["body"]["model"] == "m" for body in server.seen)
-        again = list(describe_in_rounds(clips(6), rule, tmp_path, Counter(), {}))
+        again = list(describe_in_rounds(clips(6), rule, tmp_path, Counter(), BatchUsage()))
         assert len(server.seen) == asked and again == found
     assert len(found) == 6 and counts["failed"] == 6
     kept = [description for descriptions in found for description in descriptions.kept]
@@ -73,29 +73,37 @@ def test_all_clips_are_asked_in_rounds_and_never_twice(tmp_path: Path) -> None:
     assert {description.generator for description in kept} >= {"m"}
 
 
-def test_a_server_without_choices_is_counted_and_the_grammar_answers(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"error": "no"},
+        {"choices": [{"delta": {"content": "x"}}]},
+        {"choices": [{"message": {"content": None, "reasoning_content": "Hm."}}]},
+    ],
+)
+def test_a_server_without_an_answer_is_counted_and_the_grammar_writes(reply: dict[str, Any], tmp_path: Path) -> None:
     def broken(handler: Handler, number: int, body: dict[str, Any]) -> None:
-        handler.send(json.dumps({"error": "no"}), Content_Type="application/json")
+        handler.send(json.dumps(reply), Content_Type="application/json")
 
     with chat_server(broken) as server:
-        usage: dict[str, int] = {}
+        usage = BatchUsage()
         found = list(describe_in_rounds(clips(2), recipe(server.url), tmp_path, Counter(), usage))
-    assert usage == {"rounds": 1, "requests": 2, "failures": 2}
+    assert usage == BatchUsage(rounds=1, requests=2, failures=2)
     assert all(d.generator == "template" for descriptions in found for d in descriptions.kept)
 
 
 def test_a_server_that_is_down_ends_the_job_with_one_line(tmp_path: Path) -> None:
     with pytest.raises(JobError, match="description processor failed") as caught:
-        list(describe_in_rounds(clips(2), recipe("http://127.0.0.1:9/v1"), tmp_path, Counter(), {}))
+        list(describe_in_rounds(clips(2), recipe("http://127.0.0.1:9/v1"), tmp_path, Counter(), BatchUsage()))
     assert "\n" not in str(caught.value)
 
 
-def test_engines_without_gpus_are_refused_with_the_mend(tmp_path: Path) -> None:
+def test_engines_without_gpus_are_refused_with_a_way_out(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="processor.url"):
-        list(describe_in_rounds(clips(1), recipe(None), tmp_path, Counter(), {}))
+        list(describe_in_rounds(clips(1), recipe(None), tmp_path, Counter(), BatchUsage()))
 
 
-def test_a_batch_chat_notes_what_it_does_not_know(tmp_path: Path) -> None:
+def test_a_batch_chat_notes_questions_without_an_answer(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="processor.model"):
         BatchChat(BatchLlmConfig(), tmp_path)
     chat = BatchChat(BatchLlmConfig(model="m"), tmp_path)

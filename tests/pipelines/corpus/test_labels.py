@@ -140,7 +140,7 @@ def described(corpus: CollectedClips, out: Path, config: AnnotateConfig) -> Desc
 
 
 def endpoint_config(url: str, **more: Any) -> AnnotateConfig:
-    endpoint = {"url": url, "model": "m", "retries": 0, "first_wait_seconds": 0.0, "requests_per_minute": 1e6} | more
+    endpoint = {"url": url, "model": "m", "retries": 0, "requests_per_minute": 1e6} | more
     labels = {"descriptions": {"writer": "endpoint", "endpoint": endpoint}}
     return AnnotateConfig.model_validate({"corpus_labels": labels})
 
