@@ -62,7 +62,7 @@ def describe(
         else:
             results = _write(rows, out, rule, workers, counts)
         for row, result in zip(rows, results, strict=True):
-            row.descriptions = list(result.kept)
+            row.descriptions = result.kept
             dropped.update(item.reason for item in result.dropped)
             bar.advance(1)
     if rule.writer == "processor":
