@@ -35,9 +35,9 @@ from model.sequence.packing import pack  # noqa: E402
 from model.sequence.text_tokenizer import TextTokenizer  # noqa: E402
 from samples.fabricate import add_latents, rows, write_dataset  # noqa: E402
 from training.curriculum.corpus import Corpus, read_corpus  # noqa: E402
-from training.curriculum.mixture import Draw  # noqa: E402
+from training.curriculum.mixture import DrawnSample  # noqa: E402
 from training.curriculum.recipe import load_recipe  # noqa: E402
-from training.curriculum.sample_plan import Shown, layout, show  # noqa: E402
+from training.curriculum.sample_plan import PlannedSample, layout, plan_sample  # noqa: E402
 from voxmill.core.errors import JobError, UserError, command  # noqa: E402
 from voxmill.data.records import MODES, Mode  # noqa: E402
 
@@ -79,21 +79,21 @@ def voxmill(out: Path, *arguments: str, ranks: int = 1) -> None:
         raise JobError(f"voxmill {arguments[0]} ended with status {done.returncode}; see {log}")
 
 
-def fixed_samples(corpus: Corpus, tokenizer: TextTokenizer, seed: int) -> dict[Mode, list[Shown]]:
+def fixed_samples(corpus: Corpus, tokenizer: TextTokenizer, seed: int) -> dict[Mode, list[PlannedSample]]:
     """The first clips that can be shown in each mode."""
-    found: dict[Mode, list[Shown]] = {}
+    found: dict[Mode, list[PlannedSample]] = {}
     for column, mode in enumerate(MODES):
         clips = np.flatnonzero(corpus.modes_CM[:, column])
         shown = [
-            show(Draw(number, 0, mode, int(clip)), corpus, tokenizer, seed=seed, max_positions=POSITIONS)
+            plan_sample(DrawnSample(number, 0, mode, int(clip)), corpus, tokenizer, seed=seed, max_positions=POSITIONS)
             for number, clip in enumerate(clips)
         ]
-        found[mode] = [sample for sample in shown if isinstance(sample, Shown)][:CLIPS_A_MODE]
+        found[mode] = [sample for sample in shown if isinstance(sample, PlannedSample)][:CLIPS_A_MODE]
     return {mode: shown for mode, shown in found.items() if shown}
 
 
 @torch.no_grad()
-def losses(checkpoint: Path, corpus: Corpus, samples: dict[Mode, list[Shown]], seed: int) -> dict[Mode, float]:
+def losses(checkpoint: Path, corpus: Corpus, samples: dict[Mode, list[PlannedSample]], seed: int) -> dict[Mode, float]:
     """Diffusion and stop loss of each mode's samples together, with the same random numbers every time."""
     model = load_model(checkpoint, read_config(checkpoint), dtype=torch.float32)
     found = {}

@@ -22,12 +22,11 @@ sys.path[0] = str(ROOT)
 
 from evaluation.metrics.reconstruction import vae_codec  # noqa: E402
 from model.codec.audio_vae import AudioVAE  # noqa: E402
-from training.codec.checkpoint import checkpoints  # noqa: E402
-from training.codec.config import VAETrainConfig  # noqa: E402
+from training.codec.checkpoint import checkpoints_in  # noqa: E402
+from training.codec.config import VAETrainConfig, read_recipe  # noqa: E402
 from training.codec.crops import CropSource, hold_out  # noqa: E402
 from training.codec.initial_weights import fit_to_data  # noqa: E402
 from training.codec.model import new_vae  # noqa: E402
-from training.train_vae import read_recipe  # noqa: E402
 from voxmill.cli.reconstruction import Options, run  # noqa: E402
 from voxmill.core.errors import JobError, UserError, command  # noqa: E402
 from voxmill.core.malloc import KEEP_FREED_MEMORY_ENV  # noqa: E402
@@ -57,14 +56,14 @@ def main() -> None:
         if status:
             raise JobError(f"training ended with status {status}; see above")
     minutes = (time.perf_counter() - started) / 60
-    newest = checkpoints(options.out)
-    if not newest:
+    paths = checkpoints_in(options.out).paths()
+    if not paths:
         raise UserError(f"{options.out}: no checkpoint there; leave --rescore out")
     scores = options.out / "scores"
     held_out = tuple(options.held_out)
     untrained = initial_state(read_recipe("tiny", []), held_out)
     asked = Options(
-        checkpoint=newest[-1],
+        checkpoint=paths[0],
         data=str(DATA),
         out=scores,
         clip_seconds=CLIP_SECONDS,
@@ -76,7 +75,7 @@ def main() -> None:
     if not options.rescore and held_out == HELD_OUT:
         draw_curve(options.out / "metrics.jsonl", ROOT / "docs" / "vae-tiny.svg")
     naive = [name for name in found if name != "AudioVAE"]
-    last: dict[str, object] = {"checkpoint": newest[-1].name, "minutes": round(minutes, 1)}
+    last: dict[str, object] = {"checkpoint": paths[0].name, "minutes": round(minutes, 1)}
     for measure, better in (("mel_full", -1), ("mel_16k", -1), ("stoi_16k", 1)):
         ours = found["AudioVAE"][measure].mean
         last[measure] = round(ours, 4)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from training.launch.launch_config import LaunchConfig
 
 
-def train(recipe: "Recipe", launch: "LaunchConfig | None", *, only_check: bool = False) -> int:
+def train(recipe: "Recipe", launch: "LaunchConfig | None", *, only_check: bool = False) -> ExitStatus:
     """Checks the recipe against its datasets, prints the plan, and trains; returns the exit status of the run.
 
     Args:
@@ -49,8 +49,9 @@ def train(recipe: "Recipe", launch: "LaunchConfig | None", *, only_check: bool =
         from training.launch.ray_launch import run_on_ray
 
         return run_on_ray(recipe, launch)
-    from training.curriculum.engine import join_world
     from training.curriculum.loop import Run
+    from training.run.stop_signal import StopSignal
+    from training.run.world import join_world
 
-    with join_world() as world:
-        return Run(recipe, corpus, world)()
+    with StopSignal() as stop, join_world() as world:
+        return Run(recipe, corpus, world, stop)()

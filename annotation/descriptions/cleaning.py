@@ -9,6 +9,8 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Literal
 
+from voxmill.data.transcript import plain_text
+
 Refusal = Literal["empty", "too_long", "too_short"]
 Removed = Literal["control", "brackets", "fence", "quotes", "markup"]
 
@@ -68,8 +70,3 @@ def prefixed(description: str, text: str) -> str:
     if not description or clean(description, len(description)).text != description:
         raise ValueError(f"not a clean description: {description!r}")
     return f"({description}){plain_text(text)}"
-
-
-def plain_text(text: str) -> str:
-    """A transcript without round brackets and on one line."""
-    return re.sub(r"\s+", " ", text.translate({ord(c): " " for c in "()（）﹙﹚"})).strip()

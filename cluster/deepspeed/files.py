@@ -4,8 +4,10 @@ A file has what belongs to the ZeRO stage; rows, precision and clipping come fro
 """
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue, TypeAdapter
 
 from voxmill.core.errors import UserError
 
@@ -27,7 +29,23 @@ def deepspeed_file(zero: int, *, offload: bool) -> Path:
     return path
 
 
-def read_deepspeed(zero: int, *, offload: bool) -> dict[str, Any]:
-    """What that file says, as DeepSpeed takes it."""
-    values: dict[str, Any] = json.loads(deepspeed_file(zero, offload=offload).read_text(encoding="utf-8"))
+def read_deepspeed(zero: int, *, offload: bool) -> dict[str, JsonValue]:
+    """The content of that file, as DeepSpeed takes it."""
+    values: dict[str, JsonValue] = json.loads(deepspeed_file(zero, offload=offload).read_text(encoding="utf-8"))
     return values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ZeroBuckets:
+    """Sizes in `zero_optimization`, in numbers of parameters, that memory is counted by; 0 where a stage has none."""
+
+    reduce_bucket_size: int = 0
+    overlap_comm: bool = False
+    stage3_max_live_parameters: int = 0
+    stage3_prefetch_bucket_size: int = 0
+
+
+def read_buckets(zero: int, *, offload: bool) -> ZeroBuckets:
+    """The buckets in the file of a stage."""
+    section = read_deepspeed(zero, offload=offload)["zero_optimization"]
+    return TypeAdapter(ZeroBuckets).validate_python(section)

@@ -7,7 +7,7 @@ model, counted layer by layer (`Stack`). Tests hold both against tensors that we
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from cluster.deepspeed.files import read_deepspeed
+from cluster.deepspeed.files import read_buckets
 
 Dtype = Literal["bfloat16", "float32"]
 Zero = Literal[0, 1, 2, 3]
@@ -168,10 +168,8 @@ def activation_bytes(shape: ModelShape, setup: Setup) -> float:
 
 
 def _communication_numel(parameters: int, setup: Setup) -> float:
-    zero = read_deepspeed(setup.zero, offload=setup.offload)["zero_optimization"]
-    if setup.zero == 0:
-        return 0.0
-    buckets = zero["reduce_bucket_size"] * (2 if zero["overlap_comm"] and setup.zero < 3 else 1)
+    buckets = read_buckets(setup.zero, offload=setup.offload)
+    numel = buckets.reduce_bucket_size * (2 if buckets.overlap_comm and setup.zero < 3 else 1)
     if setup.zero == 3:
-        buckets += min(parameters, zero["stage3_max_live_parameters"]) + zero["stage3_prefetch_bucket_size"]
-    return float(buckets)
+        numel += min(parameters, buckets.stage3_max_live_parameters) + buckets.stage3_prefetch_bucket_size
+    return float(numel)

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
-from annotation.descriptions.cleaning import plain_text, prefixed
+from annotation.descriptions.cleaning import prefixed
 from voxmill.core.audio import RATE_16K, Samples, encode_flac, resample
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
 from voxmill.core.files import write_atomically
 from voxmill.core.hashing import sha256_text
 from voxmill.data.records import Description, Mode, Reference
+from voxmill.data.transcript import plain_text
 
 
 class FinetuneConfig(Config):

@@ -46,7 +46,7 @@ SETTINGS = [
     "loss.num_mels=[10, 40]",
     "loss.mel_windows=[256, 1024]",
     "discriminator={periods: [3], period_channels: 2, windows: [256], bands: [0.2], spectrum_channels: 2, start: 1}",
-    "batch=4",
+    "rows=4",
     "precision=fp32",
     "run={steps: 4, log_every: 1, validate_every: 4, validate_crops: 2, listen: 1, save_every: 2, device: cpu, "
     "tracking_uri: none}",

@@ -1,4 +1,4 @@
-"""Runs of the training script as a user starts them, and what they leave."""
+"""Runs of the training script as a user starts them, and the files that they leave."""
 
 import json
 import os
@@ -7,7 +7,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
 
 from samples.fabricate import CHECKPOINT
 
@@ -34,7 +36,7 @@ def command(encoded: Path, out: Path, *overrides: str, world: int = 1, recipe: s
     ]
 
 
-# What a run in this process has left there would have a run of its own join it.
+# A run that is started from this process would take them for its own launcher's.
 WORLD = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -47,7 +49,7 @@ def environment() -> dict[str, str]:
 def attempt(
     encoded: Path, out: Path, *overrides: str, world: int = 1, recipe: str = "tiny_stage2", timeout: float = 240
 ) -> subprocess.CompletedProcess[str]:
-    """A run to its end, whatever that is."""
+    """A run to its end, whatever its status."""
     return subprocess.run(
         command(encoded, out, *overrides, world=world, recipe=recipe),
         env=environment(),
@@ -58,7 +60,7 @@ def attempt(
 
 
 def train(encoded: Path, out: Path, *overrides: str, world: int = 1, recipe: str = "tiny_stage2") -> str:
-    """A run that must be done at its end; returns what it said."""
+    """A run that must succeed; returns its output."""
     done = attempt(encoded, out, *overrides, world=world, recipe=recipe)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout + done.stderr
@@ -96,3 +98,12 @@ def stop(
 
 def figures(out: Path) -> list[tuple[int, float, float, int]]:
     return [(line["step"], line["loss"], line["grad_norm"], line["positions"]) for line in metrics(out)]
+
+
+T = TypeVar("T")
+
+
+def through_json(state: T) -> T:
+    """A state as a checkpoint keeps it: written as JSON and read again."""
+    adapter = TypeAdapter(type(state))
+    return adapter.validate_json(adapter.dump_json(state))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from samples.fabricate import add_latents, rows, write_dataset
-from training.curriculum.engine import World, join_world
+from training.run.world import World, join_world
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,15 @@
 """Configuration of AudioVAE's training; recipes are in `training/recipes/codec/*.yaml`."""
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from model.codec.mel_distance import NUM_MELS, WINDOWS
 from model.config import AudioVAEConfig
 from model.presets import Preset
-from voxmill.core.config import Config
+from voxmill.core.config import Config, load_config
+from voxmill.core.errors import UserError
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes" / "codec"
 
@@ -67,7 +68,7 @@ class LossConfig(Config):
 
 
 class DiscriminatorConfig(Config):
-    """They learn from step `start` on; their part in the generator's loss grows over `ramp` steps from there."""
+    """Trained from step `start` on; their part in the autoencoder's loss grows over `ramp` steps from there."""
 
     periods: tuple[int, ...] = (2, 3, 5, 7, 11)
     """Periods, in samples, of the waveform discriminators."""
@@ -95,19 +96,25 @@ class DiscriminatorConfig(Config):
 
 
 class OptimizerConfig(Config):
-    """Adam for each side. The rate climbs over `warmup` steps and then shrinks by `decay` a step.
+    """Adam for each network: linear warm-up over `warmup_steps`, then a decay by the factor `decay` a step.
 
     There is no weight decay: under weight norm a weight's length means nothing, and the condition of a sample rate that
     the data lacks would fade.
     """
 
-    rate: float = Field(1e-4, gt=0)
-    """Learning rate of the autoencoder."""
-    discriminator_rate: float = Field(1e-4, gt=0)
-    """Learning rate of the discriminators."""
+    renamed: ClassVar[dict[str, str]] = {
+        "rate": "learning_rate",
+        "discriminator_rate": "discriminator_learning_rate",
+        "warmup": "warmup_steps",
+    }
+
+    learning_rate: float = Field(1e-4, gt=0)
+    """Highest learning rate of the autoencoder."""
+    discriminator_learning_rate: float = Field(1e-4, gt=0)
+    """Highest learning rate of the discriminators."""
     betas: tuple[float, float] = (0.8, 0.99)
     """Adam's decay rates of the first and second moment."""
-    warmup: int = Field(0, ge=0)
+    warmup_steps: int = Field(0, ge=0)
     """Steps over which the learning rates rise from 0."""
     decay: float = Field(0.999996, gt=0, le=1)
     """Factor on the learning rates at every step."""
@@ -119,8 +126,15 @@ class OptimizerConfig(Config):
     """Decay of the averaged weights, which are validated and exported; lower in the first steps."""
 
 
+class EngineConfig(Config):
+    """DeepSpeed."""
+
+    zero: Literal[1, 2] = 1
+    """DeepSpeed's ZeRO stage: 1 shards optimizer states over the ranks, 2 gradients, too."""
+
+
 class RunConfig(Config):
-    """How the run goes; nothing here but `steps` changes what is learnt, and a run may go on with other values."""
+    """Length of the run, when it saves and reports. Only `steps` changes the result; all may change at a resume."""
 
     steps: int = Field(400_000, ge=1)
     """Steps of the whole run."""
@@ -137,11 +151,11 @@ class RunConfig(Config):
     save_every: int = Field(1000, ge=1)
     """Steps between two checkpoints."""
     keep: int = Field(2, ge=1)
-    """Newest checkpoints that stay."""
+    """Newest checkpoints that stay; those saved among skipped steps do not count."""
+    hang_seconds: float | None = Field(900, gt=0)
+    """Seconds without a finished step after which the run ends itself; null: never."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where training runs: auto, cpu or cuda."""
-    zero_stage: Literal[1, 2] = 1
-    """DeepSpeed's ZeRO stage."""
     tracking_uri: str | None = None
     """MLflow server or database; null: MLFLOW_TRACKING_URI, or a database in OUT; `none`: OUT/metrics.jsonl only."""
     experiment: str = "audio-vae"
@@ -149,15 +163,18 @@ class RunConfig(Config):
 
 
 class VAETrainConfig(Config):
-    """All of it. `batch` counts crops over all ranks together."""
+    """A recipe of AudioVAE's training. `rows` counts crops over all ranks together."""
+
+    renamed: ClassVar[dict[str, str]] = {"batch": "rows", "run.zero_stage": "engine.zero"}
 
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     loss: LossConfig = LossConfig()
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    engine: EngineConfig = EngineConfig()
     run: RunConfig = RunConfig()
-    batch: int = Field(16, ge=1)
+    rows: int = Field(16, ge=1)
     """Crops of a step, over all ranks together."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Products under autocast in bf16; weights, gradients, optimizers, spectra and losses are fp32 in both."""
@@ -168,3 +185,18 @@ class VAETrainConfig(Config):
     def adversarial(self) -> bool:
         """Whether there are discriminators at all."""
         return self.loss.adversarial > 0 or self.loss.feature > 0
+
+
+def read_recipe(name: str | None, overrides: list[str]) -> VAETrainConfig:
+    """The recipe in a YAML file, or the one of that name that comes with voxmill; None: the defaults.
+
+    Raises:
+        UserError: no such recipe, an unknown key, a wrong value.
+    """
+    path: str | Path | None = name
+    if name is not None and not Path(name).exists():
+        known = sorted(recipe.stem for recipe in RECIPES.glob("*.yaml"))
+        if name not in known:
+            raise UserError(f"{name}: no such recipe; name a YAML file, or one of {', '.join(known)}")
+        path = RECIPES / f"{name}.yaml"
+    return load_config(VAETrainConfig, path, overrides)

@@ -1,7 +1,7 @@
-"""Random crops for AudioVAE: 16 kHz to hear, 48 kHz to aim at, each with the rate of its source (report 3.2).
+"""Random crops for AudioVAE: a 16 kHz input, a 48 kHz target, each with the rate of its source (report 3.2).
 
-Crop `k` of a run hangs on the seed and on `k` alone, so any number of ranks sees the same crops in the same order and a
-run resumes by a number. A crop that turns out unusable is replaced by the next draw of the same `k`.
+Crop `k` of a run depends on the seed and on `k` alone, so any number of ranks sees the same crops in the same order and
+a run resumes by a number. A crop that turns out unusable is replaced by the next draw of the same `k`.
 """
 
 import math
@@ -26,18 +26,19 @@ MARGIN_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Crops:
-    """A batch. `heard_BT` at the encoder's rate, `aim_BT` at the decoder's, both in [-1, 1]; `rate_B` in hertz, int32.
+    """A batch. `input_BT` at the encoder's rate, `target_BT` at the decoder's, both in [-1, 1].
 
-    `rate_B` is the source's rate, at most the decoder's: the condition to train, and twice the band that is known.
+    `rate_B` is the source's rate in hertz, int32, at most the decoder's: the decoder's condition, and twice the highest
+    frequency that the source has.
     """
 
-    heard_BT: Tensor
-    aim_BT: Tensor
+    input_BT: Tensor
+    target_BT: Tensor
     rate_B: Tensor
 
     def to(self, device: torch.device) -> "Crops":
         """The same on a device."""
-        return Crops(self.heard_BT.to(device), self.aim_BT.to(device), self.rate_B.to(device))
+        return Crops(self.input_BT.to(device), self.target_BT.to(device), self.rate_B.to(device))
 
 
 class CropSource:
@@ -57,8 +58,8 @@ class CropSource:
         self.skipped = Skipped()
         room = np.array([clip.seconds - seconds for clip in clips])
         assert (room >= -1e-9).all(), "a clip is shorter than the crop"
-        # A clip as long as one crop has one place for it; one tenth of a second longer, hardly more.
-        self._places = np.cumsum(np.maximum(room, 0) + seconds)
+        # Even a clip as long as one crop can be drawn.
+        self._ends = np.cumsum(np.maximum(room, 0) + seconds)
 
     def batch(self, first: int, count: int) -> Crops:
         """Crops `first` to `first + count` of the run."""
@@ -81,21 +82,21 @@ class CropSource:
                 pool.shutdown(cancel_futures=True)
 
     def crop(self, index: int) -> tuple[Tensor, Tensor, int]:
-        """(heard [T_in], aim [T_out], rate) of crop `index`.
+        """(input [T_in], target [T_out], rate) of crop `index`.
 
         Raises:
             UserError: none of `ATTEMPTS` draws could be used; says why.
         """
         draw = np.random.default_rng([self.seed, index])
         for _ in range(ATTEMPTS):
-            clip = self.clips[int(np.searchsorted(self._places, draw.uniform(0, self._places[-1]), side="right"))]
+            clip = self.clips[int(np.searchsorted(self._ends, draw.uniform(0, self._ends[-1]), side="right"))]
             start = draw.uniform(0, max(clip.seconds - self.seconds, 0))
             gain = draw.uniform(-self.gain_db, self.gain_db)
             try:
                 return self._cut(clip, start, gain)
             except AudioProblem as problem:
                 self.skipped.add(problem.reason, clip.name)
-        raise UserError(f"none of {ATTEMPTS} crops of the corpus could be used: {self.skipped}; mend or remove these")
+        raise UserError(f"none of {ATTEMPTS} crops of the corpus could be used: {self.skipped}; fix or remove these")
 
     def _cut(self, clip: Clip, start_seconds: float, gain_db: float) -> tuple[Tensor, Tensor, int]:
         rate = clip.sample_rate
@@ -111,17 +112,17 @@ class CropSource:
         return *self.views(audio * np.float32(gain), rate, before / rate), min(rate, self.rate_out)
 
     def views(self, audio: np.ndarray, rate: int, start_seconds: float) -> tuple[Tensor, Tensor]:
-        """What the encoder hears [T_in] and the decoder aims at [T_out], from `start_seconds` of `audio` on."""
-        heard, aim = (
+        """(input of the encoder [T_in], target of the decoder [T_out]) from `start_seconds` of `audio` on."""
+        input_T, target_T = (
             _piece(resample(audio, rate, target), round(start_seconds * target), round(self.seconds * target))
             for target in (self.rate_in, self.rate_out)
         )
-        return heard, aim
+        return input_T, target_T
 
 
 def _joined(crops: list[tuple[Tensor, Tensor, int]]) -> Crops:
-    heard, aim, rate = zip(*crops, strict=True)
-    return Crops(torch.stack(heard), torch.stack(aim), torch.tensor(rate, dtype=torch.int32))
+    inputs, targets, rate = zip(*crops, strict=True)
+    return Crops(torch.stack(inputs), torch.stack(targets), torch.tensor(rate, dtype=torch.int32))
 
 
 def _piece(audio: np.ndarray, start: int, length: int) -> Tensor:

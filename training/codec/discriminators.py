@@ -1,7 +1,7 @@
-"""Discriminators of AudioVAE's training: by periods of the waveform and by bands of its spectrum (DAC, arXiv 2306.06546).
+"""Discriminators of AudioVAE's training: periods of the waveform and bands of the spectrum (DAC, arXiv 2306.06546).
 
-Each looks at audio [B, T] and gives the outputs of its layers, the last of them the judgement. They see real and made
-audio limited to the same band, so that a source's missing treble gives nothing away.
+Each takes audio [B, T] and returns the outputs of its layers, the last of them its score. Real and decoded audio are
+limited to the same band, so that a source's missing treble gives nothing away.
 """
 
 import torch
@@ -18,11 +18,12 @@ SLOPE = 0.1
 def _conv(
     num_in: int, num_out: int, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]
 ) -> nn.Module:
-    return weight_norm(nn.Conv2d(num_in, num_out, kernel, stride, padding))
+    layer: nn.Module = weight_norm(nn.Conv2d(num_in, num_out, kernel, stride, padding))
+    return layer
 
 
 class PeriodDiscriminator(nn.Module):
-    """Audio folded to rows of `period` samples, looked at along the columns (HiFi-GAN, arXiv 2010.05646)."""
+    """Convolutions along the columns of audio folded to rows of `period` samples (HiFi-GAN, arXiv 2010.05646)."""
 
     def __init__(self, period: int, channels: int) -> None:
         super().__init__()
@@ -37,7 +38,7 @@ class PeriodDiscriminator(nn.Module):
     def forward(self, audio_BT: Tensor) -> list[Tensor]:
         """Outputs of the layers, [B, C, T / period / ..., period] each."""
         audio_BT = F.pad(audio_BT, (0, -audio_BT.shape[-1] % self.period), mode="reflect")
-        x_BCRP = audio_BT.unflatten(-1, (-1, self.period))[:, None]
+        x_BCRP = audio_BT.reshape(len(audio_BT), 1, -1, self.period)
         outputs = []
         for layer in self.layers:
             x_BCRP = F.leaky_relu(layer(x_BCRP), SLOPE)
@@ -80,7 +81,7 @@ class SpectrumDiscriminator(nn.Module):
 
 
 class Discriminators(nn.Module):
-    """All of them; each has a say of its own in the losses."""
+    """All of them; each has terms of its own in the losses."""
 
     def __init__(self, config: DiscriminatorConfig, *, autocast: bool) -> None:
         super().__init__()
@@ -93,14 +94,14 @@ class Discriminators(nn.Module):
         )
 
     def forward(self, audio_BT: Tensor) -> list[list[Tensor]]:
-        """Layer outputs of each discriminator, fp32; the last of each is its judgement, 1 for real and 0 for made."""
+        """Layer outputs of each discriminator, fp32; the last of each is its score, 1 for real and 0 for decoded audio."""
         audio_BT = _levelled(audio_BT)
         with torch.autocast(audio_BT.device.type, torch.bfloat16, enabled=self.autocast):
-            found = [member(audio_BT) for member in self.members]
-        return [[output.float() for output in outputs] for outputs in found]
+            by_member = [member(audio_BT) for member in self.members]
+        return [[output.float() for output in outputs] for outputs in by_member]
 
 
 def _levelled(audio_BT: Tensor) -> Tensor:
-    """Without DC, at a peak of 0.8: a judgement should not hang on the level. Real and made audio may differ in it."""
+    """Without DC, at a peak of 0.8: real and decoded audio may differ in level, and the score should not show it."""
     audio_BT = audio_BT - audio_BT.mean(dim=-1, keepdim=True)
     return 0.8 * audio_BT / audio_BT.abs().amax(dim=-1, keepdim=True).clamp(min=1e-3)

@@ -1,10 +1,10 @@
-"""The linear codec that a new AudioVAE begins as: half of each layer's channels and the latents carry it.
+"""The linear codec that a new AudioVAE starts as: half of each layer's channels and the latents carry it.
 
-A linear codec that may not look ahead does best with the Karhunen-Loeve transform of each latent frame's samples: the
-strongest eigenvectors of their covariance. Every level of encoder and decoder has a transform of its own for the
-samples of one of its frames, and the convolution between two levels turns the coefficients of one into those of the
-other. So the first step already gives speech back up to about 800 Hz, phase and all, which from random weights thousands
-of steps do not learn (docs/log.md). What the other channels learn is added to it.
+The best linear codec without look-ahead is the Karhunen-Loeve transform of each latent frame's samples: the strongest
+eigenvectors of their covariance. Every level of encoder and decoder has a transform of its own for the samples of one
+of its frames, and the convolution between two levels turns the coefficients of one into those of the other. So the
+first step already reconstructs speech up to about 800 Hz, phase included, which from random weights thousands of steps
+do not learn (docs/log.md). The output of the other channels is added to it.
 """
 
 from collections.abc import Mapping
@@ -25,11 +25,11 @@ from model.codec.layers import (
 from training.codec.crops import Crops
 
 STRAIGHT = 0.01
-"""Snake's alpha for the codec's channels: they pass nearly as they are."""
-BESIDE = 0.1
-"""What the free channels add to the first audio, as a share of the audio's spread."""
+"""Snake's alpha for the codec's channels: they pass nearly unchanged."""
+FREE_SHARE = 0.1
+"""Spread of the free channels' part in the first audio, as a share of the audio's spread."""
 WEAKEST = 1e-6
-"""Eigenvalue, as a share of the strongest, below which there is nothing to code: bands that no source has."""
+"""Eigenvalue, as a share of the strongest, below which nothing is coded: bands that no source has."""
 
 Linear = dict[CausalConv1d, int]
 """How many of a layer's output channels, the first ones, belong to the linear codec."""
@@ -53,22 +53,24 @@ def begin_linear(vae: AudioVAE, crops: Crops) -> Linear:
     """Writes the codec for audio like `crops` into new weights, in place.
 
     Args:
-        crops: as many as it takes to know the audio's spectrum; hundreds of them have seconds of every voice.
+        crops: enough to estimate the audio's spectrum; hundreds of them have seconds of every voice.
     """
     linear: Linear = {}
-    heard = _encoder(vae.encoder, autocorrelation(crops.heard_BT, vae.hop), linear)
+    encoded = _encoder(vae.encoder, autocorrelation(crops.input_BT, vae.hop), linear)
     latents = linear[vae.encoder.fc_mu]
-    # Both sides' coefficients of the same frames: what takes one into the other is found from the crops.
-    latent_NK = _coefficients(heard, crops.heard_BT)[:, :latents]
+    # Both sides' coefficients of the same frames: the map from one to the other is fitted to the crops.
+    latent_NK = _coefficients(encoded, crops.input_BT)[:, :latents]
     samples = vae.samples_per_latent
     layers = [layer for layer in vae.decoder.model if isinstance(layer, CausalConv1d)]
-    correlation_N = autocorrelation(crops.aim_BT, samples)
-    aim = karhunen_loeve(correlation_N, samples, _half(layers[-2].weight_v.shape[0]))
-    joint_KK = torch.linalg.lstsq(latent_NK.double(), _coefficients(aim, crops.aim_BT).double()).solution.T.float()
+    correlation_N = autocorrelation(crops.target_BT, samples)
+    decoded = karhunen_loeve(correlation_N, samples, _half(layers[-2].weight_v.shape[0]))
+    joint_KK = torch.linalg.lstsq(
+        latent_NK.double(), _coefficients(decoded, crops.target_BT).double()
+    ).solution.T.float()
     if len(layers) == 3:  # depthwise: a filter for each latent before they are mixed
         _write(layers[0], latents, {-1: torch.ones(latents, 1)}, linear)
-    _write(layers[-2], aim.count, {-1: joint_KK}, linear)
-    _decoder(vae.decoder, aim, correlation_N, linear)
+    _write(layers[-2], decoded.count, {-1: joint_KK}, linear)
+    _decoder(vae.decoder, decoded, correlation_N, linear)
     return linear
 
 
@@ -95,7 +97,7 @@ def karhunen_loeve(correlation_N: Tensor, samples: int, count: int) -> Transform
 
 
 def _encoder(encoder: Encoder, correlation_N: Tensor, linear: Linear) -> Transform:
-    """Down to the latents; gives the last level's transform."""
+    """Down to the latents; returns the last level's transform."""
     first, *blocks = encoder.block
     assert isinstance(first, CausalConv1d)
     samples, level = 1, karhunen_loeve(correlation_N, 1, 1)
@@ -103,13 +105,13 @@ def _encoder(encoder: Encoder, correlation_N: Tensor, linear: Linear) -> Transfo
     for block in blocks:
         assert isinstance(block, EncoderBlock)
         for layer in block.block[:-1]:
-            _pass_by(layer, level.count, linear)
+            _pass_through(layer, level.count, linear)
         down, before = block.block[-1], level
         assert isinstance(down, CausalConv1d)
         samples *= down.stride
         level = karhunen_loeve(correlation_N, samples, _half(down.weight_v.shape[0]))
-        parts_KSN = level.inverse_KN.unflatten(1, (down.stride, -1))
-        # The last taps hear this frame, those before them the past.
+        parts_KSN = level.inverse_KN.reshape(level.count, down.stride, -1)
+        # The last taps read this frame, those before them the past.
         taps = {i - down.stride: parts_KSN[:, i] @ before.basis_NK for i in range(down.stride)}
         _write(down, level.count, taps, linear)
     count = min(level.count, encoder.fc_mu.weight_v.shape[0])
@@ -124,28 +126,28 @@ def _decoder(decoder: Decoder, level: Transform, correlation_N: Tensor, linear: 
         if not isinstance(block, DecoderBlock):
             continue
         if str(index) in decoder.sr_cond_model:
-            _pass_by(decoder.sr_cond_model[str(index)], level.count, linear)
+            _pass_through(decoder.sr_cond_model[str(index)], level.count, linear)
         snake, up, *rest = block.block
         assert isinstance(up, CausalTransposedConv1d)
-        _pass_by(snake, level.count, linear)
+        _pass_through(snake, level.count, linear)
         samples //= up.stride
-        parts_SNK = level.basis_NK.unflatten(0, (up.stride, -1))
+        parts_SNK = level.basis_NK.reshape(up.stride, -1, level.count)
         level = karhunen_loeve(correlation_N, samples, _half(up.weight_v.shape[1]))
-        # The first taps hear this frame, the others the one before.
+        # The first taps read this frame, the others the one before.
         _write(up, level.count, {i: level.inverse_KN @ part_NK for i, part_NK in enumerate(parts_SNK)}, linear)
         for layer in rest:
-            _pass_by(layer, level.count, linear)
+            _pass_through(layer, level.count, linear)
     snake, last = decoder.model[-2:]
     assert isinstance(last, CausalConv1d)
-    _pass_by(snake, level.count, linear)
-    beside_1CW = last.weight_v * (BESIDE * correlation_N[0].sqrt() / last.weight_v.norm())
+    _pass_through(snake, level.count, linear)
+    free_1CW = last.weight_v * (FREE_SHARE * correlation_N[0].sqrt() / last.weight_v.norm())
     _write(last, 1, {-1: level.basis_NK}, linear)
-    last.weight_v[:, level.count :] = beside_1CW[:, level.count :]
+    last.weight_v[:, level.count :] = free_1CW[:, level.count :]
     last.weight_g.copy_(last.weight_v.norm(dim=(1, 2), keepdim=True))
 
 
 def _write(layer: CausalConv1d, count: int, taps: Mapping[int, Tensor], linear: Linear) -> None:
-    """Makes the first `count` output channels hear `taps` alone: by position in the kernel, [count, channels in]."""
+    """Sets the first `count` output channels to `taps` alone: by position in the kernel, [count, channels in]."""
     transposed = isinstance(layer, CausalTransposedConv1d)
     drawn = layer.weight_v.clone()
     weight_OIW = layer.weight_v.transpose(0, 1) if transposed else layer.weight_v
@@ -161,14 +163,14 @@ def _write(layer: CausalConv1d, count: int, taps: Mapping[int, Tensor], linear: 
     linear[layer] = count
 
 
-def _pass_by(layer: torch.nn.Module, count: int, linear: Linear) -> None:
-    """Lets the first `count` channels go through `layer` as they are."""
+def _pass_through(layer: torch.nn.Module, count: int, linear: Linear) -> None:
+    """Makes `layer` pass the first `count` channels unchanged."""
     if isinstance(layer, Snake):
         layer.alpha[:, :count] = STRAIGHT
     elif isinstance(layer, ResidualUnit | NoiseBlock):
         last = layer.block[-1] if isinstance(layer, ResidualUnit) else layer.linear
         assert isinstance(last, CausalConv1d)
-        # Its gain and not its direction, which would have no slope then.
+        # Its gain and not its direction, which would have no gradient then.
         last.weight_g[:count] = 0
         if last.bias is not None:
             last.bias[:count] = 0
@@ -183,14 +185,14 @@ def _pass_by(layer: torch.nn.Module, count: int, linear: Linear) -> None:
             if isinstance(inner, CausalConv1d):
                 _write(inner, count, {0: torch.eye(count)}, linear)
             else:
-                _pass_by(inner, count, linear)
+                _pass_through(inner, count, linear)
     else:
-        raise TypeError(f"no way for the linear codec through {type(layer).__name__}")
+        raise TypeError(f"the linear codec cannot pass through a {type(layer).__name__}")
 
 
 def _coefficients(transform: Transform, audio_BT: Tensor) -> Tensor:
     """Of each frame of all rows, [N, K]."""
-    frames_BFN = audio_BT.unflatten(1, (-1, transform.basis_NK.shape[0]))
+    frames_BFN = audio_BT.view(len(audio_BT), -1, transform.basis_NK.shape[0])
     return (frames_BFN @ transform.inverse_KN.T).flatten(0, 1)
 
 

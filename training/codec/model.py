@@ -1,4 +1,4 @@
-"""AudioVAE as it is trained: sampled latents, a sample rate for each row, noise that hangs on the row alone."""
+"""AudioVAE as it is trained: sampled latents, a sample rate for each row, noise that depends on the row alone."""
 
 from collections.abc import Sequence
 
@@ -13,36 +13,36 @@ from training.codec.config import ModelConfig
 from voxmill.core.errors import UserError
 
 LOG_VARIANCE = (-20.0, 10.0)
-"""Range of the latents' log variance as it is sampled from; far beyond either end nothing changes but overflow."""
+"""Range to which the latents' log variance is clamped before sampling, against overflow."""
 
 
 class Autoencoder(nn.Module):
-    """Audio to latents to audio, with what the losses need."""
+    """Audio to latents to audio, with the latents' distribution for the losses."""
 
     def __init__(self, vae: AudioVAE, *, autocast: bool) -> None:
         super().__init__()
         self.vae, self.autocast = vae, autocast
 
     def forward(
-        self, heard_BT: Tensor, rate_B: Tensor, noise_BDL: Tensor, generators: Sequence[torch.Generator] | None = None
+        self, input_BT: Tensor, rate_B: Tensor, noise_BDL: Tensor, generators: Sequence[torch.Generator] | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(made audio [B, T], mean [B, D, L], log variance [B, D, L]), fp32.
+        """(decoded audio [B, T], mean [B, D, L], log variance [B, D, L]), fp32.
 
         Args:
             rate_B: condition of the decoder, hertz, int32.
             noise_BDL: standard normal; zeros give the mean's audio.
             generators: one per row for `use_noise_block`.
         """
-        with torch.autocast(heard_BT.device.type, torch.bfloat16, enabled=self.autocast):
-            mean_BDL, log_variance_BDL = self.vae.encode_distribution(heard_BT)
+        with torch.autocast(input_BT.device.type, torch.bfloat16, enabled=self.autocast):
+            mean_BDL, log_variance_BDL = self.vae.encode_distribution(input_BT)
             mean_BDL, log_variance_BDL = mean_BDL.float(), log_variance_BDL.float().clamp(*LOG_VARIANCE)
             latents_BDL = mean_BDL + noise_BDL * (0.5 * log_variance_BDL).exp()
-            made_B1T = self.vae.decoder(latents_BDL, rate_B, None, generators)
-        return made_B1T[:, 0].float(), mean_BDL, log_variance_BDL
+            decoded_B1T = self.vae.decoder(latents_BDL, rate_B, None, generators)
+        return decoded_B1T[:, 0].float(), mean_BDL, log_variance_BDL
 
 
 def row_generators(seed: int, first: int, count: int) -> list[torch.Generator]:
-    """A CPU generator for each crop of the run, by its number: the same whatever rank it lands on."""
+    """A CPU generator for each crop of the run, by its number: the same on whatever rank."""
     # 48 bits of crop number below 15 of seed: torch takes 63.
     return [torch.Generator().manual_seed(((seed % 2**15) << 48) + index) for index in range(first, first + count)]
 
@@ -56,12 +56,12 @@ def new_vae(config: ModelConfig, seed: int) -> tuple[VoxCPM2Config, AudioVAE]:
     """config.json and AudioVAE to start from. The global RNG stays as it was.
 
     Raises:
-        UserError: `start_from` is no checkpoint, or stands beside keys that it would overrule.
+        UserError: `start_from` is no checkpoint, or is set together with keys that it overrides.
     """
     if config.start_from is not None:
-        beside = sorted(config.model_fields_set & {"preset", "audio_vae", "log_variance"})
-        if beside:
-            raise UserError(f"model.{beside[0]} has no effect beside model.start_from; leave one of them out")
+        overridden = sorted(config.model_fields_set & {"preset", "audio_vae", "log_variance"})
+        if overridden:
+            raise UserError(f"model.{overridden[0]} has no effect with model.start_from; leave one of them out")
         whole = read_config(config.start_from)
         vae = load_vae(config.start_from, whole)
         return whole, vae.train().requires_grad_(True)

@@ -1,7 +1,7 @@
-"""One step of AudioVAE's training: the discriminators learn, then the autoencoder.
+"""One step of AudioVAE's training: the discriminators are updated, then the autoencoder.
 
-Losses on the made audio are taken to a gradient on that audio first, and that gradient goes on into the autoencoder: the
-discriminators' own weights are never part of the autoencoder's backward pass.
+Losses on the decoded audio are differentiated with respect to that audio first, and that gradient is passed on to the
+autoencoder: the discriminators' own weights are never part of the autoencoder's backward pass.
 """
 
 import math
@@ -14,7 +14,7 @@ from model.codec.audio_vae import AudioVAE
 from training.codec.config import DiscriminatorConfig, OptimizerConfig, VAETrainConfig
 from training.codec.crops import Crops
 from training.codec.discriminators import Discriminators
-from training.codec.engine import Engine, Place, agree, average
+from training.codec.engine import Engine
 from training.codec.losses import (
     ReconstructionLoss,
     adversarial_losses,
@@ -23,29 +23,42 @@ from training.codec.losses import (
     within_band,
 )
 from training.codec.model import Autoencoder, latent_noise, row_generators
+from training.run.schedule import warmup_then_exponential
+from training.run.world import World
+
+AUTOENCODER, DISCRIMINATORS = "autoencoder", "discriminators"
 
 
-@dataclass
-class Sides:
-    """The two engines; `discriminators` None where no loss asks for them."""
+@dataclass(frozen=True, slots=True)
+class GanEngines:
+    """The engines of the two networks; `discriminators` is None where no loss uses them."""
 
     autoencoder: Engine
     discriminators: Engine | None
 
     @property
     def vae(self) -> AudioVAE:
-        """What is trained."""
+        """The AudioVAE inside the autoencoder."""
         assert isinstance(self.autoencoder.module, Autoencoder)
         return self.autoencoder.module.vae
 
-    def named(self) -> dict[str, Engine]:
-        """Those that are there, by name."""
-        found = {"autoencoder": self.autoencoder, "discriminators": self.discriminators}
-        return {name: engine for name, engine in found.items() if engine is not None}
+    def by_name(self) -> dict[str, Engine]:
+        """The engines that exist."""
+        engines = {AUTOENCODER: self.autoencoder, DISCRIMINATORS: self.discriminators}
+        return {name: engine for name, engine in engines.items() if engine is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """Means over all ranks. `losses` by name, with the gradients' norms; empty where the step was skipped."""
+
+    losses: dict[str, float]
+    is_skipped: bool = False
+    """A loss of some rank was not finite; no weight was changed on any rank."""
 
 
 def make_discriminators(config: VAETrainConfig) -> Discriminators | None:
-    """New ones, from the run's seed; None where no loss asks for them."""
+    """New ones, from the run's seed; None where no loss uses them."""
     if not config.adversarial:
         return None
     with torch.random.fork_rng(devices=[]):
@@ -53,19 +66,17 @@ def make_discriminators(config: VAETrainConfig) -> Discriminators | None:
         return Discriminators(config.discriminator, autocast=config.precision == "bf16")
 
 
-def make_sides(
-    config: VAETrainConfig, autoencoder: Autoencoder, discriminators: Discriminators | None, place: Place
-) -> Sides:
+def make_engines(
+    config: VAETrainConfig, autoencoder: Autoencoder, discriminators: Discriminators | None, world: World
+) -> GanEngines:
     """Engines around the modules as they are."""
-    optimizer, rows = config.optimizer, config.batch // place.ranks
+    optimizer, rows = config.optimizer, config.rows // world.size
 
     def engine(module: nn.Module, clip: float) -> Engine:
-        module.to(place.device)
-        return Engine(
-            module, place=place, zero_stage=config.run.zero_stage, betas=optimizer.betas, clip=clip, rows=rows
-        )
+        module.to(world.device)
+        return Engine(module, world=world, zero=config.engine.zero, betas=optimizer.betas, clip=clip, rows=rows)
 
-    return Sides(
+    return GanEngines(
         engine(autoencoder, optimizer.clip),
         None if discriminators is None else engine(discriminators, optimizer.discriminator_clip),
     )
@@ -74,77 +85,69 @@ def make_sides(
 class Stepper:
     """Makes steps. `loss` holds the reconstruction losses on this rank's device."""
 
-    def __init__(self, config: VAETrainConfig, sides: Sides, place: Place) -> None:
-        self.config, self.sides, self.place = config, sides, place
-        self.rate_out = sides.vae.config.out_sample_rate
-        self.loss = ReconstructionLoss(config, self.rate_out).to(place.device)
+    def __init__(self, config: VAETrainConfig, engines: GanEngines, world: World) -> None:
+        self.config, self.engines, self.world = config, engines, world
+        self.rate_out = engines.vae.config.out_sample_rate
+        self.loss = ReconstructionLoss(config, self.rate_out).to(world.device)
 
-    def step(self, index: int, crops: Crops, stop: list[float]) -> tuple[dict[str, float], list[float]]:
-        """(the batch's losses by name, `stop` as any rank wants it).
-
-        A loss that is not finite on any rank leaves the weights as they are on all, and is told as `skipped` = 1.
-
-        Args:
-            index: of the step, from 0. crops: this rank's rows.
-            stop: 1 where this rank wants something; ranks agree on the largest.
-        """
-        config, device, rows = self.config, self.place.device, len(crops.heard_BT)
+    def step(self, index: int, crops: Crops) -> StepResult:
+        """Step `index`, from 0, on this rank's `crops`; the other ranks call it with theirs."""
+        config, device, rows = self.config, self.world.device, len(crops.input_BT)
         crops = crops.to(device)
-        first = index * config.batch + self.place.rank * rows
+        first = index * config.rows + self.world.rank * rows
         generators = row_generators(config.seed, first, rows)
-        vae = self.sides.vae
-        noise_BDL = latent_noise(generators, vae.config.latent_dim, crops.heard_BT.shape[1] // vae.hop).to(device)
-        made_BT, mean_BDL, log_variance_BDL = self.sides.autoencoder(
-            crops.heard_BT, crops.rate_B, noise_BDL, generators if vae.config.use_noise_block else None
+        vae = self.engines.vae
+        noise_BDL = latent_noise(generators, vae.config.latent_dim, crops.input_BT.shape[1] // vae.hop).to(device)
+        decoded_BT, mean_BDL, log_variance_BDL = self.engines.autoencoder(
+            crops.input_BT, crops.rate_B, noise_BDL, generators if vae.config.use_noise_block else None
         )
-        leaf_BT = made_BT.detach().requires_grad_()
-        made_in_BT = within_band(leaf_BT, crops.rate_B, self.rate_out)
-        aim_in_BT = within_band(crops.aim_BT, crops.rate_B, self.rate_out)
-        losses = self.loss(made_in_BT, aim_in_BT, crops.rate_B / 2)
+        leaf_BT = decoded_BT.detach().requires_grad_()
+        decoded_in_band_BT = within_band(leaf_BT, crops.rate_B, self.rate_out)
+        target_in_band_BT = within_band(crops.target_BT, crops.rate_B, self.rate_out)
+        losses = self.loss(decoded_in_band_BT, target_in_band_BT, crops.rate_B / 2)
         kl = kl_divergence(mean_BDL, log_variance_BDL)
-        finite = all(math.isfinite(float(value.detach())) for value in (*losses.values(), kl))
-        *stop, bad = agree(self.place, [*stop, 0.0 if finite else 1.0])
-        if bad:
-            return {"skipped": 1.0}, stop
+        is_finite = all(math.isfinite(float(value.detach())) for value in (*losses.values(), kl))
+        if self.world.any(not is_finite):
+            return StepResult({}, is_skipped=True)
 
-        told = {}
-        part = warm_up(index, config.discriminator)
-        if self.sides.discriminators is not None and index >= config.discriminator.start:
-            told = self._teach_discriminators(index, aim_in_BT, made_in_BT.detach())
-            losses |= self._judge(aim_in_BT, made_in_BT)
+        of_discriminators = {}
+        ramp = adversarial_ramp(index, config.discriminator)
+        if self.engines.discriminators is not None and index >= config.discriminator.start:
+            of_discriminators = self._update_discriminators(index, target_in_band_BT, decoded_in_band_BT.detach())
+            losses |= self._adversarial_losses(target_in_band_BT, decoded_in_band_BT)
         weights = config.loss.model_dump(include={"mel", "waveform", "adversarial", "feature"})
-        weights |= {name: weights[name] * part for name in ("adversarial", "feature")}
+        weights |= {name: weights[name] * ramp for name in ("adversarial", "feature")}
         total = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
-        (slope_BT,) = torch.autograd.grad(total, leaf_BT)
-        norm = self.sides.autoencoder.update(
-            (made_BT * slope_BT).sum() + config.loss.kl * kl, learning_rate(index, config.optimizer)
+        (gradient_BT,) = torch.autograd.grad(total, leaf_BT)
+        norm = self.engines.autoencoder.update(
+            (decoded_BT * gradient_BT).sum() + config.loss.kl * kl, learning_rate(index, config.optimizer)
         )
         losses |= {"kl": kl, "total": total + config.loss.kl * kl}
-        return average(self.place, losses) | told | {"gradient_norm": norm}, stop
+        return StepResult(self.world.means(losses) | of_discriminators | {"gradient_norm": norm})
 
-    def _teach_discriminators(self, index: int, aim_BT: Tensor, made_BT: Tensor) -> dict[str, float]:
-        engine, config = self.sides.discriminators, self.config
+    def _update_discriminators(self, index: int, target_BT: Tensor, decoded_BT: Tensor) -> dict[str, float]:
+        engine, config = self.engines.discriminators, self.config
         assert engine is not None
         # Rows of both in one pass: DeepSpeed wants one forward pass for each backward pass.
-        outputs = engine(torch.cat([aim_BT, made_BT]))
-        rows = len(aim_BT)
+        outputs = engine(torch.cat([target_BT, decoded_BT]))
+        rows = len(target_BT)
         real = [[output[:rows] for output in member] for member in outputs]
-        made = [[output[rows:] for output in member] for member in outputs]
-        loss = discriminator_loss(real, made)
+        decoded = [[output[rows:] for output in member] for member in outputs]
+        loss = discriminator_loss(real, decoded)
         rate = learning_rate(index - config.discriminator.start, config.optimizer, discriminator=True)
         norm = engine.update(loss, rate)
-        return average(self.place, {"discriminator": loss}) | {"discriminator_gradient_norm": norm}
+        return self.world.means({"discriminator": loss}) | {"discriminator_gradient_norm": norm}
 
-    def _judge(self, aim_BT: Tensor, made_BT: Tensor) -> dict[str, Tensor]:
-        assert self.sides.discriminators is not None
-        module = self.sides.discriminators.module
+    def _adversarial_losses(self, target_BT: Tensor, decoded_BT: Tensor) -> dict[str, Tensor]:
+        assert self.engines.discriminators is not None
+        module = self.engines.discriminators.module
         with torch.no_grad():
-            real = module(aim_BT)
-        return adversarial_losses(real, module(made_BT))
+            real = module(target_BT)
+        return adversarial_losses(real, module(decoded_BT))
 
 
-def warm_up(index: int, config: DiscriminatorConfig) -> float:
-    """The discriminators' part in the autoencoder's loss at step `index`, 0 to 1."""
+def adversarial_ramp(index: int, config: DiscriminatorConfig) -> float:
+    """Factor on the discriminators' losses for the autoencoder at step `index`, 0 to 1."""
     since = index - config.start
     if since < 0:
         return 0.0
@@ -152,6 +155,6 @@ def warm_up(index: int, config: DiscriminatorConfig) -> float:
 
 
 def learning_rate(index: int, config: OptimizerConfig, *, discriminator: bool = False) -> float:
-    """Adam's rate at step `index` of that side."""
-    peak = config.discriminator_rate if discriminator else config.rate
-    return peak * min(1.0, (index + 1) / (config.warmup + 1)) * config.decay**index
+    """Adam's learning rate at step `index` of that network."""
+    peak = config.discriminator_learning_rate if discriminator else config.learning_rate
+    return warmup_then_exponential(index, peak=peak, warmup_steps=config.warmup_steps, decay=config.decay)

@@ -1,7 +1,7 @@
-"""`voxmill train --check RECIPE`: what a stage will do, told from index and recipe, before a GPU is asked for.
+"""`voxmill train --check RECIPE`: the plan of a stage, from index and recipe, before a GPU is needed.
 
 Hours and epochs by source and language, positions, steps and memory follow from labels and text lengths; no audio is
-read. What cannot be is refused with one line.
+read. A recipe that cannot work is refused with one line.
 """
 
 from dataclasses import dataclass, field
@@ -19,32 +19,32 @@ from model.lora import add_lora
 from model.sequence.text_tokenizer import TextTokenizer
 from model.voxcpm2 import VoxCPM2
 from training.curriculum.corpus import Corpus, read_corpus
-from training.curriculum.mixture import Draw, Mixture, Stream, streams_of
+from training.curriculum.mixture import DrawnSample, Mixture, Stream, streams_of
 from training.curriculum.recipe import Recipe
-from training.curriculum.sample_plan import Shown, show
+from training.curriculum.sample_plan import PlannedSample, plan_sample
 from voxmill.core.errors import UserError
 from voxmill.data.records import MODES
 
 SAMPLED = 200
-"""Clips of a stream whose lengths are worked out; the rest is taken to be like them."""
+"""Clips of a stream whose lengths are computed; the others are taken to be like them."""
 PROGRESS_POINTS = 64
 ROW_FILL = 0.99
-"""Share of a row that is used, as `benchmarks/packing.py` finds it at window 1024."""
+"""Share of a row that is used, as `benchmarks/packing.py` measures it at window 1024."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a recipe comes to. Seconds are of target audio over the whole stage."""
+    """The plan of a recipe. Seconds are of target audio over the whole stage."""
 
     parameters: int
     trained: int
-    """Parameters that are trained: all, or the adapters', which come on top."""
+    """Parameters that are trained: all, or the adapters', which are additional."""
     positions: int
     seconds: dict[str, float]
     """By stream."""
     streams: list[Stream]
     hours: dict[str, float]
-    """What there is, by stream."""
+    """Hours of audio in the datasets, by stream."""
     memory: dict[int, float] = field(default_factory=dict)
     """GB a rank of weights, gradients and optimizer, by number of ranks."""
 
@@ -54,7 +54,7 @@ class Plan:
 
 
 def check(recipe: Recipe) -> tuple[Corpus, Plan]:
-    """Works out what the stage will do.
+    """Reads the corpus and plans the stage.
 
     Raises:
         UserError: the checkpoint or a dataset is missing or they do not fit together, a mode or dataset has no clips, a
@@ -70,14 +70,14 @@ def check(recipe: Recipe) -> tuple[Corpus, Plan]:
         )
     if recipe.engine.zero == 3 and settings.dit_config.dit_mean_mode:
         raise UserError(
-            f"engine.zero = 3, but {recipe.init} is trained with MeanFlow, whose forward derivative DeepSpeed's linear layer "
-            "of that stage does not have; set engine.zero to 2"
+            f"engine.zero = 3, but {recipe.init} is trained with MeanFlow, whose forward derivative DeepSpeed's linear "
+            "layer of that stage does not have; set engine.zero to 2"
         )
     streams = streams_of(corpus, recipe)
     rates = {}
-    for place, stream in enumerate(streams):
+    for index, stream in enumerate(streams):
         _longest_fits(stream, corpus, recipe, tokenizer)
-        rates[stream.name] = _seconds_a_position(place, stream, corpus, recipe, tokenizer)
+        rates[stream.name] = _seconds_a_position(index, stream, corpus, recipe, tokenizer)
     mixture = Mixture(streams, recipe.mixture, recipe.seed, corpus.seconds)
     shares = np.mean([mixture.shares((k + 0.5) / PROGRESS_POINTS) for k in range(PROGRESS_POINTS)], axis=0)
     positions = recipe.steps * recipe.rows * recipe.packing.positions
@@ -107,36 +107,36 @@ def check(recipe: Recipe) -> tuple[Corpus, Plan]:
 def _longest_fits(stream: Stream, corpus: Corpus, recipe: Recipe, tokenizer: TextTokenizer) -> None:
     """Refuses a context that the longest clip of the stream does not fit into, alone and in its mode."""
     clip = int(stream.clips[np.argmax(corpus.patches[stream.clips])])
-    shown = show(Draw(0, 0, stream.mode, clip), corpus, tokenizer, seed=recipe.seed, max_positions=2**31)
-    if not isinstance(shown, Shown):
+    sample = plan_sample(DrawnSample(0, 0, stream.mode, clip), corpus, tokenizer, seed=recipe.seed, max_positions=2**31)
+    if not isinstance(sample, PlannedSample):
         return
     reference = min((int(corpus.patches[c]) + 2 for c in corpus.candidates(clip)), default=0)
-    needed = len(shown.tokens) + int(corpus.patches[clip]) + 2 + (reference if shown.reference is not None else 0)
+    needed = len(sample.tokens) + int(corpus.patches[clip]) + 2 + (reference if sample.reference is not None else 0)
     if needed > recipe.max_positions:
         raise UserError(
-            f"max_positions = {recipe.max_positions}: too short for clip {corpus.value(clip, 'clip_id')} of "
+            f"max_positions = {recipe.max_positions}: too short for clip {corpus.clip_id(clip)} of "
             f"{corpus.seconds[clip]:.1f} s as {stream.mode}, which takes {needed}; "
             "raise it or lower clips.max_seconds"
         )
 
 
-def _seconds_a_position(place: int, stream: Stream, corpus: Corpus, recipe: Recipe, tokenizer: TextTokenizer) -> float:
+def _seconds_a_position(index: int, stream: Stream, corpus: Corpus, recipe: Recipe, tokenizer: TextTokenizer) -> float:
     """Target seconds that one packed position of the stream carries."""
     spread = np.linspace(0, len(stream.clips) - 1, min(SAMPLED, len(stream.clips))).astype(int)
     seconds = positions = 0.0
     for number, clip in enumerate(stream.clips[spread]):
-        draw = Draw(number, place, stream.mode, int(clip))
-        shown = show(draw, corpus, tokenizer, seed=recipe.seed, max_positions=recipe.max_positions)
-        if isinstance(shown, Shown):
+        draw = DrawnSample(number, index, stream.mode, int(clip))
+        sample = plan_sample(draw, corpus, tokenizer, seed=recipe.seed, max_positions=recipe.max_positions)
+        if isinstance(sample, PlannedSample):
             seconds += corpus.seconds[clip]
-            positions += shown.length
+            positions += sample.length
     if not positions:
-        raise UserError(f"{stream.name}: none of its clips can be shown; they have no text or are too long")
+        raise UserError(f"{stream.name}: none of its clips can be used; they have no text or are too long")
     return seconds / positions
 
 
 def state_gigabytes(parameters: int, recipe: Recipe, world: int, *, trained: int | None = None) -> float:
-    """Weights, gradients and optimizer of a rank in 1e9 bytes, by the planner's sums; see `voxmill plan` for the rest.
+    """Weights, gradients and optimizer of a rank in 1e9 bytes, as the planner counts them; see `voxmill plan`.
 
     Args:
         parameters: of the model without adapters. trained: parameters that are trained; None: all of them.
@@ -163,23 +163,23 @@ def report(recipe: Recipe, corpus: Corpus, plan: Plan, console: Console | None =
         f"{plan.positions:.3g} positions",
         highlight=False,
     )
-    table = Table("stream", "clips", "hours there", "hours shown", "share", "epochs")
+    table = Table("stream", "clips", "hours available", "hours trained", "share", "epochs")
     total = sum(plan.seconds.values())
     epochs = plan.epochs()
     for s in sorted(plan.streams, key=lambda s: MODES.index(s.mode)):
-        shown = plan.seconds[s.name]
+        seconds = plan.seconds[s.name]
         table.add_row(
             s.name,
             str(len(s.clips)),
             f"{plan.hours[s.name]:.3g}",
-            f"{shown / 3600:.3g}",
-            f"{shown / total:.1%}",
+            f"{seconds / 3600:.3g}",
+            f"{seconds / total:.1%}",
             f"{epochs[s.name]:.3g}",
         )
     console.print(table)
     if corpus.left_out:
-        said = ", ".join(f"{reason} {count}" for reason, count in corpus.left_out.most_common())
-        console.print(f"left out: {said}", highlight=False)
+        reasons = ", ".join(f"{reason} {count}" for reason, count in corpus.left_out.most_common())
+        console.print(f"left out: {reasons}", highlight=False)
     memory = ", ".join(f"{gigabytes:.3g} GB on each of {world}" for world, gigabytes in plan.memory.items())
     where = f"ZeRO {recipe.engine.zero}, {recipe.engine.dtype}"
     adapters = f" and {plan.trained / 1e6:.4g} M of adapters" if recipe.lora is not None else ""

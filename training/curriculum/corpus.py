@@ -1,10 +1,9 @@
 """The clips of a recipe's datasets: `clips.parquet` joined with `latents.parquet`, as columns, not as objects.
 
-A clip is a number, `clip`, over all datasets in the recipe's order. What enters is decided once, from labels alone, and
-every clip that does not is counted under its reason.
+A clip is a number, `clip`, over all datasets in the recipe's order. Which clips enter is decided once, from labels
+alone, and every clip that does not is counted under its reason.
 """
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from training.curriculum.recipe import Recipe, ValidationConfig
 from voxmill.core.errors import UserError
+from voxmill.core.hashing import stable_fraction
 from voxmill.data.records import MODES, Mode
 from voxmill.data.shards import read_latent
 
@@ -41,9 +41,9 @@ _COLUMNS = (
 _AXIS: dict[str, str] = {"design": "design", "controllable": "style"}
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """One dataset: its table (row = clip), the name it has in the recipe, and where it lies."""
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One dataset of the recipe: its name there, its folder, and its table (a row a clip)."""
 
     name: str
     path: Path
@@ -53,9 +53,9 @@ class Dataset:
 
 @dataclass
 class Corpus:
-    """All clips of a recipe. Arrays have one entry a clip; `usable` says which enter, `modes_CM` what each can teach."""
+    """All clips of a recipe. Arrays have one entry a clip; `modes_CM`: the modes that each is trained in."""
 
-    datasets: list[Dataset]
+    datasets: list[Source]
     latent_space: str
     patch_size: int
     starts: list[int]
@@ -66,7 +66,7 @@ class Corpus:
     languages: list[str]
     modes_CM: NDArray[np.bool_]
     held_out_CM: NDArray[np.bool_]
-    """What each clip that is held out for validation can teach; such a clip is in no row of `modes_CM` and no reference."""
+    """Modes of the clips held out for validation; such a clip has no mode in `modes_CM` and is no reference."""
     verified_only: bool
     references: list[NDArray[np.int64]]
     """By dataset: clip numbers of all references, one clip's after another's."""
@@ -77,12 +77,22 @@ class Corpus:
         return len(self.seconds)
 
     def value(self, clip: int, column: str) -> Any:
-        """One value of a clip's row."""
+        """One value of a clip's row; of any type, by its column."""
         number = int(self.dataset[clip])
         return self.datasets[number].table.column(column)[clip - self.starts[number]].as_py()
 
+    def clip_id(self, clip: int) -> str:
+        """Id of a clip in its dataset."""
+        clip_id: str = self.value(clip, "clip_id")
+        return clip_id
+
+    def text(self, clip: int) -> str:
+        """Transcript of a clip; "" without one."""
+        text: str | None = self.value(clip, "text")
+        return text or ""
+
     def descriptions(self, clip: int, mode: Mode) -> list[str]:
-        """What may describe the clip in this mode."""
+        """Descriptions for the clip in this mode, `design` or `controllable`."""
         axis = _AXIS[mode]
         return [
             description["text"]
@@ -104,7 +114,8 @@ class Corpus:
         """
         folder = self.datasets[int(self.dataset[clip])].path
         place = {name: self.value(clip, f"latent_{name}") for name in ("shard", "offset", "size", "sha256")}
-        return read_latent(folder, **place).unflatten(0, (-1, self.patch_size))
+        latent_LD = read_latent(folder, **place)
+        return latent_LD.view(-1, self.patch_size, latent_LD.shape[1])
 
 
 def read_corpus(recipe: Recipe, *, latent_space: str | None = None) -> Corpus:
@@ -114,19 +125,19 @@ def read_corpus(recipe: Recipe, *, latent_space: str | None = None) -> Corpus:
         latent_space: of the checkpoint that is trained; None: whatever the datasets have.
 
     Raises:
-        UserError: a dataset is missing, has no latents, or its latents are of another AudioVAE; names dataset and mend.
+        UserError: a dataset is missing, has no latents, or its latents are of another AudioVAE; names the dataset and the command to run.
     """
     datasets, spaces, patch_sizes = [], {}, {}
     for name, config in recipe.datasets.items():
         values = _latents_of(name, config.path)
         spaces[name], patch_sizes[name] = values["latent_space"], int(values["patch_size"])
-        datasets.append(Dataset(name, config.path, _joined(name, config.path, values["latent_space"]), config.weight))
+        datasets.append(Source(name, config.path, _joined(name, config.path, values["latent_space"]), config.weight))
     wanted = latent_space or next(iter(spaces.values()))
-    for name, found in spaces.items():
-        if found != wanted:
+    for name, space in spaces.items():
+        if space != wanted:
             whose = f"the AudioVAE of {recipe.init}" if latent_space else f"that of {next(iter(spaces))}"
             raise UserError(
-                f"datasets.{name}: latents of another AudioVAE ({found[:12]}) than {whose} ({wanted[:12]}); "
+                f"datasets.{name}: latents of another AudioVAE ({space[:12]}) than {whose} ({wanted[:12]}); "
                 f"run: voxmill encode {recipe.datasets[name].path} --vae {recipe.init} replace=true"
             )
     if len(set(patch_sizes.values())) > 1:
@@ -157,7 +168,7 @@ def _joined(name: str, path: Path, space: str) -> pa.Table:
     return clips.combine_chunks()
 
 
-def _select(datasets: list[Dataset], recipe: Recipe, space: str, patch_size: int) -> Corpus:
+def _select(datasets: list[Source], recipe: Recipe, space: str, patch_size: int) -> Corpus:
     starts = [0, *np.cumsum([dataset.table.num_rows for dataset in datasets]).tolist()]
     whole = pa.concat_tables([dataset.table for dataset in datasets])
     left_out: Counter[str] = Counter()
@@ -192,7 +203,7 @@ def _select(datasets: list[Dataset], recipe: Recipe, space: str, patch_size: int
     modes_CM[~usable] = False
     held_out = _held_out(whole, recipe.validation, usable)
     encoded = pc.dictionary_encode(whole["language"].combine_chunks().fill_null(""))
-    found, reference_starts = _references(datasets, starts, held_out)
+    references, reference_starts = _references(datasets, starts, held_out)
     corpus = Corpus(
         datasets=datasets,
         latent_space=space,
@@ -206,7 +217,7 @@ def _select(datasets: list[Dataset], recipe: Recipe, space: str, patch_size: int
         modes_CM=modes_CM,
         held_out_CM=np.zeros_like(modes_CM),
         verified_only=clips.verified_only,
-        references=found,
+        references=references,
         reference_starts=reference_starts,
         left_out=left_out,
     )
@@ -218,21 +229,21 @@ def _select(datasets: list[Dataset], recipe: Recipe, space: str, patch_size: int
     return corpus
 
 
-def hash_share(clip_id: str) -> float:
-    """A number from 0 to 1 that belongs to the clip, in every dataset and recipe that it is in."""
-    return int.from_bytes(hashlib.sha256(f"held out/{clip_id}".encode()).digest()[:8], "big") / 2**64
+def held_out_fraction(clip_id: str) -> float:
+    """A number in [0, 1) that belongs to the clip, in every dataset and recipe that it is in."""
+    return stable_fraction(f"held out/{clip_id}")
 
 
 def _held_out(whole: pa.Table, config: ValidationConfig | None, usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which of the usable clips are held out.
 
     Raises:
-        UserError: a name in `validation.clips` is none of a clip that enters.
+        UserError: a name in `validation.clips` is no clip and no recording of the clips that enter.
     """
     if config is None or not usable.any():
         return np.zeros(len(whole), dtype=bool)
     if config.share is not None:
-        hashes = np.array([hash_share(clip_id) for clip_id in whole["clip_id"].to_pylist()])
+        hashes = np.array([held_out_fraction(clip_id) for clip_id in whole["clip_id"].to_pylist()])
         return usable & (hashes <= max(config.share, float(hashes[usable].min())))
     held = np.zeros(len(whole), dtype=bool)
     for name in config.clips:
@@ -244,7 +255,7 @@ def _held_out(whole: pa.Table, config: ValidationConfig | None, usable: NDArray[
 
 
 def _modes(stage_modes: Sequence[Any], stage: int | str) -> NDArray[np.bool_]:
-    """What each clip can teach in this stage, [clips, modes]."""
+    """Modes that each clip is trained in at this stage, [clips, modes]."""
     modes_CM = np.zeros((len(stage_modes), len(MODES)), dtype=bool)
     for clip, entries in enumerate(stage_modes):
         for entry in entries or []:
@@ -254,26 +265,26 @@ def _modes(stage_modes: Sequence[Any], stage: int | str) -> NDArray[np.bool_]:
 
 
 def _references(
-    datasets: list[Dataset], starts: list[int], held_out: NDArray[np.bool_]
+    datasets: list[Source], starts: list[int], held_out: NDArray[np.bool_]
 ) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
-    """Clip numbers of all references by dataset, -1 for one held out or without latents, and where each clip's begin."""
-    found, begins = [], []
+    """(clip numbers of all references by dataset, -1 for one held out or without latents; where each clip's begin)."""
+    references, begins = [], []
     for dataset, start in zip(datasets, starts, strict=False):
         lists = dataset.table["references"].combine_chunks()
         ids = pc.struct_field(lists.flatten(), "clip_id")
         rows = pc.index_in(ids, value_set=dataset.table["clip_id"])
-        there = dataset.table["latent_num_frames"].is_valid().to_numpy()
-        there = there & ~held_out[start : start + len(there)]
+        usable = dataset.table["latent_num_frames"].is_valid().to_numpy()
+        usable = usable & ~held_out[start : start + len(usable)]
         numbers = rows.fill_null(-1).to_numpy().astype(np.int64)
-        known = (numbers >= 0) & there[np.maximum(numbers, 0)]
-        found.append(np.where(known, numbers + start, -1))
+        known = (numbers >= 0) & usable[np.maximum(numbers, 0)]
+        references.append(np.where(known, numbers + start, -1))
         lengths = pc.list_value_length(lists).fill_null(0).to_numpy()
         begins.append(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
-    return found, begins
+    return references, begins
 
 
 def _drop_unteachable(corpus: Corpus) -> None:
-    """Takes away modes whose description or reference a clip lacks after all, such as one that could not be encoded."""
+    """Removes modes whose description or reference a clip lacks after all: a reference may have no latents."""
     needs_reference = [MODES.index("reference"), MODES.index("controllable")]
     for clip in np.flatnonzero(corpus.modes_CM[:, needs_reference].any(axis=1)):
         if not corpus.candidates(int(clip)):

@@ -1,7 +1,5 @@
-"""What a run learned, in the released layout: a whole checkpoint, or adapters and, on request, the two made one."""
+"""Export of the trained weights in the released layout: a checkpoint, or adapters and, on request, both merged."""
 
-import shutil
-import tempfile
 from pathlib import Path
 
 import torch
@@ -12,17 +10,15 @@ from model.config import VoxCPM2Config
 from model.lora import add_lora, lora_state, merge_lora, save_lora
 from model.voxcpm2 import VoxCPM2
 from training.curriculum.recipe import Recipe
-from training.run.checkpoints import sha256
+from voxmill.core.files import atomic_folder
+from voxmill.core.hashing import sha256_file
 
 
 def export(weights: dict[str, Tensor], recipe: Recipe, settings: VoxCPM2Config) -> list[Path]:
-    """Writes `export/`, and `merged/` where the recipe asks for it; what is there already stays.
+    """Writes `export/`, and `merged/` where the recipe asks for it, and returns the folders; existing ones stay.
 
     Args:
-        weights: what was trained, by name, fp32.
-
-    Returns:
-        The folders.
+        weights: the trained tensors by name, fp32.
     """
     folder, merged = recipe.run.out / "export", recipe.run.out / "merged"
     wanted = [folder, merged] if recipe.run.merged else [folder]
@@ -40,14 +36,8 @@ def export(weights: dict[str, Tensor], recipe: Recipe, settings: VoxCPM2Config) 
         for name, tensor in weights.items():
             present[name].copy_(tensor)
     if not folder.exists():
-        partial = Path(tempfile.mkdtemp(prefix=".export.", dir=recipe.run.out))
-        try:
+        with atomic_folder(folder) as partial:
             save_lora(partial, model, recipe.lora, base_model=str(recipe.init.resolve()))
-            partial.chmod(0o755)  # mkdtemp lets nobody else read
-            partial.rename(folder)
-        except BaseException:
-            shutil.rmtree(partial)
-            raise
     if recipe.run.merged and not merged.exists():
         merge_lora(model)
         _save(merged, model, recipe, settings)
@@ -55,7 +45,7 @@ def export(weights: dict[str, Tensor], recipe: Recipe, settings: VoxCPM2Config) 
 
 
 def _save(folder: Path, model: VoxCPM2, recipe: Recipe, settings: VoxCPM2Config) -> None:
-    """With the AudioVAE and the tokenizer that the run began with."""
+    """With the AudioVAE and the tokenizer of `init`."""
     save_checkpoint(
         folder,
         config=settings,
@@ -68,4 +58,4 @@ def _save(folder: Path, model: VoxCPM2, recipe: Recipe, settings: VoxCPM2Config)
 
 def base_checksum(init: Path) -> str:
     """sha256 of the weights' file of a checkpoint: adapters belong to the weights that they were trained on."""
-    return sha256(next(path for name in MODEL_FILES if (path := init / name).is_file()))
+    return sha256_file(next(path for name in MODEL_FILES if (path := init / name).is_file()))

@@ -1,54 +1,73 @@
-"""A run from its first step to its export: go on from the newest whole checkpoint, step, watch, save.
+"""A run from its first step, or from the newest whole checkpoint, to its export.
 
-A run is its folder: `checkpoints/`, `metrics.jsonl` with a line a step, `media/` with what validation spoke,
-`export/` in the released layout when it is done; MLflow gets a copy of all but the weights (`voxmill.tracking`). The
-same command goes on after any crash, with any number of ranks and any ZeRO stage.
+A run is its folder: `checkpoints/`, `metrics.jsonl` with a line a step, `media/` with audio from validation, `export/`
+in the released layout when it is done; MLflow gets a copy of all but the weights (`voxmill.core.tracking`). The same
+command resumes after any crash, with any number of ranks and any ZeRO stage.
 """
 
-import json
 import logging
-import signal
-import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import torch
-import torch.distributed as dist
+from pydantic import JsonValue
 
 from model.checkpoint import load_model
 from model.config import read_config
 from model.sequence.text_tokenizer import TextTokenizer
 from training.curriculum.corpus import Corpus
-from training.curriculum.engine import AVERAGE, Engine, World
+from training.curriculum.engine import Engine
 from training.curriculum.export import base_checksum, export
 from training.curriculum.recipe import Recipe
-from training.curriculum.sample_stream import SampleStream
+from training.curriculum.sample_stream import SampleStream, SampleStreamState
 from training.curriculum.step import Stepper, StepResult, read_rows
-from training.curriculum.telemetry import Groups, Pace, peak_of, progress_line, shares_of, total
+from training.curriculum.telemetry import Groups, Pace, StepMetrics, ValidationMetrics, peak_of, progress_line, total
 from training.curriculum.validation import Validation
-from training.run.checkpoints import Checkpoints, damage, read_state, read_tensors
-from training.run.schedule import learning_rate
+from training.run.checkpoints import Checkpoints, damage, read_tensors, write_tensors
+from training.run.schedule import warmup_then_cosine
+from training.run.stop_signal import StopSignal
 from training.run.watchdog import Watchdog
+from training.run.world import World
+from training.run.zero_state import AVERAGE, WEIGHT, Kinds
 from voxmill.core.config import differences
-from voxmill.core.errors import UserError
+from voxmill.core.errors import PROGRESS_SAVED, ExitStatus, UserError
 from voxmill.core.tracking import Tracker
 
 log = logging.getLogger("voxmill")
-STOPPED = 75
-"""Exit status of a run that was told to end (SIGTERM) and saved: not done, and nothing failed."""
-MAY_CHANGE = ("engine", "run", "init")
-"""Sections of the recipe that a resumed run may change."""
+PRINT_EVERY = 10
+"""Steps between two lines of progress."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunState:
+    """What a run resumes from, besides tensors."""
+
+    stream: SampleStreamState
+    optimizer_steps: int
+    bad_steps: int
+    """Bad steps in a row, the last ones before it was saved."""
+    history: tuple[float, ...]
+    """Losses of the last steps."""
+    settings: dict[str, JsonValue]
+    """`fixed_settings` of the recipe."""
+    base: str | None
+    """sha256 of the weights that adapters are trained for; None without adapters."""
+    run_id: str | None
+    """MLflow's."""
 
 
 class Run:
-    """One stage in training, seen from one rank."""
+    """One stage in training, seen from one rank.
 
-    def __init__(self, recipe: Recipe, corpus: Corpus, world: World) -> None:
+    Raises:
+        UserError: the recipe's rows cannot be divided by the ranks, or nothing can be validated.
+    """
+
+    def __init__(self, recipe: Recipe, corpus: Corpus, world: World, stop: StopSignal) -> None:
         if recipe.rows % world.size:
             raise UserError(f"rows = {recipe.rows} cannot be divided by {world.size} ranks; change either")
-        self.recipe, self.corpus, self.world = recipe, corpus, world
+        self.recipe, self.corpus, self.world, self.stop = recipe, corpus, world, stop
         self.settings = read_config(recipe.init)
         model = load_model(recipe.init, self.settings, dtype=torch.float32)
         self.engine = Engine(model, recipe, world)
@@ -57,136 +76,142 @@ class Run:
         self.stepper = Stepper(
             self.engine, recipe, patch_size=corpus.patch_size, spike=recipe.health.spike, groups=groups
         )
-        self.checkpoints = Checkpoints(recipe.run.out / "checkpoints", recipe.run.keep, recipe.run.keep_best)
+        self.checkpoints = Checkpoints(
+            recipe.run.out / "checkpoints", RunState, keep=recipe.run.keep, keep_best=recipe.run.keep_best
+        )
         self.base = base_checksum(recipe.init) if recipe.lora is not None else None
         self.tracker: Tracker | None = None
-        """Of rank 0, from the moment on that it is known where the run goes on."""
+        """Of rank 0, once the step to resume from is known."""
         self.validation: Validation | None = None
         if recipe.validation is not None:
             self.validation = Validation(
                 recipe.validation, recipe, corpus, tokenizer, self.engine, groups, self.settings
             )
         self.validation_loss: float | None = None
-        """Of the weights as they are now, the same on all ranks; None where it was not measured since the last step."""
+        """Of the current weights, the same on all ranks; None where it was not measured since the last step."""
         self.pace, self.peak = Pace(recipe.steps), peak_of(recipe, world.device)
-        self.count = self.bad_steps = 0
-        self.told_to_stop = False
+        self.bad_steps = 0
 
-    def __call__(self) -> int:
-        """Trains to the end, or until SIGTERM; returns the exit status.
+    def __call__(self) -> ExitStatus:
+        """Trains to the end (DONE), or until a stop signal (STOPPED).
 
         Raises:
             UserError: the recipe or the data are not those of the checkpoint.
             JobError: no clip can be read, or the loss of a good row is not finite either.
         """
-        if threading.current_thread() is threading.main_thread():
-            # Under Ray Train it is not, and `ray_launch` tells.
-            signal.signal(signal.SIGTERM, self._stop)
         try:
             self._resume()
             with Watchdog(self.recipe.run.hang_seconds, self.world.rank) as watchdog:
                 stopped = self._train(watchdog)
             self.checkpoints.wait()
             if stopped:
-                self._say(f"told to stop: saved after step {self.stream.step}; the same command goes on")
+                self._print(f"stopped by a signal after step {self.stream.step}; {PROGRESS_SAVED}")
             else:
                 self._export()
         except BaseException:
             self._finish("FAILED")
             raise
         self._finish("KILLED" if stopped else "FINISHED")
-        return STOPPED if stopped else 0
+        return ExitStatus.STOPPED if stopped else ExitStatus.DONE
 
     def _train(self, watchdog: Watchdog) -> bool:
-        """Whether it was told to stop."""
+        """Whether a stop signal ended it."""
         while self.stream.step < self.recipe.steps:
-            line = self._step()
+            result, rate, seconds, rolled_back = self._step()
             done = self.stream.step
-            watchdog.beat(done - 1)  # a validation, and what rank 0 speaks in it, has a time of its own
-            self._log(done - 1, line | self._validate(done))
-            stop = self._told_to_stop()
-            if stop or done == self.recipe.steps or done % self.recipe.run.save_every == 0:
+            watchdog.beat(done - 1)  # a validation, with the audio that rank 0 generates in it, has its own time
+            validation = self._validate(done)
+            self._log(done, self._metrics(result, rate, seconds, rolled_back, validation))
+            stopped = self.world.any(self.stop.is_set)
+            if stopped or done == self.recipe.steps or done % self.recipe.run.save_every == 0:
                 self._save()
             watchdog.beat(done - 1)
-            if stop:
+            if stopped:
                 return True
         return False
 
-    def _step(self) -> dict[str, Any]:
-        """One step, and what there is to say of it."""
-        began, step = time.perf_counter(), self.stream.step
+    def _step(self) -> tuple[StepResult, float, float, bool]:
+        """One step: (result, learning rate, seconds with its data, whether earlier weights were restored after it)."""
+        began, step, optimizer = time.perf_counter(), self.stream.step, self.recipe.optimizer
         self.validation_loss = None
         rows = self.stream.next_step()
         mine, unreadable = read_rows(rows, self.engine, self.corpus, self.recipe)
         read = time.perf_counter()
-        rate = learning_rate(step, self.recipe.steps, self.recipe.optimizer)
+        rate = warmup_then_cosine(
+            step,
+            steps=self.recipe.steps,
+            peak=optimizer.learning_rate,
+            warmup_steps=optimizer.warmup_steps,
+            final=optimizer.final,
+        )
         result = self.stepper(mine, unreadable, step=step, rate=rate, waited=read - began)
-        self.count += 1
-        clips = [clip for row in rows for shown in row for clip in shown.clips]
-        went_back = self._watch(result, sorted(set(clips)))
-        return self._line(result, rate, time.perf_counter() - began, went_back)
+        clips = [clip for row in rows for sample in row for clip in sample.clips]
+        rolled_back = self._handle_bad_rows(result, sorted(set(clips)))
+        return result, rate, time.perf_counter() - began, rolled_back
 
-    def _validate(self, done: int) -> dict[str, Any]:
-        """Held-out losses after step `done`, where they are due; for the step's line."""
+    def _validate(self, done: int) -> ValidationMetrics | None:
+        """Held-out losses after step `done`, where they are due."""
         if self.validation is None:
-            return {}
+            return None
         if done % self.validation.config.every and done != self.recipe.steps:
-            return {}
-        found = self.validation.run(done, self.tracker)
-        self.validation_loss = found["loss"]
-        return {"validation": found}
+            return None
+        metrics = self.validation.run(done, self.tracker)
+        self.validation_loss = metrics.loss
+        return metrics
 
-    def _watch(self, result: StepResult, clips: list[int]) -> bool:
-        """Quarantines what was bad, and goes back to the last good checkpoint where that was not enough."""
-        broken = not result.norm < float("inf")
-        suspects = clips if broken else result.bad_clips
+    def _handle_bad_rows(self, result: StepResult, clips: list[int]) -> bool:
+        """Quarantines the clips of bad rows; after too many bad steps restores the last good weights and returns True.
+
+        Args:
+            clips: all clips of the step.
+        """
+        is_broken = not result.norm < float("inf")
+        suspects = clips if is_broken else result.bad_clips
         for clip in suspects:
-            self._say(f"step {self.stream.step - 1}: quarantined clip {self.corpus.value(clip, 'clip_id')}")
+            self._print(f"step {self.stream.step - 1}: quarantined clip {self.corpus.clip_id(clip)}")
         if suspects:
             self.stream.quarantine(suspects)
         self.bad_steps = self.bad_steps + 1 if suspects else 0
-        if not broken and self.bad_steps < self.recipe.health.roll_back_after:
+        if not is_broken and self.bad_steps < self.recipe.health.roll_back_after:
             return False
-        path = self._newest(sound=True)
+        path = self._latest(sound=True)
         assert path is not None, "a run saves before its first step"
-        self.count = int(read_state(path)["count"])
-        self.engine.restore(read_tensors(path), self.count)
+        self.engine.state.restore(read_tensors(path), self.checkpoints.read(path).state.optimizer_steps)
         self.bad_steps = 0
-        self._say(f"step {self.stream.step - 1}: weights of {path.name} again; the run goes on past its clips")
+        self._print(f"step {self.stream.step - 1}: restored the weights of {path.name}; continuing without its clips")
         return True
 
     def _resume(self) -> None:
-        path = self._newest()
+        path = self._latest()
         if path is None:
             self._track(None)
             self._save()
             return
-        state = read_state(path)
-        changed = differences(state["recipe"], _identity(self.recipe))
+        state = self.checkpoints.read(path).state
+        changed = differences(state.settings, fixed_settings(self.recipe))
         if changed:
             raise UserError(
-                f"{self.recipe.run.out} was begun with another recipe ({'; '.join(changed[:3])}); "
-                "name a new run.out, or give the old recipe back"
+                f"{self.recipe.run.out} was started with another recipe ({'; '.join(changed[:3])}); "
+                "name a new run.out, or restore the old recipe"
             )
-        if state.get("base") != self.base:
+        if state.base != self.base:
             raise UserError(
                 f"{self.recipe.init}: its weights are not those that the adapters in {path} belong to (sha256 "
-                f"{str(self.base)[:12]}... instead of {str(state.get('base'))[:12]}...); give the old checkpoint back as "
-                "init, or another run.out"
+                f"{str(self.base)[:12]}... instead of {str(state.base)[:12]}...); restore the old checkpoint as init, "
+                "or name another run.out"
             )
-        self.stream.restore(state["stream"])
-        self.count, self.bad_steps = state["count"], state["bad_steps"]
-        self.stepper.history = state["history"]
-        self.engine.restore(read_tensors(path), self.count)
-        self._track(state.get("run_id"))
+        self.stream.restore(state.stream)
+        self.bad_steps, self.stepper.history = state.bad_steps, list(state.history)
+        self.engine.state.restore(read_tensors(path), state.optimizer_steps)
+        self._track(state.run_id)
         if self.stream.step:
-            self._say(f"going on from {path.name}")
+            self._print(f"resuming from {path.name}")
 
     def _track(self, run_id: str | None) -> None:
-        """Begins to report, or goes on: what a killed run said of steps after its last checkpoint is said again."""
+        """Begins to report, or continues; lines that a killed run wrote after its last checkpoint are replaced."""
         if self.validation is not None:
-            self._say(self.validation.describe())
-        if self.world.rank:
+            self._print(self.validation.describe())
+        if not self.world.is_first:
             return
         run = self.recipe.run
         self.tracker = Tracker(
@@ -197,111 +222,117 @@ class Run:
             run_id=run_id,
             step=self.stream.step - 1,
         )
-        # Also when it goes on: it may have been killed before MLflow had them.
+        # At a resume, too: the run may have been killed before MLflow had them.
         self.tracker.params(self.recipe.model_dump(mode="json") | {"ranks": self.world.size})
 
     def _finish(self, status: str) -> None:
         if self.tracker is not None:
             self.tracker.finish(status)
 
-    def _newest(self, *, sound: bool = False) -> Path | None:
-        """The checkpoint that all ranks read: rank 0 looks."""
-        found: list[Any] = [None]
-        if self.world.rank == 0:
+    def _latest(self, *, sound: bool = False) -> Path | None:
+        """The checkpoint that all ranks read: rank 0 looks for it."""
+
+        def look() -> Path | None:
             self.checkpoints.wait()
-            found = [self.checkpoints.latest(sound=sound)]
-        dist.broadcast_object_list(found)
-        path: Path | None = found[0]
-        return path
+            return self.checkpoints.latest(sound=sound)
+
+        return self.world.from_first(look)
 
     def _save(self) -> None:
-        state = {
-            "stream": self.stream.state(),
-            "count": self.count,
-            "bad_steps": self.bad_steps,
-            "history": self.stepper.history,
-            "recipe": _identity(self.recipe),
-            "base": self.base,
-            "run_id": None if self.tracker is None else self.tracker.run_id,
-        }
-        tensors = {}
-        for name, values in self.engine.state():
-            if self.world.rank == 0:
+        tensors: dict[str, Kinds] = {}
+        for name, values in self.engine.state.tensors():
+            if self.world.is_first:
                 tensors[name] = values
-        if self.world.rank == 0:
-            self.checkpoints.save(self.stream.step, tensors, state, score=self.validation_loss)
+        if not self.world.is_first:
+            return
+        state = RunState(
+            stream=self.stream.state(),
+            optimizer_steps=self.engine.state.steps,
+            bad_steps=self.bad_steps,
+            history=tuple(self.stepper.history),
+            settings=fixed_settings(self.recipe),
+            base=self.base,
+            run_id=None if self.tracker is None else self.tracker.run_id,
+        )
+
+        def write(folder: Path) -> None:
+            write_tensors(folder, tensors)
+
+        self.checkpoints.save(self.stream.step, write, state, score=self.validation_loss, is_sound=not self.bad_steps)
 
     def _export(self) -> None:
-        """What was trained, or its average where the recipe has one, in the released layout."""
-        kind = "weight" if self.recipe.optimizer.ema is None else AVERAGE
+        """Exports the trained weights, or their average where the recipe has one, in the released layout."""
+        kind = WEIGHT if self.recipe.optimizer.ema is None else AVERAGE
         weights = {}
-        for name, values in self.engine.state([kind]):
-            if self.world.rank == 0:
+        for name, values in self.engine.state.tensors([kind]):
+            if self.world.is_first:
                 weights[name] = values[kind]
-        if self.world.rank == 0:
-            if self.recipe.run.export == "best":
-                best = next((path for path in self.checkpoints.best() if not damage(path)), None)
-                if best is not None:
-                    weights = {name: values[kind] for name, values in read_tensors(best)}
-                self._say(f"exporting {best.name if best else 'the last weights: no checkpoint has a validation loss'}")
-            folders = export(weights, self.recipe, self.settings)
-            self._say(f"done: {', '.join(map(str, folders))}")
+        if not self.world.is_first:
+            return
+        if self.recipe.run.export == "best":
+            best = next((path for path in self.checkpoints.best() if not damage(path)), None)
+            if best is not None:
+                weights = {name: values[kind] for name, values in read_tensors(best)}
+            self._print(f"exporting {best.name if best else 'the last weights: no checkpoint has a validation loss'}")
+        folders = export(weights, self.recipe, self.settings)
+        self._print(f"done: {', '.join(map(str, folders))}")
 
-    def _line(self, result: StepResult, rate: float, seconds: float, went_back: bool) -> dict[str, Any]:
-        """What there is to say of a step that took so many seconds, its data included."""
-        line: dict[str, Any] = {
-            "loss": result.loss,
-            "diffusion": result.diffusion,
-            "stop": result.stop,
-            **total(result.groups).stops(),
-            "grad_norm": result.norm,
-            "learning_rate": rate,
-            "target_patches": result.num_patches,
-            "positions": result.positions,
-            "positions_per_second": result.positions / seconds,
-            "audio_seconds_per_second": result.audio_seconds / seconds,
-            "data_seconds": result.waited,
-            "teraflops": result.flops / 1e12,
-        }
-        if self.peak is not None:
-            line["mfu"] = result.flops / seconds / (self.peak * self.world.size)
-        return line | {
-            "quarantined": len(self.stream.quarantined),
-            "unreadable": len(result.unreadable),
-            "went_back": went_back,
-            "passed_by": dict(self.stream.passed_by),
-            "shares": shares_of(self.stream.shares()),
-            "losses": {name: sums.losses(self.corpus.patch_size) for name, sums in result.groups.items()},
-        }
+    def _metrics(
+        self,
+        result: StepResult,
+        rate: float,
+        seconds: float,
+        rolled_back: bool,
+        validation: ValidationMetrics | None,
+    ) -> StepMetrics:
+        mfu = None if self.peak is None else result.flops / seconds / (self.peak * self.world.size)
+        return StepMetrics(
+            loss=result.loss,
+            diffusion=result.diffusion,
+            stop=result.stop,
+            stops=total(result.groups).stop_scores(),
+            grad_norm=result.norm,
+            learning_rate=rate,
+            target_patches=result.num_patches,
+            positions=result.positions,
+            positions_per_second=result.positions / seconds,
+            audio_seconds_per_second=result.audio_seconds / seconds,
+            data_seconds=result.waited,
+            teraflops=result.flops / 1e12,
+            mfu=mfu,
+            quarantined=len(self.stream.quarantined),
+            unreadable=len(result.unreadable),
+            rolled_back=rolled_back,
+            skipped=dict(self.stream.skipped),
+            shares=self.stream.shares(),
+            losses={name: sums.losses(self.corpus.patch_size) for name, sums in result.groups.items()},
+            validation=validation,
+        )
 
-    def _log(self, step: int, line: dict[str, Any]) -> None:
-        left = self.pace.left(step + 1, time.perf_counter())
+    def _log(self, done: int, metrics: StepMetrics) -> None:
+        left = self.pace.left(done, time.perf_counter())
         if self.tracker is None:
             return
-        self.tracker.metrics(step, line)
-        done = step + 1
-        if done == 1 or done % 10 == 0 or done == self.recipe.steps or "validation" in line:
-            print(progress_line(line, done, self.recipe.steps, left), flush=True)
+        self.tracker.metrics(done - 1, metrics.as_json())
+        is_due = done == 1 or done % PRINT_EVERY == 0 or done == self.recipe.steps
+        if is_due or metrics.validation is not None:
+            print(progress_line(metrics, done, self.recipe.steps, left), flush=True)
 
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        self.told_to_stop = True
-
-    def _told_to_stop(self) -> bool:
-        """Whether any rank was told: all stop at the same step."""
-        flag = torch.tensor(float(self.told_to_stop), device=self.world.device)
-        dist.all_reduce(flag)
-        return bool(flag > 0)
-
-    def _say(self, line: str) -> None:
-        if self.world.rank == 0:
+    def _print(self, line: str) -> None:
+        if self.world.is_first:
             print(line, flush=True)
 
 
-def _identity(recipe: Recipe) -> dict[str, Any]:
-    """What of a recipe decides what is learned, as plain data."""
-    values: dict[str, Any] = json.loads(recipe.model_dump_json())
-    validation = values.pop("validation")
+def fixed_settings(recipe: Recipe) -> dict[str, JsonValue]:
+    """The settings that a resumed run may not change: all but `engine`, `run`, `init` and the learning rate.
+
+    Of `validation` only what is held out counts: when and how it is validated changes no weight.
+    """
+    values: dict[str, JsonValue] = recipe.model_dump(
+        mode="json", exclude={"engine": True, "run": True, "init": True, "optimizer": {"learning_rate"}}
+    )
+    validation = recipe.validation
+    del values["validation"]
     if validation is not None:
-        # What is held out is not learned; when and how it is tried is all the same.
-        values["held_out"] = {key: validation[key] for key in ("share", "clips")}
-    return {key: value for key, value in values.items() if key not in MAY_CHANGE}
+        values["held_out"] = {"share": validation.share, "clips": list(validation.clips)}
+    return values

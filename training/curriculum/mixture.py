@@ -1,15 +1,14 @@
-"""Which clip is shown next and in which mode, so that target seconds come in the wanted shares at every moment.
+"""Which clip is drawn next and in which mode, so that target seconds come in the wanted shares at every moment.
 
-A stream is a mode, a language and a dataset; its clips have an order of their own and each is met once an epoch of the
-stream. The next sample comes from the stream that is furthest behind: every drawn second is credited to all streams by
-their wanted share and charged to the one it came from. No randomness, so nothing to restore but sums and cursors, and
-what was achieved stays within a clip's length or so of what was wanted, however short the run.
+A stream is a mode, a language and a dataset; its clips have an order of their own and each is drawn once an epoch of
+the stream. The next sample comes from the stream that is furthest behind: every drawn second is credited to all streams
+by their wanted share and charged to the one it came from. No randomness, so a resumed run restores sums and cursors
+alone, and the achieved seconds stay within about a clip's length of the wanted ones, however short the run.
 """
 
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,14 +37,33 @@ class Stream:
         return f"{self.mode}/{self.language or 'unknown'}/{self.dataset}"
 
 
-@dataclass(frozen=True)
-class Draw:
-    """The sample at place `number` of the whole run: a clip shown in a mode."""
+@dataclass(frozen=True, slots=True)
+class DrawnSample:
+    """The sample at position `number` of the whole run: a clip in a mode. `stream`: its index."""
 
     number: int
     stream: int
     mode: Mode
     clip: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamState:
+    """Where a stream is: clips drawn so far, seconds that it is behind, seconds drawn and wanted, its size."""
+
+    cursor: int
+    credit: float
+    achieved: float
+    wanted: float
+    num_clips: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MixtureState:
+    """What a resumed run needs: the number of samples drawn, and each stream's state by its name."""
+
+    number: int
+    streams: dict[str, StreamState]
 
 
 def streams_of(corpus: Corpus, recipe: Recipe) -> list[Stream]:
@@ -55,18 +73,18 @@ def streams_of(corpus: Corpus, recipe: Recipe) -> list[Stream]:
         UserError: a mode with a share or a dataset has no clip; says why its clips were left out.
     """
     config = recipe.mixture
-    found: list[Stream] = []
+    streams: list[Stream] = []
     for mode, curve in config.modes.items():
         if share_at(curve, 0) <= 0 and not isinstance(curve, tuple):
             continue
         mine = np.flatnonzero(corpus.modes_CM[:, MODES.index(mode)])
         if not len(mine):
-            raise UserError(f"mixture.modes.{mode}: no clip can be shown in this mode{_why(corpus)}")
-        found += _streams_of_mode(corpus, recipe, mode, mine)
+            raise UserError(f"mixture.modes.{mode}: no clip can be used in this mode{_why(corpus)}")
+        streams += _streams_of_mode(corpus, recipe, mode, mine)
     for name in recipe.datasets:
-        if not any(stream.dataset == name for stream in found):
+        if not any(stream.dataset == name for stream in streams):
             raise UserError(f"datasets.{name}: none of its clips enters{_why(corpus)}; drop it or change clips.*")
-    return found
+    return streams
 
 
 def _why(corpus: Corpus) -> str:
@@ -107,7 +125,7 @@ def language_shares(hours: Sequence[float], config: MixtureConfig) -> list[float
 
 
 class Mixture:
-    """Draws samples; `state` and `restore` move it to another process, whatever the number of ranks there."""
+    """Draws samples. Its state is the same for any number of ranks."""
 
     def __init__(
         self, streams: Sequence[Stream], config: MixtureConfig, seed: int, seconds: NDArray[np.float64]
@@ -116,19 +134,22 @@ class Mixture:
         self.streams, self._config, self._seconds = list(streams), config, seconds
         # A stream's order depends on its name, not on which other streams there are.
         self._orders = [SampleOrder(len(s.clips), seed * 2**32 + zlib.crc32(s.name.encode())) for s in streams]
-        self._credit = np.zeros(len(streams))
-        self.achieved = np.zeros(len(streams))
+        self._credit: NDArray[np.float64] = np.zeros(len(streams))
+        self.achieved: NDArray[np.float64] = np.zeros(len(streams))
         """Seconds drawn from each stream."""
-        self.wanted = np.zeros(len(streams))
+        self.wanted: NDArray[np.float64] = np.zeros(len(streams))
         """Seconds that each should have given by now."""
         self.number = 0
 
     def shares(self, progress: float) -> NDArray[np.float64]:
         """What each stream should give of the next seconds; adds up to 1."""
-        shares = np.array([share_at(self._config.modes[s.mode], progress) * s.share_of_mode for s in self.streams])
-        return shares / shares.sum()
+        shares: NDArray[np.float64] = np.array(
+            [share_at(self._config.modes[s.mode], progress) * s.share_of_mode for s in self.streams]
+        )
+        shares /= shares.sum()
+        return shares
 
-    def draw(self, progress: float) -> Draw:
+    def draw(self, progress: float) -> DrawnSample:
         """The next sample at `progress` of the stage, 0 to 1."""
         shares = self.shares(progress)
         # A stream whose share has not risen yet is not behind, even where all others are ahead by a hair.
@@ -139,51 +160,57 @@ class Mixture:
         self.wanted += shares * seconds
         self._credit[stream] -= seconds
         self.achieved[stream] += seconds
-        drawn = Draw(self.number, stream, self.streams[stream].mode, clip)
+        drawn = DrawnSample(self.number, stream, self.streams[stream].mode, clip)
         self.number += 1
         return drawn
 
-    def take_back(self, draw: Draw, progress: float) -> None:
-        """Undoes the sums of a draw that could not be shown, so that its stream is not thought to have given it."""
-        seconds = float(self._seconds[draw.clip])
+    def take_back(self, sample: DrawnSample, progress: float) -> None:
+        """Undoes the sums of a sample that could not be used, so that its stream does not count it as drawn."""
+        seconds = float(self._seconds[sample.clip])
         self._credit -= self.shares(progress) * seconds
         self.wanted -= self.shares(progress) * seconds
-        self._credit[draw.stream] += seconds
-        self.achieved[draw.stream] -= seconds
+        self._credit[sample.stream] += seconds
+        self.achieved[sample.stream] -= seconds
 
     def epochs(self) -> dict[str, float]:
         """Passes over each stream so far."""
         return {s.name: order.cursor / order.size for s, order in zip(self.streams, self._orders, strict=True)}
 
-    def state(self) -> dict[str, Any]:
-        """Plain data, exact in JSON."""
-        return {
-            "number": self.number,
-            "streams": {
-                stream.name: [order.cursor, float(credit), float(achieved), float(wanted), len(stream.clips)]
+    def state(self) -> MixtureState:
+        """What `restore` takes."""
+        return MixtureState(
+            number=self.number,
+            streams={
+                stream.name: StreamState(
+                    cursor=order.cursor,
+                    credit=float(credit),
+                    achieved=float(achieved),
+                    wanted=float(wanted),
+                    num_clips=len(stream.clips),
+                )
                 for stream, order, credit, achieved, wanted in zip(
                     self.streams, self._orders, self._credit, self.achieved, self.wanted, strict=True
                 )
             },
-        }
+        )
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Goes on from `state`.
+    def restore(self, state: MixtureState) -> None:
+        """Continues from `state`.
 
         Raises:
             UserError: the streams or their clips are not those of the state: data or recipe changed.
         """
-        wanted = {name: values[4] for name, values in state["streams"].items()}
-        found = {stream.name: len(stream.clips) for stream in self.streams}
-        changed = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+        before = {name: stream.num_clips for name, stream in state.streams.items()}
+        now = {stream.name: len(stream.clips) for stream in self.streams}
+        changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
         if changed:
             name = changed[0]
             raise UserError(
-                f"the data changed since the checkpoint: {name} had {wanted.get(name, 0)} clips and has "
-                f"{found.get(name, 0)}; give the old dataset and recipe back, or start a new run from its export"
+                f"the data changed since the checkpoint: {name} had {before.get(name, 0)} clips and has "
+                f"{now.get(name, 0)}; restore the old dataset and recipe, or start a new run from this run's export"
             )
-        self.number = state["number"]
-        for place, stream in enumerate(self.streams):
-            cursor, credit, achieved, aim, _ = state["streams"][stream.name]
-            self._orders[place].cursor = cursor
-            self._credit[place], self.achieved[place], self.wanted[place] = credit, achieved, aim
+        self.number = state.number
+        for index, stream in enumerate(self.streams):
+            saved = state.streams[stream.name]
+            self._orders[index].cursor = saved.cursor
+            self._credit[index], self.achieved[index], self.wanted[index] = saved.credit, saved.achieved, saved.wanted

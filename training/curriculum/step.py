@@ -1,8 +1,8 @@
-"""One optimizer step: rows read, losses summed, divided by global counts; a bad row is decided on all ranks.
+"""One optimizer step: rows are read, losses summed and divided by global counts; all ranks agree on bad rows.
 
-The loss is (all diffusion errors) / (all target frames) + (all stop errors) / (all target patches), over all rows of all
-ranks: no mean of means (report 3.5). Random numbers of a row come from seed, step and the row's place alone, so the
-number of ranks changes the order of a few sums and nothing else.
+The loss is (all diffusion errors) / (all target frames) + (all stop errors) / (all target patches), over all rows of
+all ranks: no mean of means (report 3.5). Random numbers of a row depend on seed, step and the row's number alone, so
+the number of ranks changes the order of a few sums and nothing else.
 """
 
 import logging
@@ -10,7 +10,6 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from training.curriculum.engine import Engine
 from training.curriculum.flops import RowFlops
 from training.curriculum.recipe import Recipe
 from training.curriculum.sample_order import mix, share
-from training.curriculum.sample_plan import Shown, layout
+from training.curriculum.sample_plan import PlannedSample, layout
 from training.curriculum.telemetry import Groups, Sums
 from voxmill.core.errors import JobError
 
@@ -33,10 +32,14 @@ log = logging.getLogger("voxmill")
 
 @dataclass
 class Row:
-    """A packed row of this rank. `place`: among all rows of the step; `batch`: None where none of its clips is there."""
+    """A packed row of this rank.
 
-    place: int
-    shown: list[Shown]
+    number: among all rows of the step. samples: those whose audio could be read. batch: None where there is none.
+    seconds: of target audio.
+    """
+
+    number: int
+    samples: list[PlannedSample]
     batch: PackedBatch | None
     seconds: float
 
@@ -54,60 +57,63 @@ class StepResult:
     flops: float
     """Model FLOPs of all rows."""
     waited: float
-    """Seconds for data, mean over ranks."""
+    """Seconds that the step waited for data, mean over ranks."""
     groups: dict[str, Sums] = field(default_factory=dict)
-    """What counted, by mode, language and source."""
+    """Sums of the good rows, by mode, language and source."""
     bad_clips: list[int] = field(default_factory=list)
     unreadable: list[int] = field(default_factory=list)
 
     @property
     def loss(self) -> float:
-        """What the weights were moved by."""
+        """The loss that was minimised."""
         return self.diffusion + self.stop
 
 
 def read_rows(
-    rows: Sequence[list[Shown]], engine: Engine, corpus: Corpus, recipe: Recipe
+    rows: Sequence[list[PlannedSample]], engine: Engine, corpus: Corpus, recipe: Recipe
 ) -> tuple[list[Row], list[int]]:
-    """This rank's rows with their latents, and clips that cannot be read, which are named and passed by."""
-    found, unreadable = [], []
-    for place in share(len(rows), engine.world.rank, engine.world.size):
+    """(this rank's rows with their latents, clips that cannot be read); the latter are reported and skipped."""
+    mine, unreadable = [], []
+    for number in share(len(rows), engine.world.rank, engine.world.size):
         layouts: list[Layout] = []
-        kept: list[Shown] = []
-        for shown in rows[place]:
+        readable: list[PlannedSample] = []
+        for sample in rows[number]:
             try:
-                layouts.append(layout(shown, corpus, max_positions=recipe.max_positions))
-                kept.append(shown)
+                layouts.append(layout(sample, corpus, max_positions=recipe.max_positions))
+                readable.append(sample)
             except (ValueError, OSError) as error:
-                unreadable.append(shown.draw.clip)
-                log.warning("passed by clip %s: %s", corpus.value(shown.draw.clip, "clip_id"), error)
-        seconds = float(sum(corpus.seconds[shown.draw.clip] for shown in kept))
-        found.append(Row(place, kept, pack(layouts) if layouts else None, seconds))
-    return found, unreadable
+                unreadable.append(sample.draw.clip)
+                log.warning("skipped clip %s: %s", corpus.clip_id(sample.draw.clip), error)
+        seconds = float(sum(corpus.seconds[sample.draw.clip] for sample in readable))
+        mine.append(Row(number, readable, pack(layouts) if layouts else None, seconds))
+    return mine, unreadable
 
 
-def row_generator(seed: int, step: int, place: int, device: torch.device) -> torch.Generator:
-    """The random numbers of a row, whoever computes it."""
+def row_generator(seed: int, step: int, number: int, device: torch.device) -> torch.Generator:
+    """The random numbers of row `number` of a step, on whatever rank it is computed."""
     with np.errstate(over="ignore"):
-        key = mix(mix(np.array([seed], dtype=np.uint64)) + np.uint64(step * 2**20 + place))
+        key = mix(mix(np.array([seed], dtype=np.uint64)) + np.uint64(step * 2**20 + number))
     return torch.Generator(device).manual_seed(int(key[0]) % 2**63)
 
 
 def _silence(batch: PackedBatch) -> PackedBatch:
     """The same row without its audio, whose loss is finite wherever the weights are."""
-    names = ("audio_APD", "target_GPD", "condition_GPD")
-    patches: dict[str, Any] = {name: torch.zeros_like(getattr(batch, name)) for name in names}
-    return replace(batch, **patches)
+    return replace(
+        batch,
+        audio_APD=torch.zeros_like(batch.audio_APD),
+        target_GPD=torch.zeros_like(batch.target_GPD),
+        condition_GPD=torch.zeros_like(batch.condition_GPD),
+    )
 
 
 class Stepper:
-    """Runs steps; keeps what it needs to know a bad row.
+    """Runs steps, and detects bad rows by the losses of the steps before.
 
     Args:
         patch_size: latent frames a patch.
-        spike: a row whose loss exceeds the median of the last steps so many times is bad; None: only one that is not
+        spike: a row whose loss exceeds the median of the last steps this many times is bad; None: only one that is not
             finite.
-        groups: whose sums are told apart; None: nobody's.
+        groups: by which sums are kept apart; None: no groups.
     """
 
     HISTORY, ENOUGH = 64, 16
@@ -120,29 +126,35 @@ class Stepper:
         self.history: list[float] = []
         """Losses of the last steps, the same on all ranks; part of a checkpoint."""
         self._good: PackedBatch | None = None
+        """The last good row of this rank, which stands in for bad ones."""
 
     def __call__(
         self, rows: Sequence[Row], unreadable: Sequence[int], *, step: int, rate: float, waited: float = 0.0
     ) -> StepResult:
-        """One step over this rank's rows, for which it `waited` so many seconds; the other ranks call it with theirs.
+        """One step over this rank's rows; the other ranks call it with theirs.
+
+        Args:
+            rate: learning rate. waited: seconds that this rank waited for data.
 
         Raises:
             JobError: no clip of some rank can be read, or a row known to be good has no finite loss either.
         """
         mine = [row.batch for row in rows if row.batch is not None]
         self._good = self._good or (mine[0] if mine else None)
-        patches, positions, seconds, flops, waited = self._sum(
-            sum(len(batch.target_GPD) for batch in mine),
-            sum(len(batch.tokens_N) for batch in mine),
-            sum(row.seconds for row in rows),
-            sum(self._flops(batch) for batch in mine),
-            waited,
+        patches, positions, seconds, flops, waited = self.engine.world.sums(
+            [
+                sum(len(batch.target_GPD) for batch in mine),
+                sum(len(batch.tokens_N) for batch in mine),
+                sum(row.seconds for row in rows),
+                sum(self._flops(batch) for batch in mine),
+                waited,
+            ]
         )
-        if not patches or self._any(self._good is None):
+        if not patches or self.engine.world.any(self._good is None):
             raise JobError(f"step {step}: a rank has no clip that can be read; are the latent shards in place?")
         counted, bad = [0.0, 0.0, 0.0], list[int]()
         table_MK = None if self.groups is None else self.groups.zeros(self.engine.world.device)
-        for number, row in enumerate(rows):
+        for index, row in enumerate(rows):
             diffusion, stop, samples_SK, is_good = self._forward(row, step)
             loss = diffusion / (patches * self.patch_size) + stop / patches
             # Zero times a loss that is known to be finite: the row of a stand-in moves nothing.
@@ -152,10 +164,10 @@ class Stepper:
                 counted = [a + b for a, b in zip(counted, values, strict=True)]
                 self._good = row.batch
                 if self.groups is not None and table_MK is not None:
-                    self.groups.add(table_MK, row.shown, samples_SK)
+                    self.groups.add(table_MK, row.samples, samples_SK)
             elif row.batch is not None:
-                bad += [clip for shown in row.shown for clip in shown.clips]
-            if number + 1 < len(rows):
+                bad += [clip for sample in row.samples for clip in sample.clips]
+            if index + 1 < len(rows):
                 self.engine.row_done()
         norm = self.engine.step(rate)
         (diffusion_sum, stop_sum, num), groups = self._sum_all(counted, table_MK)
@@ -177,26 +189,29 @@ class Stepper:
         return result
 
     def _forward(self, row: Row, step: int) -> tuple[Tensor, Tensor, Tensor, bool]:
-        """Sums of a row and of its samples, or of a stand-in's where the row is bad or empty (False).
+        """(diffusion, stop, sums by sample, True) of a row, or a stand-in's with False where it is bad or empty.
 
-        Where any rank has a bad row, all compute again: under ZeRO 3 a forward is a conversation of all ranks.
+        Where any rank has a bad row, all compute again: under ZeRO 3 a forward pass is collective.
         """
         progress = step / max(self.recipe.steps - 1, 1)
         assert self._good is not None
 
         def compute(batch: PackedBatch) -> tuple[Tensor, Tensor, Tensor]:
-            generator = row_generator(self.recipe.seed, step, row.place, self.engine.world.device)
+            generator = row_generator(self.recipe.seed, step, row.number, self.engine.world.device)
             return self.engine.forward(batch, generator, progress)
 
         diffusion, stop, samples_SK = compute(row.batch or self._good)
         is_bad = row.batch is not None and self._is_bad(float(diffusion.detach()), float(stop.detach()), row.batch)
-        if self._any(is_bad):
+        if self.engine.world.any(is_bad):
             if is_bad and row.batch is self._good:  # the first row of this process; no good one is known yet
                 self._good = _silence(row.batch)
             del diffusion, stop
             diffusion, stop, samples_SK = compute(self._good if is_bad else row.batch or self._good)
-            if self._any(not math.isfinite(float(diffusion.detach() + stop.detach()))):
-                raise JobError(f"step {step}: the loss of a good row is not finite either; lower the learning rate")
+            if self.engine.world.any(not math.isfinite(float(diffusion.detach() + stop.detach()))):
+                raise JobError(
+                    f"step {step}: the loss of a good row is not finite either; "
+                    "lower optimizer.learning_rate and run the same command again"
+                )
         return diffusion, stop, samples_SK, row.batch is not None and not is_bad
 
     def _is_bad(self, diffusion: float, stop: float, batch: PackedBatch) -> bool:
@@ -207,29 +222,20 @@ class Stepper:
         known = self.spike is not None and len(self.history) >= self.ENOUGH
         return known and loss > float(self.spike or 0) * statistics.median(self.history)
 
-    def _sum(self, *values: float) -> list[float]:
-        """Sums over all ranks, in fp64."""
-        tensor = torch.tensor(values, dtype=torch.float64, device=self.engine.world.device)
-        dist.all_reduce(tensor)
-        return [float(value) for value in tensor]
-
     def _sum_all(self, counted: list[float], table_MK: Tensor | None) -> tuple[list[float], dict[str, Sums]]:
-        """The step's sums and those of its groups over all ranks, in one go."""
+        """The step's sums and those of its groups over all ranks, in one reduction."""
         if self.groups is None or table_MK is None:
-            return self._sum(*counted), {}
+            return self.engine.world.sums(counted), {}
         mine = torch.tensor(counted, dtype=torch.float64, device=table_MK.device)
         sums = torch.cat([mine, table_MK.flatten()])
         dist.all_reduce(sums)
         whole, table = sums[: len(counted)].tolist(), sums[len(counted) :].view(table_MK.shape).tolist()
         return whole, self.groups.read(table)
 
-    def _any(self, flag: bool) -> bool:
-        return bool(self._sum(float(flag))[0])
-
     def _all(self, clips: Sequence[int]) -> list[int]:
-        """What all ranks named, sorted; costs nothing where none did."""
-        if not self._any(bool(clips)):
+        """The clips that all ranks named, sorted; the ranks exchange them only where one named any."""
+        if not self.engine.world.any(bool(clips)):
             return []
-        found: list[Any] = [None] * self.engine.world.size
-        dist.all_gather_object(found, list(clips))
-        return sorted({clip for some in found for clip in some})
+        by_rank: list[list[int]] = [[] for _ in range(self.engine.world.size)]
+        dist.all_gather_object(by_rank, list(clips))
+        return sorted({clip for named in by_rank for clip in named})

@@ -1,27 +1,46 @@
-"""What a step says of itself: sums by mode, language and source over all ranks, rates, MFU, and what is left to do.
+"""Metrics of a step: sums by mode, language and source over all ranks, rates, MFU, and the time left.
 
 A group's loss is its global sum divided by its global count, as the loss itself: no mean of means. All groups' sums
-travel in one vector of fixed length, however many rows and ranks there are.
+are reduced in one vector of fixed length, however many rows and ranks there are.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, astuple, dataclass, fields
 
 import torch
+from pydantic import JsonValue
 from torch import Tensor
 
 from model.flow.losses import SAMPLE_SUMS
 from training.curriculum.corpus import Corpus
 from training.curriculum.flops import peak_flops
 from training.curriculum.recipe import Recipe
-from training.curriculum.sample_plan import Shown
+from training.curriculum.sample_plan import PlannedSample
+from training.curriculum.sample_stream import Share
 from voxmill.data.records import MODES
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupLosses:
+    """Means over frames (diffusion) and patches (stop); `loss` is their sum."""
+
+    loss: float
+    diffusion: float
+    stop: float
+    patches: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopScores:
+    """Of the stop predictor's more likely class, a last patch being a positive; None where undefined (0 / 0)."""
+
+    stop_precision: float | None = None
+    stop_recall: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Sums:
-    """Global sums of some samples, as in `model.losses.SAMPLE_SUMS`."""
+    """Global sums of some samples, as in `model.flow.losses.SAMPLE_SUMS`."""
 
     diffusion: float = 0.0
     stop: float = 0.0
@@ -30,19 +49,84 @@ class Sums:
     stops_false: float = 0.0
     stops_missed: float = 0.0
 
-    def losses(self, patch_size: int) -> dict[str, float]:
-        """Means over frames and patches; there is a patch."""
+    def losses(self, patch_size: int) -> GroupLosses:
+        """Means over frames and patches; there is at least one patch."""
         diffusion, stop = self.diffusion / (self.num_patches * patch_size), self.stop / self.num_patches
-        return {"loss": diffusion + stop, "diffusion": diffusion, "stop": stop, "patches": self.num_patches}
+        return GroupLosses(loss=diffusion + stop, diffusion=diffusion, stop=stop, patches=self.num_patches)
 
-    def stops(self) -> dict[str, float]:
-        """Precision and recall of the stop predictor's more likely class, a last patch being a positive.
+    def stop_scores(self) -> StopScores:
+        """Precision and recall of the stop predictor."""
+        predicted, actual = self.stops_found + self.stops_false, self.stops_found + self.stops_missed
+        return StopScores(
+            stop_precision=self.stops_found / predicted if predicted else None,
+            stop_recall=self.stops_found / actual if actual else None,
+        )
 
-        Without a key where it has no meaning: no patch was said to be the last, or none was.
-        """
-        said, were = self.stops_found + self.stops_false, self.stops_found + self.stops_missed
-        found = {"stop_precision": self.stops_found / said} if said else {}
-        return found | ({"stop_recall": self.stops_found / were} if were else {})
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidationMetrics:
+    """Held-out losses, overall and by mode, language and source."""
+
+    overall: GroupLosses
+    stops: StopScores
+    losses: dict[str, GroupLosses]
+
+    @property
+    def loss(self) -> float:
+        """The overall loss, by which checkpoints are compared."""
+        return self.overall.loss
+
+    def as_json(self) -> dict[str, JsonValue]:
+        """The value of `validation` in metrics.jsonl."""
+        return _present(asdict(self.overall) | asdict(self.stops) | {"losses": _each(self.losses)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepMetrics:
+    """One line of metrics.jsonl. Losses are NaN where no row counted; rates include the time for data."""
+
+    loss: float
+    diffusion: float
+    stop: float
+    stops: StopScores
+    grad_norm: float
+    learning_rate: float
+    target_patches: int
+    positions: int
+    positions_per_second: float
+    audio_seconds_per_second: float
+    data_seconds: float
+    """Waiting for data, mean over ranks."""
+    teraflops: float
+    """Model FLOPs of all rows, in 1e12."""
+    mfu: float | None
+    """Share of the devices' peak FLOPs; None where the peak is not known."""
+    quarantined: int
+    """Clips so far that are not used any more."""
+    unreadable: int
+    """Clips of this step that could not be read."""
+    rolled_back: bool
+    """The weights of an earlier checkpoint were restored after this step."""
+    skipped: dict[str, int]
+    """Samples so far that could not be used, by reason."""
+    shares: dict[str, Share]
+    losses: dict[str, GroupLosses]
+    validation: ValidationMetrics | None = None
+
+    def as_json(self) -> dict[str, JsonValue]:
+        """The line, without keys that have no value."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values |= asdict(values.pop("stops")) | {"shares": _each(self.shares), "losses": _each(self.losses)}
+        values["validation"] = None if self.validation is None else self.validation.as_json()
+        return _present(values)
+
+
+def _each(groups: Mapping[str, GroupLosses] | Mapping[str, Share]) -> dict[str, JsonValue]:
+    return {name: asdict(values) for name, values in groups.items()}
+
+
+def _present(values: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 class Groups:
@@ -53,39 +137,39 @@ class Groups:
         languages = [f"language/{language or 'unknown'}" for language in corpus.languages]
         sources = [f"source/{dataset.name}" for dataset in corpus.datasets]
         self.names = list(dict.fromkeys([*(f"mode/{mode}" for mode in MODES), *languages, *sources]))
-        places = {name: place for place, name in enumerate(self.names)}
-        self._modes = {mode: places[f"mode/{mode}"] for mode in MODES}
-        self._languages, self._sources = ([places[name] for name in names] for names in (languages, sources))
+        rows = {name: row for row, name in enumerate(self.names)}
+        self._modes = {mode: rows[f"mode/{mode}"] for mode in MODES}
+        self._languages, self._sources = ([rows[name] for name in names] for names in (languages, sources))
 
     def zeros(self, device: torch.device) -> Tensor:
         """An empty table, fp64."""
         return torch.zeros(len(self.names), len(SAMPLE_SUMS), dtype=torch.float64, device=device)
 
-    def add(self, table_MK: Tensor, shown: Sequence[Shown], samples_SK: Tensor) -> None:
+    def add(self, table_MK: Tensor, samples: Sequence[PlannedSample], samples_SK: Tensor) -> None:
         """Adds a row's samples, in their order, to the table."""
         language, dataset = self.corpus.language, self.corpus.dataset
-        places_S3 = torch.tensor(
+        rows_S3 = torch.tensor(
             [
                 [self._modes[s.mode], self._languages[language[s.draw.clip]], self._sources[dataset[s.draw.clip]]]
-                for s in shown
+                for s in samples
             ]
         )
-        table_MK.index_add_(0, places_S3.flatten().to(table_MK.device), samples_SK.repeat_interleave(3, dim=0))
+        table_MK.index_add_(0, rows_S3.flatten().to(table_MK.device), samples_SK.repeat_interleave(3, dim=0))
 
     def read(self, table_MK: Sequence[Sequence[float]]) -> dict[str, Sums]:
-        """By name, what has a patch."""
-        found = {name: Sums(*values) for name, values in zip(self.names, table_MK, strict=True)}
-        return {name: sums for name, sums in found.items() if sums.num_patches}
+        """Sums by name, of the groups that have a patch."""
+        groups = {name: Sums(*values) for name, values in zip(self.names, table_MK, strict=True)}
+        return {name: sums for name, sums in groups.items() if sums.num_patches}
 
 
 def total(groups: Mapping[str, Sums]) -> Sums:
-    """Of all samples: each is in one mode."""
-    rows = [list(vars(sums).values()) for name, sums in groups.items() if name.startswith("mode/")]
+    """Sums of all samples: each is in one mode."""
+    rows = [astuple(sums) for name, sums in groups.items() if name.startswith("mode/")]
     return Sums(*(sum(column) for column in zip(*rows, strict=True))) if rows else Sums()
 
 
 def peak_of(recipe: Recipe, device: torch.device) -> float | None:
-    """FLOPs a second that one device can do at most: the recipe's, or those of a known GPU in bf16; None: not known."""
+    """Peak FLOPs a second of one device: the recipe's, or those of a known GPU in bf16; None: not known."""
     if recipe.run.peak_tflops is not None:
         return recipe.run.peak_tflops * 1e12
     if device.type != "cuda" or recipe.engine.dtype != "bfloat16":
@@ -93,13 +177,8 @@ def peak_of(recipe: Recipe, device: torch.device) -> float | None:
     return peak_flops(torch.cuda.get_device_name(device))
 
 
-def shares_of(shares: Mapping[str, tuple[float, float]]) -> dict[str, dict[str, float]]:
-    """The mixture's shares for the log."""
-    return {name: {"wanted": wanted, "achieved": achieved} for name, (wanted, achieved) in shares.items()}
-
-
 class Pace:
-    """How long the rest of a run takes at the pace of this process; its first step, slower than others, does not count."""
+    """Estimates the rest of a run from the pace of this process; its first step is slower and does not count."""
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
@@ -130,16 +209,16 @@ def duration(seconds: float) -> str:
     return f"{hours // 24} d {hours % 24} h"
 
 
-def progress_line(line: Mapping[str, Any], done: int, steps: int, left: float | None) -> str:
-    """A line for people out of a step's line for machines."""
-    told = [
-        f"loss {line['loss']:.4f} (diffusion {line['diffusion']:.4f}, stop {line['stop']:.4f})",
-        f"{line['audio_seconds_per_second']:.3g} s of audio a second",
+def progress_line(metrics: StepMetrics, done: int, steps: int, left: float | None) -> str:
+    """A step's metrics in one line for people. `left`: seconds."""
+    parts = [
+        f"loss {metrics.loss:.4f} (diffusion {metrics.diffusion:.4f}, stop {metrics.stop:.4f})",
+        f"{metrics.audio_seconds_per_second:.3g} s of audio a second",
     ]
-    if "mfu" in line:
-        told.append(f"MFU {line['mfu']:.1%}")
-    if "validation" in line:
-        told.append(f"held-out loss {line['validation']['loss']:.4f}")
+    if metrics.mfu is not None:
+        parts.append(f"MFU {metrics.mfu:.1%}")
+    if metrics.validation is not None:
+        parts.append(f"held-out loss {metrics.validation.loss:.4f}")
     if left is not None:
-        told.append(f"{duration(left)} left")
-    return f"step {done}/{steps}: {', '.join(told)}"
+        parts.append(f"{duration(left)} left")
+    return f"step {done}/{steps}: {', '.join(parts)}"

@@ -1,4 +1,4 @@
-"""What stands beside a recipe on the command line where Ray Train launches the run; nothing here changes the result."""
+"""Settings of a launch by Ray Train, given on the command line with a recipe; none of them changes the result."""
 
 from pydantic import Field
 
@@ -22,10 +22,10 @@ class LaunchConfig(Config):
 
 
 def read_launch(overrides: list[str]) -> tuple[LaunchConfig | None, list[str]]:
-    """(what was said of the launch, the overrides that belong to the recipe); None where Ray Train is not asked for.
+    """(settings of the launch, overrides of the recipe); None where Ray Train is not asked for.
 
     Raises:
-        UserError: a wrong value, or a word on the launch without `num_workers`.
+        UserError: a wrong value, or a setting of the launch without `num_workers`.
     """
     mine = [override for override in overrides if override.partition("=")[0] in LaunchConfig.model_fields]
     if not mine:

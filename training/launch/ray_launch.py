@@ -1,7 +1,7 @@
 """A run under Ray Train: Ray starts the ranks, and starts them again where one fails; the run is that of torchrun.
 
 Checkpoints are the run's own (`run.out`, on storage that every node sees), not Ray Train's: they serve any number of
-ranks and any launcher. What no restart mends, a mistake of the user or a JobError, ends the job at once.
+ranks and any launcher. A UserError or a JobError, which no restart can fix, ends the job at once.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,35 +21,36 @@ from ray.train.torch import TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from training.curriculum.check import check
-from training.curriculum.engine import join_world
 from training.curriculum.loop import Run
 from training.curriculum.recipe import Recipe
 from training.launch.launch_config import LaunchConfig
-from voxmill.core.errors import JobError, UserError
+from training.run.stop_signal import StopSignal
+from training.run.world import join_world
+from voxmill.core.errors import ExitStatus, JobError, UserError
 from voxmill.core.local_ray import join_ray
 
 OTHERS_SECONDS = 10.0
-"""A rank that ends with an error waits so long for the others to end, too, before it fails and has them killed."""
+"""How long a rank that ends with an error waits for the others to end, too, before it fails and Ray kills them."""
 
 
-class Board:
-    """What the driver tells the ranks and they tell it; an actor beside the driver, which outlives every rank."""
+class RunCoordinator:
+    """Passes a stop request from the driver to the ranks, and errors back: an actor that outlives every rank."""
 
     def __init__(self, num_workers: int) -> None:
         self._num_workers, self._ended = num_workers, 0
         self._stop, self._all_ended = asyncio.Event(), asyncio.Event()
         self._error: Exception | None = None
 
-    async def stop(self) -> None:
-        """The run is to save and end."""
+    async def request_stop(self) -> None:
+        """Asks the run to save and end."""
         self._stop.set()
 
-    async def stopped(self) -> None:
-        """Returns once it is."""
+    async def wait_for_stop(self) -> None:
+        """Returns once the run is asked to stop."""
         await self._stop.wait()
 
-    async def end(self, error: Exception) -> None:
-        """A rank met what no restart mends; returns once every rank did."""
+    async def report_error(self, error: Exception) -> None:
+        """Takes an error of a rank that no restart can fix; returns once every rank has reported one."""
         self._error = self._error or error
         self._ended += 1
         if self._ended >= self._num_workers:
@@ -56,11 +58,20 @@ class Board:
         await self._all_ended.wait()
 
     async def error(self) -> Exception | None:
-        """What was met."""
+        """The first error that was reported."""
         return self._error
 
 
-def run_on_ray(recipe: Recipe, launch: LaunchConfig) -> int:
+@dataclass(frozen=True, slots=True)
+class RankSettings:
+    """What Ray Train hands to each rank. `coordinator`: the actor's handle; `folder`: the driver's working directory."""
+
+    recipe: Recipe
+    coordinator: Any
+    folder: Path
+
+
+def run_on_ray(recipe: Recipe, launch: LaunchConfig) -> ExitStatus:
     """Runs the recipe in `launch.num_workers` ranks; returns the exit status of the run.
 
     Raises:
@@ -80,20 +91,22 @@ def run_on_ray(recipe: Recipe, launch: LaunchConfig) -> int:
     try:
         return _fit(recipe, launch)
     finally:
-        # What Ray still has to say comes before the line on how it ended.
+        # Ray's last output comes before the line about how the run ended.
         ray.shutdown()
 
 
-def _fit(recipe: Recipe, launch: LaunchConfig) -> int:
-    use_gpu = _fitting(launch, ray.cluster_resources())
+def _fit(recipe: Recipe, launch: LaunchConfig) -> ExitStatus:
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    use_gpu = _uses_gpu(launch, resources)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    board: Any = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote(launch.num_workers)
+    actor: Any = ray.remote(RunCoordinator).options(num_cpus=0, scheduling_strategy=here)
+    coordinator = actor.remote(launch.num_workers)
     gpu = {"GPU": 1.0} if use_gpu else {}
-    # Any: the types that Ray shows are those of its first Train API, which returned nothing from a rank.
-    start: Any = TorchTrainer
-    trainer = start(
+    # Any: Ray's type hints are those of its first Train API, in which a rank returned nothing.
+    trainer_class: Any = TorchTrainer
+    trainer = trainer_class(
         _rank,
-        train_loop_config={"recipe": recipe, "board": board, "folder": os.getcwd()},
+        train_loop_config={"settings": RankSettings(recipe, coordinator, Path.cwd())},
         scaling_config=ScalingConfig(
             num_workers=launch.num_workers,
             use_gpu=use_gpu,
@@ -105,8 +118,8 @@ def _fit(recipe: Recipe, launch: LaunchConfig) -> int:
         ),
     )
     failure: TrainingFailedError | None = None
-    status: int | None = None
-    with _sigterm_reaches(board):
+    status: ExitStatus | None = None
+    with _forward_sigterm(coordinator):
         try:
             status = trainer.fit().return_value
         except TrainingFailedError as error:
@@ -114,69 +127,79 @@ def _fit(recipe: Recipe, launch: LaunchConfig) -> int:
         except SystemExit:
             # Ray Train's own answer to Ctrl-C, with status 0.
             raise KeyboardInterrupt from None
-        met: Exception | None = ray.get(board.error.remote())
-    if met is not None:
-        raise met
+        reported: Exception | None = ray.get(coordinator.error.remote())
+    if reported is not None:
+        raise reported
     if failure is not None:
-        raise JobError(f"training failed after {launch.max_failures} new starts: {_reason(failure)}") from failure
+        raise JobError(f"training failed after {launch.max_failures} restarts: {_reason(failure)}") from failure
     if status is None:
         raise KeyboardInterrupt
     return status
 
 
-def _fitting(launch: LaunchConfig, there: dict[str, float]) -> bool:
-    """Whether ranks get GPUs; refuses what the cluster cannot hold, for which Ray would wait for ever."""
-    use_gpu = launch.use_gpu if launch.use_gpu is not None else there.get("GPU", 0) > 0
+def _uses_gpu(launch: LaunchConfig, resources: dict[str, float]) -> bool:
+    """Whether ranks get GPUs.
+
+    Args:
+        resources: of the cluster, by Ray's names.
+
+    Raises:
+        UserError: the cluster has too little; Ray would wait for ever.
+    """
+    use_gpu = launch.use_gpu if launch.use_gpu is not None else resources.get("GPU", 0) > 0
     needed = {"CPU": launch.num_workers * launch.cpus_per_worker} | ({"GPU": launch.num_workers} if use_gpu else {})
     for name, amount in needed.items():
-        if amount > there.get(name, 0) and not launch.autoscale:
+        available = resources.get(name, 0)
+        if amount > available and not launch.autoscale:
             raise UserError(
-                f"num_workers={launch.num_workers}: needs {amount:g} {name}s, the cluster has {there.get(name, 0):g}; "
-                "ask for fewer, add nodes, or say autoscale=true where it grows by itself"
+                f"num_workers={launch.num_workers}: needs {amount:g} {name}s, the cluster has {available:g}; "
+                "ask for fewer, add nodes, or set autoscale=true where it grows by itself"
             )
     return use_gpu
 
 
-def _rank(settings: dict[str, Any]) -> int | None:
+def _rank(config: dict[str, RankSettings]) -> ExitStatus | None:
     """One rank, in a thread of a Ray Train worker; returns the run's exit status."""
-    recipe, board, folder = settings["recipe"], settings["board"], Path(settings["folder"])
-    if ray.get(board.error.remote()) is not None:
-        # Ray started the ranks again, as it does after any failure.
+    settings = config["settings"]
+    coordinator = settings.coordinator
+    if ray.get(coordinator.error.remote()) is not None:
+        # Ray restarted the ranks, as it does after any failure.
         return None
     try:
-        if not folder.is_dir():
-            raise UserError(f"{folder}: not there on a node of the cluster; submit with --working-dir")
-        os.chdir(folder)
-        corpus, _ = check(recipe)
+        if not settings.folder.is_dir():
+            raise UserError(f"{settings.folder}: not there on a node of the cluster; submit with --working-dir")
+        os.chdir(settings.folder)
+        corpus, _ = check(settings.recipe)
+        stop = StopSignal()
         with join_world() as world:
-            run = Run(recipe, corpus, world)
-            threading.Thread(target=_listen, args=(board, run), daemon=True).start()
+            run = Run(settings.recipe, corpus, world, stop)
+            threading.Thread(target=_wait_for_stop, args=(coordinator, stop), daemon=True).start()
             return run()
     except (UserError, JobError) as error:
         try:
-            ray.get(board.end.remote(error), timeout=OTHERS_SECONDS)
+            ray.get(coordinator.report_error.remote(error), timeout=OTHERS_SECONDS)
         except GetTimeoutError:
-            # The others know nothing of it and wait for this rank: its failure has Ray kill them.
+            # The others have no error and wait for this rank: its failure makes Ray kill them.
             raise error from None
         return None
 
 
-def _listen(board: Any, run: Run) -> None:
-    ray.get(board.stopped.remote())
-    run.told_to_stop = True
+def _wait_for_stop(coordinator: Any, stop: StopSignal) -> None:
+    ray.get(coordinator.wait_for_stop.remote())
+    stop.set()
 
 
 @contextmanager
-def _sigterm_reaches(board: Any) -> Iterator[None]:
-    """Within it, SIGTERM to this process has all ranks save at the end of their step."""
+def _forward_sigterm(coordinator: Any) -> Iterator[None]:
+    """Inside, SIGTERM to this process makes all ranks save and stop at the end of their step."""
     asked = threading.Event()
 
-    def pass_on() -> None:
+    def forward() -> None:
         asked.wait()
-        ray.get(board.stop.remote())
+        ray.get(coordinator.request_stop.remote())
 
     # A handler may interrupt Ray at any point; only the thread calls it.
-    threading.Thread(target=pass_on, daemon=True).start()
+    threading.Thread(target=forward, daemon=True).start()
     before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
     try:
         yield
@@ -185,6 +208,6 @@ def _sigterm_reaches(board: Any) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """The last line of what Ray tells, which has the exception of the rank."""
+    """The last line of Ray's message, which has the exception of the rank."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:300] if lines else type(error).__name__

@@ -1,46 +1,86 @@
-"""Checkpoints of a run: whole or not there, each file's sha256 known, readable in any world and any ZeRO stage.
+"""Checkpoints of a run: whole or not there, the sha256 of every file known, readable in any world and any ZeRO stage.
 
-A checkpoint is fp32 weights, AdamW's two moments and, where there is one, the average of the weights by parameter name in
-safetensors, and plain JSON: no pickle, no file a rank. It holds what is trained alone. Rank 0 writes it in the
-background: attempt folder, fsync, manifest, rename. What is torn or altered is named and passed over for the one before it.
+    FOLDER/step-00001000/  manifest.json   sha256 of every other file
+                           state.json      step, score, state of the run
+                           ...             files of the trainer's own layout; tensors as safetensors, no pickle
+
+Rank 0 writes a checkpoint in the background: into a temporary folder, then fsync, manifest and rename. A checkpoint that
+is cut off or altered is reported in the log and skipped: the one before it is used.
 """
 
-import hashlib
 import json
 import logging
 import math
-import os
 import shutil
-import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Generic, TypeVar
 
+from pydantic import TypeAdapter, ValidationError
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+
+from training.run.zero_state import WEIGHT, Kinds
+from voxmill.core.errors import UserError
+from voxmill.core.files import atomic_folder
+from voxmill.core.hashing import sha256_file
 
 log = logging.getLogger("voxmill")
-MANIFEST = "manifest.json"
+MANIFEST, STATE = "manifest.json", "state.json"
+FORMAT = 2
+"""Of `state.json` and the layout around it; a checkpoint of another format cannot be resumed."""
+State = TypeVar("State")
 
 
-class Checkpoints:
-    """The checkpoints in `folder`; the last `keep` of them stay, and the `keep_best` of the lowest score."""
+# No slots: a frozen generic class with slots cannot be called as `Saved[State](...)`.
+@dataclass(frozen=True, kw_only=True)
+class Saved(Generic[State]):
+    """The content of `state.json`. `state` belongs to the trainer."""
 
-    def __init__(self, folder: Path, keep: int, keep_best: int = 0) -> None:
-        self.folder, self.keep, self.keep_best = folder, keep, keep_best
+    step: int
+    """Steps that were made before it was saved."""
+    score: float | None
+    """Validation loss, lower is better; None: not measured, or not finite."""
+    is_sound: bool
+    """False where it was saved among steps that were skipped or that met bad data."""
+    state: State
+    format: int = FORMAT
+
+
+class Checkpoints(Generic[State]):
+    """The checkpoints in a folder: the last `keep` sound ones stay, the newest, and the `keep_best` of lowest score.
+
+    A checkpoint saved among bad steps never replaces a sound one.
+
+    Args:
+        state_type: a dataclass; pydantic turns it into JSON and back.
+        prefix: of the checkpoints' names, before eight digits or more.
+    """
+
+    def __init__(
+        self, folder: Path, state_type: type[State], *, keep: int, keep_best: int = 0, prefix: str = "step-"
+    ) -> None:
+        self.folder, self.keep, self.keep_best, self.prefix = folder, keep, keep_best, prefix
+        self._json = TypeAdapter(Saved[state_type])  # type: ignore[valid-type]
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
 
     def save(
-        self, step: int, tensors: dict[str, dict[str, Tensor]], state: Mapping[str, Any], *, score: float | None = None
-    ) -> None:
-        """Begins to write a checkpoint and returns; the one before it is finished first.
+        self,
+        step: int,
+        write: Callable[[Path], None],
+        state: State,
+        *,
+        score: float | None = None,
+        is_sound: bool = True,
+    ) -> Path:
+        """Begins to write a checkpoint and returns its path; waits for the one before it first.
 
         Args:
-            tensors: by parameter and kind (weight, exp_avg, ...); every parameter has the same kinds.
+            write: writes the files of the layout into a folder, in a thread of its own: what it writes may not change.
             score: validation loss, lower is better; None or not finite: never among the best.
 
         Raises:
@@ -48,112 +88,129 @@ class Checkpoints:
         """
         self.wait()
         # In the checkpoint itself, so that the order of the best survives whatever ends the run.
-        scored = {"score": score} if score is not None and math.isfinite(score) else {}
-        text = json.dumps({"step": step, **scored, **state}, sort_keys=True)
-        self._pending = self._writer.submit(self._write, step, tensors, text)
+        finite = score if score is not None and math.isfinite(score) else None
+        text = self._json.dump_json(Saved(step=step, score=finite, is_sound=is_sound, state=state))
+        path = self.folder / f"{self.prefix}{step:08d}"
+        self._pending = self._writer.submit(self._write, path, write, text)
+        return path
 
     def wait(self) -> None:
-        """Until what was begun lies there whole. Raises OSError where it could not be written."""
+        """Until the checkpoint that was begun is whole. Raises OSError where it could not be written."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
 
-    def _write(self, step: int, tensors: dict[str, dict[str, Tensor]], state: str) -> None:
-        final = self.folder / f"step-{step:08d}"
-        attempt = self.folder / f".{final.name}.{uuid.uuid4().hex[:8]}"
-        attempt.mkdir(parents=True)
-        for kind in next(iter(tensors.values()), {}):
-            save_file(
-                {name: values[kind].contiguous() for name, values in tensors.items()}, attempt / f"{kind}.safetensors"
-            )
-        (attempt / "state.json").write_text(state)
-        manifest = {path.name: sha256(path) for path in sorted(attempt.iterdir())}
-        (attempt / MANIFEST).write_text(json.dumps(manifest, indent=1))
-        for path in [*attempt.iterdir(), attempt]:
-            _sync(path)
-        if final.exists():  # a run that went back passes the same step again, or the old one is damaged
-            shutil.rmtree(final)
-        attempt.rename(final)
-        _sync(self.folder)
-        best = self.best()
-        for old in self._all()[self.keep :]:
-            if old not in best:
-                shutil.rmtree(old)
-        for path in self.folder.glob(".step-*"):
+    def _write(self, final: Path, write: Callable[[Path], None], state: bytes) -> None:
+        # One of that name is there where a run that rolled back reaches the step again, or where it is damaged.
+        with atomic_folder(final, replace=True) as attempt:
+            write(attempt)
+            (attempt / STATE).write_bytes(state)
+            files = sorted(path for path in attempt.rglob("*") if path.is_file())
+            manifest = {path.relative_to(attempt).as_posix(): sha256_file(path) for path in files}
+            (attempt / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        self._remove_old()
+        for path in self.folder.glob(f".{self.prefix}*.tmp"):
             shutil.rmtree(path)
 
-    def _all(self) -> list[Path]:
-        """Newest first."""
-        return sorted(self.folder.glob("step-*"), reverse=True)
+    def _remove_old(self) -> None:
+        saved = {path: self._read_quietly(path) for path in self.paths()}
+        sound = [path for path, content in saved.items() if content is not None and content.is_sound]
+        kept = {*list(saved)[:1], *sound[: self.keep], *self._best(saved)}
+        for path in saved:
+            if path not in kept:
+                shutil.rmtree(path)
+
+    def paths(self) -> list[Path]:
+        """All checkpoints, damaged ones too, newest first."""
+        names = [path for path in self.folder.glob(f"{self.prefix}*") if path.name[len(self.prefix) :].isdigit()]
+        return sorted(names, key=lambda path: int(path.name[len(self.prefix) :]), reverse=True)
 
     def best(self) -> list[Path]:
         """At most `keep_best` checkpoints of the lowest score, best first; of equal ones the newer."""
-        scored = [(score, path) for path in self._all() if (score := _score(path)) is not None]
+        return self._best({path: self._read_quietly(path) for path in self.paths()})
+
+    def _best(self, saved: Mapping[Path, Saved[State] | None]) -> list[Path]:
+        scored = [(content.score, path) for path, content in saved.items() if content and content.score is not None]
         return [path for _, path in sorted(scored, key=lambda pair: pair[0])[: self.keep_best]]
 
     def latest(self, *, sound: bool = False) -> Path | None:
-        """The newest whole checkpoint, or None. Damaged ones are named in the log.
+        """The newest whole checkpoint, or None. Damaged ones are reported in the log and skipped.
 
         Args:
-            sound: none that was saved amid bad steps (`bad_steps` of its state), if there is another.
+            sound: prefer sound checkpoints: another one only where none is whole and sound.
+
+        Raises:
+            UserError: the newest is of an older version.
         """
-        found = None
-        for path in self._all():
-            wrong = damage(path)
-            if wrong:
-                log.warning("%s: %s; the checkpoint before it is used", path, wrong)
-            elif sound and read_state(path).get("bad_steps"):
-                found = found or path
+        fallback = None
+        for path in self.paths():
+            reason = damage(path)
+            if reason:
+                log.warning("%s: %s; skipped for the checkpoint before it", path, reason)
+            elif sound and not self.read(path).is_sound:
+                fallback = fallback or path
             else:
                 return path
-        return found
+        return fallback
+
+    def read(self, path: Path) -> Saved[State]:
+        """The state that was saved.
+
+        Raises:
+            UserError: it is of an older version.
+        """
+        content = (path / STATE).read_bytes()
+        refuse_old_format(path, content)
+        saved: Saved[State] = self._json.validate_json(content)
+        return saved
+
+    def _read_quietly(self, path: Path) -> Saved[State] | None:
+        try:
+            return self.read(path)
+        except (OSError, ValidationError, ValueError, UserError) as error:
+            log.warning("%s: its state cannot be read (%s)", path, str(error).splitlines()[0])
+            return None
+
+
+def refuse_old_format(path: Path, content: bytes) -> None:
+    """Raises UserError where a checkpoint's `state.json` is not of today's format."""
+    if json.loads(content).get("format") != FORMAT:
+        raise UserError(
+            f"{path}: a checkpoint of another version, which cannot be resumed; start again in an empty OUT"
+        )
 
 
 def damage(path: Path) -> str:
-    """What is wrong with a checkpoint, or ''."""
+    """Why a checkpoint cannot be used, or "".
+
+    Raises:
+        UserError: it is not damaged but of an older version, which wrote no manifest.
+    """
+    old = path / "training" / STATE
+    if old.is_file() and not (path / MANIFEST).exists():
+        refuse_old_format(path, old.read_bytes())
     try:
-        manifest = json.loads((path / MANIFEST).read_bytes())
-        for name, wanted in manifest.items():
-            if sha256(path / name) != wanted:
+        manifest: dict[str, str] = json.loads((path / MANIFEST).read_bytes())
+        for name, expected in manifest.items():
+            if sha256_file(path / name) != expected:
                 return f"{name} was altered or cut off"
         return ""
     except (OSError, ValueError) as error:
         return f"not whole ({error})"
 
 
-def read_state(path: Path) -> dict[str, Any]:
-    """What `save` was given as `state`, and `step`."""
-    values: dict[str, Any] = json.loads((path / "state.json").read_bytes())
-    return values
+def write_tensors(folder: Path, tensors: Mapping[str, Kinds]) -> None:
+    """One safetensors file a kind (weight, exp_avg, ...); every parameter has the same kinds."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind in next(iter(tensors.values()), {}):
+        by_name = {name: values[kind].contiguous() for name, values in tensors.items()}
+        save_file(by_name, folder / f"{kind}.safetensors")
 
 
-def _score(path: Path) -> float | None:
-    """Of a checkpoint; None where it has none, or is damaged, which is named where it would be used."""
-    try:
-        return read_state(path).get("score")
-    except (OSError, ValueError) as error:
-        log.warning("%s: has no score that can be read (%s)", path, error)
-        return None
-
-
-def read_tensors(path: Path) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """(name, {weight, exp_avg, exp_avg_sq, ...}) of every parameter, as `save` was given them, read one by one."""
+def read_tensors(folder: Path) -> Iterator[tuple[str, Kinds]]:
+    """(name, tensors by kind) of every parameter that `write_tensors` wrote, read one by one."""
     with ExitStack() as stack:
-        paths = sorted(path.glob("*.safetensors"))
+        paths = sorted(folder.glob("*.safetensors"))
         files = {file.stem: stack.enter_context(safe_open(file, framework="pt")) for file in paths}
-        for name in files["weight"].keys():  # noqa: SIM118 (no mapping)
+        for name in files[WEIGHT].keys():  # noqa: SIM118 (no mapping)
             yield name, {kind: file.get_tensor(name) for kind, file in files.items()}
-
-
-def sha256(path: Path) -> str:
-    """Of a file, hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,15 +1,22 @@
-"""The learning rate as a function of the step: linear warm-up, then half a cosine (report 3.5)."""
+"""The learning rate as a function of the step, for both trainers. Step 0 is not at a rate of zero."""
 
 import math
 
-from training.curriculum.recipe import OptimizerConfig
+
+def warmup_then_cosine(step: int, *, steps: int, peak: float, warmup_steps: int, final: float) -> float:
+    """Linear warm-up, then half a cosine (report 3.5).
+
+    Args:
+        step: from 0 to `steps` - 1, which has a rate of `final` times `peak`.
+    """
+    if step < warmup_steps:
+        return peak * (step + 1) / (warmup_steps + 1)
+    length = max(steps - 1 - warmup_steps, 1)
+    progress = min((step - warmup_steps) / length, 1.0)
+    share = final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
+    return peak * share
 
 
-def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:
-    """Rate of step `step` (0 to steps - 1). The first step is not at zero, the last is at `final` times the peak."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / (config.warmup_steps + 1)
-    length = max(steps - 1 - config.warmup_steps, 1)
-    progress = min((step - config.warmup_steps) / length, 1.0)
-    share = config.final + (1 - config.final) * (1 + math.cos(math.pi * progress)) / 2
-    return config.learning_rate * share
+def warmup_then_exponential(step: int, *, peak: float, warmup_steps: int, decay: float) -> float:
+    """Linear warm-up times `decay` ** `step`."""
+    return peak * min(1.0, (step + 1) / (warmup_steps + 1)) * decay**step

@@ -1,8 +1,8 @@
-"""A rank that hangs is found by itself: where no step ends for too long, all stacks are printed and the process exits.
+"""Ends a process in which no step finishes for too long, after printing the stacks of all its threads.
 
-One rank that stops makes the others wait in their next sum for ever, so those that wait find it, too: each prints where
-it stands, and the launcher ends the rest. The clock starts with the first finished step, since loading and compiling
-take as long as they take.
+One rank that hangs makes the others wait in their next collective operation, so they time out, too: each prints where
+it waits, and the launcher ends the rest. The clock starts with the first finished step, since loading and compiling
+may take longer than any step.
 """
 
 import faulthandler
@@ -12,10 +12,10 @@ import threading
 import time
 from types import TracebackType
 
-HUNG = 76
-"""Exit status of a process whose watchdog ended it."""
+from voxmill.core.errors import ExitStatus
+
 STDERR = 2
-"""The file descriptor: whoever replaced `sys.stderr` may have none to write to in such a state."""
+"""The file descriptor: a replaced `sys.stderr` may have no file behind it when a process hangs."""
 
 
 class Watchdog:
@@ -23,7 +23,7 @@ class Watchdog:
 
     Args:
         seconds: without a finished step; None watches nothing.
-        rank: named in what is printed.
+        rank: named in the line that is printed.
     """
 
     def __init__(self, seconds: float | None, rank: int) -> None:
@@ -46,10 +46,10 @@ class Watchdog:
             faulthandler.cancel_dump_traceback_later()
 
     def beat(self, step: int) -> None:
-        """Step `step` is finished: the clock starts anew."""
+        """Restarts the clock after step `step`, which is named if the process hangs."""
         self._step, self._last = step, time.monotonic()
         if self.seconds is not None:
-            # A thread of C, for a hang that holds Python's lock, where the thread of Python cannot run.
+            # A thread of C, for a hang that holds Python's lock, where the Python thread cannot run.
             faulthandler.dump_traceback_later(2 * self.seconds, exit=True, file=STDERR)
 
     def _watch(self) -> None:
@@ -59,10 +59,10 @@ class Watchdog:
             if last is not None and time.monotonic() - last > self.seconds:
                 print(
                     f"rank {self.rank}: no step finished for {self.seconds:g} s after step {self._step}; "
-                    "where all threads stand:",
+                    "stacks of all threads:",
                     file=sys.stderr,
                     flush=True,
                 )
                 faulthandler.dump_traceback(file=STDERR, all_threads=True)
                 # Not sys.exit: this is not the main thread, and the main thread hangs.
-                os._exit(HUNG)
+                os._exit(ExitStatus.HUNG)

@@ -1,7 +1,5 @@
 """`voxmill train`, the curriculum, and `voxmill train-vae`, the codec."""
 
-import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +7,7 @@ import typer
 
 from voxmill.cli.keys import show_keys
 from voxmill.cli.settings import JobSettings, LocalRank, Overrides, check_apart, check_folder, split_settings
-from voxmill.core.errors import PROGRESS_SAVED, ExitStatus, command
+from voxmill.core.errors import PROGRESS_SAVED, command
 
 
 @command("voxmill train", resume_hint=PROGRESS_SAVED)
@@ -55,22 +53,18 @@ def train_vae(
     """Trains AudioVAE, the codec. The recipe is a YAML file, or one that comes with voxmill: tiny, small, voxcpm2.
 
     OUT gets checkpoint-*/ in the released layout, metrics.jsonl and media/. The same command resumes after a crash, on
-    any number of ranks that divides the batch.
+    any number of ranks that divides `rows`.
 
     \b
     Examples:
-      voxmill train-vae dataset/ vae/ small batch=64
+      voxmill train-vae dataset/ vae/ small rows=64
       torchrun --nproc-per-node 8 training/train_vae.py dataset/ vae/ voxcpm2
     """
-    from training.train_vae import read_recipe
+    from training.codec.config import read_recipe
     from training.train_vae import train as run
 
     recipe, overrides = split_settings(settings, recipe="recipe")
     check_folder(out)
     if not (Path(data) / "clips.parquet").exists():
         check_apart(Path(data), out, ("DATA", "OUT"))
-    if run(data, out, read_recipe(recipe, overrides)):
-        return ExitStatus.DONE
-    if os.environ.get("RANK", "0") == "0":
-        print(f"voxmill train-vae: stopped by a signal and saved; {PROGRESS_SAVED}", file=sys.stderr)
-    return ExitStatus.STOPPED
+    return run(data, out, read_recipe(recipe, overrides))

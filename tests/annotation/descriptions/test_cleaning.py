@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from annotation.descriptions.cleaning import clean, plain_text, prefixed
+from annotation.descriptions.cleaning import clean, prefixed
+from voxmill.data.transcript import plain_text
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ if __name__ == "__main__":
     # A script run by path has its own folder first on sys.path; the packages lie two levels up.
     sys.path[0] = str(Path(__file__).resolve().parents[3])
 
+from cluster.deepspeed.files import read_buckets
 from model.config import VoxCPM2Config
 from model.presets import preset
 from model.sequence.layouts import arrange
@@ -59,14 +60,14 @@ def living() -> dict[int, int]:
 
 def measure(world: Any, config: VoxCPM2Config, zero: int, dtype: str, offload: bool) -> dict[str, Any]:
     """Trains two steps; the most bytes beside the buckets and after a step, and those of the buckets."""
-    from training.curriculum.engine import Engine, deepspeed_config
+    from training.curriculum.engine import Engine
     from training.curriculum.recipe import load_recipe
 
     recipe = load_recipe(
         "tiny_stage2",
         [f"engine.zero={zero}", f"engine.dtype={dtype}", f"engine.offload={offload}", f"rows={2 * world.size}"],
     )
-    bucket = deepspeed_config(recipe, world.size)["zero_optimization"].get("reduce_bucket_size", 0)
+    bucket = read_buckets(zero, offload=offload).reduce_bucket_size
     sizes = {bucket * size for size in (2, 4)}
     nothing = set(living())
     engine = Engine(VoxCPM2(config), recipe, world)
@@ -103,7 +104,7 @@ def measure(world: Any, config: VoxCPM2Config, zero: int, dtype: str, offload: b
 
 def main() -> None:
     """Measures ZeRO 0 to 3 in both precisions on this rank; rank 0 prints."""
-    from training.curriculum.engine import join_world
+    from training.run.world import join_world
 
     config = small_config()
     with join_world() as world:

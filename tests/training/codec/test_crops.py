@@ -54,12 +54,12 @@ def test_crops_hang_on_their_number(tmp_path: Path) -> None:
     clips, _ = find_clips(make_folder(tmp_path / "in"), min_seconds=0.64)
     whole = source_of(clips).batch(0, 12)
     halves = [source_of(clips).batch(first, 6) for first in (0, 6)]
-    assert torch.equal(whole.aim_BT, torch.cat([half.aim_BT for half in halves]))
+    assert torch.equal(whole.target_BT, torch.cat([half.target_BT for half in halves]))
     stream = source_of(clips).stream(4, 2, every=4, readers=3)
     second = [next(stream) for _ in range(2)][1]
     stream.close()
-    assert torch.equal(second.heard_BT, whole.heard_BT[8:10])
-    assert not torch.equal(source_of(clips, seed=4).batch(0, 12).aim_BT, whole.aim_BT)
+    assert torch.equal(second.input_BT, whole.input_BT[8:10])
+    assert not torch.equal(source_of(clips, seed=4).batch(0, 12).target_BT, whole.target_BT)
 
 
 def test_heard_and_aim_are_the_same_sound() -> None:
@@ -67,19 +67,19 @@ def test_heard_and_aim_are_the_same_sound() -> None:
     rate, seconds = 24000, 3.0
     tone = 0.25 * np.sin(2 * np.pi * 1000 * np.arange(int(rate * seconds)) / rate).astype(np.float32)
     source = source_of([Clip("tone", "tone", "", rate, len(tone))])
-    heard_T, aim_T = source.views(tone, rate, start_seconds=1.0)
-    assert heard_T.shape == (10240,) and aim_T.shape == (30720,)
-    assert torch.allclose(heard_T, aim_T[::3], atol=2e-3)
+    input_T, target_T = source.views(tone, rate, start_seconds=1.0)
+    assert input_T.shape == (10240,) and target_T.shape == (30720,)
+    assert torch.allclose(input_T, target_T[::3], atol=2e-3)
     expected = 0.25 * np.sin(2 * np.pi * 1000 * (1.0 + np.arange(10240) / 16000))
-    assert np.allclose(heard_T.numpy(), expected, atol=2e-3)
+    assert np.allclose(input_T.numpy(), expected, atol=2e-3)
 
 
 def test_levels(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "loud.wav", 0.99 * np.sin(np.arange(48000)), 16000)
     clips, _ = find_clips(tmp_path, min_seconds=0.64)
-    peaks_B = source_of(clips, gain_db=20.0).batch(0, 40).heard_BT.abs().amax(dim=1)
+    peaks_B = source_of(clips, gain_db=20.0).batch(0, 40).input_BT.abs().amax(dim=1)
     assert float(peaks_B.max()) <= 1.0 and float(peaks_B.min()) < 0.3
-    same_B = source_of(clips, gain_db=0.0).batch(0, 4).heard_BT.abs().amax(dim=1)
+    same_B = source_of(clips, gain_db=0.0).batch(0, 4).input_BT.abs().amax(dim=1)
     assert torch.allclose(same_B, torch.tensor(0.99), atol=0.01)
 
 

@@ -9,10 +9,10 @@ import torch
 
 from model.codec.audio_vae import AudioVAE
 from tests.support.codec_corpus import SETTINGS, make_folder
+from training.codec.config import read_recipe
 from training.codec.crops import Crops, CropSource
 from training.codec.initial_weights import FIT_CROPS, fit_to_data
 from training.codec.model import new_vae
-from training.train_vae import read_recipe
 from voxmill.data.audio_sources import find_clips
 
 
@@ -35,23 +35,23 @@ def fitted(source: CropSource, *overrides: str) -> tuple[AudioVAE, AudioVAE]:
 def through(vae: AudioVAE, crops: Crops) -> tuple[torch.Tensor, torch.Tensor]:
     """(latents, audio) as training computes them: in one piece."""
     with torch.no_grad():
-        latents_BDL = vae.encoder.fc_mu(vae.encoder.hidden(crops.heard_BT[:, None]))
+        latents_BDL = vae.encoder.fc_mu(vae.encoder.hidden(crops.input_BT[:, None]))
         return latents_BDL, vae.decoder(latents_BDL, crops.rate_B)[:, 0]
 
 
 def test_speech_reaches_latents_and_audio(source: CropSource) -> None:
     raw, vae = fitted(source)
     crops = source.batch(0, FIT_CROPS)
-    (poor_BDL, _), (latents_BDL, made_BT) = through(raw, crops), through(vae, crops)
+    (poor_BDL, _), (latents_BDL, decoded_BT) = through(raw, crops), through(vae, crops)
     with torch.no_grad():
-        free_BCT = vae.encoder.block[0](crops.heard_BT[:, None])[:, 1:]  # the first channel is the audio itself
+        free_BCT = vae.encoder.block[0](crops.input_BT[:, None])[:, 1:]  # the first channel is the audio itself
     assert free_BCT.mean(dim=(0, 2)).abs().max() < 1e-3
     assert free_BCT.std(dim=(0, 2)).numpy() == pytest.approx(1, abs=1e-3)
     spread_D = latents_BDL.std(dim=(0, 2))  # 1 over more crops than these
     assert spread_D.min() > 0.5 and spread_D.max() < 2
     assert poor_BDL.std(dim=(0, 2)).max() < 0.1
     # Four latents hold a part of it.
-    assert 0.3 < float(made_BT.std() / crops.aim_BT.std()) < 1.1
+    assert 0.3 < float(decoded_BT.std() / crops.target_BT.std()) < 1.1
 
 
 @pytest.mark.parametrize(
@@ -70,15 +70,16 @@ def test_low_frequencies_come_back(source: CropSource, shape: dict[str, Any]) ->
     config = {"encoder_dim": 16, "decoder_dim": 128, "latent_dim": 64} | shape
     _, vae = fitted(source, f"model.audio_vae={json.dumps(config)}")
     crops = source.batch(1000, FIT_CROPS)  # not those whose scale it has
-    aim_BT, made_BT = (low_passed(audio_BT) for audio_BT in (crops.aim_BT, through(vae, crops)[1]))
-    assert float((made_BT - aim_BT).square().sum() / aim_BT.square().sum()) < 0.25
+    target_BT, decoded_BT = (low_passed(audio_BT) for audio_BT in (crops.target_BT, through(vae, crops)[1]))
+    assert float((decoded_BT - target_BT).square().sum() / target_BT.square().sum()) < 0.25
 
 
 def low_passed(audio_BT: torch.Tensor) -> torch.Tensor:
     """Below 300 Hz."""
     spectrum_BF = torch.fft.rfft(audio_BT)
     spectrum_BF[:, torch.fft.rfftfreq(audio_BT.shape[1], 1 / 48000) > 300] = 0
-    return torch.fft.irfft(spectrum_BF, n=audio_BT.shape[1])
+    low_BT: torch.Tensor = torch.fft.irfft(spectrum_BF, n=audio_BT.shape[1])
+    return low_BT
 
 
 def test_every_rank_finds_the_same(source: CropSource) -> None:

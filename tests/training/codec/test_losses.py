@@ -13,7 +13,7 @@ from training.codec.losses import (
     kl_divergence,
     within_band,
 )
-from training.codec.step import learning_rate, warm_up
+from training.codec.step import adversarial_ramp, learning_rate
 
 RATE = 48000
 
@@ -52,15 +52,15 @@ def test_no_gradient_from_above_the_source() -> None:
     judges = Discriminators(
         DiscriminatorConfig(periods=(3,), period_channels=2, windows=(512,), spectrum_channels=2), autocast=False
     )
-    aim_BT = audio()
+    target_BT = audio()
     shares = {}
     for rate in (16000, 48000):
-        made_BT = (aim_BT + tone(15000, 0.1) + tone(3000, 0.01)).requires_grad_()
+        decoded_BT = (target_BT + tone(15000, 0.1) + tone(3000, 0.01)).requires_grad_()
         rate_B = torch.tensor([rate])
-        made_in_BT, aim_in_BT = (within_band(x, rate_B, RATE) for x in (made_BT, aim_BT))
-        total = loss(made_in_BT, aim_in_BT, rate_B / 2)["mel"]
-        total = total + adversarial_losses(judges(aim_in_BT), judges(made_in_BT))["feature"]
-        (slope_BT,) = torch.autograd.grad(total, made_BT)
+        decoded_in_band_BT, target_in_band_BT = (within_band(x, rate_B, RATE) for x in (decoded_BT, target_BT))
+        total = loss(decoded_in_band_BT, target_in_band_BT, rate_B / 2)["mel"]
+        total = total + adversarial_losses(judges(target_in_band_BT), judges(decoded_in_band_BT))["feature"]
+        (slope_BT,) = torch.autograd.grad(total, decoded_BT)
         power_F = torch.fft.rfft(slope_BT[0]).abs().square()
         edge = int(8000 / RATE * slope_BT.shape[1]) + 1
         shares[rate] = float(power_F[edge:].sum() / power_F.sum())
@@ -90,13 +90,13 @@ def test_discriminators_learn() -> None:
     torch.manual_seed(0)
     config = DiscriminatorConfig(periods=(2, 5), period_channels=2, windows=(512,), bands=(0.3,), spectrum_channels=2)
     judges = Discriminators(config, autocast=False)
-    real_BT, made_BT = audio(0.1)[:, :4799], 0.05 * torch.randn(1, 4799)
+    real_BT, decoded_BT = audio(0.1)[:, :4799], 0.05 * torch.randn(1, 4799)
     optimizer = torch.optim.Adam(judges.parameters(), lr=0.01)
     losses = []
     for _ in range(12):
-        loss = discriminator_loss(judges(real_BT), judges(made_BT))
+        loss = discriminator_loss(judges(real_BT), judges(decoded_BT))
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.7 * losses[0]
@@ -106,8 +106,8 @@ def test_discriminators_learn() -> None:
 
 def test_schedules() -> None:
     config = DiscriminatorConfig(start=10, ramp=4)
-    assert [warm_up(index, config) for index in (9, 10, 12, 14, 100)] == [0.0, 0.2, 0.6, 1.0, 1.0]
-    optimizer = OptimizerConfig(rate=1e-3, discriminator_rate=5e-4, warmup=9, decay=0.5)
+    assert [adversarial_ramp(index, config) for index in (9, 10, 12, 14, 100)] == [0.0, 0.2, 0.6, 1.0, 1.0]
+    optimizer = OptimizerConfig(learning_rate=1e-3, discriminator_learning_rate=5e-4, warmup_steps=9, decay=0.5)
     assert learning_rate(0, optimizer) == 1e-4
     assert learning_rate(20, optimizer) == 1e-3 * 0.5**20
     assert learning_rate(20, optimizer, discriminator=True) == 5e-4 * 0.5**20

@@ -76,7 +76,7 @@ def test_the_command_prints_the_plan(encoded: Path, capsys: pytest.CaptureFixtur
         ("max_positions=30", "too short for clip"),
         ("datasets.main.path=/nowhere", "voxmill annotate"),
         ("init=/nowhere", "config.json"),
-        ("clips.languages=[de]", "no clip can be shown"),
+        ("clips.languages=[de]", "no clip can be used"),
         ("datasets.other={path: /nowhere}", "datasets.other"),
     ],
 )

@@ -11,10 +11,12 @@ from model.config import read_config
 from model.sequence.text_tokenizer import TextTokenizer
 from samples.fabricate import CHECKPOINT
 from training.curriculum.corpus import Corpus, read_corpus
-from training.curriculum.engine import AVERAGE, Engine, World
+from training.curriculum.engine import Engine
 from training.curriculum.recipe import Recipe, load_recipe
 from training.curriculum.sample_stream import SampleStream
 from training.curriculum.step import Stepper, StepResult, read_rows
+from training.run.world import World
+from training.run.zero_state import AVERAGE
 
 STAGES = [0, 1, 2, 3]
 State = dict[str, dict[str, torch.Tensor]]
@@ -41,7 +43,7 @@ def steps(engine: Engine, corpus: Corpus, settings: Recipe, count: int, start: i
 
 
 def state(engine: Engine) -> State:
-    return dict(engine.state())
+    return dict(engine.state.tensors())
 
 
 def losses(results: list[StepResult]) -> list[float]:
@@ -54,11 +56,11 @@ def test_the_average_follows_the_weights_and_is_put_to_use(encoded: Path, world:
     settings = recipe(encoded, f"engine.zero={zero}", "optimizer.ema=0.3")
     corpus = read_corpus(settings)
     engine = engine_of(settings, world)
-    wanted = {name: values["weight"] for name, values in engine.state()}
+    wanted = {name: values["weight"] for name, values in engine.state.tensors()}
     for number in range(3):
         steps(engine, corpus, settings, 1, start=number)
         decay = min(0.3, (2 + number) / (11 + number))
-        for name, values in engine.state(["weight"]):
+        for name, values in engine.state.tensors(["weight"]):
             wanted[name] = decay * wanted[name] + (1 - decay) * values["weight"]
     now = state(engine)
     for name, values in now.items():
@@ -83,7 +85,7 @@ def test_the_average_follows_the_weights_and_is_put_to_use(encoded: Path, world:
     for kind in ("weight", AVERAGE):
         plain.load_state_dict({name: values[kind] for name, values in now.items()})
         if kind == AVERAGE:
-            with engine.averaged():
+            with engine.state.averaged():
                 assert both(None) == pytest.approx(both(plain), rel=1e-5)
         else:
             ours = both(None)
@@ -101,7 +103,9 @@ def test_an_average_is_fp32_where_the_weights_compute_in_bf16(encoded: Path, wor
     engine = engine_of(settings, world)
     steps(engine, corpus, settings, 2)
     rounded = [
-        tensor.bfloat16().float().equal(tensor) for _, values in engine.state([AVERAGE]) for tensor in values.values()
+        tensor.bfloat16().float().equal(tensor)
+        for _, values in engine.state.tensors([AVERAGE])
+        for tensor in values.values()
     ]
     assert sum(rounded) < len(rounded) / 2
     (rows, _) = read_rows(
@@ -114,7 +118,7 @@ def test_an_average_is_fp32_where_the_weights_compute_in_bf16(encoded: Path, wor
             return float(sum(engine.forward(rows[0].batch, torch.Generator().manual_seed(1), 0.0)[:2]))
 
     before = loss()
-    with engine.averaged():
+    with engine.state.averaged():
         assert loss() != before
     assert loss() == before
 
@@ -126,10 +130,12 @@ def test_a_state_with_an_average_goes_into_another_engine(encoded: Path, world: 
     corpus = read_corpus(settings)
     engine = engine_of(settings, world)
     steps(engine, corpus, settings, 2)
-    saved = [(name, {kind: tensor.clone() for kind, tensor in values.items()}) for name, values in engine.state()]
+    saved = [
+        (name, {kind: tensor.clone() for kind, tensor in values.items()}) for name, values in engine.state.tensors()
+    ]
     wanted = losses(steps(engine, corpus, settings, 2, start=2))
     other = engine_of(settings, world)
-    other.restore(saved, 2)
+    other.state.restore(saved, 2)
     assert losses(steps(other, corpus, settings, 2, start=2)) == wanted
     assert all(values["exp_avg_sq"].abs().max() > 0 for _, values in saved)
     ours, theirs = state(engine), state(other)
@@ -147,7 +153,7 @@ def test_adapters_alone_are_trained(encoded: Path, world: World, zero: int) -> N
     assert before and all(name.endswith(("lora_A", "lora_B")) for name in before)
     first = losses(steps(engine, corpus, settings, 3))
     assert all(parameter.grad is None for parameter in frozen)
-    held = sum(t.numel() for s in engine._inner().state.values() for t in s.values() if t.dim())
+    held = sum(t.numel() for s in engine.state.adamw.state.values() for t in s.values() if t.dim())
     trained = sum(values["weight"].numel() for values in before.values())
     assert 2 * trained <= held < 2 * trained + 64
     after = state(engine)
@@ -199,7 +205,7 @@ def test_gradients_of_rows_are_added_up_in_fp32(encoded: Path, world: World, zer
             engine.backward((diffusion + stop) / 1000)
             if row < rows - 1:
                 engine.row_done()
-        return {name: safe_get_full_grad(parameter).float().clone() for parameter, name in engine._names.items()}
+        return {name: safe_get_full_grad(parameter).float().clone() for parameter, name in engine.state.names.items()}
 
     one, eight = gradients(1), gradients(8)
     assert any(gradient.abs().max() > 0 for gradient in one.values())

@@ -80,7 +80,7 @@ def test_the_released_code_loads_the_export(adapted: Path) -> None:
 def test_adapters_resume_exactly(encoded: Path, adapted: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert stop(encoded, out, *LONGER, after=6, how=signal.SIGKILL, recipe=LORA) == -9
-    assert "going on from" in train(encoded, out, *LONGER, recipe=LORA)
+    assert "resuming from" in train(encoded, out, *LONGER, recipe=LORA)
     assert figures(out) == figures(adapted)
 
 

@@ -1,4 +1,4 @@
-"""Bad data in real shards: named, never shown again, and where it comes thick the last checkpoint's weights come back."""
+"""Bad data in real shards: reported, never used again; after several bad steps earlier weights are restored."""
 
 import json
 import math
@@ -15,12 +15,13 @@ from model.checkpoint import load_model
 from model.config import read_config
 from model.sequence.text_tokenizer import TextTokenizer
 from samples.fabricate import CHECKPOINT
-from tests.support.runs import metrics, train
+from tests.support.runs import metrics, through_json, train
 from training.curriculum.corpus import read_corpus
-from training.curriculum.engine import Engine, World
+from training.curriculum.engine import Engine
 from training.curriculum.recipe import Recipe, load_recipe
 from training.curriculum.sample_stream import SampleStream
 from training.curriculum.step import Stepper, read_rows
+from training.run.world import World
 from voxmill.data.shards import TarWriter, latent_bytes, read_latent
 
 SMALL_ROWS = (
@@ -67,7 +68,7 @@ def shown_first_at(encoded: Path, steps: Sequence[int]) -> list[str]:
     seen: set[int] = set()
     found = []
     for step in range(max(steps) + 1):
-        rows = [[clip for shown in row for clip in shown.clips] for row in stream.next_step()]
+        rows = [[clip for sample in row for clip in sample.clips] for row in stream.next_step()]
         if step in steps:
             victim = next(clip for row in rows for clip in row if clip not in seen)
             found.append(corpus.value(victim, "clip_id"))
@@ -85,13 +86,13 @@ def test_bad_clips_in_a_row_lead_back_to_the_last_good_weights(encoded: Path, tm
     said = train(spoilt, out, *SMALL_ROWS, "health.roll_back_after=2", "run.save_every=1")
     lines = metrics(out)
     assert [line["step"] for line in lines] == list(range(8)) and all(math.isfinite(line["loss"]) for line in lines)
-    assert [line["went_back"] for line in lines] == [False] * 3 + [True] + [False] * 4
+    assert [line["rolled_back"] for line in lines] == [False] * 3 + [True] + [False] * 4
     for step, clip in zip((2, 3), bad, strict=True):
         assert f"step {step}: quarantined clip {clip}" in said
-    assert "step 3: weights of step-00000002 again; the run goes on past its clips" in said
+    assert "step 3: restored the weights of step-00000002; continuing without its clips" in said
     # Past them: the rest of the run has no bad step, and knows what it leaves out.
     state = json.loads((max((out / "checkpoints").glob("step-*")) / "state.json").read_text())
-    assert len(state["stream"]["quarantined"]) == lines[-1]["quarantined"] == lines[3]["quarantined"] >= 2
+    assert len(state["state"]["stream"]["quarantined"]) == lines[-1]["quarantined"] == lines[3]["quarantined"] >= 2
 
 
 def test_a_bad_clip_in_the_very_first_row_ends_nothing(encoded: Path, world: World, tmp_path: Path) -> None:
@@ -103,7 +104,7 @@ def test_a_bad_clip_in_the_very_first_row_ends_nothing(encoded: Path, world: Wor
     stream = SampleStream(corpus, recipe, TextTokenizer.from_folder(CHECKPOINT))
     result = stepper(*read_rows(stream.next_step(), engine, corpus, recipe), step=0, rate=1e-3)
     assert bad[0] in {corpus.value(clip, "clip_id") for clip in result.bad_clips}
-    assert math.isfinite(result.norm) and all(v["weight"].isfinite().all() for _, v in engine.state())
+    assert math.isfinite(result.norm) and all(v["weight"].isfinite().all() for _, v in engine.state.tensors())
 
 
 def test_a_spike_is_quarantined_by_the_names_of_its_clips(encoded: Path, world: World, tmp_path: Path) -> None:
@@ -121,9 +122,9 @@ def test_a_spike_is_quarantined_by_the_names_of_its_clips(encoded: Path, world: 
     named = {corpus.value(clip, "clip_id") for clip in result.bad_clips}
     assert bad[0] in named and math.isfinite(result.loss) and result.loss < 20 * stepper.history[0]
     stream.quarantine(result.bad_clips)
-    later = [shown for _ in range(20) for row in stream.next_step() for shown in row]
-    assert later and not {clip for shown in later for clip in shown.clips} & set(result.bad_clips)
-    assert stream.passed_by["quarantined"] > 0
+    later = [sample for _ in range(20) for row in stream.next_step() for sample in row]
+    assert later and not {clip for sample in later for clip in sample.clips} & set(result.bad_clips)
+    assert stream.skipped["quarantined"] > 0
 
 
 def test_a_quarantined_clip_is_no_reference_either(encoded: Path) -> None:
@@ -133,14 +134,14 @@ def test_a_quarantined_clip_is_no_reference_either(encoded: Path) -> None:
     )
     corpus = read_corpus(recipe)
     stream = SampleStream(corpus, recipe, TextTokenizer.from_folder(CHECKPOINT))
-    before = [shown for row in stream.next_step() for shown in row]
-    victim = next(shown.reference for shown in before if shown.reference is not None)
+    before = [sample for row in stream.next_step() for sample in row]
+    victim = next(sample.reference for sample in before if sample.reference is not None)
     stream.quarantine([victim])
-    state = json.loads(json.dumps(stream.state()))
+    state = through_json(stream.state())
     other = SampleStream(corpus, recipe, TextTokenizer.from_folder(CHECKPOINT))
     other.restore(state)
     for _ in range(10):
         rows = stream.next_step()
         # What waited is the same after a resume: leaving a candidate out changes no other sample.
         assert rows == other.next_step()
-        assert victim not in {clip for row in rows for shown in row for clip in shown.clips}
+        assert victim not in {clip for row in rows for sample in row for clip in sample.clips}

@@ -1,7 +1,6 @@
-"""What a run does between its steps, seen from inside one process."""
+"""A run between its steps, seen from inside one process."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -9,10 +8,12 @@ import torch
 from model.checkpoint import load_checkpoint
 from samples.fabricate import CHECKPOINT
 from training.curriculum.corpus import read_corpus
-from training.curriculum.engine import World
 from training.curriculum.loop import Run
 from training.curriculum.recipe import load_recipe
-from training.run.checkpoints import read_state, read_tensors
+from training.run.checkpoints import read_tensors
+from training.run.stop_signal import StopSignal
+from training.run.world import World
+from voxmill.core.errors import ExitStatus
 
 
 def test_the_best_checkpoint_stays_and_is_exported(
@@ -36,14 +37,14 @@ def test_the_best_checkpoint_stays_and_is_exported(
     losses = {1: 3.0, 2: 1.0, 3: 2.0, 4: None, 5: 4.0}
 
     class Validated(Run):
-        def _validate(self, done: int) -> dict[str, Any]:
+        def _validate(self, done: int) -> None:
             self.validation_loss = losses[done]
-            return {}
 
-    assert Validated(recipe, read_corpus(recipe), world)() == 0
+    run = Validated(recipe, read_corpus(recipe), world, StopSignal())
+    assert run() == ExitStatus.DONE
     kept = sorted((tmp_path / "checkpoints").iterdir())
     assert [path.name for path in kept] == ["step-00000002", "step-00000003", "step-00000005"]
-    assert [read_state(path).get("score") for path in kept] == [1.0, 2.0, 4.0]
+    assert [run.checkpoints.read(path).score for path in kept] == [1.0, 2.0, 4.0]
     assert "exporting step-00000002" in capsys.readouterr().out
     exported = load_checkpoint(tmp_path / "export", dtype=torch.float32).model.state_dict()
     best, last = (dict(read_tensors(path)) for path in (kept[0], kept[-1]))

@@ -1,11 +1,11 @@
 """The mixture: wanted shares are met at every moment, every clip once an epoch, exact after a restart."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.support.runs import through_json
 from training.curriculum.corpus import Corpus, read_corpus
 from training.curriculum.mixture import Mixture, Stream, language_shares, streams_of
 from training.curriculum.recipe import MixtureConfig, Recipe, load_recipe
@@ -57,13 +57,13 @@ def test_every_clip_once_an_epoch_of_its_stream() -> None:
     assert mixture.epochs()["basic/en/main"] == 2.0
 
 
-def test_it_goes_on_exactly_from_json() -> None:
+def test_it_resumes_exactly_from_json() -> None:
     made, lengths = streams()
     mixture = Mixture(made, CONFIG, 5, lengths)
     for number in range(333):
         mixture.draw(number / 1000)
     again = Mixture(made, CONFIG, 5, lengths)
-    again.restore(json.loads(json.dumps(mixture.state())))
+    again.restore(through_json(mixture.state()))
     assert [mixture.draw(0.5) for _ in range(500)] == [again.draw(0.5) for _ in range(500)]
     assert np.array_equal(mixture.achieved, again.achieved)
 

@@ -54,7 +54,7 @@ def test_a_run_that_was_ended_goes_on_with_the_same_losses(
     status = stop(encoded, out, after=3, how=how)
     assert status == (75 if how == signal.SIGTERM else -9)
     assert len(metrics(out)) < STEPS
-    assert "going on from" in train(encoded, out)
+    assert "resuming from" in train(encoded, out)
     assert figures(out) == figures(whole)
     assert not list((out / "checkpoints").glob(".step*"))
 
@@ -70,8 +70,8 @@ def test_a_checkpoint_altered_by_one_byte_is_named_and_the_one_before_is_used(
     content[-9] ^= 1
     weights.write_bytes(content)
     said = train(encoded, out)
-    assert f"{newest}: exp_avg.safetensors was altered" in said and "going on from" in said
-    assert newest.name not in said.partition("going on from")[2].partition("\n")[0]
+    assert f"{newest}: exp_avg.safetensors was altered" in said and "resuming from" in said
+    assert newest.name not in said.partition("resuming from")[2].partition("\n")[0]
     assert figures(out) == figures(whole)
 
 
@@ -126,7 +126,7 @@ def test_mlflow_has_one_run_of_a_run_that_was_killed(encoded: Path, tmp_path: Pa
     checked = ("validation={every: 4, share: 0.2, count: 2, listen: 1, max_seconds: 4}", "run.peak_tflops=0.05")
     stop(encoded, out, mlflow, *checked, after=3, how=signal.SIGKILL)
     said = train(encoded, out, mlflow, *checked)
-    assert "going on from" in said and "held-out loss" in said and "MFU" in said
+    assert "resuming from" in said and "held-out loss" in said and "MFU" in said
     client = MlflowClient(tracking_uri=f"sqlite:///{out / 'mlflow.db'}")
     (experiment,) = [e for e in client.search_experiments() if e.name == "voxcpm2"]
     (run,) = client.search_runs([experiment.experiment_id])

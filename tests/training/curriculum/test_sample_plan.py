@@ -1,6 +1,5 @@
-"""Samples: one clip in every mode, the same for every rank and after every restart, never longer than they may be."""
+"""Samples: one clip in every mode, the same for every rank and after every restart, never longer than allowed."""
 
-import json
 from collections import Counter
 from pathlib import Path
 
@@ -11,14 +10,15 @@ from model.sequence.layouts import AUDIO_START, REFERENCE_END, REFERENCE_START
 from model.sequence.packing import pack
 from model.sequence.text_tokenizer import TextTokenizer
 from samples.fabricate import CHECKPOINT
+from tests.support.runs import through_json
 from training.curriculum.corpus import Corpus, read_corpus
-from training.curriculum.mixture import Draw
+from training.curriculum.mixture import DrawnSample
 from training.curriculum.recipe import Recipe, load_recipe
 from training.curriculum.sample_order import share
-from training.curriculum.sample_plan import Shown, layout, show
+from training.curriculum.sample_plan import PlannedSample, layout, plan_sample
 from training.curriculum.sample_stream import SampleStream
 from voxmill.core.errors import UserError
-from voxmill.data.records import MODES
+from voxmill.data.records import MODES, Mode
 from voxmill.data.shards import read_latent
 
 TOKENIZER = TextTokenizer.from_folder(CHECKPOINT)
@@ -33,15 +33,17 @@ def corpus(encoded: Path) -> Corpus:
     return read_corpus(recipe(encoded))
 
 
-def shown(corpus: Corpus, mode: str, clip: int = 3, number: int = 0, **kwargs: int) -> Shown | str:
-    draw = Draw(number, 0, mode, clip)  # type: ignore[arg-type]
-    return show(draw, corpus, TOKENIZER, **({"seed": 0, "max_positions": 250} | kwargs))
+def plan(
+    corpus: Corpus, mode: Mode, clip: int = 3, number: int = 0, seed: int = 0, max_positions: int = 250
+) -> PlannedSample | str:
+    draw = DrawnSample(number, 0, mode, clip)
+    return plan_sample(draw, corpus, TOKENIZER, seed=seed, max_positions=max_positions)
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_clip_in_every_mode_is_what_the_report_s_table_says(corpus: Corpus, mode: str) -> None:
-    sample = shown(corpus, mode)
-    assert isinstance(sample, Shown)
+def test_a_clip_in_every_mode_is_what_the_report_s_table_says(corpus: Corpus, mode: Mode) -> None:
+    sample = plan(corpus, mode)
+    assert isinstance(sample, PlannedSample)
     made = layout(sample, corpus, max_positions=250)
     assert pack([made]).tokens_N.shape[0] == sample.length
     target = corpus.read(3).float()
@@ -52,7 +54,7 @@ def test_a_clip_in_every_mode_is_what_the_report_s_table_says(corpus: Corpus, mo
     start = tokens.index(REFERENCE_END) + 1 if referenced else 0
     text = corpus.value(3, "text")
     if mode in ("design", "controllable"):
-        phrases = corpus.descriptions(3, mode)  # type: ignore[arg-type]
+        phrases = corpus.descriptions(3, mode)
         assert phrases and tokens[start : tokens.index(AUDIO_START)] in [
             TOKENIZER.encode(f"({phrase}){text}") for phrase in phrases
         ]
@@ -64,23 +66,23 @@ def test_a_clip_in_every_mode_is_what_the_report_s_table_says(corpus: Corpus, mo
 
 
 def test_references_and_descriptions_vary_with_the_sample_s_number_alone(corpus: Corpus) -> None:
-    samples = [shown(corpus, "controllable", number=number) for number in range(60)]
-    assert samples == [shown(corpus, "controllable", number=number) for number in range(60)]
-    assert {s.reference for s in samples if isinstance(s, Shown)} == set(corpus.candidates(3))
-    assert len({s.tokens for s in samples if isinstance(s, Shown)}) == 2
-    assert samples != [shown(corpus, "controllable", number=number, seed=1) for number in range(60)]
+    samples = [plan(corpus, "controllable", number=number) for number in range(60)]
+    assert samples == [plan(corpus, "controllable", number=number) for number in range(60)]
+    assert {s.reference for s in samples if isinstance(s, PlannedSample)} == set(corpus.candidates(3))
+    assert len({s.tokens for s in samples if isinstance(s, PlannedSample)}) == 2
+    assert samples != [plan(corpus, "controllable", number=number, seed=1) for number in range(60)]
 
 
 def test_a_reference_that_is_too_long_gives_way_to_one_that_fits(corpus: Corpus) -> None:
-    plain = shown(corpus, "basic")
-    assert isinstance(plain, Shown)
+    plain = plan(corpus, "basic")
+    assert isinstance(plain, PlannedSample)
     shortest = min(corpus.candidates(3), key=lambda clip: corpus.patches[clip])
     room = plain.length + 2 + 2 + int(corpus.patches[shortest])
     for number in range(20):
-        sample = shown(corpus, "reference", number=number, max_positions=room)
-        assert isinstance(sample, Shown) and corpus.patches[sample.reference] == corpus.patches[shortest]
-    assert shown(corpus, "reference", max_positions=room - 1) == "too_many_positions"
-    assert shown(corpus, "basic", max_positions=plain.length + 1) == "too_many_positions"
+        sample = plan(corpus, "reference", number=number, max_positions=room)
+        assert isinstance(sample, PlannedSample) and corpus.patches[sample.reference] == corpus.patches[shortest]
+    assert plan(corpus, "reference", max_positions=room - 1) == "too_many_positions"
+    assert plan(corpus, "basic", max_positions=plain.length + 1) == "too_many_positions"
 
 
 def test_only_verified_descriptions_where_the_recipe_says_so(encoded: Path) -> None:
@@ -89,7 +91,7 @@ def test_only_verified_descriptions_where_the_recipe_says_so(encoded: Path) -> N
     assert verified.descriptions(0, "controllable") == ["slowly"]
 
 
-def keys(rows: list[list[Shown]]) -> list[list[tuple[int, str, int]]]:
+def keys(rows: list[list[PlannedSample]]) -> list[list[tuple[int, str, int]]]:
     return [[(s.draw.number, s.mode, s.draw.clip) for s in row] for row in rows]
 
 
@@ -101,9 +103,9 @@ def test_rows_are_bounded_modes_come_as_wanted_and_no_sample_comes_twice(encoded
     numbers = [s.draw.number for row in rows for s in row]
     assert len(set(numbers)) == len(numbers)
     left = set(range(stream.mixture.number)) - set(numbers)
-    assert len(left) <= settings.packing.window + stream.passed_by.total()
-    for name, (wanted, achieved) in stream.shares().items():
-        assert achieved == pytest.approx(wanted, abs=0.01), name
+    assert len(left) <= settings.packing.window + stream.skipped.total()
+    for name, share_of in stream.shares().items():
+        assert share_of.achieved == pytest.approx(share_of.wanted, abs=0.01), name
     assert set(Counter(s.mode for row in rows for s in row)) == set(MODES)
 
 
@@ -115,7 +117,7 @@ def test_a_run_cut_anywhere_goes_on_with_the_same_rows_in_any_world(encoded: Pat
     stream, found = SampleStream(corpus, settings, TOKENIZER), []
     for step, world in enumerate((1, 2, 3, 4, 6, 12) * 4):
         if step % 5 == 2:
-            state = json.loads(json.dumps(stream.state()))
+            state = through_json(stream.state())
             stream = SampleStream(read_corpus(settings), settings, TOKENIZER)
             stream.restore(state)
         rows = keys(stream.next_step())
@@ -131,8 +133,8 @@ def test_quarantined_clips_are_not_shown_and_others_take_their_share(encoded: Pa
     stream.quarantined = {2, 5}
     rows = [row for _ in range(30) for row in stream.next_step()]
     assert not {s.draw.clip for row in rows for s in row} & {2, 5}
-    assert stream.passed_by["quarantined"] > 0
-    assert all(abs(wanted - achieved) < 0.02 for wanted, achieved in stream.shares().values())
+    assert stream.skipped["quarantined"] > 0
+    assert all(abs(part.wanted - part.achieved) < 0.02 for part in stream.shares().values())
 
 
 def test_a_corpus_that_fits_nowhere_ends_in_one_line(encoded: Path) -> None:

@@ -12,11 +12,12 @@ from model.sequence.packing import pack
 from model.sequence.text_tokenizer import TextTokenizer
 from samples.fabricate import CHECKPOINT
 from training.curriculum.corpus import Corpus, read_corpus
-from training.curriculum.engine import Engine, World
+from training.curriculum.engine import Engine
 from training.curriculum.recipe import Recipe, load_recipe
 from training.curriculum.sample_plan import layout
 from training.curriculum.sample_stream import SampleStream
 from training.curriculum.step import Row, Stepper, read_rows, row_generator
+from training.run.world import World
 from voxmill.core.errors import JobError
 
 
@@ -45,7 +46,7 @@ def rows_of(engine: Engine, corpus: Corpus, recipe: Recipe, step: int = 0) -> tu
 
 
 def weights(engine: Engine) -> dict[str, torch.Tensor]:
-    return {name: values["weight"] for name, values in engine.state()}
+    return {name: values["weight"] for name, values in engine.state.tensors()}
 
 
 def test_the_gradient_is_that_of_the_global_mean(engine: Engine, corpus: Corpus, recipe: Recipe) -> None:
@@ -56,9 +57,9 @@ def test_the_gradient_is_that_of_the_global_mean(engine: Engine, corpus: Corpus,
     total = torch.zeros(())
     for row in rows:
         assert row.batch is not None
-        sums = plain(row.batch, generator=row_generator(recipe.seed, 0, row.place, torch.device("cpu")))
+        sums = plain(row.batch, generator=row_generator(recipe.seed, 0, row.number, torch.device("cpu")))
         total = total + sums.diffusion / (patches * 4) + sums.stop / patches
-    total.backward()
+    torch.autograd.backward(total)
     norm = torch.stack([p.grad.norm() for p in plain.parameters() if p.grad is not None]).norm()
     result = Stepper(engine, recipe, patch_size=4, spike=None)(rows, [], step=0, rate=0.0)
     assert result.loss == pytest.approx(float(total.detach()), rel=1e-6)
@@ -74,12 +75,12 @@ def test_a_row_that_is_not_finite_is_left_out_and_named(
     stepper(*rows_of(engine, corpus, recipe), step=0, rate=0.0)
     rows, _ = rows_of(engine, corpus, recipe, step=1)
     victim = rows[bad_place]
-    layouts = [layout(shown, corpus, max_positions=recipe.max_positions) for shown in victim.shown]
+    layouts = [layout(sample, corpus, max_positions=recipe.max_positions) for sample in victim.samples]
     layouts[0].audio_APD[0] = math.nan
     victim.batch = pack(layouts)
     before = weights(engine)
     result = stepper(rows, [], step=1, rate=1e-3)
-    assert set(result.bad_clips) == {clip for shown in victim.shown for clip in shown.clips}
+    assert set(result.bad_clips) == {clip for sample in victim.samples for clip in sample.clips}
     assert math.isfinite(result.loss) and math.isfinite(result.norm)
     good = [row.batch for row in rows if row is not victim]
     assert result.num_patches == sum(len(batch.target_GPD) for batch in good if batch)
@@ -97,7 +98,7 @@ def test_a_spike_is_a_bad_row_once_enough_is_known(engine: Engine, corpus: Corpu
     assert not stepper(rows, unreadable, step=0, rate=0.0).bad_clips
     stepper.history = [usual] * Stepper.ENOUGH
     result = stepper(rows, unreadable, step=0, rate=0.0)
-    assert set(result.bad_clips) == {clip for shown in rows[1].shown for clip in shown.clips}
+    assert set(result.bad_clips) == {clip for sample in rows[1].samples for clip in sample.clips}
 
 
 def test_a_damaged_shard_is_named_counted_and_passed_by(
@@ -118,7 +119,7 @@ def test_a_damaged_shard_is_named_counted_and_passed_by(
     corpus.datasets[0] = dataclasses.replace(corpus.datasets[0], table=moved)
     rows, unreadable = read_rows(step, engine, corpus, recipe)
     assert set(unreadable) == {victim}
-    kept = {shown.draw.clip for row in rows for shown in row.shown if shown.reference != victim}
+    kept = {sample.draw.clip for row in rows for sample in row.samples if sample.reference != victim}
     assert victim not in kept
     result = Stepper(engine, recipe, patch_size=4, spike=None)(rows, unreadable, step=0, rate=0.0)
     assert result.unreadable == [victim] and math.isfinite(result.loss)
@@ -126,7 +127,7 @@ def test_a_damaged_shard_is_named_counted_and_passed_by(
 
 def test_nothing_to_read_ends_the_run(engine: Engine, corpus: Corpus, recipe: Recipe) -> None:
     rows, _ = rows_of(engine, corpus, recipe)
-    empty = [Row(row.place, [], None, 0.0) for row in rows]
+    empty = [Row(row.number, [], None, 0.0) for row in rows]
     with pytest.raises(JobError, match="no clip that can be read"):
         Stepper(engine, recipe, patch_size=4, spike=None)(empty, [], step=0, rate=0.0)
 
@@ -134,10 +135,10 @@ def test_nothing_to_read_ends_the_run(engine: Engine, corpus: Corpus, recipe: Re
 def test_state_goes_out_and_in_whole(engine: Engine, corpus: Corpus, recipe: Recipe) -> None:
     stepper = Stepper(engine, recipe, patch_size=4, spike=None)
     rows = rows_of(engine, corpus, recipe)[0]
-    engine.restore(list(engine.state()), 0)
+    engine.state.restore(list(engine.state.tensors()), 0)
     stepper(rows, [], step=0, rate=1e-3)
-    saved = list(engine.state())
+    saved = list(engine.state.tensors())
     assert any(values["exp_avg_sq"].abs().max() > 0 for _, values in saved)
     first = [stepper(rows, [], step=step, rate=1e-3).loss for step in (1, 2)]
-    engine.restore(saved, 1)
+    engine.state.restore(saved, 1)
     assert [stepper(rows, [], step=step, rate=1e-3).loss for step in (1, 2)] == first

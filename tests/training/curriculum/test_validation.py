@@ -17,13 +17,14 @@ from model.sequence.text_tokenizer import TextTokenizer
 from samples.fabricate import CHECKPOINT
 from tests.support.runs import figures, metrics, train
 from training.curriculum.corpus import read_corpus
-from training.curriculum.engine import Engine, World, join_world
+from training.curriculum.engine import Engine
 from training.curriculum.recipe import Recipe, load_recipe
 from training.curriculum.sample_plan import layout
 from training.curriculum.sample_stream import SampleStream
-from training.curriculum.step import Stepper, read_rows
+from training.curriculum.step import Stepper, read_rows, row_generator
 from training.curriculum.telemetry import Groups
-from training.curriculum.validation import NO_STEP, Validation, row_generator
+from training.curriculum.validation import NO_STEP, Validation
+from training.run.world import World, join_world
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.tracking import Tracker
 from voxmill.data.records import MODES
@@ -57,7 +58,7 @@ def parts(world: World, settings: Recipe) -> tuple[Engine, SampleStream, Stepper
     return engine, SampleStream(corpus, settings, tokenizer), stepper, validation
 
 
-def test_held_out_clips_are_neither_shown_nor_references(encoded: Path) -> None:
+def test_held_out_clips_are_neither_trained_on_nor_references(encoded: Path) -> None:
     settings = recipe(encoded)
     corpus = read_corpus(settings)
     held = {clip for clip in range(len(corpus)) if corpus.value(clip, "clip_id") in HELD_OUT}
@@ -88,7 +89,7 @@ def test_recordings_can_be_named_and_unknown_names_are_refused(encoded: Path) ->
 
 def test_no_sample_is_refused_in_one_line(encoded: Path, world: World) -> None:
     settings = recipe(encoded, "mixture.modes={reference: 1.0}", "validation={every: 2, clips: [en-1]}")
-    with pytest.raises(UserError, match="no held-out clip can be shown"):  # their references are all held out, too
+    with pytest.raises(UserError, match="no held-out clip can be used"):  # their references are all held out, too
         parts(world, settings)
 
 
@@ -100,7 +101,7 @@ def test_the_losses_are_those_of_the_samples_with_the_same_noise(encoded: Path, 
     by_mode: dict[str, list[torch.Tensor]] = {}
     model = load_model(CHECKPOINT, read_config(CHECKPOINT), dtype=torch.float32)
     for place, row in enumerate(validation.rows):
-        batch = pack([layout(shown, validation.corpus, max_positions=settings.max_positions) for shown in row])
+        batch = pack([layout(sample, validation.corpus, max_positions=settings.max_positions) for sample in row])
         generator = row_generator(settings.seed, NO_STEP, place, torch.device("cpu"))
         with torch.no_grad():
             sums_SK = model(batch, generator=generator, progress=1.0, by_sample=True).samples_SK
@@ -110,10 +111,10 @@ def test_the_losses_are_those_of_the_samples_with_the_same_noise(encoded: Path, 
     for name, sums in by_mode.items():
         diffusion, stop, patches, *_ = torch.stack(sums).sum(dim=0).tolist()
         mean = diffusion / (4 * patches) + stop / patches
-        assert found["losses"][name]["loss"] == pytest.approx(mean, rel=1e-6)
+        assert found.losses[name].loss == pytest.approx(mean, rel=1e-6)
     rows = read_rows(stream.next_step(), engine, stream.corpus, settings)
     stepper(*rows, step=0, rate=1e-2)
-    assert validation.run(3, None)["loss"] != found["loss"]
+    assert validation.run(3, None).loss != found.loss
 
 
 @pytest.mark.parametrize("zero", [0, 1, 2, 3])

@@ -14,7 +14,7 @@ import pytest
 from samples.fabricate import CHECKPOINT
 from tests.support.runs import ROOT, STEPS, environment, figures, metrics, train
 from training.launch.launch_config import LaunchConfig, read_launch
-from training.launch.ray_launch import _fitting
+from training.launch.ray_launch import _uses_gpu
 from voxmill.cli.demo import submit
 from voxmill.core import local_ray
 from voxmill.core.errors import UserError
@@ -32,14 +32,14 @@ def test_words_on_the_launch_are_told_from_the_recipe_s() -> None:
 
 def test_what_the_cluster_cannot_hold_is_refused_unless_it_grows() -> None:
     there = {"CPU": 4.0, "GPU": 2.0}
-    assert _fitting(LaunchConfig(num_workers=2), there) is True
-    assert _fitting(LaunchConfig(num_workers=4, use_gpu=False), there) is False
-    assert _fitting(LaunchConfig(num_workers=2), {"CPU": 2.0}) is False
+    assert _uses_gpu(LaunchConfig(num_workers=2), there) is True
+    assert _uses_gpu(LaunchConfig(num_workers=4, use_gpu=False), there) is False
+    assert _uses_gpu(LaunchConfig(num_workers=2), {"CPU": 2.0}) is False
     with pytest.raises(UserError, match="needs 3 GPUs, the cluster has 2"):
-        _fitting(LaunchConfig(num_workers=3), there)
+        _uses_gpu(LaunchConfig(num_workers=3), there)
     with pytest.raises(UserError, match="needs 6 CPUs, the cluster has 4"):
-        _fitting(LaunchConfig(num_workers=2, cpus_per_worker=3), there)
-    assert _fitting(LaunchConfig(num_workers=64, autoscale=True), there) is True
+        _uses_gpu(LaunchConfig(num_workers=2, cpus_per_worker=3), there)
+    assert _uses_gpu(LaunchConfig(num_workers=64, autoscale=True), there) is True
 
 
 @pytest.fixture(scope="module")
@@ -117,10 +117,10 @@ def test_sigterm_saves_the_same_command_goes_on_and_ctrl_c_is_no_success(
     job.process.send_signal(signal.SIGTERM)
     assert job.status() == 75, job.said()[-4000:]
     done = len(metrics(out))
-    assert 3 <= done < 400 and "told to stop: saved after step" in job.said()
+    assert 3 <= done < 400 and "stopped by a signal after step" in job.said()
     again = Job(address, encoded, out, *longer)
     again.wait_for(out, done + 1)
-    assert "going on from" in again.said()
+    assert "resuming from" in again.said()
     again.process.send_signal(signal.SIGINT)
     assert again.status() == 130, again.said()[-4000:]
     assert again.said().strip().splitlines()[-1].endswith("progress is saved; run the same command again to resume")
@@ -138,7 +138,7 @@ def test_a_killed_rank_is_started_again_and_the_losses_are_the_same(
     pid = re.findall(r"pid=(\d+)\) world_rank=1", job.said())
     os.kill(int(pid[-1]), signal.SIGKILL)
     assert job.status() == 0, job.said()[-4000:]
-    assert "going on from" in job.said()
+    assert "resuming from" in job.said()
     train(encoded, tmp_path / "whole", *longer, world=2)
     assert figures(out) == figures(tmp_path / "whole")
 

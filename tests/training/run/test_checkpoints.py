@@ -1,41 +1,57 @@
-"""Checkpoints: whole or not there; torn and altered ones are named and passed over."""
+"""Checkpoints: whole or not there; damaged ones are reported and skipped, and bad steps never replace good ones."""
 
 import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
-from training.run.checkpoints import Checkpoints, damage, read_state, read_tensors
+from training.run.checkpoints import Checkpoints, Saved, damage, read_tensors, write_tensors
+from voxmill.core.errors import UserError
 
 KINDS = ("weight", "exp_avg", "exp_avg_sq")
 
 
-def save(folder: Path, steps: range, keep: int = 3) -> Checkpoints:
-    checkpoints = Checkpoints(folder, keep)
+@dataclass(frozen=True)
+class Counted:
+    count: int
+
+
+def checkpoints(folder: Path, keep: int = 3, keep_best: int = 0) -> Checkpoints[Counted]:
+    return Checkpoints(folder, Counted, keep=keep, keep_best=keep_best)
+
+
+def filled_with(value: float) -> dict[str, dict[str, torch.Tensor]]:
+    return {"a.weight": {kind: torch.full((3, 2), value) for kind in KINDS}}
+
+
+def save(folder: Path, steps: range, keep: int = 3) -> Checkpoints[Counted]:
+    made = checkpoints(folder, keep)
     for step in steps:
-        tensors = {"a.weight": {kind: torch.full((3, 2), float(step)) for kind in KINDS}}
-        checkpoints.save(step, tensors, {"count": step * 10})
-    checkpoints.wait()
-    return checkpoints
+        tensors = filled_with(step)
+        made.save(step, lambda path, tensors=tensors: write_tensors(path, tensors), Counted(step * 10))  # type: ignore[misc]
+    made.wait()
+    return made
 
 
 def test_what_was_saved_is_read_and_the_last_few_stay(tmp_path: Path) -> None:
-    checkpoints = save(tmp_path, range(5))
+    made = save(tmp_path, range(5))
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"step-0000000{n}" for n in (2, 3, 4)]
-    latest = checkpoints.latest()
-    assert latest is not None and read_state(latest) == {"step": 4, "count": 40}
+    latest = made.latest()
+    assert latest is not None
+    assert made.read(latest) == Saved(step=4, score=None, is_sound=True, state=Counted(40))
     ((name, values),) = read_tensors(latest)
     assert name == "a.weight" and all(torch.equal(values[kind], torch.full((3, 2), 4.0)) for kind in KINDS)
 
 
 @pytest.mark.parametrize("file", ["weight.safetensors", "state.json", "manifest.json"])
 @pytest.mark.parametrize("how", ["torn", "altered", "missing"])
-def test_a_damaged_one_is_named_and_the_one_before_is_used(
+def test_a_damaged_one_is_reported_and_the_one_before_is_used(
     tmp_path: Path, file: str, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    checkpoints = save(tmp_path, range(3))
+    made = save(tmp_path, range(3))
     victim = tmp_path / "step-00000002" / file
     content = victim.read_bytes()
     if how == "missing":
@@ -46,15 +62,14 @@ def test_a_damaged_one_is_named_and_the_one_before_is_used(
         manifest = json.loads(content)
         victim.write_text(json.dumps(manifest | {"weight.safetensors": "0" * 64}))
     with caplog.at_level(logging.WARNING):
-        latest = checkpoints.latest()
+        latest = made.latest()
     assert latest is not None and latest.name == "step-00000001"
     assert "step-00000002" in caplog.text and damage(tmp_path / "step-00000002")
 
 
-def test_an_attempt_is_no_checkpoint_and_is_cleared(tmp_path: Path) -> None:
-    (tmp_path / ".step-00000007.abc").mkdir()
-    checkpoints = Checkpoints(tmp_path, 3)
-    assert checkpoints.latest() is None
+def test_an_unfinished_one_is_no_checkpoint_and_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".step-00000007.abc.tmp").mkdir()
+    assert checkpoints(tmp_path).latest() is None
     save(tmp_path, range(1))
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000000"]
 
@@ -66,20 +81,38 @@ def test_the_same_step_again_replaces_it(tmp_path: Path) -> None:
     assert latest is not None and latest.name == "step-00000002"
 
 
-def test_a_full_disk_is_told_at_the_next_chance(tmp_path: Path) -> None:
+def test_files_in_folders_are_in_the_manifest(tmp_path: Path) -> None:
+    made = checkpoints(tmp_path)
+    made.save(0, lambda path: write_tensors(path / "training" / "part", filled_with(1.0)), Counted(0))
+    made.wait()
+    (path,) = made.paths()
+    assert not damage(path) and "training/part/weight.safetensors" in json.loads((path / "manifest.json").read_text())
+    (path / "training" / "part" / "weight.safetensors").unlink()
+    assert "not whole" in damage(path)
+
+
+def test_a_failed_write_is_raised_at_the_next_call(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("a file where the folder should be")
-    checkpoints = Checkpoints(tmp_path / "checkpoints", 3)
-    checkpoints.save(0, {}, {})
+    made = checkpoints(tmp_path / "checkpoints")
+    made.save(0, lambda path: None, Counted(0))
     with pytest.raises(OSError):
-        checkpoints.wait()
+        made.wait()
 
 
-def save_scored(folder: Path, scores: dict[int, float | None], *, keep: int, keep_best: int) -> Checkpoints:
-    checkpoints = Checkpoints(folder, keep, keep_best)
+def test_one_of_an_older_version_is_refused_in_one_line(tmp_path: Path) -> None:
+    made = save(tmp_path, range(1))
+    (path,) = made.paths()
+    (path / "state.json").write_text(json.dumps({"step": 0, "count": 3}))
+    with pytest.raises(UserError, match="another version.*start again in an empty OUT"):
+        made.read(path)
+
+
+def save_scored(folder: Path, scores: dict[int, float | None], *, keep: int, keep_best: int) -> Checkpoints[Counted]:
+    made = checkpoints(folder, keep, keep_best)
     for step, score in scores.items():
-        checkpoints.save(step, {"a.weight": {kind: torch.zeros(1) for kind in KINDS}}, {}, score=score)
-    checkpoints.wait()
-    return checkpoints
+        made.save(step, lambda path: write_tensors(path, filled_with(0.0)), Counted(0), score=score)
+    made.wait()
+    return made
 
 
 def names(folder: Path) -> list[int]:
@@ -88,21 +121,33 @@ def names(folder: Path) -> list[int]:
 
 def test_the_best_stay_beside_the_last(tmp_path: Path) -> None:
     scores = {0: None, 1: 3.0, 2: 1.0, 3: float("nan"), 4: 2.0, 5: 5.0, 6: None, 7: 4.0}
-    checkpoints = save_scored(tmp_path, scores, keep=2, keep_best=2)
+    made = save_scored(tmp_path, scores, keep=2, keep_best=2)
     assert names(tmp_path) == [2, 4, 6, 7]
-    assert [path.name for path in checkpoints.best()] == ["step-00000002", "step-00000004"]
-    latest = checkpoints.latest()
+    assert [path.name for path in made.best()] == ["step-00000002", "step-00000004"]
+    latest = made.latest()
     assert latest is not None and latest.name == "step-00000007"
-    # Another process knows the same order, from the checkpoints alone; equal scores: the newer.
+    # Another process finds the same order in the checkpoints alone; equal scores: the newer.
     again = save_scored(tmp_path, {8: 2.0, 9: 9.0, 10: 9.0}, keep=2, keep_best=2)
-    assert names(tmp_path) == [2, 8, 9, 10] and read_state(again.best()[0])["score"] == 1.0
+    assert names(tmp_path) == [2, 8, 9, 10] and again.read(again.best()[0]).score == 1.0
 
 
-def test_a_best_one_that_cannot_be_read_is_named_and_no_longer_kept(
+def test_a_best_one_that_cannot_be_read_is_reported_and_no_longer_kept(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     save_scored(tmp_path, {0: 1.0, 1: 2.0, 2: 3.0}, keep=1, keep_best=2)
     (tmp_path / "step-00000000" / "state.json").write_text("{")
     with caplog.at_level(logging.WARNING):
         save_scored(tmp_path, {3: 9.0}, keep=1, keep_best=2)
-    assert names(tmp_path) == [1, 2, 3] and "step-00000000: has no score that can be read" in caplog.text
+    assert names(tmp_path) == [1, 2, 3] and "step-00000000: its state cannot be read" in caplog.text
+
+
+def test_those_saved_among_bad_steps_never_replace_sound_ones(tmp_path: Path) -> None:
+    made = save(tmp_path, range(4), keep=2)
+    for step in range(4, 9):
+        made.save(step, lambda path: write_tensors(path, filled_with(0.0)), Counted(0), is_sound=False)
+    made.wait()
+    assert names(tmp_path) == [2, 3, 8]
+    latest, sound = made.latest(), made.latest(sound=True)
+    assert latest is not None and latest.name == "step-00000008"
+    assert sound is not None and sound.name == "step-00000003"
+    assert names(save(tmp_path, range(9, 11), keep=2).folder) == [9, 10]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.runs import ROOT, command, environment, metrics
-from training.run.watchdog import HUNG
+from voxmill.core.errors import ExitStatus
 
 HANGS = """
 import sys, time
@@ -32,7 +32,7 @@ with Watchdog(0.5, rank=3) as watchdog:
 def test_stacks_rank_and_step_are_told_and_the_status_is_its_own() -> None:
     began = time.monotonic()
     done = subprocess.run([sys.executable, "-c", HANGS], cwd=ROOT, capture_output=True, text=True, timeout=30)
-    assert done.returncode == HUNG and "the clock has not begun" in done.stdout
+    assert done.returncode == ExitStatus.HUNG and "the clock has not begun" in done.stdout
     assert "rank 3: no step finished for 0.5 s after step 3" in done.stderr and "in hang_here" in done.stderr
     assert time.monotonic() - began < 20
 
@@ -75,7 +75,7 @@ def test_a_rank_that_stops_ends_the_run(encoded: Path, tmp_path: Path) -> None:
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode not in (0, 75)
     assert "rank 0: no step finished for 4 s after step" in said and "all_reduce" in said
-    assert f"exitcode  : {HUNG}" in said
+    assert f"exitcode  : {ExitStatus.HUNG}" in said
 
 
 def _worker(launcher: int, *, rank: int) -> int:

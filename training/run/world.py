@@ -1,0 +1,127 @@
+"""The ranks of a run: joining them, and the sums and maxima on which they agree."""
+
+import atexit
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from voxmill.core.errors import JobError, UserError
+
+T = TypeVar("T")
+TIMEOUT = timedelta(minutes=30)
+"""A collective operation fails after this long; `run.hang_seconds` ends a hanging rank before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """This process (`rank`, from 0) among the `size` ranks of a run, and the device that it computes on."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this rank writes files and prints."""
+        return self.rank == 0
+
+    def sums(self, values: Sequence[float]) -> list[float]:
+        """The sum of each value over the ranks, in fp64."""
+        total = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(total)
+        return [float(value) for value in total]
+
+    def maxima(self, values: Sequence[float]) -> list[float]:
+        """The largest of each value over the ranks."""
+        largest = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+        return [float(value) for value in largest]
+
+    def means(self, values: Mapping[str, Tensor]) -> dict[str, float]:
+        """The mean of each scalar over the ranks, in fp64."""
+        total = torch.stack([value.detach().double() for value in values.values()])
+        dist.all_reduce(total)
+        return dict(zip(values, (float(mean) for mean in total / self.size), strict=True))
+
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` is set on any rank."""
+        return bool(self.maxima([float(flag)])[0])
+
+    def from_first(self, compute: Callable[[], T]) -> T:
+        """What `compute` returns on the first rank, on every rank.
+
+        Raises:
+            UserError: the first rank's, on every rank.
+        """
+        result: list[T | UserError | None] = [None]
+        if self.is_first:
+            try:
+                result = [compute()]
+            except UserError as error:
+                result = [error]
+        dist.broadcast_object_list(result)
+        if isinstance(result[0], UserError):
+            raise result[0]
+        return cast(T, result[0])
+
+
+@contextmanager
+def join_world(device: Literal["auto", "cpu", "cuda"] = "auto") -> Iterator[World]:
+    """Joins the ranks that torchrun, the deepspeed launcher or Ray Train started; without a launcher, a world of one.
+
+    Args:
+        device: CUDA communicates through nccl, the CPU through gloo.
+
+    Raises:
+        UserError: CUDA is asked for and there is no CUDA device.
+        JobError: the other ranks cannot be reached.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("run.device=cuda: this machine has no CUDA device; set run.device to cpu or auto")
+    # Ray Train has joined before this call; with gloo, where its workers were given no GPU.
+    was_joined = dist.is_initialized()
+    uses_cuda = device != "cpu" and torch.cuda.is_available() and not (was_joined and dist.get_backend() == "gloo")
+    local_rank = int(os.environ.setdefault("LOCAL_RANK", os.environ.get("RANK", "0")))  # DeepSpeed reads it, too
+    if uses_cuda:
+        os.environ.setdefault("DS_ACCELERATOR", "cuda")
+        torch.cuda.set_device(local_rank)
+    else:
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    if not was_joined:
+        _join("nccl" if uses_cuda else "gloo")
+    import deepspeed
+
+    if not uses_cuda:
+        # Shared memory between CPU ranks: DeepSpeed would compile it for most of a minute, and gloo does without.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(dist_backend="nccl" if uses_cuda else "gloo", verbose=False)
+    try:
+        computes_on = torch.device("cuda", local_rank) if uses_cuda else torch.device("cpu")
+        yield World(dist.get_rank(), dist.get_world_size(), computes_on)
+    finally:
+        if not was_joined:
+            dist.destroy_process_group()
+
+
+def _join(backend: str) -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        try:
+            dist.init_process_group(backend, timeout=TIMEOUT)
+        except (RuntimeError, ValueError) as error:
+            raise JobError(f"the other ranks cannot be reached ({str(error).splitlines()[0]})") from None
+        return
+    # A file instead of a port: nothing listens where no other rank is to join.
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    folder = tempfile.TemporaryDirectory(prefix="voxmill-")
+    atexit.register(folder.cleanup)
+    store = dist.FileStore(str(Path(folder.name) / "ranks"), 1)  # type: ignore[attr-defined]
+    dist.init_process_group(backend, store=store, rank=0, world_size=1, timeout=TIMEOUT)

@@ -1,0 +1,181 @@
+"""Weights, moments and average of a model under DeepSpeed, whole and by parameter name, in and out.
+
+The same tensors come out of every ZeRO stage and number of ranks, so a checkpoint is bound to neither. DeepSpeed's own
+checkpoints are pickles bound to both.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.run.ema import move_average
+from training.run.world import World
+
+WEIGHT, AVERAGE = "weight", "ema"
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""AdamW's state of each parameter, besides its count of steps."""
+Kinds = dict[str, Tensor]
+"""Tensors of one parameter by kind: `weight`, `exp_avg`, `exp_avg_sq` and, with an average, `ema`."""
+
+
+class ZeroState:
+    """The state of one DeepSpeed engine whose optimizer is `torch.optim.AdamW`.
+
+    Args:
+        engine: what `deepspeed.initialize` returned. optimizer: DeepSpeed's, wrapped around AdamW.
+        names: the trained parameters and their names.
+        zero: ZeRO stage. dtype: in which the module computes; masters, moments and averages are fp32.
+        ema: decay of the weights' moving average; None: without one. It lies where the moments lie, so it is divided
+            over the ranks, saved and restored as they are.
+    """
+
+    def __init__(
+        self,
+        optimizer: Any,
+        names: Mapping[nn.Parameter, str],
+        world: World,
+        *,
+        zero: int,
+        dtype: torch.dtype = torch.float32,
+        ema: float | None = None,
+    ) -> None:
+        self.names, self.ema = dict(names), ema
+        self.kinds = (WEIGHT, *MOMENTS) if ema is None else (WEIGHT, *MOMENTS, AVERAGE)
+        self.steps = 0
+        """Optimizer steps so far."""
+        self._optimizer, self._device = optimizer, world.device
+        self.own_masters = self._find_own_masters(zero, dtype)
+        """Under ZeRO 0 each parameter's whole fp32 weight: in fp32 itself, in bf16 a copy. Empty where ZeRO divides."""
+        self._make_moments()
+
+    @property
+    def adamw(self) -> torch.optim.AdamW:
+        """PyTorch's optimizer inside DeepSpeed's wrappers."""
+        optimizer = self._optimizer
+        while not isinstance(optimizer, torch.optim.AdamW):
+            optimizer = optimizer.optimizer
+        return optimizer
+
+    def set_learning_rate(self, rate: float) -> None:
+        """Of the next step."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+
+    @torch.no_grad()
+    def count_step(self) -> None:
+        """After each optimizer step: counts it and moves the average."""
+        self.steps += 1
+        if self.ema is not None:
+            masters = self._masters()
+            averages = [self.adamw.state[master][AVERAGE] for master in masters]
+            move_average(averages, masters, decay=self.ema, step=self.steps)
+
+    def tensors(self, kinds: Sequence[str] = ()) -> Iterator[tuple[str, Kinds]]:
+        """(name, tensors by kind) of every trained parameter: whole, fp32, on the CPU. All ranks call it together.
+
+        Args:
+            kinds: only these; none named: all.
+        """
+        for parameter, name in self.names.items():
+            whole = {kind: self.whole(parameter, kind) for kind in kinds or self.kinds}
+            yield name, {kind: tensor.detach().float().cpu().clone() for kind, tensor in whole.items()}
+
+    def restore(self, tensors: Iterable[tuple[str, Kinds]], steps: int) -> None:
+        """Puts back what `tensors` gave after `steps` optimizer steps, in any stage and world, on all ranks together."""
+        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
+
+        parameters = {name: parameter for parameter, name in self.names.items()}
+        for name, saved in tensors:
+            parameter, values = parameters.pop(name), {kind: t.to(self._device) for kind, t in saved.items()}
+            if (master := self.own_masters.get(parameter)) is not None:
+                with torch.no_grad():
+                    master.copy_(values[WEIGHT])
+                    parameter.copy_(values[WEIGHT])
+                    for kind in self.kinds[1:]:
+                        self.adamw.state[master][kind].copy_(values[kind])
+            else:
+                safe_set_full_fp32_param(parameter, values[WEIGHT])
+                self._write(parameter, values[WEIGHT])
+                for kind in self.kinds[1:]:
+                    safe_set_full_optimizer_state(parameter, values[kind], kind)
+        assert not parameters, f"not in the checkpoint: {sorted(parameters)[:3]}"
+        self.steps = steps
+        # AdamW corrects its moments by its own count.
+        for state in self.adamw.state.values():
+            if "step" in state:
+                state["step"] = torch.full_like(torch.as_tensor(state["step"], dtype=torch.float32), float(steps))
+
+    def whole(self, parameter: nn.Parameter, kind: str) -> Tensor:
+        """One tensor of a parameter: whole, fp32, on every rank."""
+        from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+
+        if (master := self.own_masters.get(parameter)) is not None:
+            return master if kind == WEIGHT else self._state_of(master)[kind]
+        tensor: Tensor = (
+            safe_get_full_fp32_param(parameter) if kind == WEIGHT else safe_get_full_optimizer_state(parameter, kind)
+        )
+        return tensor
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the module computes with the average of its weights, where there is one.
+
+        All ranks enter together; no step may be taken inside.
+        """
+        if self.ema is None:
+            yield
+            return
+        self._compute_with(AVERAGE)
+        try:
+            yield
+        finally:
+            self._compute_with(WEIGHT)
+
+    @torch.no_grad()
+    def _compute_with(self, kind: str) -> None:
+        for parameter in self.names:
+            if self.own_masters.get(parameter) is parameter:  # average and weight change places, and back
+                average = self._state_of(parameter)[AVERAGE]
+                kept = parameter.detach().clone()
+                parameter.copy_(average)
+                average.copy_(kept)
+            else:
+                self._write(parameter, self.whole(parameter, kind))
+
+    def _make_moments(self) -> None:
+        """Zeros where AdamW makes them at its first step: there is a state to save and to restore from the start."""
+        for master in self._masters():
+            state = {kind: torch.zeros_like(master, requires_grad=False) for kind in MOMENTS}
+            if self.ema is not None:
+                state[AVERAGE] = master.detach().clone()
+            self.adamw.state[master] = {"step": torch.tensor(0.0), **state}
+        if hasattr(self._optimizer, "_lazy_init_hp_params_optimizer_state"):
+            self._optimizer._lazy_init_hp_params_optimizer_state()
+
+    def _state_of(self, master: Tensor) -> dict[str, Tensor]:
+        state: dict[str, Tensor] = self.adamw.state[master]
+        return state
+
+    def _masters(self) -> list[Tensor]:
+        """The fp32 weights of this rank, to which AdamW's state belongs: flat parts, or whole ones under ZeRO 0."""
+        names = ("single_partition_of_fp32_groups", "fp32_groups_flat_partition", "fp32_partitioned_groups_flat")
+        flat = [part for name in names for part in getattr(self._optimizer, name, [])]
+        return flat or list(self.own_masters.values())
+
+    def _find_own_masters(self, zero: int, dtype: torch.dtype) -> dict[nn.Parameter, Tensor]:
+        if zero:
+            return {}
+        if dtype == torch.float32:
+            return {parameter: parameter for parameter in self.names}
+        groups = zip(self._optimizer.fp16_groups, self._optimizer.fp32_groups, strict=True)
+        return {parameter: master for pair in groups for parameter, master in zip(*pair, strict=True)}
+
+    def _write(self, parameter: nn.Parameter, value: Tensor) -> None:
+        """Into the copy that computes, which DeepSpeed renews at a step only."""
+        import deepspeed
+
+        with deepspeed.zero.GatheredParameters(parameter, modifier_rank=0, enabled=hasattr(parameter, "ds_id")):
+            parameter.data.copy_(value)

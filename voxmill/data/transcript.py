@@ -1,0 +1,12 @@
+"""A clip's transcript as it enters training and exports."""
+
+import re
+
+
+def plain_text(text: str) -> str:
+    """A transcript without round brackets and on one line.
+
+    At its start, brackets would read as a description: `"(" + description + ")" + text` is the format of described
+    clips.
+    """
+    return re.sub(r"\s+", " ", text.translate({ord(c): " " for c in "()（）﹙﹚"})).strip()
