@@ -14,7 +14,8 @@ def speech(name: str = "en-1", seconds: float = 3.0, start: float = 1.0, rate: i
     audio, native = soundfile.read(
         RECORDINGS / f"{name}.flac", start=int(start * 16000), frames=int(seconds * 16000), dtype="float32"
     )
-    return soxr.resample(audio, native, rate)
+    resampled: np.ndarray = soxr.resample(audio, native, rate)
+    return resampled
 
 
 def make_folder(folder: Path) -> Path:

@@ -73,8 +73,6 @@ class Run:
         autoencoder = Autoencoder(vae, autocast=config.precision == "bf16")
         self.engines = make_engines(config, autoencoder, make_discriminators(config), world)
         self.step = self.num_skipped = 0
-        self.has_finite_step = False
-        """Whether a step of this process had a finite loss."""
         if path is not None and saved is not None:
             self._restore(path, saved)
         self.average.to(world.device)
@@ -156,18 +154,24 @@ class Run:
 
     def _count_skipped(self, result: StepResult) -> None:
         if not result.is_skipped:
-            self.num_skipped, self.has_finite_step = 0, True
+            self.num_skipped = 0
             return
         self.num_skipped += 1
         if self.num_skipped < MAX_SKIPPED:
             return
-        newest = self.world.from_first(self.checkpoints.latest)
-        hint = "lower optimizer.learning_rate"
-        if newest is not None:
-            hint += f" and run the same command again to resume from {newest.name}"
-            if not self.has_finite_step:
-                hint += "; if that was tried, remove that checkpoint to resume from the one before it"
+        hint = self.world.from_first(self._resume_hint)
         raise JobError(f"no finite loss in {MAX_SKIPPED} steps up to step {self.step}; {hint}")
+
+    def _resume_hint(self) -> str:
+        """How to continue without the weights that give no finite loss, which a checkpoint may hold, too."""
+        last_good = self.step - self.num_skipped
+        paths = self.checkpoints.paths()
+        bad = [path.name for path in paths if self.checkpoints.step_of(path) >= last_good]
+        good = [path.name for path in paths if path.name not in bad]
+        if not good:
+            return "lower optimizer.learning_rate and start again in an empty OUT"
+        remove = f", remove {' and '.join(bad)}, whose weights give none," if bad else ""
+        return f"lower optimizer.learning_rate{remove} and run the same command again to resume from {good[0]}"
 
     def _is_out_of_time(self) -> bool:
         minutes = self.config.run.max_minutes

@@ -122,8 +122,12 @@ class Checkpoints(Generic[State]):
 
     def paths(self) -> list[Path]:
         """All checkpoints, damaged ones too, newest first."""
-        names = [path for path in self.folder.glob(f"{self.prefix}*") if path.name[len(self.prefix) :].isdigit()]
-        return sorted(names, key=lambda path: int(path.name[len(self.prefix) :]), reverse=True)
+        named = [path for path in self.folder.glob(f"{self.prefix}*") if path.name[len(self.prefix) :].isdigit()]
+        return sorted(named, key=self.step_of, reverse=True)
+
+    def step_of(self, path: Path) -> int:
+        """Steps that were made before a checkpoint, by its name."""
+        return int(path.name.removeprefix(self.prefix))
 
     def best(self) -> list[Path]:
         """At most `keep_best` checkpoints of the lowest score, best first; of equal ones the newer."""

@@ -82,7 +82,7 @@ TABLES = {
         models=_train,
     ),
     "train-vae": KeyTable(
-        example="voxmill train-vae dataset/ vae/ small batch=64",
+        example="voxmill train-vae dataset/ vae/ small rows=64",
         text="Recipes that come with voxmill (tiny, small, voxcpm2) set other defaults.",
         models=_train_vae,
     ),

@@ -2,12 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,11 +15,10 @@ import torch
 from model.checkpoint import load_vae
 from model.config import read_config
 from tests.support.codec_corpus import SETTINGS, make_folder
-from training.codec.config import VAETrainConfig
-from training.train_vae import read_recipe
+from training.codec.config import VAETrainConfig, read_recipe
 from voxmill.cli.app import run as voxmill
 from voxmill.core.config import known_keys
-from voxmill.core.errors import UserError
+from voxmill.core.errors import ExitStatus, UserError
 from voxmill.core.local_ray import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -104,15 +103,15 @@ def test_released_layout(whole: Path) -> None:
 
 
 def test_another_number_of_ranks(corpus: Path, whole: Path, tmp_path: Path) -> None:
-    """Two ranks give what one gives, and one goes on from what two saved."""
+    """Two ranks give the losses of one, and one resumes from a checkpoint of two."""
     out = tmp_path / "out"
     assert "2 ranks" in run(corpus, out, "run.steps=2", ranks=2)
     run(corpus, out)
-    found, expected = numbers(out), numbers(whole)
-    steps = [(row["step"], "valid_mel" in row) for row in found]
+    rows, expected = numbers(out), numbers(whole)
+    steps = [(row["step"], "valid_mel" in row) for row in rows]
     assert steps == [(0, True), (1, False), (2, False), (2, True), (3, False), (4, False), (4, True)]
     by_step = {(row["step"], "valid_mel" in row): row for row in expected}
-    for key, row in zip(steps, found, strict=True):
+    for key, row in zip(steps, rows, strict=True):
         if key != (2, True):
             assert row == pytest.approx(by_step[key], rel=2e-3), key
 
@@ -128,20 +127,20 @@ def test_killed_and_resumed(corpus: Path, whole: Path, tmp_path: Path) -> None:
     assert last < 1000
     for path in out.glob("checkpoint-*"):
         if path.name != "checkpoint-00000002":
-            rmtree(path)  # so that there is something left to do again
+            shutil.rmtree(path)  # so that there is something left to do again
     run(corpus, out)
     assert numbers(out)[-4:] == numbers(whole)[-4:]
 
 
 def test_terminated(corpus: Path, tmp_path: Path) -> None:
-    """SIGTERM: saved where it stands, told, and not called done; here in bf16."""
+    """SIGTERM: saved after the step, reported, and a status of its own; here in bf16."""
     out = tmp_path / "out"
     (process,) = start(corpus, out, "run.steps=1000000", "run.save_every=1000000", "precision=bf16")
     wait_for(out / "metrics.jsonl", process)
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=120)
-    assert process.returncode == 75, said
-    assert len(list(out.glob("checkpoint-*"))) == 1 and "ended by a signal" in said
+    assert process.returncode == ExitStatus.STOPPED, said
+    assert len(list(out.glob("checkpoint-*"))) == 1 and "stopped by a signal after step" in said
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
@@ -152,12 +151,6 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
-def rmtree(path: Path) -> None:
-    import shutil
-
-    shutil.rmtree(path)
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -165,7 +158,12 @@ def rmtree(path: Path) -> None:
         (["/nowhere/at/all", "{out}", "tiny"], "no such file or folder"),
         (["{corpus}", "{out}", "huge"], "one of small, tiny, voxcpm2"),
         (["{corpus}", "{out}", "loss.mell=3"], "did you mean 'loss.mel'"),
-        (["{corpus}", "{out}", "batch=0"], "batch"),
+        (["{corpus}", "{out}", "rows=0"], "rows"),
+        (["{corpus}", "{out}", "batch=4"], "unknown key 'batch'; it is now 'rows'"),
+        (["{corpus}", "{out}", "run.zero_stage=2"], "it is now 'engine.zero'"),
+        (["{corpus}", "{out}", "optimizer.rate=1"], "it is now 'optimizer.learning_rate'"),
+        (["{corpus}", "{out}", "optimizer.discriminator_rate=1"], "it is now 'optimizer.discriminator_learning_rate'"),
+        (["{corpus}", "{out}", "optimizer.warmup=1"], "it is now 'optimizer.warmup_steps'"),
         (["{corpus}", "{out}", "data.seconds=0.5"], "multiple of a latent frame, 0.04 s"),
         (["{corpus}", "{out}", "model.audio_vae={decoder_rates: [2]}"], "one length in time"),
         (["{corpus}", "{out}", "run.device=cuda"], "no CUDA device"),
@@ -183,14 +181,61 @@ def test_mistakes(
     assert said.startswith("voxmill train-vae: ") and said.count("\n") == 1 and words in said
 
 
-def test_damaged_checkpoint(corpus: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import shutil
+def test_a_cut_off_checkpoint_is_reported_and_the_one_before_is_used(corpus: Path, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    weights = out / "checkpoint-00000004" / "training" / "autoencoder" / "weight.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    said = run(corpus, out)
+    assert f"{weights.parents[2]}: training/autoencoder/weight.safetensors was altered or cut off" in said
+    assert "from step 2, 1 ranks" in said
+    assert numbers(out) == numbers(whole)
 
-    shutil.copytree(whole, tmp_path / "out")
-    broken = tmp_path / "out" / "checkpoint-00000004" / "training" / "autoencoder.safetensors"
-    broken.write_bytes(broken.read_bytes()[:1000])
-    assert voxmill(["train-vae", str(corpus), str(tmp_path / "out"), *SETTINGS]) == 2
-    assert "checkpoint-00000004: damaged" in capsys.readouterr().err
+
+def test_a_checkpoint_of_an_older_version_is_refused(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = tmp_path / "out" / "checkpoint-00000004" / "training"
+    old.mkdir(parents=True)
+    (old / "state.json").write_text(json.dumps({"step": 4, "steps": {"autoencoder": 4}}))
+    assert voxmill(["train-vae", str(corpus), str(tmp_path / "out"), *SETTINGS]) == ExitStatus.USER_ERROR
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "cannot be resumed; start again in an empty OUT" in said
+
+
+def test_skipped_steps_leave_good_checkpoints_and_a_lower_rate_resumes(corpus: Path, tmp_path: Path) -> None:
+    out, often = tmp_path / "out", ("run.save_every=1", "run.validate_every=100", "run.listen=0")
+    run(corpus, out, *often, "run.steps=2")
+    # The first update destroys the weights; no step after it has a finite loss.
+    said = run(corpus, out, *often, "run.steps=40", "optimizer.learning_rate=1e30", status=ExitStatus.FAILED)
+    names = sorted(path.name for path in out.glob("checkpoint-*"))
+    assert names == ["checkpoint-00000002", "checkpoint-00000003"]
+    assert (
+        said.strip()
+        .splitlines()[-1]
+        .startswith(
+            "voxmill train-vae: no finite loss in 20 steps up to step 23; lower optimizer.learning_rate, "
+            "remove checkpoint-00000003, whose weights give none, and run the same command again to resume from "
+            "checkpoint-00000002"
+        )
+    )
+    shutil.rmtree(out / "checkpoint-00000003")
+    said = run(corpus, out, *often, "run.steps=4", "optimizer.learning_rate=1e-5")
+    assert "from step 2, 1 ranks" in said
+    rows = numbers(out)
+    assert [row["step"] for row in rows if "total" in row] == [1, 2, 3, 4]
+
+
+def test_skipped_steps_in_a_row_are_counted_across_a_stop(corpus: Path, tmp_path: Path) -> None:
+    """What is saved while steps are skipped replaces no good checkpoint, and the count goes with it."""
+    out, often = tmp_path / "out", ("run.save_every=1", "run.validate_every=100", "run.listen=0")
+    run(corpus, out, *often, "run.steps=2", "run.keep=1")
+    broken = (*often, "optimizer.learning_rate=1e30", "run.keep=1")
+    run(corpus, out, *broken, "run.steps=13")
+    names = sorted(path.name for path in out.glob("checkpoint-*"))
+    assert names == ["checkpoint-00000003", "checkpoint-00000013"]
+    said = run(corpus, out, *broken, "run.steps=100", status=ExitStatus.FAILED)
+    assert "no finite loss in 20 steps up to step 23" in said
 
 
 def test_start_from(whole: Path) -> None:
@@ -198,9 +243,9 @@ def test_start_from(whole: Path) -> None:
 
     folder = whole / "checkpoint-00000004"
     config = read_recipe(None, [f"model={{start_from: '{folder}'}}"])
-    found, vae = new_vae(config.model, seed=5)
-    assert found.audio_vae_config.decoder_dim == 64
-    assert torch.equal(vae.encoder.fc_mu.weight_v, load_vae(folder, found).encoder.fc_mu.weight_v)
+    released, vae = new_vae(config.model, seed=5)
+    assert released.audio_vae_config.decoder_dim == 64
+    assert torch.equal(vae.encoder.fc_mu.weight_v, load_vae(folder, released).encoder.fc_mu.weight_v)
     assert vae.encoder.fc_mu.weight_v.requires_grad
     with pytest.raises(UserError, match="model.preset has no effect"):
         new_vae(read_recipe(None, [f"model={{start_from: '{folder}', preset: small}}"]).model, seed=5)
@@ -208,5 +253,5 @@ def test_start_from(whole: Path) -> None:
 
 @pytest.mark.parametrize("name", ["tiny", "small", "voxcpm2"])
 def test_recipes(name: str) -> None:
-    config: Any = read_recipe(name, [])
+    config = read_recipe(name, [])
     assert config.adversarial == (name != "tiny") and "data.held_out" in known_keys(VAETrainConfig)
