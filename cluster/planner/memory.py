@@ -1,7 +1,7 @@
 """Memory of one rank in training: weights, gradients and optimizer by ZeRO stage, activations, communication.
 
 States follow ZeRO (arXiv 1910.02054) as DeepSpeed 0.19 keeps them; activations are what autograd saves in a row of this
-model, counted layer by layer (`Stack`). Tests hold both against tensors that were measured on a CPU. All sizes are bytes.
+model, counted layer by layer (`Stack`). Tests hold both against tensors that were measured on a CPU. Sizes are bytes.
 """
 
 from dataclasses import dataclass, replace
@@ -42,7 +42,7 @@ class Stack:
         return into + attention + out + kept * 4 * size * self.ffn
 
     def activation_bytes(self, dtype: Dtype, units: float, *, recompute: bool) -> float:
-        """What the stack saves for `units` positions or patches; with `recompute`, layers' inputs and one whole layer."""
+        """Bytes saved for `units` positions or patches; with `recompute`, layers' inputs and one whole layer."""
         tokens, kept = units * self.tokens, units * self.kept
         if recompute:
             inputs = self.layers * tokens * self.hidden * SIZES[dtype]

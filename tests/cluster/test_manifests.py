@@ -1,4 +1,4 @@
-"""The deployment files: fields that Ray and KubeRay know, commands that our command lines take, one image and one Ray."""
+"""The deployment files: fields that Ray and KubeRay know, commands of this project, one image and one Ray."""
 
 import json
 import shlex

@@ -56,7 +56,7 @@ def corpus_fingerprint(clips: list[Clip]) -> str:
 
 
 def fixed_settings(config: VAETrainConfig) -> dict[str, JsonValue]:
-    """The settings that a resumed run may not change: all but `run`, `engine`, `data.readers` and the learning rates."""
+    """Settings that a resumed run may not change: all but `run`, `engine`, `data.readers` and the learning rates."""
     learning_rates = {"learning_rate", "discriminator_learning_rate"}
     return config.model_dump(
         mode="json", exclude={"run": True, "engine": True, "data": {"readers"}, "optimizer": learning_rates}
@@ -100,6 +100,6 @@ def _card(step: int, config: VAETrainConfig) -> str:
     return (
         f"# AudioVAE after {step} steps\n\n"
         f"Written by `voxmill train-vae`: `audiovae.pth` (weights averaged with {config.optimizer.ema}) and "
-        "`config.json` in the released layout of VoxCPM2, without its language model. The run resumes from `training/`, "
-        f"`state.json` and `manifest.json`; nothing else reads them.\n\nSettings:\n\n```json\n{settings}\n```\n"
+        "`config.json` in the released layout of VoxCPM2, without its language model. The run resumes from `training/` "
+        f"and `state.json` and `manifest.json`; nothing else reads them.\n\nSettings:\n\n```json\n{settings}\n```\n"
     )

@@ -43,7 +43,7 @@ class DataConfig(Config):
 
 
 class LossConfig(Config):
-    """Weights of the loss terms (spec 6.1: what is known of the first AudioVAE's recipe)."""
+    """Weights of the loss terms (spec 6.1: the known part of the first AudioVAE's recipe)."""
 
     mel: float = Field(15.0, ge=0)
     """Weight of the multi-scale mel distance."""

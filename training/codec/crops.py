@@ -85,7 +85,7 @@ class CropSource:
         """(input [T_in], target [T_out], rate) of crop `index`.
 
         Raises:
-            UserError: none of `ATTEMPTS` draws could be used; says why.
+            UserError: none of `ATTEMPTS` draws could be used; the message counts the reasons.
         """
         draw = np.random.default_rng([self.seed, index])
         for _ in range(ATTEMPTS):

@@ -94,7 +94,7 @@ class Discriminators(nn.Module):
         )
 
     def forward(self, audio_BT: Tensor) -> list[list[Tensor]]:
-        """Layer outputs of each discriminator, fp32; the last of each is its score, 1 for real and 0 for decoded audio."""
+        """Layer outputs of each discriminator, fp32; the last is its score, 1 for real and 0 for decoded audio."""
         audio_BT = _levelled(audio_BT)
         with torch.autocast(audio_BT.device.type, torch.bfloat16, enabled=self.autocast):
             by_member = [member(audio_BT) for member in self.members]

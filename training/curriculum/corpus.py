@@ -110,7 +110,7 @@ class Corpus:
         """Latent patches [P, patch_size, D] of a clip, bf16.
 
         Raises:
-            ValueError, OSError: the shard does not hold what the index says, or cannot be read.
+            ValueError, OSError: the shard does not match the index, or cannot be read.
         """
         folder = self.datasets[int(self.dataset[clip])].path
         place = {name: self.value(clip, f"latent_{name}") for name in ("shard", "offset", "size", "sha256")}
@@ -125,7 +125,8 @@ def read_corpus(recipe: Recipe, *, latent_space: str | None = None) -> Corpus:
         latent_space: of the checkpoint that is trained; None: whatever the datasets have.
 
     Raises:
-        UserError: a dataset is missing, has no latents, or its latents are of another AudioVAE; names the dataset and the command to run.
+        UserError: a dataset is missing, has no latents, or its latents are of another AudioVAE; the message names the
+            dataset and the command to run.
     """
     datasets, spaces, patch_sizes = [], {}, {}
     for name, config in recipe.datasets.items():

@@ -1,4 +1,4 @@
-"""Floating-point operations of a packed row, counted from the module tree, and what a GPU could do of them.
+"""Floating-point operations of a packed row, counted from the module tree, and the peak of GPUs.
 
 Model FLOPs, as in PaLM (arXiv 2204.02311, appendix B): every product of the loss and of its gradient once, whatever is
 computed again to save memory; 2 for a multiplication and an addition. Norms, activations and the embedding are not
@@ -32,7 +32,7 @@ PEAK_TFLOPS = {
 
 
 def peak_flops(device_name: str) -> float | None:
-    """What the GPU of this name (`torch.cuda.get_device_name`) does a second at most in bf16; None: not known."""
+    """Peak bf16 FLOPs a second of the GPU of this name (`torch.cuda.get_device_name`); None: not known."""
     words = device_name.replace("-", " ").split()
     for name, tera in PEAK_TFLOPS.items():
         if set(name.split()) <= set(words):
@@ -42,7 +42,7 @@ def peak_flops(device_name: str) -> float | None:
 
 @dataclass(frozen=True)
 class RowFlops:
-    """Forward and backward FLOPs of a row: so many a position, an audio input, a target patch, a pair that sees itself."""
+    """Forward and backward FLOPs of a row: for each position, audio input, target patch, and pair of positions."""
 
     position: float
     audio: float
@@ -51,11 +51,11 @@ class RowFlops:
 
     @classmethod
     def of(cls, model: VoxCPM2) -> "RowFlops":
-        """Of this model with its weights as they learn now: a frozen weight has no gradient to compute."""
+        """Of this model with its weights as they are trained now: a frozen weight has no gradient to compute."""
         size, dit = model.config.patch_size, model.feat_decoder.estimator
         # MeanFlow's derivative along the path is one more forward of the estimator, which no gradient goes through.
         forwards = 2 if model.config.dit_config.dit_mean_mode else 1
-        # Under LoRA nothing in LocEnc learns, and no gradient goes into it.
+        # Under LoRA no weight in LocEnc is trained, and no gradient goes into it.
         is_frozen = not any(parameter.requires_grad for parameter in model.feat_encoder.parameters())
         audio = (
             _linear(model.feat_encoder.in_proj, size, reads_data=True)

@@ -70,7 +70,7 @@ def streams_of(corpus: Corpus, recipe: Recipe) -> list[Stream]:
     """All streams that the recipe asks for and the corpus has clips for.
 
     Raises:
-        UserError: a mode with a share or a dataset has no clip; says why its clips were left out.
+        UserError: a mode with a share or a dataset has no clip; the message counts why clips were left out.
     """
     config = recipe.mixture
     streams: list[Stream] = []

@@ -1,4 +1,4 @@
-"""The curriculum as data: one YAML file a stage (report 3.5), or a fine-tuning. What a stage may not hold is refused here.
+"""The curriculum as data: one YAML file a stage (report 3.5), or a fine-tuning. Invalid stages are refused here.
 
 A recipe is named by its path, or by its name where it comes with voxmill (`stage1`, `tiny_stage1`).
 """
@@ -28,7 +28,7 @@ class DatasetConfig(Config):
 
 
 class ClipsConfig(Config):
-    """Which clips enter, besides what their labels say of the stage; lengths in seconds. None switches a rule off."""
+    """Which clips enter, besides the stages in their labels; lengths in seconds. None switches a rule off."""
 
     min_seconds: float = Field(0.3, ge=0)
     """Shortest clip, in seconds."""
@@ -71,7 +71,7 @@ class PackingConfig(Config):
 class OptimizerConfig(Config):
     """AdamW with linear warm-up, then cosine decay to `final` times the learning rate.
 
-    `ema`: decay of a moving average of the weights, which is then what is validated and exported.
+    `ema`: decay of a moving average of the weights, which is then validated and exported.
     """
 
     learning_rate: float = Field(gt=0)
@@ -109,7 +109,7 @@ class EngineConfig(Config):
 
 
 class HealthConfig(Config):
-    """When a row is bad, besides a loss that is not finite, and how many bad steps in a row lead back to a checkpoint."""
+    """When a row is bad, besides a loss that is not finite, and how many bad steps in a row restore a checkpoint."""
 
     spike: float | None = Field(20.0, gt=1)
     """A row is bad if its loss exceeds the median of the last steps this many times; null: never."""
@@ -120,9 +120,9 @@ class HealthConfig(Config):
 class ValidationConfig(Config):
     """What is held out, which never enters training, and when and how the weights are tried on it.
 
-    Held out are either a `share` of the clips (one at least), chosen by a hash of their id, or `clips`, named by clip or
-    recording id.
-    `count`: of them at most in each mode. `listen`: so many are spoken each time, none longer than `max_seconds`.
+    Held out are either a `share` of the clips (one at least), chosen by a hash of their id, or `clips`, named by clip
+    or recording id. `count`: of them at most in each mode. `listen`: clips generated each time, none longer than
+    `max_seconds`.
     """
 
     every: int = Field(ge=1)
@@ -141,12 +141,12 @@ class ValidationConfig(Config):
     @model_validator(mode="after")
     def _one_way(self) -> "ValidationConfig":
         if (self.share is None) == (not self.clips):
-            raise ValueError("set either validation.share or validation.clips, to say what is held out")
+            raise ValueError("set either validation.share or validation.clips, to choose the held-out clips")
         return self
 
 
 class RunConfig(Config):
-    """Where a run lies, when it is saved and to whom it reports; nothing here changes what is learned."""
+    """Where a run lies, when it is saved and where it reports; no key here changes the result of training."""
 
     out: Path
     """Folder for checkpoints, metrics and the export."""
@@ -209,7 +209,7 @@ LIMITS: dict[int | str, tuple[float, float, int]] = {
     3: (2.0, 300.0, 8192),
     "finetune": (0.0, 300.0, 8192),
 }
-"""Seconds at least and at most, positions at most, by stage; a fine-tuning's are the longest that the model was shown."""
+"""(least seconds, most seconds, most positions) by stage; a fine-tuning's are the longest of the stages."""
 
 
 def shipped() -> list[str]:

@@ -1,4 +1,4 @@
-"""Best-fit packing into a position budget: what is computed is what is trained on (design decision 8).
+"""Best-fit packing into a position budget, without padding (design decision 8).
 
 Samples wait in a window. A row starts with the one that has waited longest, so none starves, and is then filled with
 the longest that still fits. Rows are made one after another from one global order; a step is a fixed number of rows,
@@ -40,7 +40,7 @@ class Packer(Generic[Item]):
 
     @property
     def waiting(self) -> list[Item]:
-        """What was drawn and not yet packed, longest waiting first: all that a resumed run must know."""
+        """Items drawn and not yet packed, longest waiting first: the state that a resumed run needs."""
         return list(self._waiting.values())
 
     def next_row(self, draw: Callable[[], Item]) -> list[Item]:

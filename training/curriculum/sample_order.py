@@ -1,7 +1,8 @@
 """The order of samples as a function, not a list: a seeded permutation that any rank evaluates at any place.
 
-No rank keeps a state of its own. What was consumed is one number, the cursor; who takes what follows from the cursor,
-the rank and the world size, so a run goes on with another world size and still meets every sample exactly once an epoch.
+No rank keeps a state of its own. The number of samples taken is the cursor; which rank takes which follows from the
+cursor, the rank and the world size, so a run resumes with another world size and still takes every sample exactly once
+an epoch.
 """
 
 from dataclasses import dataclass, field
@@ -39,20 +40,20 @@ class Permutation:
             raise ValueError(f"a permutation of {self.size} things; there must be one or more")
 
     def __getitem__(self, places: NDArray[Any]) -> Numbers:
-        """What stands at each place; places are below `size`."""
+        """The number at each place; places are below `size`."""
         half = np.uint64(max((self.size - 1).bit_length() + 1, 2) // 2)
         mask = (np.uint64(1) << half) - np.uint64(1)
-        found = places.astype(np.uint64)
+        values = places.astype(np.uint64)
         with np.errstate(over="ignore"):
             keys = mix(np.uint64(self.key % 2**64) + _STEP * np.arange(1, ROUNDS + 1, dtype=np.uint64))
-            outside = np.ones(found.shape, dtype=bool)
+            outside = np.ones(values.shape, dtype=bool)
             while outside.any():
-                left, right = found[outside] >> half, found[outside] & mask
+                left, right = values[outside] >> half, values[outside] & mask
                 for key in keys:
                     left, right = right, left ^ (mix(right + key) & mask)
-                found[outside] = (left << half) | right
-                outside = found >= self.size
-        return found
+                values[outside] = (left << half) | right
+                outside = values >= self.size
+        return values
 
 
 BLOCK = 1024
@@ -82,17 +83,17 @@ class SampleOrder:
 
     def take(self) -> int:
         """The next sample; the cursor moves on."""
-        found = self.at(self.cursor)
+        sample = self.at(self.cursor)
         self.cursor += 1
-        return found
+        return sample
 
     def _evaluate(self, start: int, count: int) -> list[int]:
-        found: list[int] = []
-        while len(found) < count:
-            epoch, place = divmod(start + len(found), self.size)
-            stop = min(self.size, place + count - len(found))
-            found += Permutation(self.size, self._key(epoch))[np.arange(place, stop)].tolist()
-        return found
+        samples: list[int] = []
+        while len(samples) < count:
+            epoch, place = divmod(start + len(samples), self.size)
+            stop = min(self.size, place + count - len(samples))
+            samples += Permutation(self.size, self._key(epoch))[np.arange(place, stop)].tolist()
+        return samples
 
     def _key(self, epoch: int) -> int:
         with np.errstate(over="ignore"):

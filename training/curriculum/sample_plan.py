@@ -97,7 +97,7 @@ def layout(sample: PlannedSample, corpus: Corpus, *, max_positions: int) -> Layo
     """The training sequence of a sample, its latents read from the shards.
 
     Raises:
-        ValueError, OSError: a shard does not hold what the index says, or cannot be read.
+        ValueError, OSError: a shard does not match the index, or cannot be read.
     """
     target_GPD = corpus.read(sample.draw.clip).float()
     reference_RPD: Tensor | None = None if sample.reference is None else corpus.read(sample.reference).float()

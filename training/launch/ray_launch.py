@@ -64,7 +64,7 @@ class RunCoordinator:
 
 @dataclass(frozen=True, slots=True)
 class RankSettings:
-    """What Ray Train hands to each rank. `coordinator`: the actor's handle; `folder`: the driver's working directory."""
+    """Passed to each rank by Ray Train. `coordinator`: the actor's handle; `folder`: the driver's working directory."""
 
     recipe: Recipe
     coordinator: Any

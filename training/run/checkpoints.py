@@ -4,8 +4,8 @@
                            state.json      step, score, state of the run
                            ...             files of the trainer's own layout; tensors as safetensors, no pickle
 
-Rank 0 writes a checkpoint in the background: into a temporary folder, then fsync, manifest and rename. A checkpoint that
-is cut off or altered is reported in the log and skipped: the one before it is used.
+Rank 0 writes a checkpoint in the background: into a temporary folder, then manifest, fsync and rename. A checkpoint
+that is cut off or altered is reported in the log and skipped: the one before it is used.
 """
 
 import json
@@ -80,7 +80,7 @@ class Checkpoints(Generic[State]):
         """Begins to write a checkpoint and returns its path; waits for the one before it first.
 
         Args:
-            write: writes the files of the layout into a folder, in a thread of its own: what it writes may not change.
+            write: writes the files of the layout into a folder, in another thread: its tensors may not change meanwhile.
             score: validation loss, lower is better; None or not finite: never among the best.
 
         Raises:

@@ -86,7 +86,7 @@ def test_kl() -> None:
 
 
 def test_discriminators_learn() -> None:
-    """A few steps tell speech from noise of the same spectrum's level; the shapes fit lengths that periods do not divide."""
+    """A few steps separate speech from noise; the shapes fit lengths that periods do not divide."""
     torch.manual_seed(0)
     config = DiscriminatorConfig(periods=(2, 5), period_channels=2, windows=(512,), bands=(0.3,), spectrum_channels=2)
     judges = Discriminators(config, autocast=False)
@@ -100,8 +100,8 @@ def test_discriminators_learn() -> None:
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.7 * losses[0]
-    told = adversarial_losses(judges(real_BT), judges(real_BT))
-    assert float(told["feature"]) == 0.0 and float(told["adversarial"]) > 0
+    losses_of_itself = adversarial_losses(judges(real_BT), judges(real_BT))
+    assert float(losses_of_itself["feature"]) == 0.0 and float(losses_of_itself["adversarial"]) > 0
 
 
 def test_schedules() -> None:

@@ -44,7 +44,7 @@ def test_every_epoch_has_every_sample_once_in_its_own_order() -> None:
 
 
 def test_exactly_once_over_changing_worlds_up_to_1024() -> None:
-    """Ranks take their share of each step; the world changes at random steps, runs are cut off and resumed by cursor."""
+    """Ranks take their share of each step; the world changes at random steps, runs are killed and resume by cursor."""
     for trial in range(30):
         choose = random.Random(trial)
         count = choose.choice([1, 6, 24, 64, 1024])
