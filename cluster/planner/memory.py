@@ -115,7 +115,7 @@ def state_memory(
 ) -> Memory:
     """Weights, gradients and optimizer of a rank.
 
-    ZeRO 1 divides the optimizer by the ranks, 2 the gradients too, 3 everything; divided gradients are added up in fp32.
+    ZeRO 1 divides the optimizer by the ranks, 2 the gradients too, 3 everything; divided gradients accumulate in fp32.
     The optimizer is AdamW's two moments and an fp32 copy of the weights; only ZeRO 0 in fp32 needs no copy. Offloaded,
     optimizer and gradients are in CPU memory.
 

@@ -24,7 +24,7 @@ class Choice:
 
 
 def choices(shape: ModelShape, base: Setup, gpu_bytes: float, *, zero: Zero | None = None) -> list[Choice]:
-    """All ways, in order of preference; `zero`: that stage alone. Offload is tried last, or alone where `base` has it."""
+    """All setups in order of preference; `zero`: that stage alone. Offload comes last, or alone where `base` has it."""
     stages: list[Zero] = [1, 2, 3] if zero is None else [zero]
     if base.world == 1 and zero is None:
         # One rank divides by one: the stages are alike.

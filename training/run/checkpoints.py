@@ -80,7 +80,7 @@ class Checkpoints(Generic[State]):
         """Begins to write a checkpoint and returns its path; waits for the one before it first.
 
         Args:
-            write: writes the files of the layout into a folder, in another thread: its tensors may not change meanwhile.
+            write: writes the layout into a folder, in another thread: its tensors may not change meanwhile.
             score: validation loss, lower is better; None or not finite: never among the best.
 
         Raises:

@@ -84,7 +84,7 @@ class ZeroState:
             yield name, {kind: tensor.detach().float().cpu().clone() for kind, tensor in whole.items()}
 
     def restore(self, tensors: Iterable[tuple[str, Kinds]], steps: int) -> None:
-        """Restores what `tensors` returned after `steps` optimizer steps, in any stage and world, on all ranks together."""
+        """Restores what `tensors` returned after `steps` steps, in any stage and world, on all ranks together."""
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
         parameters = {name: parameter for parameter, name in self.names.items()}
