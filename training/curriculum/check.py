@@ -163,7 +163,7 @@ def report(recipe: Recipe, corpus: Corpus, plan: Plan, console: Console | None =
         f"{plan.positions:.3g} positions",
         highlight=False,
     )
-    table = Table("stream", "clips", "hours available", "hours trained", "share", "epochs")
+    table = Table("stream", "clips", "hours", "hours drawn", "share", "epochs")
     total = sum(plan.seconds.values())
     epochs = plan.epochs()
     for s in sorted(plan.streams, key=lambda s: MODES.index(s.mode)):
