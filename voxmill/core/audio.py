@@ -215,12 +215,12 @@ def check(samples_T: Samples, rate: int, *, min_seconds: float = MIN_SECONDS, si
     """
     seconds = len(samples_T) / rate
     if seconds < min_seconds:
-        raise AudioProblem("too_short", f"{seconds:.3g} s of audio, shorter than {min_seconds:g} s")
+        raise AudioProblem("too_short", f"{seconds:.2g} s of audio is too short, {min_seconds:g} s is the least")
     if not np.isfinite(samples_T).all():
         raise AudioProblem("non_finite", "holds samples that are NaN or infinite")
     peak = float(np.abs(samples_T).max(initial=0.0))
     if peak < silent_peak:
-        raise AudioProblem("silent", f"peaks at {peak:.1e}, below {silent_peak:.1e}")
+        raise AudioProblem("silent", f"is silent (peak {peak:.1e}, below {silent_peak:.1e})")
 
 
 def resample(samples_T: NDArray[Float], rate: int, target: int) -> NDArray[Float]:
