@@ -21,7 +21,7 @@ from model.sequence.text_tokenizer import TextTokenizer
 from samples.turns import sample_texts
 from training.curriculum.corpus import read_corpus
 from training.curriculum.recipe import Recipe, load_recipe
-from training.curriculum.sample_stream import SampleStream
+from training.curriculum.sample_stream import SampleStream, SampleStreamState
 from voxmill.data.schemas import CLIPS, LATENTS, write_index
 from voxmill.data.shards import TarWriter, latent_bytes
 
@@ -144,7 +144,7 @@ def recipe_of(folder: Path, seed: int) -> Recipe:
     return load_recipe("tiny_stage1", overrides)
 
 
-def open_stream(folder: Path, seed: int, state: dict[str, Any] | None = None) -> SampleStream:
+def open_stream(folder: Path, seed: int, state: SampleStreamState | None = None) -> SampleStream:
     """The trainer's stream, from its beginning or from a saved state."""
     recipe = recipe_of(folder, seed)
     stream = SampleStream(read_corpus(recipe), recipe, TextTokenizer.from_folder(folder / "tokenizer"))
@@ -153,36 +153,38 @@ def open_stream(folder: Path, seed: int, state: dict[str, Any] | None = None) ->
     return stream
 
 
-def state_after(folder: Path, seed: int, skip: int) -> tuple[dict[str, Any], int]:
+def state_after(folder: Path, seed: int, skip: int) -> tuple[SampleStreamState, int]:
     """(state of the stream once `skip` samples or a few more were given, how many); no latents are read."""
     stream = open_stream(folder, seed)
     given = 0
     while given < skip:
         given += sum(len(row) for row in stream.next_step())
-    return json.loads(json.dumps(stream.state())), given
+    return stream.state(), given
 
 
-def read(side: str, folder: Path, seed: int, *, skip: int = 0, state: dict[str, Any] | None = None) -> Iterator[Read]:
+def read(
+    side: str, folder: Path, seed: int, *, skip: int = 0, state: SampleStreamState | None = None
+) -> Iterator[Read]:
     """Samples of a format in shuffled order: of peers one epoch, of ours without end.
 
     Args:
-        skip: samples that a resumed run had before; a peer has no other way than to pass them by, which it does before
+        skip: samples that a resumed run had before; a peer has no other way than to skip them, which it does before
             anything is decoded.
-        state: what ours goes on from instead.
+        state: from which ours resumes instead.
     """
     if side == "voxmill":
         return _read_ours(folder, seed, state)
     return (_read_webdataset if side == "webdataset" else _read_lhotse)(folder, seed, skip)
 
 
-def _read_ours(folder: Path, seed: int, state: dict[str, Any] | None) -> Iterator[Read]:
+def _read_ours(folder: Path, seed: int, state: SampleStreamState | None) -> Iterator[Read]:
     stream = open_stream(folder, seed, state)
     corpus = stream.corpus
     while True:
         for row in stream.next_step():
-            for shown in row:
-                clip = shown.draw.clip
-                yield corpus.value(clip, "clip_id"), list(shown.tokens), corpus.read(clip).flatten(0, 1)
+            for sample in row:
+                clip = sample.draw.clip
+                yield corpus.clip_id(clip), list(sample.tokens), corpus.read(clip).flatten(0, 1)
 
 
 def _read_webdataset(folder: Path, seed: int, skip: int) -> Iterator[Read]:

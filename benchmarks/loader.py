@@ -30,6 +30,7 @@ from rich.console import Console  # noqa: E402
 
 from benchmarks.latent_readers import SIDES, read, state_after, write_all  # noqa: E402
 from benchmarks.tables import table  # noqa: E402
+from training.curriculum.sample_stream import SampleStreamState  # noqa: E402
 from voxmill.core.errors import UserError, command  # noqa: E402
 
 
@@ -63,7 +64,7 @@ def disk_bytes() -> int:
     return int(dict(line.split(": ") for line in lines)["read_bytes"])
 
 
-def consume(side: str, folder: Path, seed: int, count: int, skip: int, state: dict[str, Any] | None) -> Found:
+def consume(side: str, folder: Path, seed: int, count: int, skip: int, state: SampleStreamState | None) -> Found:
     """Reads `count` samples; runs in a process of its own."""
     import torch
 
