@@ -25,6 +25,7 @@ from benchmarks.tables import table
 from evaluation.benchmarks.benchmark import Utterance
 from evaluation.metrics.score_cache import ScoreCache
 from evaluation.metrics.scoring import ScoringConfig, Work, in_process, on_ray, score_outputs
+from evaluation.metrics.utterance_score import UtteranceScore
 from evaluation.systems.base import SystemOutput
 from voxmill.core.local_ray import environment, local_ray
 
@@ -52,14 +53,14 @@ def clips(folder: Path, count: int) -> list[SystemOutput]:
     return found[:: max(len(found) // count, 1)][:count]
 
 
-def timed(outputs: list[SystemOutput], cache: Path, work: Work) -> tuple[list[dict], float]:
-    """(rows, seconds) of one scoring."""
+def timed(outputs: list[SystemOutput], cache: Path, work: Work) -> tuple[list[UtteranceScore], float]:
+    """(scores, seconds) of one scoring."""
     store = ScoreCache(cache)
     started = time.perf_counter()
-    rows = score_outputs(outputs, "texts", CONFIG, store, work)
+    scores = score_outputs(outputs, "texts", CONFIG, store, work)
     seconds = time.perf_counter() - started
     store.close()
-    return rows, seconds
+    return scores, seconds
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from voxmill.core.config import Config
 
 
 class TrackingConfig(Config):
-    """Where runs are logged: `uri`, or else MLFLOW_TRACKING_URI, or else `OUT/mlflow.db`. `enabled` false logs nothing."""
+    """Where runs are logged."""
 
     enabled: bool = True
     """Log runs to MLflow."""
@@ -21,11 +21,9 @@ class TrackingConfig(Config):
 
 
 class EvaluateConfig(Config):
-    """`seeds`: a system that takes seeds speaks once with each. `limit`: the first so many utterances of each group.
+    """What is spoken, scored and logged, and by how many workers."""
 
-    `workers`: Ray actors that score; 0 scores in this process. None: 0, or in a Ray job all its CPUs.
-    `speakers`: utterances that a command or an endpoint speaks at once. `device` is where checkpoints speak.
-    """
+    renamed = {"speakers": "synthesis_workers"}
 
     scoring: ScoringConfig = ScoringConfig()
     judge: JudgeConfig = JudgeConfig()
@@ -36,7 +34,7 @@ class EvaluateConfig(Config):
     """Only the first utterances of each group, this many; null takes all."""
     workers: int | None = Field(None, ge=0)
     """Ray actors that score; 0 scores in this process; null: 0, or in a Ray job all its CPUs."""
-    speakers: int = Field(2, ge=1)
+    synthesis_workers: int = Field(2, ge=1)
     """Utterances that a command or an endpoint speaks at once."""
     device: str = "auto"
     """Where checkpoints run: auto, cpu or cuda."""

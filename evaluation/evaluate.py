@@ -21,9 +21,9 @@ import importlib.util
 import os
 import sys
 import time
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from evaluation.benchmarks import read_benchmark
 from evaluation.benchmarks.benchmark import Benchmark, Utterance
@@ -34,12 +34,14 @@ from evaluation.metrics.score_cache import ScoreCache
 from evaluation.metrics.scoring import Work, in_process, on_ray, score_outputs
 from evaluation.metrics.similarity import encoder_name
 from evaluation.metrics.speech_recognition import recogniser_name
-from evaluation.results.comparison import Row, Score, Verdict, counts_of, scores_of, verdicts_of
+from evaluation.metrics.utterance_score import UtteranceScore
+from evaluation.results.comparison import counts_of, scores_of, verdicts_of
 from evaluation.results.records import Outcome, Run, write_results
 from evaluation.systems import read_system
 from evaluation.systems.base import System, SystemOutput, speech_folder
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.local_ray import join_ray
+from voxmill.core.progress import Progress
 
 # Libraries of the `evaluate` extra, without which nothing here works.
 EXTRA = ("mlflow", "opencc", "zhon")
@@ -47,10 +49,13 @@ VERSIONS = ("voxmill", "faster-whisper", "jiwer", "mlflow", "numpy", "scipy", "s
 
 
 def evaluate(benchmarks: list[str], systems: list[str], out: Path, config: EvaluateConfig) -> Outcome:
-    """Runs the whole comparison and returns what the reports say.
+    """Runs the whole comparison, writes the reports under `out` and returns what they show.
+
+    Args:
+        benchmarks: KIND:PATH each. systems: NAME=KIND:REST each.
 
     Raises:
-        UserError: a benchmark, system or model that cannot be used. JobError: the machine cannot go on.
+        UserError: a benchmark, system or model that cannot be used. JobError: the machine or a service failed.
     """
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
     missing = [name for name in EXTRA if importlib.util.find_spec(name) is None]
@@ -63,9 +68,9 @@ def evaluate(benchmarks: list[str], systems: list[str], out: Path, config: Evalu
     doubled = [one.name for one in read if sum(other.name == one.name for other in read) > 1]
     if doubled:
         raise UserError(f"{doubled[0]} is named twice; run it twice, or name the folder that holds both")
-    # A weight file that is not there is told before anyone speaks.
+    # A weight file that is missing is reported before any system speaks.
     encoder_name(config.scoring.similarity)
-    used = [read_system(named, device=config.device, workers=config.speakers) for named in systems]
+    used = [read_system(named, device=config.device, workers=config.synthesis_workers) for named in systems]
     if len({system.name for system in used}) < len(used):
         raise UserError("two systems have one name; give each --system a NAME of its own")
     try:
@@ -80,16 +85,13 @@ def evaluate(benchmarks: list[str], systems: list[str], out: Path, config: Evalu
         digest = benchmark.fingerprint()
         for system in used:
             runs.append(_run(benchmark, digest, system, out, config, cache, work, problems))
-    rows: dict[tuple[str, str], list[Row]] = {(run.benchmark.name, run.system): run.rows for run in runs}
-    scores: list[Score] = [score for run in runs for score in scores_of(run.benchmark.name, run.system, run.rows)]
-    verdicts: list[Verdict] = verdicts_of(rows)
     outcome = Outcome(
         out=out,
-        runs=runs,
-        scores=scores,
-        verdicts=verdicts,
-        problems=problems,
-        config=config.model_dump(mode="json"),
+        runs=tuple(runs),
+        scores=tuple(score for run in runs for score in scores_of(run.benchmark.name, run.system, run.utterances)),
+        verdicts=tuple(verdicts_of({(run.benchmark.name, run.system): run.utterances for run in runs})),
+        problems=tuple(problems),
+        config=config,
         versions={name: version(name) for name in VERSIONS} | {"normaliser": NORMALISER_VERSION},
         cached=cache.hits,
         computed=cache.misses,
@@ -102,14 +104,15 @@ def evaluate(benchmarks: list[str], systems: list[str], out: Path, config: Evalu
     if config.tracking.enabled:
         problem = track(outcome, config.tracking)
         if problem:
-            problems.append(problem)
-            # Told in the report too, which is written again with it.
+            # The report has it too, so both are written again.
+            outcome = replace(outcome, problems=(*outcome.problems, problem))
             write_results(outcome)
             write_reports(outcome)
     return outcome
 
 
 def _limited(benchmark: Benchmark, limit: int | None) -> Benchmark:
+    """The first `limit` utterances of each group."""
     if limit is None:
         return benchmark
     taken: dict[str, int] = {}
@@ -118,7 +121,7 @@ def _limited(benchmark: Benchmark, limit: int | None) -> Benchmark:
         taken[one.group] = taken.get(one.group, 0) + 1
         if taken[one.group] <= limit:
             kept.append(one)
-    return Benchmark(benchmark.name, benchmark.protocol, tuple(kept), benchmark.malformed)
+    return replace(benchmark, utterances=tuple(kept))
 
 
 def _work(config: EvaluateConfig) -> Work:
@@ -129,7 +132,8 @@ def _work(config: EvaluateConfig) -> Work:
 
     if not ray.is_initialized():
         join_ray()
-    cpus = int(ray.cluster_resources().get("CPU", 1)) // config.scoring.threads
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    cpus = int(resources.get("CPU", 1)) // config.scoring.threads
     return on_ray(config.scoring, config.workers or max(cpus, 1))
 
 
@@ -145,6 +149,7 @@ def _run(
 ) -> Run:
     """One system on one benchmark: speech, scores, verdicts of the judge."""
     clock = time.perf_counter()
+    progress = Progress(config.progress, file=sys.stderr)
     outputs: list[SystemOutput] = []
     for seed in config.seeds if system.takes_seed else config.seeds[:1]:
         folder = speech_folder(out, system, digest, seed)
@@ -153,23 +158,21 @@ def _run(
             for failure in system.speak(benchmark.utterances, folder, seed):
                 failed[failure.utterance.id] = failure.reason
         except JobError as error:
-            # What was spoken is scored; what was not is missing, and the run says why.
+            # What was spoken is scored; what was not is missing, and the run reports why.
             problems.append(f"{system.name} on {benchmark.name}: {error}")
         outputs += [
             SystemOutput(utterance=one, wav=system.path_of(folder, one), failure=failed.get(one.id), seed=seed)
             for one in benchmark.utterances
         ]
     speaking = time.perf_counter() - clock
-    with _bar(config.progress, f"{system.name} on {benchmark.name}", len(outputs)) as advance:
-        rows = score_outputs(outputs, benchmark.protocol, config.scoring, cache, work, advance)
-    if "transcript" not in config.scoring.metrics:
-        rows = [row | {"wants_errors": False} for row in rows]
+    with progress.stage(f"{system.name} on {benchmark.name}", len(outputs), "utterances") as bar:
+        utterances = score_outputs(outputs, benchmark.protocol, config.scoring, cache, work, bar.advance)
     if config.judge.endpoint.model and any(one.description for one in benchmark.utterances):
-        _judge(rows, out, config, problems)
+        utterances = _judge(utterances, out, config, progress, problems)
     models = {"similarity": encoder_name(config.scoring.similarity).name, "dnsmos": "DNSMOS P.835 (speechmos)"}
     languages = sorted({one.language for one in benchmark.utterances})
-    heard = {recogniser_name(config.scoring.recognition, language).name for language in languages}
-    models["recognition"] = ", ".join(sorted(heard))
+    recognisers = {recogniser_name(config.scoring.recognition, language).name for language in languages}
+    models["recognition"] = ", ".join(sorted(recognisers))
     if any(one.emotion for one in benchmark.utterances):
         models["emotion"] = classifier_name(config.scoring.emotion).name
     if config.judge.endpoint.model:
@@ -180,27 +183,23 @@ def _run(
         system=system.name,
         identity=system.identity(),
         models=models,
-        rows=rows,
-        counts=counts_of(rows),
+        utterances=tuple(utterances),
+        counts=counts_of(utterances),
         seconds_speaking=speaking,
         seconds=time.perf_counter() - clock,
     )
 
 
-def _judge(rows: list[Row], out: Path, config: EvaluateConfig, problems: list[str]) -> None:
+def _judge(
+    utterances: list[UtteranceScore], out: Path, config: EvaluateConfig, progress: Progress, problems: list[str]
+) -> list[UtteranceScore]:
+    """The scores with a verdict on each that has an instruction."""
     from evaluation.metrics.instruction_judge import InstructionJudge
 
     judge = InstructionJudge(config.judge, out / "judge")
-    asked = [row for row in rows if row["description"]]
-    cases = [(row["description"], Path(row["wav"]) if row["status"] == "ok" else None) for row in asked]
-    with _bar(config.progress, "judging", len(asked)) as advance:
-        for row, verdict in zip(asked, judge(cases, advance), strict=True):
-            row["followed"], row["verdict"] = verdict.followed, verdict.reason
+    cases = [(one.description, one.wav if one.status == "ok" else None) for one in utterances if one.description]
+    with progress.stage("judging", len(cases), "utterances") as bar:
+        verdicts = iter(judge(cases, bar.advance))
     if judge.problem:
         problems.append(f"the judge: {judge.problem}")
-
-
-def _bar(enabled: bool, name: str, total: int) -> Any:
-    from voxmill.core.bar import bar
-
-    return bar(enabled, name, total)
+    return [replace(one, instruction=next(verdicts)) if one.description else one for one in utterances]

@@ -1,4 +1,4 @@
-"""What listeners answered: MOS by system with intervals over listeners and items, and how far listeners agree."""
+"""Listeners' answers: MOS by system with intervals over listeners and items, and how far listeners agree."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from pydantic import JsonValue, TypeAdapter
 
 from evaluation.listening.agreement import krippendorff_alpha
-from evaluation.listening.session import FORMAT, SCALES
+from evaluation.listening.session import FORMAT, SCALES, KeyEntry, Scale
 from evaluation.results.statistics import CONFIDENCE, RESAMPLES, Estimate
 from voxmill.core.errors import UserError
 
@@ -21,7 +21,7 @@ class Rating:
     """One listener's score, 1 to 5, of one system's speech of one item."""
 
     listener: str
-    scale: str
+    scale: Scale
     system: str
     item: str
     score: int
@@ -39,7 +39,7 @@ class Answers:
 class Mos:
     """Mean opinion score of a system on a scale; `alpha` is of all ratings of the scale (ordinal)."""
 
-    scale: str
+    scale: Scale
     system: str
     estimate: Estimate
     listeners: int
@@ -51,13 +51,14 @@ def read_answers(key: Path, folder: Path) -> Answers:
     """Ratings of all `*.json` in a folder. A listener who answered twice counts with the later file by name.
 
     Raises:
-        UserError: the key is missing or none, or no usable answer.
+        UserError: the key is missing or is not one, or no usable answer.
     """
     try:
-        secret = json.loads(key.read_text(encoding="utf-8"))
-        trials, session = secret["trials"], secret["session"]
+        plain = json.loads(key.read_text(encoding="utf-8"))
+        session, trials = plain["session"], _TRIALS.validate_python(plain["trials"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{key}: not the key of a session ({error}); it was written beside listen.html") from None
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{key}: not the key of a session ({reason}); it was written beside listen.html") from None
     problems: list[str] = []
     by_listener: dict[str, list[Rating]] = {}
     for path in sorted(folder.glob("*.json")):
@@ -86,38 +87,42 @@ def read_answers(key: Path, folder: Path) -> Answers:
         if missing:
             problems.append(f"{path.name}: {missing} of {len(trials)} recordings not rated")
         by_listener[listener] = ratings
-    found = tuple(rating for ratings in by_listener.values() for rating in ratings)
-    if not found:
+    usable = tuple(rating for ratings in by_listener.values() for rating in ratings)
+    if not usable:
         raise UserError(f"{folder}: no usable answers ({'; '.join(problems[:2]) or 'no .json files'})")
-    return Answers(found, tuple(problems))
+    return Answers(usable, tuple(problems))
 
 
-def _rating(listener: str, answer: Any, trials: dict[str, Any]) -> Rating | str:
-    trial = answer.get("trial") if isinstance(answer, dict) else None
-    score = answer.get("score") if isinstance(answer, dict) else None
-    if trial not in trials:
+def _rating(listener: str, answer: JsonValue, trials: dict[str, KeyEntry]) -> Rating | str:
+    """The rating, or why an answer is none."""
+    fields = answer if isinstance(answer, dict) else {}
+    trial, score = fields.get("trial"), fields.get("score")
+    if not isinstance(trial, str) or trial not in trials:
         return f"no recording {trial!r} in this session"
     if not isinstance(score, int) or isinstance(score, bool) or not 1 <= score <= 5:
         return f"{trial}: score {score!r} is not 1 to 5"
     known = trials[trial]
-    return Rating(listener, known["scale"], known["system"], known["item"], score)
+    return Rating(listener, known.scale, known.system, known.item, score)
+
+
+_TRIALS = TypeAdapter(dict[str, KeyEntry])
 
 
 def opinion_scores(ratings: Sequence[Rating], seed: int = 0) -> list[Mos]:
-    """MOS of every scale and system. Listeners and items are both drawn anew: either could have been others."""
-    found = []
+    """MOS of every scale and system. Listeners and items are both resampled: either could have been others."""
+    scores = []
     for scale in SCALES:
-        mine = [rating for rating in ratings if rating.scale == scale]
-        if not mine:
+        rated = [rating for rating in ratings if rating.scale == scale]
+        if not rated:
             continue
-        systems = sorted({rating.system for rating in mine})
-        alpha = krippendorff_alpha(_matrix(mine, [f"{r.system}\0{r.item}" for r in mine]))
+        systems = sorted({rating.system for rating in rated})
+        alpha = krippendorff_alpha(_matrix(rated, [f"{r.system}\0{r.item}" for r in rated]))
         for system in systems:
-            own = [rating for rating in mine if rating.system == system]
+            own = [rating for rating in rated if rating.system == system]
             ratings_LI = _matrix(own, [rating.item for rating in own])
             listeners, items = ratings_LI.shape
-            found.append(Mos(scale, system, _two_way(ratings_LI, seed), listeners, items, alpha))
-    return found
+            scores.append(Mos(scale, system, _two_way(ratings_LI, seed), listeners, items, alpha))
+    return scores
 
 
 def _matrix(ratings: Sequence[Rating], items: Sequence[str]) -> np.ndarray:
@@ -131,7 +136,7 @@ def _matrix(ratings: Sequence[Rating], items: Sequence[str]) -> np.ndarray:
 
 
 def _two_way(ratings_LI: np.ndarray, seed: int) -> Estimate:
-    """Mean with the interval of the bootstrap that draws listeners and items at once."""
+    """Mean with the interval of the bootstrap that resamples listeners and items at once."""
     generator = np.random.default_rng(seed)
     listeners, items = ratings_LI.shape
     there_LI = ~np.isnan(ratings_LI)

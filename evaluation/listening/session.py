@@ -7,29 +7,33 @@ file of its own. All clips have one loudness, since the louder of two sounds bet
 from __future__ import annotations
 
 import base64
-import hashlib
-import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal, NamedTuple
 
 import numpy as np
+from pydantic import JsonValue
 
-from evaluation.results.comparison import Row
-from evaluation.results.records import write_text
+from evaluation.metrics.utterance_score import UtteranceScore
+from voxmill.core.audio import decode, encode_flac, mono
 from voxmill.core.errors import UserError
+from voxmill.core.files import write_atomically
+from voxmill.core.hashing import sha256_bytes, sha256_text
 
 FORMAT = "voxmill-listening-1"
-SCALES = {"N": "naturalness", "S": "similarity", "I": "instruction"}
+Scale = Literal["N", "S", "I"]
+SCALES: dict[Scale, str] = {"N": "naturalness", "S": "similarity", "I": "instruction"}
 LOUDNESS = -23.0
 MAX_BYTES = 200_000_000
+Scores = Mapping[tuple[str, str], Sequence[UtteranceScore]]
+"""Scores by (benchmark, system)."""
 
 
 @dataclass(frozen=True)
 class Session:
-    """What was built. `page` goes to listeners, `key` stays. `skipped`: utterances without what a scale needs."""
+    """A session's files. `page` goes to listeners, `key` stays. `skipped`: utterances without what a scale needs."""
 
     id: str
     page: Path
@@ -38,18 +42,34 @@ class Session:
     skipped: dict[str, int]
 
 
+class _Spoken(NamedTuple):
+    system: str
+    score: UtteranceScore
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    scale: Scale
+    benchmark: str
+    spoken: _Spoken
+
+
+@dataclass(frozen=True, slots=True)
+class KeyEntry:
+    """What a trial's number stands for."""
+
+    scale: Scale
+    system: str
+    item: str
+
+
 def build_session(
-    rows: Mapping[tuple[str, str], Sequence[Row]],
-    folder: Path,
-    *,
-    scales: Sequence[str] = ("N", "S", "I"),
-    limit: int = 20,
-    seed: int = 0,
+    scores: Scores, folder: Path, *, scales: Sequence[str] = ("N", "S", "I"), limit: int = 20, seed: int = 0
 ) -> Session:
     """Writes `listen.html` and `key.json` of a session.
 
     Args:
-        rows: scored rows by (benchmark, system), as `results.read_rows` gives them.
+        scores: as `results.records.read_scores` returns them.
         scales: of N (how natural), S (how like the reference), I (how well the instruction is followed).
         limit: utterances of each benchmark, drawn at random among those that every system has spoken.
 
@@ -59,90 +79,93 @@ def build_session(
     unknown = [scale for scale in scales if scale not in SCALES]
     if unknown or not scales:
         raise UserError(f"scale {unknown[0] if unknown else ''!r} is unknown; use some of N, S, I")
+    wanted: list[Scale] = [scale for name in scales for scale in SCALES if scale == name]
     generator = np.random.default_rng(seed)
-    trials: list[dict[str, Any]] = []
-    skipped = dict.fromkeys(scales, 0)
-    for benchmark in dict.fromkeys(name for name, _ in rows):
-        for utterance in _drawn(rows, benchmark, limit, generator):
-            for scale in scales:
-                needed = {"N": "wav", "S": "reference", "I": "description"}[scale]
-                if any(not row[needed] for _, row in utterance):
+    trials: list[_Trial] = []
+    skipped: dict[str, int] = dict.fromkeys(scales, 0)
+    for benchmark in dict.fromkeys(name for name, _ in scores):
+        for utterance in _drawn(scores, benchmark, limit, generator):
+            for scale in wanted:
+                if all(_fits(spoken.score, scale) for spoken in utterance):
+                    trials += [_Trial(scale, benchmark, spoken) for spoken in utterance]
+                else:
                     skipped[scale] += 1
-                    continue
-                trials += [{"scale": scale, "benchmark": benchmark, "system": s, "row": row} for s, row in utterance]
     if not trials:
         raise UserError("nothing to rate: no utterance that all systems have spoken has what these scales need")
-    generator.shuffle(trials)  # type: ignore[arg-type]
+    generator.shuffle(trials)
     clips: dict[str, str] = {}
-    shown, key = [], {}
+    shown: list[dict[str, JsonValue]] = []
+    key: dict[str, KeyEntry] = {}
     for number, trial in enumerate(trials, start=1):
-        row, name = trial["row"], f"t{number:04d}"
-        one = {"trial": name, "scale": trial["scale"], "clip": _clip(row["wav"], clips), "text": row["text"]}
-        if trial["scale"] == "S":
-            one["reference"] = _clip(row["reference"], clips)
-        if trial["scale"] == "I":
-            one["instruction"] = row["description"]
-        shown.append(one)
-        key[name] = {
-            "scale": trial["scale"],
-            "system": trial["system"],
-            "item": f"{trial['benchmark']}/{row['id']}",
+        name = f"t{number:04d}"
+        score = trial.spoken.score
+        one: dict[str, JsonValue] = {
+            "trial": name,
+            "scale": trial.scale,
+            "clip": _clip(score.wav, clips),
+            "text": score.text,
         }
+        if trial.scale == "S" and score.reference is not None:
+            one["reference"] = _clip(score.reference, clips)
+        if trial.scale == "I":
+            one["instruction"] = score.description
+        shown.append(one)
+        key[name] = KeyEntry(trial.scale, trial.spoken.system, f"{trial.benchmark}/{score.id}")
     size = sum(len(clip) for clip in clips.values())
     if size > MAX_BYTES:
         raise UserError(f"the page would hold {size / 1e6:.0f} MB of audio; lower --limit")
-    id_ = hashlib.sha256(json.dumps([shown, sorted(clips)], sort_keys=True).encode()).hexdigest()[:12]
-    write_text(folder / "listen.html", _page({"format": FORMAT, "session": id_, "trials": shown, "clips": clips}))
-    write_text(
-        folder / "key.json", json.dumps({"format": FORMAT, "session": id_, "seed": seed, "trials": key}, indent=1)
-    )
-    return Session(
+    id_ = sha256_text(json.dumps([shown, sorted(clips)], sort_keys=True))[:12]
+    session = Session(
         id_, folder / "listen.html", folder / "key.json", len(shown), {s: n for s, n in skipped.items() if n}
     )
+    write_atomically(session.page, _page({"format": FORMAT, "session": id_, "trials": shown, "clips": clips}))
+    entries = {name: asdict(entry) for name, entry in key.items()}
+    plain = {"format": FORMAT, "session": id_, "seed": seed, "trials": entries}
+    write_atomically(session.key, json.dumps(plain, indent=1))
+    return session
 
 
-def _drawn(
-    rows: Mapping[tuple[str, str], Sequence[Row]], benchmark: str, limit: int, generator: np.random.Generator
-) -> list[list[tuple[str, Row]]]:
-    """Utterances that all systems of a benchmark have spoken: (system, row) each, of the first seed."""
-    spoken: dict[str, dict[str, Row]] = {}
-    systems = [system for name, system in rows if name == benchmark]
+def _fits(score: UtteranceScore, scale: Scale) -> bool:
+    """Whether an utterance has what a scale needs."""
+    return bool({"N": score.wav, "S": score.reference, "I": score.description}[scale])
+
+
+def _drawn(scores: Scores, benchmark: str, limit: int, generator: np.random.Generator) -> list[list[_Spoken]]:
+    """Utterances that all systems of a benchmark have spoken, of the first seed."""
+    by_id: dict[str, dict[str, UtteranceScore]] = {}
+    systems = [system for name, system in scores if name == benchmark]
     for system in systems:
-        for row in rows[(benchmark, system)]:
-            if row["status"] == "ok":
-                spoken.setdefault(row["id"], {}).setdefault(system, row)
-    complete = sorted(id_ for id_, found in spoken.items() if len(found) == len(systems))
+        for score in scores[(benchmark, system)]:
+            if score.status == "ok":
+                by_id.setdefault(score.id, {}).setdefault(system, score)
+    complete = sorted(id_ for id_, spoken in by_id.items() if len(spoken) == len(systems))
     order = generator.permutation(len(complete))[:limit]
-    return [[(system, spoken[complete[i]][system]) for system in systems] for i in sorted(order)]
+    return [[_Spoken(system, by_id[complete[i]][system]) for system in systems] for i in sorted(order)]
 
 
-def _clip(path: str, clips: dict[str, str]) -> str:
+def _clip(path: Path, clips: dict[str, str]) -> str:
     """Name, of its content, of a clip in the page; the same recording is there once."""
-    import soundfile
-
     from annotation.audio.quality import QualityConfig, loudness_gain
 
-    data = Path(path).read_bytes()
-    # The name in the page must not tell the system: of a hash nobody reads one.
-    name = hashlib.sha256(data).hexdigest()[:16]
+    content = path.read_bytes()
+    # A hash, since the name in the page must not reveal the system.
+    name = sha256_bytes(content)[:16]
     if name not in clips:
-        samples_TC, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
-        mono_T = samples_TC.mean(axis=1)
+        samples_TC, rate = decode(content)
+        mono_T = mono(samples_TC)
         _, gain = loudness_gain(mono_T, rate, QualityConfig(loudness_lufs=LOUDNESS))
-        buffer = io.BytesIO()
-        levelled_T = np.clip(mono_T * 10 ** (gain / 20), -1, 1)
-        soundfile.write(buffer, levelled_T, rate, format="FLAC", subtype="PCM_16")
-        clips[name] = base64.b64encode(buffer.getvalue()).decode()
+        levelled_T = (mono_T * 10 ** (gain / 20)).astype(np.float32)
+        clips[name] = base64.b64encode(encode_flac(levelled_T, rate)).decode()
     return name
 
 
-def _page(data: dict[str, Any]) -> str:
+def _page(data: Mapping[str, object]) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     loader = PackageLoader("evaluation", "listening")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
-    script = environment.loader.get_source(environment, "page.js")[0]  # type: ignore[union-attr]
+    script = loader.get_source(environment, "page.js")[0]
     # JSON in a page: `<` is escaped so that no text can end the element it is in.
     plain = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    digest = base64.b64encode(bytes.fromhex(sha256_text(script))).decode()
     return environment.get_template("page.html.j2").render(script=script, data=plain, digest=digest)

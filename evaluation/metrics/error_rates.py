@@ -8,8 +8,7 @@ counts as wrong from end to end.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from evaluation.metrics.normalisation import (
     is_official_by_character,
@@ -20,7 +19,7 @@ from evaluation.metrics.normalisation import (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Errors:
     """Counts in units (words or characters); `length` is the reference's."""
 
@@ -40,22 +39,12 @@ class Errors:
         return self.total / self.length if self.length else float(self.total > 0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class UtteranceErrors:
     """`official` None: the reference is empty after its normalisation, at which the official scripts stop."""
 
     official: Errors | None
     strict: Errors
-
-    def to_plain(self) -> dict[str, Any]:
-        """As JSON keeps it."""
-        return {"official": asdict(self.official) if self.official else None, "strict": asdict(self.strict)}
-
-    @classmethod
-    def from_plain(cls, plain: dict[str, Any]) -> UtteranceErrors:
-        """The inverse of `to_plain`."""
-        own = plain["official"]
-        return cls(Errors(**own) if own else None, Errors(**plain["strict"]))
 
 
 def official_errors(hypothesis: str, reference: str, *, by_character: bool) -> Errors | None:
@@ -100,7 +89,7 @@ def _count(reference: str, hypothesis: str) -> Errors | None:
     return Errors(found.substitutions, found.deletions, found.insertions, length) if length else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Piece:
     """A run of units that are `equal`, `substitute`, `delete` or `insert`."""
 

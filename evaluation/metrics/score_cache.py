@@ -1,22 +1,23 @@
 """Scores on disk by what they depend on, so that a second run computes nothing.
 
-One SQLite file with one writer, the process that leads the run; workers only compute. A killed run keeps every score
-that it had taken.
+One SQLite file with one writer, the process that leads the run; workers only compute. A run that is killed keeps every
+score that it had computed.
 """
 
-import hashlib
 import json
 import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue
 
 from voxmill.core.errors import UserError
+from voxmill.core.hashing import sha256_text
 
 
 def text_hash(*parts: str) -> str:
     """sha256 (hex) of texts, kept apart."""
-    return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()
+    return sha256_text(json.dumps(parts, ensure_ascii=False))
 
 
 def score_key(*, audio: str, text: str, metric: str, model: str, normaliser: str) -> str:
@@ -33,7 +34,7 @@ class ScoreCache:
     """Plain JSON values by key.
 
     Raises:
-        UserError: the file is there and is no cache of scores.
+        UserError: the file exists and is not a cache of scores.
     """
 
     def __init__(self, path: Path):
@@ -47,8 +48,8 @@ class ScoreCache:
         self.hits = 0
         self.misses = 0
 
-    def get(self, key: str) -> tuple[bool, Any]:
-        """(whether it is there, its value)."""
+    def get(self, key: str) -> tuple[bool, JsonValue]:
+        """(whether it is known, its value)."""
         row = self._database.execute("SELECT value FROM scores WHERE key = ?", (key,)).fetchone()
         if row is None:
             self.misses += 1
@@ -56,7 +57,7 @@ class ScoreCache:
         self.hits += 1
         return True, json.loads(row[0])
 
-    def put(self, items: Iterable[tuple[str, Any]]) -> None:
+    def put(self, items: Iterable[tuple[str, JsonValue]]) -> None:
         """Keeps values; they are on disk when this returns."""
         rows = [(key, json.dumps(value, ensure_ascii=False)) for key, value in items]
         with self._database:

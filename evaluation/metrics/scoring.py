@@ -1,7 +1,7 @@
-"""One utterance of one system to its scores; what is cached is not computed, and where all is, no model is loaded.
+"""Wavs of systems to scores; what is cached is not computed again, and where everything is, no model is loaded.
 
-The leading process looks things up and writes them down; workers (this process, or Ray actors) only hear audio. A score
-depends on its own clip alone, so any number of workers gives the same rows.
+The leading process reads and writes the cache; workers (this process, or Ray actors) only measure audio. A score depends
+on its own clip alone, so any number of workers gives the same scores.
 """
 
 from __future__ import annotations
@@ -9,22 +9,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from evaluation.benchmarks.benchmark import Utterance
 from evaluation.metrics import error_rates
-from evaluation.metrics.audio_files import Unusable, content_hash, load
-from evaluation.metrics.emotion_accuracy import EmotionHearer, EmotionScoringConfig, classifier_name
+from evaluation.metrics.audio_files import content_hash, load, status_of
+from evaluation.metrics.emotion_accuracy import EmotionScorer, EmotionScoringConfig, classifier_name
+from evaluation.metrics.measurement import AudioState, Cosine, Measurement, MetricName, RecognisedEmotion
 from evaluation.metrics.normalisation import NORMALISER_VERSION
 from evaluation.metrics.score_cache import ScoreCache, score_key, text_hash
 from evaluation.metrics.similarity import Similarity, SimilarityConfig, encoder_name
 from evaluation.metrics.speech_recognition import Recognition, RecognitionConfig, recogniser_name
+from evaluation.metrics.utterance_score import Dnsmos, EmotionScore, UtteranceScore
 from evaluation.systems.base import SystemOutput
 from voxmill.core import malloc
+from voxmill.core.audio import AudioProblem, MonoAudio, Samples
 from voxmill.core.config import Config
-from voxmill.core.errors import UserError
+from voxmill.core.local_ray import map_actors
+
+if TYPE_CHECKING:
+    from annotation.audio.quality import Dnsmos as DnsmosModel
 
 DNSMOS_IDENTITY = "dnsmos:speechmos-0.0.1.1:hops"
 CHUNK = 4
@@ -32,10 +38,7 @@ CHUNK = 4
 
 
 class ScoringConfig(Config):
-    """Which metrics, by which models. `dnsmos_windows` of 9 s are measured of a long clip.
-
-    `emotion`: the classifier that is asked where a benchmark names emotions; without a model nobody is.
-    """
+    """Which metrics are computed, and by which models."""
 
     recognition: RecognitionConfig = RecognitionConfig()
     similarity: SimilarityConfig = SimilarityConfig()
@@ -50,114 +53,120 @@ class ScoringConfig(Config):
     """CPU threads of each model."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One wav to hear, and for what."""
+    """One wav to measure; `index` is the one of its output, `wanted` what is to be measured."""
 
     index: int
-    wav: str
+    wav: Path
     language: str
-    reference: str
+    reference: Path | None
     reference_hash: str
-    wanted: tuple[str, ...]
+    wanted: tuple[MetricName, ...]
 
 
 class Scorer:
-    """Hears wavs; a model is loaded when it is first asked for."""
+    """Measures wavs; a model is loaded when it is first needed."""
 
     def __init__(self, config: ScoringConfig):
         self.config = config
         self._recognition: Recognition | None = None
         self._similarity: Similarity | None = None
-        self._dnsmos: Any = None
-        self._emotion: EmotionHearer | None = None
-        self._references: dict[str, Any] = {}
+        self._dnsmos: DnsmosModel | None = None
+        self._emotion: EmotionScorer | None = None
+        self._references: dict[str, MonoAudio | None] = {}
 
-    def __call__(self, tasks: Sequence[Task]) -> list[tuple[int, dict[str, Any]]]:
-        """(index, metric: value) of each task. `audio` is always there: seconds, rate, and problem and detail or None."""
-        return [(task.index, self._one(task)) for task in tasks]
+    def __call__(self, tasks: Sequence[Task]) -> list[tuple[int, Measurement]]:
+        """(index, what was measured) of each task; `audio` always is."""
+        return [(task.index, self._measure(task)) for task in tasks]
 
-    def _one(self, task: Task) -> dict[str, Any]:
-        audio = load(Path(task.wav))
-        if isinstance(audio, Unusable):
-            return {"audio": {"seconds": 0.0, "rate": 0, "problem": audio.reason, "detail": audio.detail}}
-        found: dict[str, Any] = {
-            "audio": {"seconds": audio.seconds, "rate": audio.rate, "problem": None, "detail": None}
-        }
-        if "transcript" in task.wanted:
-            if self._recognition is None:
-                self._recognition = Recognition(self.config.recognition, self.config.device, self.config.threads)
-            found["transcript"] = self._recognition.of(task.language)(audio.samples, task.language)
-        if "similarity" in task.wanted:
-            found["similarity"] = self._similar(task, audio.samples)
-        if "dnsmos" in task.wanted:
-            if self._dnsmos is None:
-                from annotation.audio.quality import Dnsmos
+    def _measure(self, task: Task) -> Measurement:
+        try:
+            audio = load(task.wav)
+        except AudioProblem as problem:
+            return Measurement(audio=AudioState(problem=status_of(problem), detail=problem.detail))
+        samples_T, wanted = audio.samples_T, task.wanted
+        return Measurement(
+            audio=AudioState(seconds=audio.file_seconds, rate=audio.file_rate),
+            transcript=self._transcribe(samples_T, task.language) if "transcript" in wanted else None,
+            similarity=Cosine(self._compare(samples_T, task)) if "similarity" in wanted else None,
+            dnsmos=self._quality(samples_T) if "dnsmos" in wanted else None,
+            emotion=self._recognise_emotion(samples_T) if "emotion" in wanted else None,
+        )
 
-                self._dnsmos = Dnsmos(self.config.dnsmos_windows, self.config.threads)
-            found["dnsmos"] = dict(zip(("sig", "bak", "ovr", "p808"), self._dnsmos(audio.samples), strict=True))
-        if "emotion" in task.wanted:
-            if self._emotion is None:
-                self._emotion = EmotionHearer(self.config.emotion, self.config.device)
-            found["emotion"] = self._emotion(audio.samples)
-        return found
+    def _transcribe(self, samples_T: Samples, language: str) -> str:
+        if self._recognition is None:
+            self._recognition = Recognition(self.config.recognition, self.config.device, self.config.threads)
+        return self._recognition.of(language)(samples_T, language)
 
-    def _similar(self, task: Task, samples: Any) -> float | None:
+    def _compare(self, samples_T: Samples, task: Task) -> float | None:
         if task.reference_hash not in self._references:
-            self._references[task.reference_hash] = load(Path(task.reference))
+            self._references[task.reference_hash] = _reference(task.reference)
         reference = self._references[task.reference_hash]
-        if isinstance(reference, Unusable):
+        if reference is None:
             return None
         if self._similarity is None:
             self._similarity = Similarity(self.config.similarity, self.config.device)
-        return self._similarity(samples, reference.samples, task.reference_hash)
+        return self._similarity(samples_T, reference.samples_T, task.reference_hash)
+
+    def _quality(self, samples_T: Samples) -> Dnsmos:
+        if self._dnsmos is None:
+            from annotation.audio.quality import Dnsmos as DnsmosModel
+
+            self._dnsmos = DnsmosModel(self.config.dnsmos_windows, self.config.threads)
+        sig, bak, ovr, p808 = self._dnsmos(samples_T)
+        return Dnsmos(sig=sig, bak=bak, ovr=ovr, p808=p808)
+
+    def _recognise_emotion(self, samples_T: Samples) -> RecognisedEmotion:
+        if self._emotion is None:
+            self._emotion = EmotionScorer(self.config.emotion, self.config.device)
+        return self._emotion(samples_T)
 
 
-Work = Callable[[Sequence[Task]], Iterable[tuple[int, dict[str, Any]]]]
+def _reference(path: Path | None) -> MonoAudio | None:
+    """A reference's audio; None where it cannot be used, which the report counts as `no similarity`."""
+    if path is None:
+        return None
+    try:
+        return load(path)
+    except AudioProblem:
+        return None
+
+
+Work = Callable[[Sequence[Task]], Iterable[tuple[int, Measurement]]]
+"""Measures tasks, in any order."""
 
 
 def in_process(config: ScoringConfig) -> Work:
-    """Scores here, a few clips at a time."""
-    scorer: list[Scorer] = []
+    """Measures in this process, a few clips at a time."""
+    scorers: list[Scorer] = []
 
-    def work(tasks: Sequence[Task]) -> Iterator[tuple[int, dict[str, Any]]]:
-        if tasks and not scorer:
-            scorer.append(Scorer(config))
+    def work(tasks: Sequence[Task]) -> Iterator[tuple[int, Measurement]]:
+        if tasks and not scorers:
+            scorers.append(Scorer(config))
         for start in range(0, len(tasks), CHUNK):
-            yield from scorer[0](tasks[start : start + CHUNK])
+            yield from scorers[0](tasks[start : start + CHUNK])
 
     return work
 
 
 def on_ray(config: ScoringConfig, workers: int) -> Work:
-    """Scores in `workers` Ray actors; wavs must lie where all of them see them."""
+    """Measures in `workers` Ray actors; wavs must lie where all of them see them."""
 
-    def work(tasks: Sequence[Task]) -> Iterator[tuple[int, dict[str, Any]]]:
-        if not tasks:
-            return
-        import ray
-        from ray.util import ActorPool
-
-        gpus = 1.0 if config.device.startswith("cuda") else 0.0
-        told: dict[str, Any] = {
-            "num_cpus": config.threads,
-            "num_gpus": gpus,
-            "runtime_env": {"env_vars": malloc.KEEP_FREED_MEMORY_ENV},
-        }
-        actor: Any = ray.remote(**told)(Scorer)
-        actors = [actor.remote(config) for _ in range(min(workers, -(-len(tasks) // CHUNK)))]
-        pool: Any = ActorPool(actors)
+    def work(tasks: Sequence[Task]) -> Iterator[tuple[int, Measurement]]:
         chunks = [tasks[start : start + CHUNK] for start in range(0, len(tasks), CHUNK)]
-        try:
-            for results in pool.map_unordered(lambda one, chunk: one.__call__.remote(chunk), chunks):
-                yield from results
-        except ray.exceptions.RayTaskError as error:
-            # A worker that cannot load what the user named: one line, without the worker's traceback.
-            if isinstance(error.cause, UserError):
-                raise UserError(str(error.cause)) from None
-            raise
-        for one in actors:
-            ray.kill(one)
+        results = map_actors(
+            Scorer,
+            (config,),
+            "__call__",
+            chunks,
+            count=workers,
+            num_cpus=config.threads,
+            num_gpus=1.0 if config.device.startswith("cuda") else 0.0,
+            runtime_env={"env_vars": malloc.KEEP_FREED_MEMORY_ENV},
+        )
+        for measured in results:
+            yield from measured
 
     return work
 
@@ -169,23 +178,24 @@ def score_outputs(
     cache: ScoreCache,
     work: Work,
     advance: Callable[[int], None] = lambda count: None,
-) -> list[dict[str, Any]]:
-    """One row an output, in order: id, group, language, text, seed, wav, status, detail, seconds, rate, hypothesis,
-    errors (official and strict), similarity, dnsmos, emotion (wanted, level, heard, probability).
+) -> list[UtteranceScore]:
+    """The scores of every output, in order.
 
-    `status` is ok, failed (the system said so), missing, unreadable, empty, silent, not_numbers or too_long. Values are
-    None where there is nothing to measure.
+    Args:
+        protocol: whose official normalisation the error rates follow (`normalisation.PROTOCOLS`).
+        advance: called with the number of outputs that are done since the last call.
     """
-    found: list[dict[str, Any]] = [{} for _ in outputs]
-    keys: list[dict[str, str]] = [{} for _ in outputs]
+    measured = [Measurement() for _ in outputs]
+    keys: list[dict[MetricName, str]] = [{} for _ in outputs]
     hashes: dict[Path, str | None] = {}
     tasks = []
     for index, output in enumerate(outputs):
         audio = None if output.failure else content_hash(output.wav)
         if audio is None:
-            problem = "failed" if output.failure else "missing"
-            detail = output.failure or f"{output.wav.name} is not there"
-            found[index]["audio"] = {"seconds": 0.0, "rate": 0, "problem": problem, "detail": detail}
+            state = AudioState(problem="missing", detail=f"{output.wav.name} is not there")
+            if output.failure:
+                state = AudioState(problem="failed", detail=output.failure)
+            measured[index] = Measurement(audio=state)
             advance(1)
             continue
         reference = output.utterance.reference
@@ -193,40 +203,49 @@ def score_outputs(
             hashes[reference] = content_hash(reference)
         reference_hash = hashes[reference] if reference is not None else None
         keys[index] = _keys(output, protocol, config, audio, reference_hash)
-        missing = []
+        missing: list[MetricName] = []
         for metric, key in keys[index].items():
-            there, value = cache.get(key)
-            if there:
-                found[index][metric] = value
+            is_known, value = cache.get(key)
+            if is_known:
+                measured[index] = measured[index].with_plain(metric, value)
             elif metric != "errors":
                 missing.append(metric)
-        if missing and not (found[index].get("audio") or {}).get("problem"):
-            place = str(reference or "")
+        state_known = measured[index].audio
+        if missing and not (state_known and state_known.problem):
             tasks.append(
-                Task(index, str(output.wav), output.utterance.language, place, reference_hash or "", tuple(missing))
+                Task(
+                    index=index,
+                    wav=output.wav,
+                    language=output.utterance.language,
+                    reference=reference,
+                    reference_hash=reference_hash or "",
+                    wanted=tuple(missing),
+                )
             )
         else:
             advance(1)
-    for index, values in work(tasks):
-        found[index] |= values
-        cache.put([(keys[index][metric], value) for metric, value in values.items()])
+    for index, measurement in work(tasks):
+        measured[index] = measured[index].merged(measurement)
+        cache.put([(keys[index][name], measurement.to_plain(name)) for name in measurement.names()])
         advance(1)
-    rows = []
+    scores = []
     for index, output in enumerate(outputs):
-        if "errors" not in found[index] and "transcript" in found[index]:
+        transcript = measured[index].transcript
+        if measured[index].errors is None and transcript is not None:
             one = output.utterance
-            counted = error_rates.score(found[index]["transcript"], one.text, one.language, protocol).to_plain()
-            found[index]["errors"] = counted
-            cache.put([(keys[index]["errors"], counted)])
-        rows.append(_row(output, found[index]))
-    return rows
+            errors = error_rates.score(transcript, one.text, one.language, protocol)
+            measured[index] = measured[index].merged(Measurement(errors=errors))
+            cache.put([(keys[index]["errors"], measured[index].to_plain("errors"))])
+        scores.append(_score(output, measured[index], wants_errors="transcript" in config.metrics))
+    return scores
 
 
 def _keys(
     output: SystemOutput, protocol: str, config: ScoringConfig, audio: str, reference_hash: str | None
-) -> dict[str, str]:
+) -> dict[MetricName, str]:
+    """Cache keys of the metrics that are wanted of an output."""
     one = output.utterance
-    keys = {"audio": score_key(audio=audio, text="", metric="audio", model="1", normaliser="")}
+    keys: dict[MetricName, str] = {"audio": score_key(audio=audio, text="", metric="audio", model="1", normaliser="")}
     if "transcript" in config.metrics:
         model = recogniser_name(config.recognition, one.language).identity
         keys["transcript"] = score_key(
@@ -253,28 +272,34 @@ def _keys(
     return keys
 
 
-def _row(output: SystemOutput, found: dict[str, Any]) -> dict[str, Any]:
-    one, audio = output.utterance, found["audio"]
-    return {
-        "id": one.id,
-        "group": one.group,
-        "language": one.language,
-        "text": one.text,
-        "seed": output.seed,
-        "wav": str(output.wav),
-        "description": one.description,
-        "reference": str(one.reference) if one.reference else None,
-        "status": audio["problem"] or "ok",
-        "detail": audio["detail"],
-        "seconds": audio["seconds"],
-        "rate": audio["rate"],
-        "hypothesis": found.get("transcript"),
-        "errors": found.get("errors"),
-        "similarity": found.get("similarity"),
-        "dnsmos": found.get("dnsmos"),
-        "emotion": _emotion(one, found.get("emotion")),
-    }
+def _score(output: SystemOutput, measured: Measurement, *, wants_errors: bool) -> UtteranceScore:
+    one, audio = output.utterance, measured.audio
+    assert audio is not None, "every output has a state of its audio"
+    return UtteranceScore(
+        id=one.id,
+        group=one.group,
+        language=one.language,
+        text=one.text,
+        seed=output.seed,
+        wav=output.wav,
+        description=one.description,
+        reference=one.reference,
+        status=audio.problem or "ok",
+        detail=audio.detail,
+        seconds=audio.seconds,
+        rate=audio.rate,
+        hypothesis=measured.transcript,
+        errors=measured.errors,
+        similarity=measured.similarity.value if measured.similarity else None,
+        dnsmos=measured.dnsmos,
+        emotion=_emotion(one, measured.emotion),
+        wants_errors=wants_errors,
+    )
 
 
-def _emotion(one: Utterance, heard: dict[str, Any] | None) -> dict[str, Any] | None:
-    return None if heard is None else {"wanted": one.emotion, "level": one.emotion_level, **heard}
+def _emotion(one: Utterance, recognised: RecognisedEmotion | None) -> EmotionScore | None:
+    if recognised is None:
+        return None
+    return EmotionScore(
+        wanted=one.emotion, level=one.emotion_level, heard=recognised.heard, probability=recognised.probability
+    )

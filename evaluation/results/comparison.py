@@ -1,34 +1,48 @@
-"""Rows of scores to tables: each system's score with its interval, and a verdict on every two systems."""
+"""Scores of utterances to tables: each system's score with its interval, and a verdict on every pair of systems."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from evaluation.metrics.error_rates import Errors, all_wrong
+from evaluation.metrics.error_rates import all_wrong
+from evaluation.metrics.utterance_score import UtteranceScore
 from evaluation.results.statistics import Estimate, deviation, holm, mean, paired_p, ratio
+from voxmill.core.audio import RATE_16K
 
-Row = dict[str, Any]
 SIGNIFICANT = 0.05
+
+MetricKey = Literal[
+    "official",
+    "strict",
+    "similarity",
+    "dnsmos",
+    "emotion",
+    "emotion_high",
+    "emotion_low",
+    "followed",
+    "followed_nulls_false",
+    "followed_nulls_true",
+]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """`scale` turns a value into what the report prints (percent); `lower` is whether less is better."""
+    """`scale` turns a value into the unit that the report prints (percent); `lower`: whether less is better."""
 
-    key: str
+    key: MetricKey
     title: str
     lower: bool
     scale: float
     digits: int
 
 
-METRICS: dict[str, Metric] = {
+METRICS: dict[MetricKey, Metric] = {
     metric.key: metric
     for metric in (
         Metric("official", "error rate, official", True, 100, 2),
@@ -43,28 +57,28 @@ METRICS: dict[str, Metric] = {
         Metric("followed_nulls_true", "followed, nulls as true", False, 100, 1),
     )
 }
-COMPARED = ("official", "strict", "similarity", "dnsmos", "emotion", "followed")
+COMPARED: tuple[MetricKey, ...] = ("official", "strict", "similarity", "dnsmos", "emotion", "followed")
 
 
 @dataclass(frozen=True)
 class Score:
-    """One cell. `seed_deviation`: standard deviation between seeds, where there are several. Values are unscaled."""
+    """One cell. `seed_deviation`: standard deviation between seeds, None with one seed. Values are unscaled."""
 
     benchmark: str
     group: str
     system: str
-    metric: str
+    metric: MetricKey
     estimate: Estimate
     seed_deviation: float | None
 
 
 @dataclass(frozen=True)
-class Verdict:
+class PairVerdict:
     """Two systems on the same utterances. `difference` is first minus second; `p` is Holm's over the whole table."""
 
     benchmark: str
     group: str
-    metric: str
+    metric: MetricKey
     first: str
     second: str
     difference: Estimate
@@ -84,116 +98,135 @@ class Verdict:
         return f"{self.better} is better" if self.better else "not distinguishable"
 
 
-def _value(row: Row, metric: str) -> tuple[float, float] | None:
-    """(numerator, denominator) of a row, None where it does not count."""
-    is_ok = row["status"] == "ok"
+class _Fraction(NamedTuple):
+    """A metric of one utterance; the denominator weighs it in `strict` and is 1 elsewhere."""
+
+    numerator: float
+    denominator: float = 1.0
+
+
+def _value(score: UtteranceScore, metric: MetricKey) -> _Fraction | None:
+    """A metric of an utterance, None where it does not count."""
     if metric == "official":
-        counted = (row.get("errors") or {}).get("official")
-        return (Errors(**counted).rate, 1.0) if is_ok and counted else None
+        counted = score.errors.official if score.errors else None
+        return _Fraction(counted.rate) if score.status == "ok" and counted else None
     if metric == "strict":
-        if row.get("errors"):
-            strict = Errors(**row["errors"]["strict"])
-        elif not is_ok and row.get("wants_errors", True):
-            strict = all_wrong(row["text"], row["language"])
+        if score.errors:
+            errors = score.errors.strict
+        elif score.status != "ok" and score.wants_errors:
+            errors = all_wrong(score.text, score.language)
         else:
             return None
-        return float(strict.total), float(strict.length)
-    if metric.startswith("followed"):
-        if "followed" not in row:
+        return _Fraction(float(errors.total), float(errors.length))
+    if metric == "similarity":
+        return None if score.similarity is None else _Fraction(score.similarity)
+    if metric == "dnsmos":
+        return None if score.dnsmos is None else _Fraction(score.dnsmos.ovr)
+    if metric in ("followed", "followed_nulls_false", "followed_nulls_true"):
+        if score.instruction is None:
             return None
-        verdict = row["followed"]
-        if verdict is None:
-            filled = {"followed_nulls_false": 0.0, "followed_nulls_true": 1.0}.get(metric)
-            return None if filled is None else (filled, 1.0)
-        return float(verdict), 1.0
-    if metric.startswith("emotion"):
-        heard = row.get("emotion")
-        level = metric.removeprefix("emotion").removeprefix("_")
-        return (float(heard["heard"] == heard["wanted"]), 1.0) if heard and level in ("", heard["level"]) else None
-    value = (row.get("dnsmos") or {}).get("ovr") if metric == "dnsmos" else row.get(metric)
-    return None if value is None else (float(value), 1.0)
+        if score.instruction.followed is not None:
+            return _Fraction(float(score.instruction.followed))
+        return None if metric == "followed" else _Fraction(float(metric == "followed_nulls_true"))
+    emotion = score.emotion
+    level = metric.removeprefix("emotion").removeprefix("_")
+    if emotion is None or level not in ("", emotion.level):
+        return None
+    return _Fraction(float(emotion.heard == emotion.wanted))
 
 
-def values_of(rows: Sequence[Row], metric: str) -> dict[str, tuple[float, float]]:
-    """(numerator, denominator) by utterance, means over its seeds."""
-    gathered: dict[str, list[tuple[float, float]]] = {}
-    for row in rows:
-        value = _value(row, metric)
+def _values(scores: Sequence[UtteranceScore], metric: MetricKey) -> dict[str, _Fraction]:
+    """A metric by utterance, means over its seeds."""
+    by_id: dict[str, list[_Fraction]] = {}
+    for score in scores:
+        value = _value(score, metric)
         if value is not None:
-            gathered.setdefault(row["id"], []).append(value)
-    return {id_: (float(np.mean([n for n, _ in v])), v[0][1]) for id_, v in gathered.items()}
+            by_id.setdefault(score.id, []).append(value)
+    return {
+        id_: _Fraction(float(np.mean([one.numerator for one in values])), values[0].denominator)
+        for id_, values in by_id.items()
+    }
 
 
-def _estimate(values: Mapping[str, tuple[float, float]], metric: str) -> Estimate:
-    numerators = [numerator for numerator, _ in values.values()]
+def _estimate(values: Mapping[str, _Fraction], metric: MetricKey) -> Estimate:
+    numerators = [value.numerator for value in values.values()]
     if metric == "strict":
-        return ratio(numerators, [denominator for _, denominator in values.values()])
+        return ratio(numerators, [value.denominator for value in values.values()])
     return mean(numerators)
 
 
-def groups_of(rows: Sequence[Row]) -> list[str]:
+def groups_of(scores: Sequence[UtteranceScore]) -> list[str]:
     """Groups in the order in which they come."""
-    return list(dict.fromkeys(row["group"] for row in rows))
+    return list(dict.fromkeys(score.group for score in scores))
 
 
-def scores_of(benchmark: str, system: str, rows: Sequence[Row]) -> list[Score]:
+def scores_of(benchmark: str, system: str, utterances: Sequence[UtteranceScore]) -> list[Score]:
     """Every metric that was measured, by group."""
     scores = []
-    for group in groups_of(rows):
-        mine = [row for row in rows if row["group"] == group]
-        seeds = sorted({row["seed"] for row in mine})
+    for group in groups_of(utterances):
+        members = [one for one in utterances if one.group == group]
+        seeds = sorted({one.seed for one in members})
         for metric in METRICS:
-            values = values_of(mine, metric)
+            values = _values(members, metric)
             if not values:
                 continue
             by_seed = []
             for seed in seeds:
-                own = values_of([row for row in mine if row["seed"] == seed], metric)
+                own = _values([one for one in members if one.seed == seed], metric).values()
                 if own:
-                    top, below = (sum(v[i] for v in own.values()) for i in (0, 1))
+                    top, below = sum(value.numerator for value in own), sum(value.denominator for value in own)
                     by_seed.append(top / below if below else 0.0)
             scores.append(Score(benchmark, group, system, metric, _estimate(values, metric), deviation(by_seed)))
     return scores
 
 
-def verdicts_of(rows: Mapping[tuple[str, str], Sequence[Row]]) -> list[Verdict]:
-    """Verdicts on every two systems of every benchmark; `rows` by (benchmark, system). Holm's correction is over all."""
-    found: list[Verdict] = []
-    for benchmark in dict.fromkeys(name for name, _ in rows):
-        systems = [system for name, system in rows if name == benchmark]
+def verdicts_of(scores: Mapping[tuple[str, str], Sequence[UtteranceScore]]) -> list[PairVerdict]:
+    """Verdicts on every pair of systems of every benchmark, corrected over all of them by Holm's method.
+
+    Args:
+        scores: by (benchmark, system).
+    """
+    verdicts: list[PairVerdict] = []
+    for benchmark in dict.fromkeys(name for name, _ in scores):
+        systems = [system for name, system in scores if name == benchmark]
         for first, second in combinations(systems, 2):
-            a, b = rows[(benchmark, first)], rows[(benchmark, second)]
-            for group in groups_of(a):
+            one, other = scores[(benchmark, first)], scores[(benchmark, second)]
+            for group in groups_of(one):
+                left = [score for score in one if score.group == group]
+                right = [score for score in other if score.group == group]
                 for metric in COMPARED:
-                    one = values_of([row for row in a if row["group"] == group], metric)
-                    other = values_of([row for row in b if row["group"] == group], metric)
-                    both = [id_ for id_ in one if id_ in other]
-                    if not both:
-                        continue
-                    left, right = [one[id_][0] for id_ in both], [other[id_][0] for id_ in both]
-                    gaps = [x - y for x, y in zip(left, right, strict=True)]
-                    gap = _estimate({id_: (g, one[id_][1]) for id_, g in zip(both, gaps, strict=True)}, metric)
-                    p = paired_p(left, right)
-                    found.append(Verdict(benchmark, group, metric, first, second, gap, p, p))
-    corrected = holm([verdict.raw_p for verdict in found])
-    return [
-        Verdict(v.benchmark, v.group, v.metric, v.first, v.second, v.difference, v.raw_p, p)
-        for v, p in zip(found, corrected, strict=True)
-    ]
+                    compared = compare_pair(left, right, metric)
+                    if compared is not None:
+                        difference, p = compared
+                        verdicts.append(PairVerdict(benchmark, group, metric, first, second, difference, p, p))
+    corrected = holm([verdict.raw_p for verdict in verdicts])
+    return [replace(verdict, p=p) for verdict, p in zip(verdicts, corrected, strict=True)]
 
 
-def counts_of(rows: Sequence[Row]) -> dict[str, int]:
-    """Utterances by what became of them; files of another rate than 16 kHz, empty hypotheses, verdicts that are none."""
-    counts = Counter(row["status"] for row in rows)
-    found = {"ok": counts.pop("ok", 0), **dict(sorted(counts.items()))}
-    resampled = sum(row["status"] == "ok" and row["rate"] != 16000 for row in rows)
-    empty = sum(
-        row["status"] == "ok" and row["hypothesis"] is not None and not row["hypothesis"].strip() for row in rows
-    )
-    no_reference = sum(
-        row["status"] == "ok" and row["reference"] is not None and row["similarity"] is None for row in rows
-    )
-    extra = {"resampled": resampled, "empty hypothesis": empty, "no similarity": no_reference}
-    nulls = Counter(row["verdict"] for row in rows if "followed" in row and row["followed"] is None)
+def compare_pair(
+    first: Sequence[UtteranceScore], second: Sequence[UtteranceScore], metric: MetricKey
+) -> tuple[Estimate, float] | None:
+    """(first minus second, uncorrected p) on the utterances that both have a value of; None without any."""
+    one, other = _values(first, metric), _values(second, metric)
+    both = [id_ for id_ in one if id_ in other]
+    if not both:
+        return None
+    left, right = [one[id_].numerator for id_ in both], [other[id_].numerator for id_ in both]
+    differences = {id_: _Fraction(x - y, one[id_].denominator) for id_, x, y in zip(both, left, right, strict=True)}
+    return _estimate(differences, metric), paired_p(left, right)
+
+
+def counts_of(scores: Sequence[UtteranceScore]) -> dict[str, int]:
+    """Utterances by status, then those with another rate than 16 kHz, an empty hypothesis, no similarity, no verdict."""
+    statuses = Counter(str(score.status) for score in scores)
+    counts = {"ok": statuses.pop("ok", 0), **dict(sorted(statuses.items()))}
+    ok = [score for score in scores if score.status == "ok"]
+    extra = {
+        "resampled": sum(score.rate != RATE_16K for score in ok),
+        "empty hypothesis": sum(score.hypothesis is not None and not score.hypothesis.strip() for score in ok),
+        "no similarity": sum(score.reference is not None and score.similarity is None for score in ok),
+    }
+    verdicts = [score.instruction for score in scores if score.instruction is not None]
+    nulls = Counter(verdict.reason for verdict in verdicts if verdict.followed is None)
     extra |= {f"no verdict: {kind}": count for kind, count in sorted(nulls.items())}
-    return found | {name: count for name, count in extra.items() if count}
+    return counts | {name: count for name, count in extra.items() if count}

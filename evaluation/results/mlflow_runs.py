@@ -1,7 +1,8 @@
 """A comparison in MLflow: a parent run, below it a run for each system and benchmark.
 
 The files under OUT are written first; MLflow gets copies. A server that does not answer therefore loses nothing: the
-same runs go to `OUT/mlflow.db`, the job says so and fails, and the same command sends them again from the cached scores.
+same runs are logged to `OUT/mlflow.db`, the job reports it and fails, and the same command sends them again from the
+cached scores.
 """
 
 from __future__ import annotations
@@ -10,18 +11,20 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from evaluation.config import TrackingConfig
 from evaluation.results.records import Outcome, Run
 from evaluation.results.report import examples, highlighted
 
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
 LOCAL = "mlflow.db"
 
 
 def track(outcome: Outcome, config: TrackingConfig) -> str | None:
-    """Logs an outcome. None, or what the user must know: the server is down and where the runs are instead."""
+    """Logs an outcome. None, or why the server did not take the runs and where they are instead."""
     local = f"sqlite:///{(outcome.out / LOCAL).resolve()}"
     uri = config.uri or os.environ.get("MLFLOW_TRACKING_URI") or local
     # MLflow's own default is minutes of retries a call; what the user has set stands.
@@ -69,9 +72,9 @@ def _log(outcome: Outcome, uri: str, experiment: str) -> None:
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracking_uri=uri)
-    found = client.get_experiment_by_name(experiment)
-    if found is not None:
-        experiment_id = found.experiment_id
+    known = client.get_experiment_by_name(experiment)
+    if known is not None:
+        experiment_id = known.experiment_id
     else:
         # A local database keeps its files beside it, and not where the command happened to run.
         place = (outcome.out / "mlartifacts").resolve().as_uri() if uri.startswith("sqlite:") else None
@@ -88,12 +91,12 @@ def _log(outcome: Outcome, uri: str, experiment: str) -> None:
             client.log_artifact(parent, str(outcome.out / name))
         status = "FINISHED"
     finally:
-        # Where the server is gone this fails too, and with the reason of the first failure already on its way.
+        # Without its server this fails too, while the error of the first failure is already being raised.
         if status == "FINISHED":
             client.set_terminated(parent, status)
 
 
-def _child(client: Any, experiment_id: str, parent: str, outcome: Outcome, run: Run) -> None:
+def _child(client: MlflowClient, experiment_id: str, parent: str, outcome: Outcome, run: Run) -> None:
     tags = {"mlflow.parentRunId": parent, "voxmill.benchmark": run.benchmark.name, "voxmill.system": run.system}
     child = client.create_run(experiment_id, run_name=run.name, tags=tags).info.run_id
     params = {
@@ -102,7 +105,7 @@ def _child(client: Any, experiment_id: str, parent: str, outcome: Outcome, run: 
         "dataset_sha256": run.dataset_sha256,
         "utterances": len(run.benchmark.utterances),
         "malformed": len(run.benchmark.malformed),
-        "seeds": ",".join(str(seed) for seed in sorted({row["seed"] for row in run.rows})),
+        "seeds": ",".join(str(seed) for seed in sorted({one.seed for one in run.utterances})),
         "normaliser": outcome.versions["normaliser"],
         **{f"system.{key}": value for key, value in run.identity.items()},
         **{f"model.{key}": value for key, value in run.models.items()},
@@ -127,9 +130,8 @@ def _child(client: Any, experiment_id: str, parent: str, outcome: Outcome, run: 
     for status, count in run.counts.items():
         client.log_metric(child, f"count.{''.join(c if c.isalnum() or c in '._-' else '_' for c in status)}", count)
     client.log_artifact(child, str(outcome.out / "scores" / f"{run.name}.jsonl"), "scores")
-    for place, row in examples(run.rows):
-        wav = Path(row["wav"])
-        client.log_artifact(child, str(wav), f"examples/{place}")
-        page = f'<!doctype html><meta charset="utf-8"><p>{highlighted(row)}</p>'
+    for place, example in examples(run.utterances):
+        client.log_artifact(child, str(example.wav), f"examples/{place}")
+        page = f'<!doctype html><meta charset="utf-8"><p>{highlighted(example)}</p>'
         client.log_text(child, page, f"examples/{place}/transcript.html")
     client.set_terminated(child, "FINISHED")

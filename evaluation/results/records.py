@@ -1,31 +1,34 @@
-"""What a comparison found, as the reports, MLflow and the listening test read it."""
+"""A finished comparison as the reports, MLflow and the listening test read it, and its files."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue
 
 from evaluation.benchmarks.benchmark import Benchmark
+from evaluation.config import EvaluateConfig
 from evaluation.metrics.error_rates import unit_name
-from evaluation.results.comparison import METRICS, Row, Score, Verdict
+from evaluation.metrics.utterance_score import UtteranceScore
+from evaluation.results.comparison import METRICS, MetricKey, PairVerdict, Score
 from voxmill.core.errors import UserError
+from voxmill.core.files import write_atomically
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class Run:
-    """One system on one benchmark. `models` says who heard and measured; `counts` what became of the utterances."""
+    """One system on one benchmark. `models`: which one did what; `counts`: utterances by what became of them."""
 
     benchmark: Benchmark
     dataset_sha256: str
     system: str
-    identity: dict[str, Any]
+    identity: dict[str, str]
     models: dict[str, str]
-    rows: list[Row]
+    utterances: tuple[UtteranceScore, ...]
     counts: dict[str, int]
     seconds_speaking: float
     seconds: float
@@ -36,16 +39,16 @@ class Run:
         return f"{self.benchmark.name}-{self.system}"
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """A whole comparison. `problems`: what could not be done although nothing is lost, a line each."""
+    """A whole comparison. `problems`: one line each on work that was not done; none of the results is lost."""
 
     out: Path
-    runs: list[Run]
-    scores: list[Score]
-    verdicts: list[Verdict]
-    problems: list[str]
-    config: dict[str, Any]
+    runs: tuple[Run, ...]
+    scores: tuple[Score, ...]
+    verdicts: tuple[PairVerdict, ...]
+    problems: tuple[str, ...]
+    config: EvaluateConfig
     versions: dict[str, str]
     cached: int
     computed: int
@@ -53,25 +56,25 @@ class Outcome:
     seconds: float
 
 
-def unit_of(run: Run, group: str, metric: str) -> str:
+def unit_of(run: Run, group: str, metric: MetricKey) -> str:
     """What a metric is called for a group: `WER`, `CER`, `SIM` ..."""
     if metric not in ("official", "strict"):
         return METRICS[metric].title
-    language = next(row["language"] for row in run.rows if row["group"] == group)
+    language = next(one.language for one in run.utterances if one.group == group)
     return f"{unit_name(run.benchmark.protocol, language, metric)} {metric}"
 
 
 def write_results(outcome: Outcome) -> None:
-    """`results.json` with all that the reports say, `scores/BENCHMARK-SYSTEM.jsonl` with a row an utterance."""
+    """`results.json` with all that the reports show, `scores/BENCHMARK-SYSTEM.jsonl` with a line an utterance."""
     for run in outcome.runs:
-        lines = [json.dumps(row, ensure_ascii=False) for row in run.rows]
-        write_text(outcome.out / "scores" / f"{run.name}.jsonl", "\n".join(lines) + "\n")
+        lines = "".join(score.to_json() + "\n" for score in run.utterances)
+        write_atomically(outcome.out / "scores" / f"{run.name}.jsonl", lines)
     plain = {
         "started": outcome.started,
         "seconds": outcome.seconds,
         "problems": outcome.problems,
         "versions": outcome.versions,
-        "config": outcome.config,
+        "config": outcome.config.model_dump(mode="json"),
         "cached": outcome.cached,
         "computed": outcome.computed,
         "runs": [
@@ -90,22 +93,26 @@ def write_results(outcome: Outcome) -> None:
             for run in outcome.runs
         ],
         "scores": [dataclasses.asdict(score) for score in outcome.scores],
-        "verdicts": [dataclasses.asdict(v) | {"better": v.better} for v in outcome.verdicts],
+        "verdicts": [dataclasses.asdict(verdict) | {"better": verdict.better} for verdict in outcome.verdicts],
     }
-    write_text(outcome.out / "results.json", json.dumps(_finite(plain), indent=1, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(without_nan(plain), indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(outcome.out / "results.json", text)
 
 
-def _finite(value: Any) -> Any:
-    """Plain data without nan, which JSON has not: null stands for it."""
+def without_nan(value: object) -> JsonValue:
+    """Plain data as JSON, which has no NaN: null stands for it."""
     if isinstance(value, dict):
-        return {key: _finite(one) for key, one in value.items()}
+        return {str(key): without_nan(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return [without_nan(one) for one in value]
+    if value is None or isinstance(value, float) and not math.isfinite(value):
+        return None
+    assert isinstance(value, bool | int | float | str), f"{type(value).__name__} is no JSON"
+    return value
 
 
-def read_rows(out: Path) -> dict[tuple[str, str], list[Row]]:
-    """Rows of a finished comparison by (benchmark, system).
+def read_scores(out: Path) -> dict[tuple[str, str], list[UtteranceScore]]:
+    """Scores of a finished comparison by (benchmark, system).
 
     Raises:
         UserError: no finished comparison there.
@@ -114,17 +121,12 @@ def read_rows(out: Path) -> dict[tuple[str, str], list[Row]]:
         plain = json.loads((out / "results.json").read_text(encoding="utf-8"))
         return {
             (run["benchmark"], run["system"]): [
-                json.loads(line) for line in (out / run["scores"]).read_text(encoding="utf-8").split("\n") if line
+                UtteranceScore.from_json(line)
+                for line in (out / run["scores"]).read_text(encoding="utf-8").split("\n")
+                if line
             ]
             for run in plain["runs"]
         }
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{out}: no finished `voxmill evaluate` there ({error}); name its --out") from None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Under another name first, so that a file there is a whole one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{out}: no finished `voxmill evaluate` there ({reason}); name its --out") from None

@@ -1,4 +1,4 @@
-"""report.html and report.md of a comparison: every score with its interval, the verdicts, what went wrong, and the best,
+"""report.html and report.md of a comparison: every score with its interval, the verdicts, what failed, and the best,
 the median and the worst utterance of each system to listen to.
 
 Names, texts and hypotheses come from strangers' files and are escaped; the page loads and runs nothing.
@@ -8,24 +8,121 @@ from __future__ import annotations
 
 import base64
 import html
-import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
-from evaluation.metrics.audio_files import RATE, Audio, load
-from evaluation.metrics.error_rates import Errors, aligned
-from evaluation.results.comparison import METRICS, Row, Score, groups_of
-from evaluation.results.published import published
-from evaluation.results.records import Outcome, Run, unit_of, write_text
+from evaluation.metrics.audio_files import load
+from evaluation.metrics.error_rates import Piece, aligned
+from evaluation.metrics.utterance_score import Status, UtteranceScore
+from evaluation.results.comparison import METRICS, MetricKey, PairVerdict, Score, groups_of
+from evaluation.results.published import PublishedRow, published
+from evaluation.results.records import Outcome, Run, unit_of
 from evaluation.results.statistics import Estimate
+from voxmill.core.audio import RATE_16K, AudioProblem, encode_flac
+from voxmill.core.files import write_atomically
 
 MAX_EXAMPLE_SECONDS = 30.0
+MAX_FAILURES = 200
+"""So many utterances without a score are listed."""
+
+Place = Literal["best", "median", "worst"]
 
 
-def shown(estimate: Estimate, metric: str) -> str:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """A line of a table: a system and its cells."""
+
+    system: str
+    cells: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Scores of all systems on a group."""
+
+    group: str
+    columns: list[str]
+    lines: list[Line]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerdictLine:
+    """A verdict as text; `better` is empty where the systems are not distinguishable."""
+
+    group: str
+    metric: str
+    pair: str
+    difference: str
+    n: int
+    p: str
+    sentence: str
+    better: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """An utterance to listen to. `audio` is a data URI; empty: it cannot be decoded."""
+
+    place: Place
+    id: str
+    text: str
+    pieces: list[Piece]
+    audio: str
+    rate: str
+    similarity: str
+    dnsmos: str
+    followed: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examples:
+    """Cards of one system."""
+
+    system: str
+    cards: list[Card]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureLine:
+    """An utterance of a system that has no score, and why."""
+
+    system: str
+    id: str
+    status: Status
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedLine:
+    """A row of the VoxCPM2 report as text."""
+
+    group: str
+    system: str
+    source: str
+    percent: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """A benchmark as both reports show it."""
+
+    name: str
+    utterances: int
+    malformed: list[str]
+    models: dict[str, str]
+    tables: list[Table]
+    counts: list[tuple[str, str]]
+    published: list[PublishedLine]
+    verdicts: list[VerdictLine]
+    examples: list[Examples]
+    failures: list[FailureLine]
+
+
+def interval_text(estimate: Estimate, metric: MetricKey) -> str:
     """`12.34 [10.01, 14.60]` in the unit of the report's tables; `-` for nothing."""
     if not np.isfinite(estimate.value):
         return "-"
@@ -45,53 +142,44 @@ def write_reports(outcome: Outcome) -> None:
     )
     sections = [_section(outcome, name) for name in dict.fromkeys(run.benchmark.name for run in outcome.runs)]
     page = environment.get_template("report.html.j2").render(outcome=outcome, sections=sections)
-    write_text(outcome.out / "report.html", page)
-    write_text(outcome.out / "report.md", _markdown(outcome, sections))
+    write_atomically(outcome.out / "report.html", page)
+    write_atomically(outcome.out / "report.md", _markdown(outcome, sections))
 
 
-def _section(outcome: Outcome, benchmark: str) -> dict[str, Any]:
-    """A benchmark as both reports show it, as plain strings."""
+def _section(outcome: Outcome, benchmark: str) -> Section:
     runs = [run for run in outcome.runs if run.benchmark.name == benchmark]
-    groups = groups_of(runs[0].rows)
+    groups = groups_of(runs[0].utterances)
     scores = {(s.group, s.system, s.metric): s for s in outcome.scores if s.benchmark == benchmark}
     metrics = [metric for metric in METRICS if any(metric == key[2] for key in scores)]
-    return {
-        "name": benchmark,
-        "utterances": len(runs[0].benchmark.utterances),
-        "malformed": [str(line) for line in runs[0].benchmark.malformed],
-        "models": runs[0].models,
-        "tables": [_table(runs, group, metrics, scores) for group in groups],
-        "counts": [(run.system, ", ".join(f"{n} {name}" for name, n in run.counts.items())) for run in runs],
-        "published": _published(benchmark, groups),
-        "verdicts": [
-            {
-                "group": v.group,
-                "metric": unit_of(runs[0], v.group, v.metric),
-                "pair": f"{v.first} - {v.second}",
-                "difference": shown(v.difference, v.metric),
-                "n": v.difference.n,
-                "p": f"{v.p:.4f}",
-                "sentence": v.sentence,
-                "better": v.better or "",
-            }
-            for v in outcome.verdicts
-            if v.benchmark == benchmark
-        ],
-        "examples": [
-            {"system": run.system, "cards": [_card(run, *example) for example in examples(run.rows)]} for run in runs
-        ],
-        "failures": [
-            {"system": run.system, "id": row["id"], "status": row["status"], "detail": row["detail"] or ""}
+    failures = [
+        FailureLine(system=run.system, id=one.id, status=one.status, detail=one.detail or "")
+        for run in runs
+        for one in run.utterances
+        if one.status != "ok"
+    ]
+    return Section(
+        name=benchmark,
+        utterances=len(runs[0].benchmark.utterances),
+        malformed=[str(line) for line in runs[0].benchmark.malformed],
+        models=runs[0].models,
+        tables=[_table(runs, group, metrics, scores) for group in groups],
+        counts=[(run.system, ", ".join(f"{n} {name}" for name, n in run.counts.items())) for run in runs],
+        published=[_published_line(row) for row in published(benchmark, groups)],
+        verdicts=[_verdict_line(runs[0], verdict) for verdict in outcome.verdicts if verdict.benchmark == benchmark],
+        examples=[
+            Examples(system=run.system, cards=[_card(place, one) for place, one in examples(run.utterances)])
             for run in runs
-            for row in run.rows
-            if row["status"] != "ok"
-        ][:200],
-    }
+        ],
+        failures=failures[:MAX_FAILURES],
+    )
 
 
 def _table(
-    runs: Sequence[Run], group: str, metrics: Sequence[str], scores: dict[tuple[str, str, str], Score]
-) -> dict[str, Any]:
+    runs: Sequence[Run],
+    group: str,
+    metrics: Sequence[MetricKey],
+    scores: Mapping[tuple[str, str, MetricKey], Score],
+) -> Table:
     columns = [metric for metric in metrics if any((group, run.system, metric) in scores for run in runs)]
     lines = []
     for run in runs:
@@ -101,76 +189,87 @@ def _table(
             spread = ""
             if score and score.seed_deviation is not None:
                 spread = f" ± {score.seed_deviation * METRICS[metric].scale:.{METRICS[metric].digits}f} over seeds"
-            cells.append(f"{shown(score.estimate, metric)}{spread} (n {score.estimate.n})" if score else "-")
-        lines.append({"system": run.system, "cells": cells})
-    return {"group": group, "columns": [unit_of(runs[0], group, metric) for metric in columns], "rows": lines}
+            cells.append(f"{interval_text(score.estimate, metric)}{spread} (n {score.estimate.n})" if score else "-")
+        lines.append(Line(system=run.system, cells=cells))
+    return Table(group=group, columns=[unit_of(runs[0], group, metric) for metric in columns], lines=lines)
 
 
-def _published(benchmark: str, groups: list[str]) -> list[dict[str, str]]:
-    return [
-        {
-            "group": row["group"],
-            "system": row["system"],
-            "source": row["source"],
-            "values": ", ".join(
-                f"{METRICS[key].title.removesuffix(', official')} {row[key]:g}"
-                for key in ("official", "similarity", "followed")
-                if key in row
-            ),
-        }
-        for row in published(benchmark, groups)
-    ]
+def _verdict_line(run: Run, verdict: PairVerdict) -> VerdictLine:
+    return VerdictLine(
+        group=verdict.group,
+        metric=unit_of(run, verdict.group, verdict.metric),
+        pair=f"{verdict.first} - {verdict.second}",
+        difference=interval_text(verdict.difference, verdict.metric),
+        n=verdict.difference.n,
+        p=f"{verdict.p:.4f}",
+        sentence=verdict.sentence,
+        better=verdict.better or "",
+    )
 
 
-def examples(rows: Sequence[Row]) -> list[tuple[str, Row]]:
-    """(`best`, `median` or `worst`, row) by strict errors, or by SIM where nothing was transcribed; of what was heard."""
-    heard = [row for row in rows if row["status"] == "ok"]
-    if not heard:
-        return []
-
-    def badness(row: Row) -> tuple[float, float]:
-        rate = Errors(**row["errors"]["strict"]).rate if row.get("errors") else 0.0
-        return rate, -(row["similarity"] if row["similarity"] is not None else 0.0)
-
-    order = sorted(heard, key=lambda row: (*badness(row), row["id"]))
-    chosen = [("best", order[0]), ("median", order[len(order) // 2]), ("worst", order[-1])]
-    return chosen[: len(order)] if len(order) < 3 else chosen
-
-
-def _card(run: Run, place: str, row: Row) -> dict[str, Any]:
-    pieces = aligned(row["hypothesis"], row["text"], row["language"]) if row["hypothesis"] is not None else []
-    rate = Errors(**row["errors"]["strict"]).rate if row.get("errors") else None
-    return {
-        "place": place,
-        "id": row["id"],
-        "text": row["text"],
-        "pieces": pieces,
-        "audio": _data_uri(Path(row["wav"])),
-        "rate": "" if rate is None else f"{100 * rate:.1f} %",
-        "similarity": "" if row["similarity"] is None else f"{100 * row['similarity']:.1f}",
-        "dnsmos": f"{row['dnsmos']['ovr']:.2f}" if row.get("dnsmos") else "",
-        "followed": "" if row.get("followed") is None else "followed" if row["followed"] else "not followed",
+def _published_line(row: PublishedRow) -> PublishedLine:
+    values: dict[MetricKey, float | None] = {
+        "official": row.official,
+        "similarity": row.similarity,
+        "followed": row.followed,
     }
+    percent = ", ".join(
+        f"{METRICS[key].title.removesuffix(', official')} {value:g}"
+        for key, value in values.items()
+        if value is not None
+    )
+    return PublishedLine(group=row.group, system=row.system, source=row.source, percent=percent)
+
+
+def examples(scores: Sequence[UtteranceScore]) -> list[tuple[Place, UtteranceScore]]:
+    """The best, median and worst of the scored wavs, by strict errors or by SIM where nothing was transcribed."""
+    scored = [score for score in scores if score.status == "ok"]
+
+    def badness(score: UtteranceScore) -> tuple[float, float, str]:
+        return score.errors.strict.rate if score.errors else 0.0, -(score.similarity or 0.0), score.id
+
+    order = sorted(scored, key=badness)
+    if not order:
+        return []
+    chosen: list[tuple[Place, UtteranceScore]] = [
+        ("best", order[0]),
+        ("median", order[len(order) // 2]),
+        ("worst", order[-1]),
+    ]
+    return chosen[: len(order)]
+
+
+def _card(place: Place, score: UtteranceScore) -> Card:
+    followed = score.instruction.followed if score.instruction else None
+    return Card(
+        place=place,
+        id=score.id,
+        text=score.text,
+        pieces=[] if score.hypothesis is None else aligned(score.hypothesis, score.text, score.language),
+        audio=_data_uri(score.wav),
+        rate=f"{100 * score.errors.strict.rate:.1f} %" if score.errors else "",
+        similarity="" if score.similarity is None else f"{100 * score.similarity:.1f}",
+        dnsmos=f"{score.dnsmos.ovr:.2f}" if score.dnsmos else "",
+        followed="" if followed is None else "followed" if followed else "not followed",
+    )
 
 
 def _data_uri(path: Path) -> str:
-    """The audio as it was scored (16 kHz, mono), inside the page; empty where it cannot be heard."""
-    import soundfile
-
-    audio = load(path)
-    if not isinstance(audio, Audio):
+    """The audio as it was scored (16 kHz, mono), inside the page; empty where it can no longer be decoded."""
+    try:
+        samples_T = load(path).samples_T
+    except AudioProblem:
         return ""
-    buffer = io.BytesIO()
-    soundfile.write(buffer, audio.samples[: int(MAX_EXAMPLE_SECONDS * RATE)], RATE, format="FLAC", subtype="PCM_16")
-    return f"data:audio/flac;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    flac = encode_flac(samples_T[: int(MAX_EXAMPLE_SECONDS * RATE_16K)], RATE_16K)
+    return f"data:audio/flac;base64,{base64.b64encode(flac).decode()}"
 
 
-def highlighted(row: Row) -> str:
-    """A row's reference with its errors, as safe HTML: what was left out, put in or put in its place."""
+def highlighted(score: UtteranceScore) -> str:
+    """The text with the errors of the hypothesis, as safe HTML: what was left out, inserted or replaced."""
     parts = []
-    for piece in aligned(row["hypothesis"] or "", row["text"], row["language"]):
-        said, heard = html.escape(piece.reference), html.escape(piece.hypothesis)
-        parts.append(said if piece.kind == "equal" else f"<del>{said}</del> <ins>{heard}</ins>")
+    for piece in aligned(score.hypothesis or "", score.text, score.language):
+        expected, recognised = html.escape(piece.reference), html.escape(piece.hypothesis)
+        parts.append(expected if piece.kind == "equal" else f"<del>{expected}</del> <ins>{recognised}</ins>")
     return " ".join(parts)
 
 
@@ -179,24 +278,21 @@ def _cell(text: str) -> str:
     return html.escape(text, quote=False).replace("|", "\\|").replace("\n", " ")
 
 
-def _markdown(outcome: Outcome, sections: list[dict[str, Any]]) -> str:
+def _markdown(outcome: Outcome, sections: Sequence[Section]) -> str:
     lines = ["# voxmill evaluation", "", f"{outcome.started}, {outcome.seconds:.1f} s. Scores with 95 % intervals.", ""]
     lines += [f"**Not done**: {_cell(problem)}" for problem in outcome.problems]
     for section in sections:
-        lines += ["", f"## {section['name']}, {section['utterances']} utterances", ""]
-        lines += [", ".join(f"{what}: {_cell(name)}" for what, name in section["models"].items()) + ".", ""]
-        for table in section["tables"]:
-            lines += _rows([table["group"], *table["columns"]], [[r["system"], *r["cells"]] for r in table["rows"]])
-        lines += [f"{_cell(system)}: {counts}." for system, counts in section["counts"]]
-        lines += [f"Malformed: {_cell(line)}." for line in section["malformed"]]
-        if section["verdicts"]:
-            body = [
-                [v["group"], v["metric"], v["pair"], v["difference"], str(v["n"]), v["p"], v["sentence"]]
-                for v in section["verdicts"]
-            ]
+        lines += ["", f"## {section.name}, {section.utterances} utterances", ""]
+        lines += [", ".join(f"{role}: {_cell(name)}" for role, name in section.models.items()) + ".", ""]
+        for table in section.tables:
+            lines += _rows([table.group, *table.columns], [[line.system, *line.cells] for line in table.lines])
+        lines += [f"{_cell(system)}: {counts}." for system, counts in section.counts]
+        lines += [f"Malformed: {_cell(line)}." for line in section.malformed]
+        if section.verdicts:
+            body = [[v.group, v.metric, v.pair, v.difference, str(v.n), v.p, v.sentence] for v in section.verdicts]
             lines += ["", *_rows(["group", "metric", "pair", "difference", "n", "p (Holm)", "verdict"], body)]
-        if section["published"]:
-            body = [[row["group"], row["system"], row["values"], row["source"]] for row in section["published"]]
+        if section.published:
+            body = [[row.group, row.system, row.percent, row.source] for row in section.published]
             lines += [
                 "Published in the report, with other recognisers and encoders:",
                 "",

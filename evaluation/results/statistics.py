@@ -1,7 +1,7 @@
-"""How sure a score is, and whether two systems differ: bootstrap, paired permutation, Holm.
+"""Intervals of scores, and whether two systems differ: bootstrap, paired permutation, Holm.
 
-Utterances are what is drawn anew. Where several seeds were run, an utterance's value is its mean over them, and the
-spread between seeds is told beside the interval, which does not hold it.
+The bootstrap resamples utterances. Where several seeds were run, an utterance's value is its mean over them, and the
+spread between seeds is reported beside the interval, which does not include it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+Values = Sequence[float] | np.ndarray
 
 RESAMPLES = 5000
 CONFIDENCE = 0.95
@@ -27,12 +29,12 @@ class Estimate:
     n: int
 
 
-def mean(values: Sequence[float], seed: int = SEED) -> Estimate:
-    """Mean of utterances' values, with its interval."""
+def mean(values: Values, seed: int = SEED) -> Estimate:
+    """Mean of utterances' values and its 95 % interval: BCa bootstrap, percentile where BCa is undefined."""
     return _bootstrap((np.asarray(values, dtype=float),), _mean, seed)
 
 
-def ratio(numerators: Sequence[float], denominators: Sequence[float], seed: int = SEED) -> Estimate:
+def ratio(numerators: Values, denominators: Values, seed: int = SEED) -> Estimate:
     """Sum over sum, such as errors over words, with the interval from drawing utterances."""
     return _bootstrap((np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)), _ratio, seed)
 
@@ -43,7 +45,7 @@ def _mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
 
 def _ratio(numerators: np.ndarray, denominators: np.ndarray, axis: int = -1) -> np.ndarray:
     below = np.sum(denominators, axis=axis)
-    return np.sum(numerators, axis=axis) / np.where(below == 0, 1, below)
+    return np.asarray(np.sum(numerators, axis=axis) / np.where(below == 0, 1, below))
 
 
 def _bootstrap(data: tuple[np.ndarray, ...], statistic: Callable[..., np.ndarray], seed: int) -> Estimate:
@@ -61,7 +63,7 @@ def _bootstrap(data: tuple[np.ndarray, ...], statistic: Callable[..., np.ndarray
     for method in ("BCa", "percentile"):
         # BCa is undefined where leaving out any one utterance changes nothing; the plain interval stands in for it.
         with warnings.catch_warnings(action="ignore"):
-            found = stats.bootstrap(
+            result = stats.bootstrap(
                 data,
                 statistic,
                 paired=len(data) > 1,
@@ -72,16 +74,16 @@ def _bootstrap(data: tuple[np.ndarray, ...], statistic: Callable[..., np.ndarray
                 rng=np.random.default_rng(seed),
                 batch=500,
             )
-        interval = (float(found.confidence_interval.low), float(found.confidence_interval.high))
+        interval = (float(result.confidence_interval.low), float(result.confidence_interval.high))
         if np.isfinite(interval).all():
             break
     return Estimate(value, interval[0], interval[1], size)
 
 
-def paired_p(first: Sequence[float], second: Sequence[float], seed: int = SEED) -> float:
+def paired_p(first: Values, second: Values, seed: int = SEED) -> float:
     """Two-sided p of a permutation test on the mean difference of the same utterances.
 
-    1 where nothing differs, and for a single utterance, from which nothing follows.
+    1 where nothing differs, and for a single utterance, which proves nothing.
     """
     from scipy import stats
 
@@ -89,7 +91,7 @@ def paired_p(first: Sequence[float], second: Sequence[float], seed: int = SEED) 
     assert a.shape == b.shape
     if len(a) < 2 or np.array_equal(a, b):
         return 1.0
-    found = stats.permutation_test(
+    result = stats.permutation_test(
         (a, b),
         lambda x, y, axis: np.mean(x - y, axis=axis),
         permutation_type="samples",
@@ -98,7 +100,7 @@ def paired_p(first: Sequence[float], second: Sequence[float], seed: int = SEED) 
         rng=np.random.default_rng(seed),
         batch=500,
     )
-    return float(found.pvalue)
+    return float(result.pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -1,4 +1,4 @@
-"""All that can be wrong with what a run is given, at once: nothing is lost, and the report has the count of each."""
+"""Everything that can be wrong with the input of a run, at once: nothing is lost, and the report counts each case."""
 
 import json
 import socket
@@ -11,13 +11,14 @@ import pytest
 import soundfile
 
 from evaluation.results.comparison import counts_of
-from evaluation.results.records import read_rows
+from evaluation.results.records import read_scores
+from tests.evaluation.utterances import score_of
 from tests.support.chat_server import Handler, chat_server
 from tests.support.speech import cut, turns
 from voxmill.cli.app import run as voxmill
 
 WORDS = "Two words."
-# Wavs of the names of their faults; `good` and `rate` are speech, the latter at 48 kHz.
+# Wavs named by their faults; `good` and `rate` are speech, the latter at 48 kHz.
 NAMES = ("good", "rate", "missing", "silent", "empty", "unreadable", "not_numbers")
 
 
@@ -25,7 +26,7 @@ NAMES = ("good", "rate", "missing", "silent", "empty", "unreadable", "not_number
 def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`en/meta.lst` with two malformed lines, `list.jsonl` with descriptions, and `wavs/`."""
     folder = tmp_path_factory.mktemp("given")
-    ((start, end, said),) = turns("en-1", 1)
+    ((start, end, text),) = turns("en-1", 1)
     good = cut("en-1", start, end, folder / "wavs" / "good.wav")
     samples, rate = soundfile.read(good, dtype="float32")
     soundfile.write(folder / "wavs" / "rate.wav", np.repeat(samples, 2), 2 * rate)
@@ -33,11 +34,11 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     soundfile.write(folder / "wavs" / "empty.wav", np.zeros(0), 16000)
     soundfile.write(folder / "wavs" / "not_numbers.wav", np.full(16000, np.nan, "float32"), 16000, subtype="FLOAT")
     (folder / "wavs" / "unreadable.wav").write_bytes(b"RIFF....not audio")
-    lines = [f"{name}|{said if name in ('good', 'rate') else WORDS}" for name in NAMES]
+    lines = [f"{name}|{text if name in ('good', 'rate') else WORDS}" for name in NAMES]
     (folder / "en").mkdir()
     (folder / "en" / "meta.lst").write_text("\n".join([lines[0], "one field only", *lines[1:], "a|b|c|d|e|f", ""]))
     described = [
-        {"id": name, "text": said, "language": "en", "description": f"Speak {kind}."}
+        {"id": name, "text": text, "language": "en", "description": f"Speak {kind}."}
         for name, kind in (("good", "calmly"), ("rate", "loudly"), ("missing", "fast"))
     ]
     (folder / "list.jsonl").write_text("\n".join(json.dumps(line) for line in described), encoding="utf-8")
@@ -52,28 +53,27 @@ def run(given: Path, out: Path, benchmark: str, *settings: str) -> int:
 def test_bad_wavs_and_lines_are_counted_in_the_report(given: Path, tmp_path: Path) -> None:
     settings = ["scoring.metrics=[transcript]", "tracking.enabled=false"]
     assert run(given, tmp_path, f"seed-tts-eval:{given / 'en' / 'meta.lst'}", *settings) == 0
-    rows = {row["id"]: row for row in read_rows(tmp_path)[("seed-tts-eval", "peer")]}
-    assert {name: rows[name]["status"] for name in NAMES} == {
+    scores = {score.id: score for score in read_scores(tmp_path)[("seed-tts-eval", "peer")]}
+    assert {name: scores[name].status for name in NAMES} == {
         name: "ok" if name in ("good", "rate") else name for name in NAMES
     }
-    assert rows["rate"]["hypothesis"] == rows["good"]["hypothesis"]
+    assert scores["rate"].hypothesis == scores["good"].hypothesis
     page, plain = (tmp_path / "report.html").read_text(), (tmp_path / "report.md").read_text()
     for count in ("2 ok", "1 empty", "1 missing", "1 not_numbers", "1 silent", "1 unreadable", "resampled"):
         assert count in page and count in plain, count
     for line in ("meta.lst, line 2: 1 fields", "meta.lst, line 9: 6 fields"):
         assert line in page and line in plain, line
     assert "2 malformed lines" in page
-    # Strict: what failed is wrong from end to end; official leaves it out.
-    scores = {
+    # Strict: a failed utterance is wrong from end to end; official leaves it out.
+    estimates = {
         score["metric"]: score["estimate"] for score in json.loads((tmp_path / "results.json").read_text())["scores"]
     }
-    assert scores["strict"]["n"] == 7 and scores["official"]["n"] == 2 and scores["strict"]["value"] > 0.2
+    assert estimates["strict"]["n"] == 7 and estimates["official"]["n"] == 2 and estimates["strict"]["value"] > 0.2
 
 
 def test_an_empty_hypothesis_is_counted() -> None:
-    row = {"status": "ok", "rate": 16000, "hypothesis": " ", "reference": None, "similarity": None}
-    said = dict(row, hypothesis="words")
-    assert counts_of([row, said, dict(row, hypothesis=None)]) == {"ok": 3, "empty hypothesis": 1}
+    scores = [score_of(f"u{index}", hypothesis=text) for index, text in enumerate((" ", "words", None))]
+    assert counts_of(scores) == {"ok": 3, "empty hypothesis": 1}
 
 
 def _garbage(handler: Handler, number: int, body: dict[str, Any]) -> None:
@@ -106,8 +106,8 @@ def test_a_judge_without_verdicts_is_counted_and_loses_nothing(
         ]
         assert run(given, tmp_path, f"texts:{given / 'list.jsonl'}", *settings) == status
     page, plain = (tmp_path / "report.html").read_text(), (tmp_path / "report.md").read_text()
-    told = [*counted.split(", "), "1 no verdict: no_audio", "1 missing"]
-    assert all(count in page and count in plain for count in told), plain
+    expected = [*counted.split(", "), "1 no verdict: no_audio", "1 missing"]
+    assert all(count in page and count in plain for count in expected), plain
     assert ("the judge: " in page) == ("the judge: " in plain) == (status == 1)
     scores = {
         score["metric"]: score["estimate"] for score in json.loads((tmp_path / "results.json").read_text())["scores"]
@@ -116,7 +116,7 @@ def test_a_judge_without_verdicts_is_counted_and_loses_nothing(
     assert (scores["followed_nulls_false"]["value"], scores["followed_nulls_true"]["value"]) == (0.0, 1.0)
 
 
-def test_a_tracking_server_that_is_down_is_told_in_the_report(given: Path, tmp_path: Path) -> None:
+def test_a_tracking_server_that_is_down_is_named_in_the_report(given: Path, tmp_path: Path) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         uri = f"http://127.0.0.1:{closed.getsockname()[1]}"

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation.results.records import read_rows
+from evaluation.results.records import read_scores
 from evaluation.results.report import write_reports  # noqa: F401  (the module that the job imports late must import)
 from tests.support.speech import cut, turns
 from voxmill.cli.app import run as voxmill
@@ -39,7 +39,7 @@ def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("list")
-    lines = []
+    lines: list[dict[str, str]] = []
     for start, end, text in turns("en-2", 3):
         cut("en-2", start, end, folder / "reference.wav")
         lines.append({"id": f"en-{len(lines)}", "text": text, "language": "en", "reference": "reference.wav"})
@@ -73,6 +73,7 @@ def test_two_engines_end_to_end_and_again(texts: Path, tmp_path: Path) -> None:
 
     client = MlflowClient(f"sqlite:///{out / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("voxmill")
+    assert experiment is not None
     logged = client.search_runs([experiment.experiment_id])
     parents = [run for run in logged if "mlflow.parentRunId" not in run.data.tags]
     assert len(parents) == 1 and len(logged) == 3
@@ -104,7 +105,7 @@ def test_two_engines_end_to_end_and_again(texts: Path, tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in (out / "wavs").rglob("*.wav")} == before
 
 
-def test_a_folder_of_wavs_is_scored_without_any_model_of_ours_and_texts_are_escaped(tmp_path: Path) -> None:
+def test_a_folder_of_wavs_is_scored_and_texts_are_escaped(tmp_path: Path) -> None:
     (start, end, text), (first, last, _) = turns("en-1", 2)
     cut("en-1", start, end, tmp_path / "wavs" / "good.wav")
     cut("en-1", first, last, tmp_path / "wavs" / "other.wav")
@@ -126,8 +127,8 @@ def test_a_folder_of_wavs_is_scored_without_any_model_of_ours_and_texts_are_esca
         *settings,
     ]
     assert voxmill(arguments) == 0
-    rows = read_rows(out)[("texts", "peer")]
-    assert [row["status"] for row in rows] == ["ok", "ok", "missing"]
+    scores = read_scores(out)[("texts", "peer")]
+    assert [score.status for score in scores] == ["ok", "ok", "missing"]
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "<script" not in page and "&lt;script&gt;" in page and "1 missing" in page
     assert "gone" in page and "gone.wav is not there" in page
@@ -135,7 +136,7 @@ def test_a_folder_of_wavs_is_scored_without_any_model_of_ours_and_texts_are_esca
 
 
 @pytest.mark.slow
-def test_two_ray_workers_give_the_same_rows(tmp_path: Path) -> None:
+def test_two_ray_workers_give_the_same_scores(tmp_path: Path) -> None:
     lines = []
     for index, (start, end, text) in enumerate(turns("en-1", 6)):
         cut("en-1", start, end, tmp_path / "wavs" / f"{index}.wav")
@@ -148,7 +149,7 @@ def test_two_ray_workers_give_the_same_rows(tmp_path: Path) -> None:
         where = environment() | {"RAY_ADDRESS": address}
         done = subprocess.run([*job, str(tmp_path / "ray")], env=where, timeout=500, capture_output=True, text=True)
     assert done.returncode == 0 and "0 read from the cache" in done.stdout, done.stderr[-2000:]
-    assert read_rows(tmp_path / "ray") == read_rows(tmp_path / "here")
+    assert read_scores(tmp_path / "ray") == read_scores(tmp_path / "here")
 
 
 @pytest.mark.slow
@@ -167,7 +168,7 @@ def test_a_ray_job_scores_as_this_process_does(tmp_path: Path) -> None:
         assert submit([*ray, f"--working-dir={ROOT}", "--", *job, str(tmp_path / "ray")]) == 0
         # A mistake of the user ends the job as failed.
         assert submit([*ray, f"--working-dir={ROOT}", "--", *job[:2], "nothing:x"]) != 0
-    assert read_rows(tmp_path / "ray") == read_rows(tmp_path / "here")
+    assert read_scores(tmp_path / "ray") == read_scores(tmp_path / "here")
 
 
 SEEDED = """
@@ -178,7 +179,7 @@ soundfile.write(sys.argv[2], samples + 0.01 * int(sys.argv[3]) * noise, rate)
 """
 
 
-def test_several_seeds_speak_and_their_spread_stands_beside_the_interval(tmp_path: Path) -> None:
+def test_the_spread_of_several_seeds_is_reported_beside_the_interval(tmp_path: Path) -> None:
     """A real program that is noisier with each seed: DNSMOS differs, and both reports say by how much."""
     lines = []
     for index, (start, end, text) in enumerate(turns("en-1", 3)):
@@ -192,10 +193,10 @@ def test_several_seeds_speak_and_their_spread_stands_beside_the_interval(tmp_pat
     assert (
         voxmill(["evaluate", f"texts:{tmp_path / 'list.jsonl'}", "--system", system, "--out", str(out), *settings]) == 0
     )
-    rows = read_rows(out)[("texts", "noisy")]
-    assert sorted({row["seed"] for row in rows}) == [0, 1, 2] and len(rows) == 9
+    scores = read_scores(out)[("texts", "noisy")]
+    assert sorted({one.seed for one in scores}) == [0, 1, 2] and len(scores) == 9
     (score,) = json.loads((out / "results.json").read_text())["scores"]
-    means = [np.mean([row["dnsmos"]["ovr"] for row in rows if row["seed"] == seed]) for seed in (0, 1, 2)]
+    means = [np.mean([one.dnsmos.ovr for one in scores if one.dnsmos and one.seed == seed]) for seed in (0, 1, 2)]
     assert score["seed_deviation"] == pytest.approx(np.std(means, ddof=1)) and score["seed_deviation"] > 0.05
     assert score["estimate"]["n"] == 3
     for page in ((out / "report.html").read_text(), (out / "report.md").read_text()):

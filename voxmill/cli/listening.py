@@ -24,9 +24,9 @@ def build(
       voxmill listening build scores/ session/ --limit 20
     """
     from evaluation.listening.session import build_session
-    from evaluation.results.records import read_rows
+    from evaluation.results.records import read_scores
 
-    session = build_session(read_rows(scores), folder, scales=list(scales), limit=limit, seed=seed)
+    session = build_session(read_scores(scores), folder, scales=list(scales), limit=limit, seed=seed)
     for scale, count in session.skipped.items():
         print(f"{scale}-MOS: {count} utterances without what it needs")
     print(f"{session.trials} recordings: {session.page}; keep {session.key} from listeners")

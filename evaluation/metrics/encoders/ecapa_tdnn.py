@@ -1,7 +1,7 @@
 """ECAPA-TDNN (Desplanques et al. 2020, arXiv:2005.07143) in the form that UniSpeech puts on WavLM's features.
 
 Written from the paper and the names of UniSpeech's tensors (`ECAPA_TDNN_SMALL`: 512 channels, 256 numbers out). What
-differs from the usual form: a convolution's ReLU comes before its batch norm, and the attention of the pooling sees no
+differs from the usual form: a convolution's ReLU comes before its batch norm, and the attention of the pooling has no
 context of the whole clip.
 """
 
@@ -30,7 +30,8 @@ class EcapaTdnn(nn.Module):
         second = self.layer2(self.layer1(x_BFT))
         third = self.layer3(second)
         x_BCT = F.relu(self.conv(torch.cat([second, third, self.layer4(third)], dim=1)))
-        return self.linear(self.bn(self.pooling(x_BCT)))
+        embedding_BD: Tensor = self.linear(self.bn(self.pooling(x_BCT)))
+        return embedding_BD
 
 
 class _ConvReluNorm(nn.Module):
@@ -39,12 +40,13 @@ class _ConvReluNorm(nn.Module):
         self.conv = nn.Conv1d(inputs, outputs, kernel, padding=kernel // 2)
         self.bn = nn.BatchNorm1d(outputs)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.bn(F.relu(self.conv(x)))
+    def forward(self, x_BCT: Tensor) -> Tensor:
+        y_BCT: Tensor = self.bn(F.relu(self.conv(x_BCT)))
+        return y_BCT
 
 
 class _Branches(nn.Module):
-    """Res2Net: eight parts of the channels, each but the last convolved with what the one before gave added to it."""
+    """Res2Net: eight parts of the channels, each but the last convolved after the output of the one before is added."""
 
     scale = 8
 
@@ -58,10 +60,10 @@ class _Branches(nn.Module):
 
     def forward(self, x_BCT: Tensor) -> Tensor:
         *pieces, last = x_BCT.chunk(self.scale, dim=1)
-        heard: list[Tensor] = []
+        outputs: list[Tensor] = []
         for piece, conv, norm in zip(pieces, self.convs, self.bns, strict=True):
-            heard.append(norm(F.relu(conv(heard[-1] + piece if heard else piece))))
-        return torch.cat([*heard, last], dim=1)
+            outputs.append(norm(F.relu(conv(outputs[-1] + piece if outputs else piece))))
+        return torch.cat([*outputs, last], dim=1)
 
 
 class _SqueezeExcite(nn.Module):
@@ -83,8 +85,9 @@ class _Block(nn.Module):
         self.Conv1dReluBn2 = _ConvReluNorm(CHANNELS, CHANNELS)
         self.SE_Connect = _SqueezeExcite()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.SE_Connect(self.Conv1dReluBn2(self.Res2Conv1dReluBn(self.Conv1dReluBn1(x))))
+    def forward(self, x_BCT: Tensor) -> Tensor:
+        change_BCT: Tensor = self.SE_Connect(self.Conv1dReluBn2(self.Res2Conv1dReluBn(self.Conv1dReluBn1(x_BCT))))
+        return x_BCT + change_BCT
 
 
 class _AttentiveStatistics(nn.Module):

@@ -1,4 +1,4 @@
-"""ERes2Net, the speaker encoder that CV3-Eval scores SIM with (Chen et al. 2023, arXiv:2305.12838; 3D-Speaker, Apache-2.0).
+"""ERes2Net, the speaker encoder of CV3-Eval's SIM (Chen et al. 2023, arXiv:2305.12838; 3D-Speaker, Apache-2.0).
 
 Written from the paper and the names of 3D-Speaker's tensors. One class holds the released sizes, which a file's own
 shapes tell apart: base and large differ in width, and the one for 200k speakers (`eres2net_sv_zh-cn_16k-common`) has
@@ -94,11 +94,12 @@ class ERes2Net(nn.Module):
         assert fused is not None
         moments = torch.cat([fused.mean(-1).flatten(1), (fused.var(-1) + 1e-8).sqrt().flatten(1)], dim=1)
         first = self.seg_1(moments)
-        return self.seg_2(self.seg_bn_1(F.relu(first))) if self.two_layers else first
+        embedding_BD: Tensor = self.seg_2(self.seg_bn_1(F.relu(first))) if self.two_layers else first
+        return embedding_BD
 
 
 class _Block(nn.Module):
-    """A residual block whose channels are split in `scale` branches, each hearing the one before: summed, or fused."""
+    """A residual block whose channels are split in `scale` branches, each of which takes the one before: summed, or fused."""
 
     def __init__(self, channels: int, planes: int, stride: int, size: ERes2NetSize, fuses: bool):
         super().__init__()
@@ -118,17 +119,17 @@ class _Block(nn.Module):
             self.shortcut = nn.Sequential(nn.Conv2d(channels, out, 1, stride=stride, bias=False), nn.BatchNorm2d(out))
 
     def forward(self, x_BCFT: Tensor) -> Tensor:
-        pieces = _clipped(self.bn1(self.conv1(x_BCFT))).split(self.branch, dim=1)
-        heard: list[Tensor] = []
+        pieces = torch.split(_clipped(self.bn1(self.conv1(x_BCFT))), self.branch, dim=1)
+        outputs: list[Tensor] = []
         for index, (piece, conv, norm) in enumerate(zip(pieces, self.convs, self.bns, strict=True)):
             if not index:
                 joined = piece
             elif self.fuse_models is None:
-                joined = heard[-1] + piece
+                joined = outputs[-1] + piece
             else:
-                joined = self.fuse_models[index - 1](heard[-1], piece)
-            heard.append(_clipped(norm(conv(joined))))
-        return _clipped(self.bn3(self.conv3(torch.cat(heard, dim=1))) + self.shortcut(x_BCFT))
+                joined = self.fuse_models[index - 1](outputs[-1], piece)
+            outputs.append(_clipped(norm(conv(joined))))
+        return _clipped(self.bn3(self.conv3(torch.cat(outputs, dim=1))) + self.shortcut(x_BCFT))
 
 
 class _Fusion(nn.Module):

@@ -1,9 +1,9 @@
-"""WavLM-large SV, the speaker encoder of Seed-TTS-Eval's SIM: UniSpeech's `wavlm_large_finetune.pth` (arXiv:2110.13900).
+"""WavLM-large SV, the speaker encoder of Seed-TTS-Eval's SIM (arXiv:2110.13900): UniSpeech's wavlm_large_finetune.pth.
 
-All 25 hidden states of WavLM (transformers' `WavLMModel`), summed by learned weights, go through an ECAPA-TDNN. The file
-has fairseq's tensor names, which are mapped to transformers'. The file itself was not at hand: names, shapes, parameter
-count and the output on weights drawn at random are those of the published code, and the hidden states those of
-torchaudio's WavLM too.
+All 25 hidden states of WavLM (transformers' `WavLMModel`), summed by learned weights, are the input of an ECAPA-TDNN.
+The file has fairseq's tensor names, which are mapped to transformers'. The file itself was not at hand: names, shapes,
+parameter count and the output on weights drawn at random are those of the published code, and the hidden states those
+of torchaudio's WavLM too.
 """
 
 import re
@@ -80,7 +80,7 @@ class WavLMSpeaker(nn.Module):
 
     @classmethod
     def load(cls, path: Path, config: "WavLMConfig | None" = None) -> "WavLMSpeaker":
-        """Reads the published file; tensors only, nothing is executed. Tensors of training alone are passed by.
+        """Reads the published file; tensors only, nothing is executed. Tensors that only training needs are skipped.
 
         Args:
             config: of another size than WavLM-large, for tests.
@@ -96,10 +96,10 @@ class WavLMSpeaker(nn.Module):
             if name.startswith(kept)
         }
         model = cls(config or large())
-        ours = model.state_dict()
-        expected = {published_name(name): tensor for name, tensor in ours.items()}
+        state_dict = model.state_dict()
+        expected = {published_name(name): tensor for name, tensor in state_dict.items()}
         check_state(state, expected, path, setting="--sim ", what=WHAT)
-        model.load_state_dict({name: state.get(published_name(name), tensor) for name, tensor in ours.items()})
+        model.load_state_dict({name: state.get(published_name(name), tensor) for name, tensor in state_dict.items()})
         return model.eval()
 
     def hidden_states(self, audio_BT: Tensor) -> list[Tensor]:
@@ -122,7 +122,8 @@ class WavLMSpeaker(nn.Module):
         states_NBLD = torch.stack(self.hidden_states(audio_BT))
         weights_N = self.feature_weight.softmax(0)
         sum_BDL = torch.einsum("n,nbld->bdl", weights_N, states_NBLD) + 1e-6
-        return self.head(F.instance_norm(sum_BDL))
+        embedding_BE: Tensor = self.head(F.instance_norm(sum_BDL))
+        return embedding_BE
 
 
 def published_name(name: str) -> str:

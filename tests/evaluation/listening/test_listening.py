@@ -4,7 +4,6 @@ import asyncio
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,51 +11,50 @@ import soundfile
 
 from evaluation.listening.answers import Rating, opinion_scores, read_answers, table
 from evaluation.listening.session import build_session
+from evaluation.metrics.utterance_score import UtteranceScore
+from tests.evaluation.utterances import score_of
 from tests.support.browser import CHROMIUM, open_page
 from tests.support.speech import cut, turns
 from voxmill.core.errors import UserError
 
 TEXT = "</script><script>window.hacked = true</script> <b>bold</b>"
-Rows = dict[tuple[str, str], list[dict[str, Any]]]
+Scores = dict[tuple[str, str], list[UtteranceScore]]
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
-    """Two systems with two utterances each: half-second pieces of real speech at different levels, so it goes fast."""
+def scores(tmp_path_factory: pytest.TempPathFactory) -> Scores:
+    """Two systems with two utterances each: tenths of seconds of real speech at different levels, to be quick."""
     folder = tmp_path_factory.mktemp("speech")
-    found: Rows = {("texts", "secret-one"): [], ("texts", "secret-two"): []}
+    scores: Scores = {("texts", "secret-one"): [], ("texts", "secret-two"): []}
     pieces = [(start + 0.4, start + 0.5) for start, _, _ in turns("en-1", 5)]
-    for number, (name, mine) in enumerate(found.items()):
+    reference = cut("en-1", *pieces[4], folder / "reference.wav")
+    for number, own in enumerate(scores.values()):
         for index in range(2):
             wav = cut("en-1", *pieces[2 * number + index], folder / f"{number}{index}.wav")
             samples, rate = soundfile.read(wav)
             soundfile.write(wav, samples * (0.2 if number else 1.0), rate)
-            reference = cut("en-1", *pieces[4], folder / "reference.wav") if index == 0 else None
-            mine.append(
-                {
-                    "id": f"u{index}",
-                    "status": "ok",
-                    "wav": str(wav),
-                    "text": TEXT,
-                    "seed": 0,
-                    "reference": str(reference) if reference else None,
-                    "description": "Speak <i>calmly</i>." if index else None,
-                }
+            own.append(
+                score_of(
+                    f"u{index}",
+                    wav=wav,
+                    text=TEXT,
+                    reference=None if index else reference,
+                    description="Speak <i>calmly</i>." if index else None,
+                )
             )
-        assert name
-    found[("texts", "secret-two")].append({"id": "u9", "status": "missing", "wav": "none", "text": "x", "seed": 0})
-    return found
+    scores[("texts", "secret-two")].append(score_of("u9", status="missing"))
+    return scores
 
 
-def test_a_session_is_blind_whole_and_the_same_again(rows: Rows, tmp_path: Path) -> None:
-    made = build_session(rows, tmp_path / "a", seed=5)
+def test_a_session_is_blind_whole_and_the_same_again(scores: Scores, tmp_path: Path) -> None:
+    made = build_session(scores, tmp_path / "a", seed=5)
     assert made.trials == 8 and made.skipped == {"S": 1, "I": 1}
     page, key = made.page.read_text(encoding="utf-8"), json.loads(made.key.read_text())
     assert "secret" not in page and "u0" not in json.dumps(json.loads(_data(page))["trials"])
     assert {trial["system"] for trial in key["trials"].values()} == {"secret-one", "secret-two"}
-    assert build_session(rows, tmp_path / "b", seed=5).id == made.id
+    assert build_session(scores, tmp_path / "b", seed=5).id == made.id
     assert (tmp_path / "b" / "listen.html").read_text() == page
-    other = json.loads(build_session(rows, tmp_path / "c", seed=6).key.read_text())
+    other = json.loads(build_session(scores, tmp_path / "c", seed=6).key.read_text())
     assert other["trials"] != key["trials"]
     # One loudness for all: the quieter system is no quieter here.
     import base64
@@ -68,9 +66,9 @@ def test_a_session_is_blind_whole_and_the_same_again(rows: Rows, tmp_path: Path)
         levels.append(20 * np.log10(np.sqrt(np.mean(np.square(samples)))))
     assert np.ptp(levels) < 8.0
     with pytest.raises(UserError, match="scale 'X' is unknown"):
-        build_session(rows, tmp_path / "d", scales=["X"])
+        build_session(scores, tmp_path / "d", scales=["X"])
     with pytest.raises(UserError, match="nothing to rate"):
-        build_session({("t", "s"): [{"id": "a", "status": "silent"}]}, tmp_path / "e")
+        build_session({("t", "s"): [score_of("a", status="silent")]}, tmp_path / "e")
 
 
 def _data(page: str) -> str:
@@ -78,8 +76,8 @@ def _data(page: str) -> str:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt-get install -y chromium)")
-def test_a_listener_goes_through_the_page_and_the_answers_come_back(rows: Rows, tmp_path: Path) -> None:
-    made = build_session(rows, tmp_path / "session", seed=1)
+def test_a_listener_goes_through_the_page_and_the_answers_come_back(scores: Scores, tmp_path: Path) -> None:
+    made = build_session(scores, tmp_path / "session", seed=1)
     key = json.loads(made.key.read_text())["trials"]
     (tmp_path / "answers").mkdir()
 
@@ -120,38 +118,28 @@ def test_a_listener_goes_through_the_page_and_the_answers_come_back(rows: Rows, 
         for name in ("anna", "ben")
     ]
     assert sorted(orders[0]) == sorted(orders[1]) == sorted(key) and orders[0] != orders[1]
-    found = read_answers(made.key, tmp_path / "answers")
-    assert not found.problems and len(found.ratings) == 16
-    scores = {(mos.scale, mos.system): mos for mos in opinion_scores(found.ratings)}
-    assert len(scores) == 6
-    for (_, system), mos in scores.items():
+    answers = read_answers(made.key, tmp_path / "answers")
+    assert not answers.problems and len(answers.ratings) == 16
+    opinions = {(mos.scale, mos.system): mos for mos in opinion_scores(answers.ratings)}
+    assert len(opinions) == 6
+    for (_, system), mos in opinions.items():
         assert mos.estimate.value == (5 if system == "secret-one" else 2) and mos.listeners == 2 and mos.alpha == 1.0
     shutil.rmtree(tmp_path / "answers")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt-get install -y chromium)")
-def test_whole_turns_are_heard_to_their_end_after_a_reload_and_a_step_back(tmp_path: Path) -> None:
-    """Turns of seconds, as real sessions have them: nothing opens before the end, and a listener may come back."""
-    long: Rows = {("texts", "one"): [], ("texts", "two"): []}
-    said = [turn for turn in turns("en-1", 8) if turn[1] - turn[0] > 2.0][:4]
-    assert len(said) == 4
-    reference = cut("en-1", *said[0][:2], tmp_path / "reference.wav")
-    for number, mine in enumerate(long.values()):
+def test_whole_turns_are_played_to_their_end_after_a_reload_and_a_step_back(tmp_path: Path) -> None:
+    """Turns of seconds, as in real sessions: no rating opens before the end, and a listener may come back."""
+    long: Scores = {("texts", "one"): [], ("texts", "two"): []}
+    whole = [turn for turn in turns("en-1", 8) if turn[1] - turn[0] > 2.0][:4]
+    assert len(whole) == 4
+    reference = cut("en-1", *whole[0][:2], tmp_path / "reference.wav")
+    for number, own in enumerate(long.values()):
         for index in range(2):
-            start, end, text = said[2 * number + index]
+            start, end, text = whole[2 * number + index]
             wav = cut("en-1", start, end, tmp_path / f"{number}{index}.wav")
-            mine.append(
-                {
-                    "id": f"u{index}",
-                    "status": "ok",
-                    "wav": str(wav),
-                    "text": text,
-                    "seed": 0,
-                    "reference": str(reference),
-                    "description": None,
-                }
-            )
+            own.append(score_of(f"u{index}", wav=wav, text=text, reference=reference))
     made = build_session(long, tmp_path / "session", scales=["N", "S"])
     assert made.trials == 8
 
@@ -164,7 +152,7 @@ def test_whole_turns_are_heard_to_their_end_after_a_reload_and_a_step_back(tmp_p
                     " box.dispatchEvent(new Event('input')); document.getElementById('begin').click(); })()"
                 )
 
-            async def hear(which: str) -> float:
+            async def listen_to(which: str) -> float:
                 await page.wait(f"document.getElementById('{which}').duration > 2")
                 length = float(await page.value(f"document.getElementById('{which}').duration"))
                 await page.value(f"document.getElementById('{which}').play()")
@@ -176,8 +164,8 @@ def test_whole_turns_are_heard_to_their_end_after_a_reload_and_a_step_back(tmp_p
             await begin()
             for number in range(made.trials):
                 if not await page.value("document.getElementById('reference-part').hidden"):
-                    await hear("reference")
-                assert await hear("clip") > 2
+                    await listen_to("reference")
+                assert await listen_to("clip") > 2
                 await page.wait("!document.getElementById('scores').disabled")
                 await page.value(f"document.querySelectorAll('#scores input')[{number % 5}].click()")
                 if number == 2:
@@ -198,15 +186,15 @@ def test_whole_turns_are_heard_to_their_end_after_a_reload_and_a_step_back(tmp_p
 
     (tmp_path / "answers").mkdir()
     (tmp_path / "answers" / "anna.json").write_text(asyncio.run(listen()), encoding="utf-8")
-    answers = json.loads((tmp_path / "answers" / "anna.json").read_text())["answers"]
+    given = json.loads((tmp_path / "answers" / "anna.json").read_text())["answers"]
     # Heard at its own speed: no answer came sooner than its recording lasts.
-    assert all(answer["seconds"] > 2 and answer["plays"] == 1 for answer in answers)
-    found = read_answers(made.key, tmp_path / "answers")
-    assert not found.problems and len(found.ratings) == 8
+    assert all(answer["seconds"] > 2 and answer["plays"] == 1 for answer in given)
+    answers = read_answers(made.key, tmp_path / "answers")
+    assert not answers.problems and len(answers.ratings) == 8
 
 
-def test_damaged_answers_are_named_and_passed_by(rows: Rows, tmp_path: Path) -> None:
-    made = build_session(rows, tmp_path / "session", scales=["N"])
+def test_damaged_answers_are_named_and_skipped(scores: Scores, tmp_path: Path) -> None:
+    made = build_session(scores, tmp_path / "session", scales=["N"])
     key = json.loads(made.key.read_text())
     trials = list(key["trials"])
     good = [{"trial": name, "score": 4} for name in trials]
@@ -223,9 +211,9 @@ def test_damaged_answers_are_named_and_passed_by(rows: Rows, tmp_path: Path) -> 
     write("4-other.json", "carl", good, session="another")
     (folder / "5-broken.json").write_text("{")
     (folder / "6-list.json").write_text("[]")
-    found = read_answers(made.key, folder)
-    assert {rating.score for rating in found.ratings} == {4} and len(found.ratings) == 2 * len(trials) - 1
-    told = "\n".join(found.problems)
+    answers = read_answers(made.key, folder)
+    assert {rating.score for rating in answers.ratings} == {4} and len(answers.ratings) == 2 * len(trials) - 1
+    problems = "\n".join(answers.problems)
     for part in (
         "2-anna.json: anna has answered before",
         "no recording 't9999'",
@@ -235,8 +223,8 @@ def test_damaged_answers_are_named_and_passed_by(rows: Rows, tmp_path: Path) -> 
         "5-broken.json",
         "6-list.json",
     ):
-        assert part in told
-    assert "N-MOS" in table(opinion_scores(found.ratings))
+        assert part in problems
+    assert "N-MOS" in table(opinion_scores(answers.ratings))
     with pytest.raises(UserError, match="no usable answers"):
         read_answers(made.key, tmp_path / "session")
     with pytest.raises(UserError, match="not the key"):

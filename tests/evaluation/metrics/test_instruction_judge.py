@@ -8,6 +8,7 @@ import pytest
 
 from evaluation.metrics.instruction_judge import InstructionJudge, InstructionVerdict, JudgeConfig, parse
 from evaluation.results.comparison import counts_of, scores_of
+from tests.evaluation.utterances import score_of
 from tests.support.chat_server import Handler, Server, chat_server
 from voxmill.llm.chat_endpoint import EndpointConfig
 
@@ -111,25 +112,12 @@ def test_a_judge_that_is_down_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_nulls_bound_the_score_from_both_sides() -> None:
-    rows: list[dict[str, Any]] = [
-        {
-            "id": str(i),
-            "group": "en-APS",
-            "language": "en",
-            "text": "x",
-            "seed": 0,
-            "status": "ok",
-            "rate": 16000,
-            "hypothesis": None,
-            "reference": None,
-            "similarity": None,
-            "followed": followed,
-            "verdict": "garbage",
-            "wants_errors": False,
-        }
-        for i, followed in enumerate([True, True, False, None, None])
+    verdicts = [InstructionVerdict(followed, "garbage") for followed in (True, True, False, None, None)]
+    scores = [
+        score_of(str(number), group="en-APS", instruction=verdict, wants_errors=False)
+        for number, verdict in enumerate(verdicts)
     ]
-    found = {score.metric: score.estimate for score in scores_of("b", "s", rows)}
-    assert found["followed"].value == pytest.approx(2 / 3) and found["followed"].n == 3
-    assert (found["followed_nulls_false"].value, found["followed_nulls_true"].value) == (0.4, 0.8)
-    assert counts_of(rows) == {"ok": 5, "no verdict: garbage": 2}
+    estimates = {score.metric: score.estimate for score in scores_of("b", "s", scores)}
+    assert estimates["followed"].value == pytest.approx(2 / 3) and estimates["followed"].n == 3
+    assert (estimates["followed_nulls_false"].value, estimates["followed_nulls_true"].value) == (0.4, 0.8)
+    assert counts_of(scores) == {"ok": 5, "no verdict: garbage": 2}

@@ -41,7 +41,8 @@ def test_the_paired_test_sees_what_is_there_and_not_what_is_not() -> None:
     assert statistics.paired_p(base, base) == 1.0 == statistics.paired_p([0.1], [0.9]) == statistics.paired_p([], [])
     # The signs of two differences can fall in four ways, of which two are as extreme.
     assert statistics.paired_p([1.0, 1.0], [0.0, 0.0]) == pytest.approx(0.5)
-    false_alarms = sum(statistics.paired_p(*generator.normal(0, 1, (2, 20)), seed=i) < 0.05 for i in range(40))
+    draws = generator.normal(0, 1, (40, 2, 20))
+    false_alarms = sum(statistics.paired_p(a, b, seed=i) < 0.05 for i, (a, b) in enumerate(draws))
     assert false_alarms <= 7
 
 

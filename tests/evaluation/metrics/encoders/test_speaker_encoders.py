@@ -5,6 +5,7 @@ real weights were not at hand.
 """
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from voxmill.core.errors import UserError
 from voxmill.core.tensor_files import check_state
 
 TENSORS = Path(__file__).parent / "tensors"
-HUGE = {"expansion": 4, "scale": 3, "base_width": 24}
+HUGE = ERes2NetSize(expansion=4, scale=3, base_width=24)
 # The first eight numbers and the norm of the embedding of `wave(1.3)` by the published code on `drawn` weights.
 EXPECTED = {
     "base": [-0.859355, -1.053489, 2.686659, 1.473484, 1.017481, -1.763647, 1.875856, 0.021050, 25.662848],
@@ -94,7 +95,7 @@ def test_names_shapes_and_counts_are_those_of_the_published_networks() -> None:
         wavlm = WavLMSpeaker(large())
         base = ERes2Net(ERes2NetSize(embedding=512))
         wide = ERes2Net(ERes2NetSize(width=64, embedding=512))
-        huge = ERes2Net(ERes2NetSize(width=64, **HUGE))
+        huge = ERes2Net(replace(HUGE, width=64))
     ours = {published_name(name): value for name, value in wavlm.state_dict().items()}
     assert shapes_of(ours) == published("wavlm_large_sv")
     assert shapes_of(wide.state_dict()) == published("eres2net_large")
@@ -108,7 +109,7 @@ def test_names_shapes_and_counts_are_those_of_the_published_networks() -> None:
     [
         ("base", ERes2NetSize()),
         ("two", ERes2NetSize(width=8, embedding=32, two_layers=True)),
-        ("huge", ERes2NetSize(width=8, **HUGE)),
+        ("huge", replace(HUGE, width=8)),
     ],
 )
 def test_eres2net_gives_what_its_published_code_gives(name: str, size: ERes2NetSize, tmp_path: Path) -> None:
