@@ -1,7 +1,7 @@
 """Configuration of the two jobs. Of `annotate`: what labels depend on, what selection uses, how it runs.
 
-Only `label` decides what clips are cut and said; each labeller of `voices` and each label of `corpus_labels` can be changed
-or added on a finished dataset. Changing `select`, `write` or `run` never runs a model again.
+Only `label` decides which clips are cut and how they are transcribed; each labeller of `voice_attributes` and each label
+of `corpus_labels` can be changed or added on a finished dataset. Changing `select`, `write` or `run` runs no model again.
 """
 
 from typing import ClassVar, Literal
@@ -55,8 +55,8 @@ Labeller = Literal["prosody", "speaker", "gender", "emotion", "age"]
 LABELLERS: tuple[Labeller, ...] = ("prosody", "speaker", "gender", "emotion", "age")
 
 
-class VoicesConfig(Config):
-    """What is measured of every clip's voice, each labeller by itself: one that changes is run again, the others not."""
+class VoiceAttributesConfig(Config):
+    """Labels of every clip's voice, each labeller by itself: one that changes is run again, the others are not."""
 
     labellers: tuple[Labeller, ...] = LABELLERS
     """Which attributes are labelled."""
@@ -132,7 +132,9 @@ class WriteConfig(Config):
 
 
 class RunConfig(Config):
-    """How the job runs; nothing here changes what comes out."""
+    """How the job runs; nothing here changes the dataset."""
+
+    renamed: ClassVar[dict[str, str]] = {"askers": "concurrent_requests"}
 
     renamed: ClassVar[dict[str, str]] = {"askers": "concurrent_requests"}
 
@@ -153,10 +155,10 @@ class RunConfig(Config):
 class AnnotateConfig(Config):
     """The recipe of `annotate`."""
 
-    renamed: ClassVar[dict[str, str]] = {"control": "corpus_labels"}
+    renamed: ClassVar[dict[str, str]] = {"voices": "voice_attributes", "control": "corpus_labels"}
 
     label: LabelConfig = LabelConfig()
-    voices: VoicesConfig = VoicesConfig()
+    voice_attributes: VoiceAttributesConfig = VoiceAttributesConfig()
     corpus_labels: CorpusLabelsConfig = CorpusLabelsConfig()
     select: SelectConfig = SelectConfig()
     write: WriteConfig = WriteConfig()

@@ -1,109 +1,142 @@
 """Runs what is not done yet, and finds the recordings that end the process that reads them.
 
-A unit whose worker dies over it again and again comes back without a result. Such units are run once more alone, so
-that only the guilty fail; a guilty unit is split for good (`work/split`), and a single recording that still ends its
-worker gets the terminal state `crash`.
+A unit whose worker dies over it again and again comes back without a result. Such units are run once more alone, so that
+only the guilty fail. A guilty unit is split for good (`work/split`), and a single recording that still ends its worker
+gets the terminal state `crash`; over voices, a guilty unit stays without those labels.
 """
 
-import json
-from dataclasses import asdict
+import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pipelines.config import AnnotateConfig
+from pipelines.engine.graph import STAGES, Cluster, run_graph
 from pipelines.inputs.scan import label_fingerprint
+from pipelines.stages.base import Stage
+from pipelines.stages.voice_attributes import VoiceAttributes
 from pipelines.units.journal import culprits
-from pipelines.units.unit import Unit, split, unit_path
+from pipelines.units.store import LabelStore, unit_path, write_unit
+from pipelines.units.unit import split
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.files import write_atomically
 from voxmill.core.progress import Bar, Progress
-from voxmill.data.shards import TarWriter, to_json
+from voxmill.data.records import Ending, StageName, WorkUnit
+
+Units = list[WorkUnit]
 
 
-def label_units(
-    units: list[Unit], out: Path, config: AnnotateConfig, workers: int, gpus: float, progress: Progress
-) -> tuple[list[Unit], int]:
-    """Labels all units that have no result yet.
+class Runner:
+    """Runs units through the stages on a cluster, for one OUT and configuration."""
 
-    Returns:
-        The units as they ended up, guilty ones split, and how many had been done before.
+    def __init__(self, out: Path, config: AnnotateConfig, cluster: Cluster, progress: Progress):
+        self.out, self.config, self.cluster, self.progress = out, config, cluster, progress
+        self.store = LabelStore(out, config.voice_attributes)
 
-    Raises:
-        JobError: the machine cannot go on; what is done stays done.
-        UserError: a model cannot be loaded as configured.
-    """
-    units = _expand(units, out, config)
-    undone = _missing(units, out)
-    done = len(units) - len(undone)
-    if done:
-        left = {unit.unit_id for unit in undone}
-        hours = sum(unit.seconds for unit in units if unit.unit_id not in left) / 3600
-        progress.print(f"found done: {done} of {len(units)} work units ({hours:.2f} h)")
-    if not undone:
-        return units, done
-    with progress.stage("Labelling", sum(unit.seconds for unit in undone) / 3600, "audio hours") as bar:
-        _run(undone, out, config, workers, gpus, bar)
-        suspects = _missing(undone, out)
+    def label_units(self, units: Units) -> tuple[Units, int]:
+        """Labels all units that have no result yet.
+
+        Returns:
+            The units as they ended up, guilty ones split, and how many had been done before.
+
+        Raises:
+            JobError: the machine fails; what is done stays done.
+            UserError: a model cannot be loaded as configured.
+        """
+        units = self._expand(units)
+        undone = self._unlabelled(units)
+        done = len(units) - len(undone)
+        if done:
+            left = {unit.unit_id for unit in undone}
+            hours = sum(unit.seconds for unit in units if unit.unit_id not in left) / 3600
+            self.progress.print(f"already done: {done} of {len(units)} work units ({hours:.2f} h)")
+        if not undone:
+            return units, done
+        with self.progress.stage("Labelling", _hours(undone), "audio hours") as bar:
+            guilty = self._run(undone, STAGES, self._unlabelled, bar)
+            self._convict(guilty, bar)
+        return self._expand(units), done
+
+    def label_voices(self, units: Units) -> int:
+        """Runs every labeller of voices that some finished unit lacks and returns how many units that were.
+
+        Raises:
+            JobError: the machine fails. UserError: a model cannot be loaded as configured.
+        """
+        undone = self._without_voices(units)
+        if not undone:
+            return 0
+        with self.progress.stage("Voices", _hours(undone), "audio hours") as bar:
+            guilty = self._run(undone, (VoiceAttributes,), self._without_voices, bar)
+            for unit in guilty:
+                names = ", ".join(repr(result.window.name) for result in unit.results[:3])
+                self.progress.print(f"the labellers' process dies over the voices of {names}; they have no such labels")
+                self.store.write_nothing(unit.unit_id)
+        return len(undone)
+
+    def _unlabelled(self, units: Units) -> Units:
+        return [unit for unit in units if not unit_path(self.out, unit.unit_id).exists()]
+
+    def _without_voices(self, units: Units) -> Units:
+        return [unit for unit in units if self.store.missing(unit.unit_id)]
+
+    def _run(self, undone: Units, stages: Sequence[type[Stage]], missing: Callable[[Units], Units], bar: Bar) -> Units:
+        """Runs units, those that ended their workers once more alone; returns the units that do so even then."""
+        self._pass(undone, stages, bar)
+        suspects = missing(undone)
         if len(suspects) == len(undone) > 1:
-            where = ", ".join(culprits(out, suspects[0].unit_id)) or "the first stage"
+            where = ", ".join(culprits(self.out, suspects[0].unit_id)) or "the first stage"
             raise JobError(f"every worker ended before its first result, in {where}; is there memory for the models?")
         if suspects:
-            progress.print(f"{len(suspects)} work units ended their workers; they are run again one by one")
-            _run(suspects, out, config, 1, gpus, bar, in_flight=1)
-            _convict(_missing(suspects, out), out, config, gpus, bar)
-    return _expand(units, out, config), done
+            self.progress.print(f"{len(suspects)} work units ended their workers; they are run again one by one")
+            self._pass(suspects, stages, bar, alone=True)
+        return missing(suspects)
+
+    def _pass(self, units: Units, stages: Sequence[type[Stage]], bar: Bar, *, alone: bool = False) -> None:
+        seconds = {unit.unit_id: unit.seconds for unit in units}
+        if tuple(stages) != STAGES:
+            # A finished unit is read back from its file.
+            units = [dataclasses.replace(unit, results=()) for unit in units]
+        cluster = dataclasses.replace(self.cluster, workers=1) if alone else self.cluster
+        in_flight = 1 if alone else 2
+        for unit in run_graph(units, stages, self.out.resolve(), self.config, cluster, in_flight):
+            if unit.failure is not None:
+                raise (UserError if unit.failure.kind == "user" else JobError)(unit.failure.message)
+            bar.advance(seconds[unit.unit_id] / 3600)
+
+    def _split_mark(self, unit_id: str) -> Path:
+        return self.out / "work" / "split" / unit_id
+
+    def _expand(self, units: Units) -> Units:
+        """Units with those that were split replaced by their windows."""
+        label = label_fingerprint(self.config.label)
+        expanded: Units = []
+        for unit in units:
+            expanded += split(unit, label) if self._split_mark(unit.unit_id).exists() else [unit]
+        return expanded
+
+    def _convict(self, guilty: Units, bar: Bar) -> None:
+        """Splits guilty units, runs their windows alone, and gives those that still end their worker a result."""
+        singles: Units = []
+        for unit in guilty:
+            if len(unit.results) > 1:
+                write_atomically(self._split_mark(unit.unit_id), b"")
+                singles += split(unit, label_fingerprint(self.config.label))
+            else:
+                singles.append(unit)
+        undone = [unit for unit in self._unlabelled(singles) if unit not in guilty]
+        if undone:
+            self._pass(undone, STAGES, bar, alone=True)
+        for unit in self._unlabelled(singles):
+            self._write_crashed(unit)
+            bar.advance(unit.seconds / 3600)
+
+    def _write_crashed(self, unit: WorkUnit) -> None:
+        """The terminal state of a recording that ends the process of some stage."""
+        stage = (culprits(self.out, unit.unit_id) or [StageName.DECODE])[-1]
+        ending = Ending(stage=stage, reason="crash", detail="its worker process died")
+        results = tuple(dataclasses.replace(result, ending=ending) for result in unit.results)
+        write_unit(unit_path(self.out, unit.unit_id), dataclasses.replace(unit, results=results))
 
 
-def _missing(units: list[Unit], out: Path) -> list[Unit]:
-    return [unit for unit in units if not unit_path(out, unit.unit_id).exists()]
-
-
-def _run(
-    units: list[Unit], out: Path, config: AnnotateConfig, workers: int, gpus: float, bar: Bar, in_flight: int = 2
-) -> None:
-    from pipelines.engine.graph import run_units
-
-    seconds = {unit.unit_id: unit.seconds for unit in units}
-    for text in run_units(units, str(out.resolve()), config, workers, gpus, in_flight):
-        state = json.loads(text)
-        fatal = state.get("fatal")
-        if fatal:
-            raise (UserError if fatal["kind"] == "user" else JobError)(fatal["message"])
-        bar.advance(seconds[state["unit_id"]] / 3600)
-
-
-def _split_mark(out: Path, unit_id: str) -> Path:
-    return out / "work" / "split" / unit_id
-
-
-def _expand(units: list[Unit], out: Path, config: AnnotateConfig) -> list[Unit]:
-    """Units with those that were split replaced by their parts."""
-    label = label_fingerprint(config.label)
-    result: list[Unit] = []
-    for unit in units:
-        result += split(unit, label) if _split_mark(out, unit.unit_id).exists() else [unit]
-    return result
-
-
-def _convict(guilty: list[Unit], out: Path, config: AnnotateConfig, gpus: float, bar: Bar) -> None:
-    singles: list[Unit] = []
-    for unit in guilty:
-        if len(unit.parts) > 1:
-            write_atomically(_split_mark(out, unit.unit_id), b"")
-            singles += split(unit, label_fingerprint(config.label))
-        else:
-            singles.append(unit)
-    undone = [unit for unit in _missing(singles, out) if unit not in guilty]
-    if undone:
-        _run(undone, out, config, 1, gpus, bar, in_flight=1)
-    for unit in _missing(singles, out):
-        _write_crashed(unit, out)
-        bar.advance(unit.seconds / 3600)
-
-
-def _write_crashed(unit: Unit, out: Path) -> None:
-    """The terminal state of a recording that ends the process of some stage."""
-    stage = (culprits(out, unit.unit_id) or ["Decode"])[-1]
-    end = {"stage": stage, "reason": "crash", "value": None, "threshold": None, "detail": "its worker process died"}
-    state = {"unit_id": unit.unit_id, "parts": [asdict(part) | {"end": end, "num_samples": 0} for part in unit.parts]}
-    with TarWriter(unit_path(out, unit.unit_id)) as tar:
-        tar.add("unit.json", to_json(state))
+def _hours(units: Units) -> float:
+    return sum(unit.seconds for unit in units) / 3600

@@ -1,8 +1,8 @@
 """Recordings decoded as a stream with PyAV, whatever the container says; memory is bounded by what the caller keeps.
 
-The container is sniffed from content, never believed from the name. Everything is mono float32 at the source's rate,
+The container is sniffed from content, not taken from the name. Everything is mono float32 at the source's rate,
 above 48 kHz resampled to 48 kHz. A window of a long file is read by a jump into it; whether a decoder gives the same
-samples after a jump is not a matter of belief: scanning keeps digests of blocks, and reading compares them.
+samples after a jump is checked: scanning keeps digests of blocks, and reading compares them.
 """
 
 import hashlib
@@ -14,23 +14,21 @@ from typing import Any
 import numpy as np
 
 from voxmill.core.audio import AudioProblem, unreadable
+from voxmill.data.records import Channel
 
 MAX_RATE = 48000
 FRAME_SECONDS = 0.02
 QUIET_FRAMES = 10
-CHOICES = ("mean", "left", "right")
+CHANNELS: tuple[Channel, ...] = ("mean", "left", "right")
 BLOCK = 480_000
 """Samples that share a digest: 10 s at 48 kHz."""
 PREROLL = 48_000
 """A jump lands so many samples early: decoders need some frames before they give what they gave in sequence."""
 
 
-Unreadable = AudioProblem
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MediaInfo:
-    """What one full decode found. `pcm_sha256` is over the mono float32 little-endian samples at `sample_rate`.
+    """The result of one full decode. `pcm_sha256` is over the mono float32 little-endian samples at `sample_rate`.
 
     `digests` has one a `BLOCK` samples, the last one of what is left; none where a jump into the file is hopeless.
     """
@@ -42,15 +40,15 @@ class MediaInfo:
     pcm_sha256: str
     peak: float
     nonfinite: int
-    channel_choice: str
+    channel: Channel
     complete: bool
     warning: str
-    digests: list[str]
+    digests: tuple[str, ...]
 
 
 @dataclass
 class _Damage:
-    """What a decode met on its way; `first_sample` is where it began after a jump."""
+    """Damage that a decode met; `first_sample` is where it began after a jump."""
 
     warning: str = ""
     nonfinite: int = 0
@@ -93,7 +91,7 @@ def _channels(path: str, damage: _Damage, jump_to: int = 0) -> Iterator[tuple[in
     import av
 
     container, file = _open(path)
-    heard = False
+    decoded = False
     try:
         stream = container.streams.audio[0]
         codec = stream.codec_context.name
@@ -122,16 +120,16 @@ def _channels(path: str, damage: _Damage, jump_to: int = 0) -> Iterator[tuple[in
                     if bad.any():
                         damage.nonfinite += int(bad.any(axis=0).sum())
                         block = np.where(bad, np.float32(0), block)
-                    heard = True
+                    decoded = True
                     yield rate, codec, block
         except (av.FFmpegError, OSError) as error:
-            if not heard:
+            if not decoded:
                 raise AudioProblem("decode_error", _short(error)) from None
             damage.warning = damage.warning or f"ends early ({_short(error)})"
     finally:
         container.close()
         file.close()
-    if not heard:
+    if not decoded:
         raise AudioProblem("decode_error", damage.warning or "no samples could be decoded")
 
 
@@ -147,10 +145,10 @@ def _to_float(frame: Any) -> np.ndarray:
     return (samples.astype(np.float64) / -float(np.iinfo(samples.dtype).min)).astype(np.float32)
 
 
-def _mono(block: np.ndarray, choice: str) -> np.ndarray:
-    if choice == "mean" or block.shape[0] == 1:
+def _mono(block: np.ndarray, channel: Channel) -> np.ndarray:
+    if channel == "mean" or block.shape[0] == 1:
         return block.mean(axis=0, dtype=np.float32)
-    return block[0 if choice == "left" else 1]
+    return block[0 if channel == "left" else 1]
 
 
 class _Limiter:
@@ -166,7 +164,7 @@ class _Limiter:
         return block if self._resampler is None else self._resampler.resample_chunk(block, last=last)
 
 
-def stream(path: str, channel_choice: str = "mean") -> Iterator[np.ndarray]:
+def stream(path: str, channel: Channel = "mean") -> Iterator[np.ndarray]:
     """Mono float32 blocks of a whole file at its rate (at most 48 kHz).
 
     Raises:
@@ -175,7 +173,7 @@ def stream(path: str, channel_choice: str = "mean") -> Iterator[np.ndarray]:
     limiter: _Limiter | None = None
     for rate, _, block in _channels(path, _Damage()):
         limiter = limiter or _Limiter(rate)
-        yield limiter(_mono(block, channel_choice))
+        yield limiter(_mono(block, channel))
     if limiter is not None:
         tail = limiter(np.zeros(0, dtype=np.float32), last=True)
         if len(tail):
@@ -193,44 +191,44 @@ def scan(
         AudioProblem: nothing can be decoded.
     """
     damage = _Damage()
-    hashes = {choice: hashlib.sha256() for choice in CHOICES}
-    blocks = {choice: _Digests() for choice in CHOICES}
-    energy: dict[str, list[np.ndarray]] = {choice: [] for choice in CHOICES}
-    power = dict.fromkeys(CHOICES, 0.0)
+    hashes = {channel: hashlib.sha256() for channel in CHANNELS}
+    blocks = {channel: _Digests() for channel in CHANNELS}
+    energy: dict[Channel, list[np.ndarray]] = {channel: [] for channel in CHANNELS}
+    power = dict.fromkeys(CHANNELS, 0.0)
     peak, count, channels, codec = 0.0, 0, 1, ""
-    limiters: dict[str, _Limiter] = {}
-    frames: dict[str, _Frames] = {}
+    limiters: dict[Channel, _Limiter] = {}
+    frames: dict[Channel, _Frames] = {}
     rate = 0
 
-    def take(choice: str, mono: np.ndarray) -> int:
+    def take(channel: Channel, mono: np.ndarray) -> int:
         nonlocal peak
         content = np.ascontiguousarray(mono, dtype="<f4").data.cast("B")
-        hashes[choice].update(content)
-        blocks[choice].update(content)
-        energy[choice].append(frames[choice](mono))
-        power[choice] += float(np.square(mono, dtype=np.float64).sum())
+        hashes[channel].update(content)
+        blocks[channel].update(content)
+        energy[channel].append(frames[channel](mono))
+        power[channel] += float(np.square(mono, dtype=np.float64).sum())
         peak = max(peak, float(np.abs(mono).max(initial=0.0)))
         return len(mono)
 
-    wanted: tuple[str, ...] = ()
-    for rate, found_codec, block in _channels(path, damage):
+    wanted: tuple[Channel, ...] = ()
+    for rate, block_codec, block in _channels(path, damage):
         if not wanted:
-            codec = found_codec
+            codec = block_codec
             channels = block.shape[0]
-            wanted = CHOICES if channels == 2 else ("mean",)
-            limiters = {choice: _Limiter(rate) for choice in wanted}
-            frames = {choice: _Frames(round(min(rate, MAX_RATE) * FRAME_SECONDS)) for choice in wanted}
-        for choice in wanted:
-            num = take(choice, limiters[choice](_mono(block, choice)))
+            wanted = CHANNELS if channels == 2 else ("mean",)
+            limiters = {channel: _Limiter(rate) for channel in wanted}
+            frames = {channel: _Frames(round(min(rate, MAX_RATE) * FRAME_SECONDS)) for channel in wanted}
+        for channel in wanted:
+            num = take(channel, limiters[channel](_mono(block, channel)))
         count += num
-    for choice in wanted:
-        num = take(choice, limiters[choice](np.zeros(0, dtype=np.float32), last=True))
+    for channel in wanted:
+        num = take(channel, limiters[channel](np.zeros(0, dtype=np.float32), last=True))
     count += num
-    choice = "mean"
-    louder = "left" if power["left"] >= power["right"] else "right"
+    chosen: Channel = "mean"
+    louder: Channel = "left" if power["left"] >= power["right"] else "right"
     # Uncorrelated channels leave half of one channel's power in the mean; below a tenth they cancel.
     if channels == 2 and power["mean"] < 0.1 * power[louder]:
-        choice = louder
+        chosen = louder
     seconds = count / min(rate, MAX_RATE)
     # Some containers only estimate their length; what is missing must be more than that to be worth a word.
     if not damage.warning and seconds < 0.98 * damage.declared_seconds - 0.5:
@@ -243,19 +241,19 @@ def scan(
     # A resampler's state and what follows damage depend on all that came before.
     can_jump = not damage.warning and native_rate <= MAX_RATE
     info = MediaInfo(
-        rate,
-        channels,
-        codec,
-        count,
-        hashes[choice].hexdigest(),
-        peak,
-        damage.nonfinite,
-        choice,
-        not damage.warning,
-        damage.warning,
-        blocks[choice].finish() if can_jump else [],
+        sample_rate=rate,
+        channels=channels,
+        codec=codec,
+        num_samples=count,
+        pcm_sha256=hashes[chosen].hexdigest(),
+        peak=peak,
+        nonfinite=damage.nonfinite,
+        channel=chosen,
+        complete=not damage.warning,
+        warning=damage.warning,
+        digests=tuple(blocks[chosen].finish()) if can_jump else (),
     )
-    return info, _cut(np.concatenate(energy[choice]), count, rate, window_seconds, search_seconds)
+    return info, _cut(np.concatenate(energy[chosen]), count, rate, window_seconds, search_seconds)
 
 
 class _Digests:
@@ -264,7 +262,7 @@ class _Digests:
     def __init__(self) -> None:
         self._hash = hashlib.blake2b(digest_size=8)
         self._missing = BLOCK * 4
-        self._found: list[str] = []
+        self._digests: list[str] = []
 
     def update(self, content: memoryview) -> None:
         while len(content) >= self._missing:
@@ -277,10 +275,10 @@ class _Digests:
     def finish(self) -> list[str]:
         if self._missing < BLOCK * 4:
             self._end_block()
-        return self._found
+        return self._digests
 
     def _end_block(self) -> None:
-        self._found.append(self._hash.hexdigest())
+        self._digests.append(self._hash.hexdigest())
         self._hash, self._missing = hashlib.blake2b(digest_size=8), BLOCK * 4
 
 
@@ -314,13 +312,13 @@ def _cut(
     return [*bounds, (start * size, count)]
 
 
-def digests_of(digests: list[str], start_sample: int, end_sample: int) -> list[str]:
+def digests_of(digests: tuple[str, ...], start_sample: int, end_sample: int) -> tuple[str, ...]:
     """Those of a file's digests whose blocks the window touches."""
     return digests[start_sample // BLOCK : -(-end_sample // BLOCK)]
 
 
 def read_window(
-    path: str, start_sample: int, end_sample: int, channel_choice: str = "mean", digests: Sequence[str] = ()
+    path: str, start_sample: int, end_sample: int, channel: Channel = "mean", digests: Sequence[str] = ()
 ) -> np.ndarray:
     """Mono float32 samples [start, end) of a file.
 
@@ -335,30 +333,30 @@ def read_window(
     first = start_sample // BLOCK * BLOCK
     if digests and first:
         last = first + len(digests) * BLOCK
-        audio = _collect(_from(path, first - PREROLL, channel_choice), first, last)
-        found = _Digests()
-        found.update(np.ascontiguousarray(audio, dtype="<f4").data.cast("B"))
-        if found.finish() == list(digests):
+        audio = _collect(_from(path, first - PREROLL, channel), first, last)
+        actual = _Digests()
+        actual.update(np.ascontiguousarray(audio, dtype="<f4").data.cast("B"))
+        if actual.finish() == list(digests):
             return audio[start_sample - first : end_sample - first].copy()
-    audio = _collect(_whole(path, channel_choice), start_sample, end_sample)
+    audio = _collect(_whole(path, channel), start_sample, end_sample)
     if len(audio) != end_sample - start_sample:
-        raise AudioProblem("changed", f"{len(audio)} samples where scanning found {end_sample - start_sample}")
+        raise AudioProblem("changed", f"{len(audio)} samples where scanning counted {end_sample - start_sample}")
     return audio
 
 
-def _whole(path: str, channel_choice: str) -> Iterator[tuple[int, np.ndarray]]:
+def _whole(path: str, channel: Channel) -> Iterator[tuple[int, np.ndarray]]:
     position = 0
-    for block in stream(path, channel_choice):
+    for block in stream(path, channel):
         yield position, block
         position += len(block)
 
 
-def _from(path: str, start_sample: int, channel_choice: str) -> Iterator[tuple[int, np.ndarray]]:
+def _from(path: str, start_sample: int, channel: Channel) -> Iterator[tuple[int, np.ndarray]]:
     """(position, mono block) from at or before `start_sample` on."""
     damage, position = _Damage(), -1
     for _, _, block in _channels(path, damage, jump_to=start_sample):
         position = damage.first_sample if position < 0 else position
-        yield position, _mono(block, channel_choice)
+        yield position, _mono(block, channel)
         position += block.shape[1]
 
 

@@ -1,1 +1,1 @@
-"""The stages that one worker takes a recording through."""
+"""The stages of `annotate`, each a pure function on records and audio."""

@@ -1,188 +1,131 @@
-"""What flows between the stages of the graph: one row a work unit, its state as JSON and its audio as one blob.
+"""What a stage is: a pure function on records and audio. It knows no Ray, no Arrow, no journal; `engine/` runs it."""
 
-Plain bytes instead of ragged tensors: Arrow carries them without guessing, and a row costs one copy a stage.
-"""
-
-import json
+import dataclasses
 import logging
-import time
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import ClassVar, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
-from pipelines.config import LabelConfig, VoicesConfig
-from pipelines.units.journal import Journal
-from voxmill.core import malloc
-from voxmill.core.errors import UserError
+from pipelines.config import LabelConfig, VoiceAttributesConfig
+from voxmill.core.assets import asset_path
+from voxmill.data.records import Ending, FunnelStep, StageName, WindowResult, WorkUnit
 
 log = logging.getLogger("voxmill")
 
-# Three minutes at 48 kHz.
-LARGE_SAMPLES = 180 * 48000
-_NOTHING = np.zeros(0, dtype=np.float32)
+NO_SAMPLES = np.zeros(0, dtype=np.float32)
 
 
-class UnitState:
-    """A unit on its way: `state["parts"][i]` beside `audio[i]`, float32 mono at the part's own rate.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageContext:
+    """What every stage is built from. `out` is the job's OUT, `threads` the CPU threads of a model, `device` torch's."""
 
-    `recorded[i]` is the part before separation at 16 kHz, where a later stage asks for it; empty otherwise.
+    out: Path
+    label: LabelConfig
+    voice_attributes: VoiceAttributesConfig
+    threads: int
+    device: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowAudio:
+    """The audio of one window, mono float32; it travels beside the window's record.
+
+    samples: [T] at the window's rate.
+    original: before separation, [T] at 16 kHz, where a later stage asks for it; empty otherwise.
+    clips: once written, each candidate as its FLAC holds it, [T] at 16 kHz; where no stage asks for them, none.
     """
 
-    def __init__(self, state: dict[str, Any], audio: list[np.ndarray], recorded: list[np.ndarray] | None = None):
-        self.state, self.audio = state, audio
-        self.recorded = recorded or [_NOTHING] * len(audio)
+    samples: np.ndarray = NO_SAMPLES
+    original: np.ndarray = NO_SAMPLES
+    clips: tuple[np.ndarray, ...] = ()
 
-    @classmethod
-    def from_row(cls, state: str, blob: bytes) -> "UnitState":
-        values = json.loads(state)
-        flat = np.frombuffer(blob, dtype=np.float32)
-        sizes = [part.get(name, 0) for name in ("num_samples", "num_recorded") for part in values["parts"]]
-        pieces = np.split(flat, np.cumsum(sizes)[:-1]) if sizes else []
-        return cls(values, pieces[: len(values["parts"])], pieces[len(values["parts"]) :])
 
-    def to_row(self) -> dict[str, Any]:
-        for part, samples, recorded in zip(self.state["parts"], self.audio, self.recorded, strict=True):
-            part["num_samples"], part["num_recorded"] = len(samples), len(recorded)
-        blob = np.concatenate(self.audio + self.recorded).astype(np.float32).tobytes() if self.audio else b""
-        return {"state": json.dumps(self.state), "audio": blob}
+class WindowOutput(NamedTuple):
+    """What a stage makes of one window, and its model calls."""
 
-    def live(self) -> Iterator[tuple[int, dict[str, Any], np.ndarray]]:
-        """Parts that no stage has ended yet."""
-        for index, (part, samples) in enumerate(zip(self.state["parts"], self.audio, strict=True)):
-            if "end" not in part:
-                yield index, part, samples
+    result: WindowResult
+    audio: WindowAudio
+    calls: int = 0
+
+
+class UnitOutput(NamedTuple):
+    """What a stage makes of a unit, audio in the order of its results, and its model calls."""
+
+    unit: WorkUnit
+    audio: tuple[WindowAudio, ...]
+    calls: int = 0
+
+
+class Stage(ABC):
+    """Base of every stage. A subclass loads its models when it is built, and implements `window` or `run`.
+
+    name, uses_gpu, funnel_step: as the engine and the report need them.
+    cpu_share: measured share of a core on the sample recordings; Ray only uses it to place actors.
+
+    Raises:
+        UserError: a model cannot be loaded as configured.
+    """
+
+    name: ClassVar[StageName]
+    uses_gpu: ClassVar[bool] = False
+    cpu_share: ClassVar[float]
+    funnel_step: ClassVar[FunnelStep]
+
+    @abstractmethod
+    def __init__(self, context: StageContext) -> None: ...
+
+    def window(self, result: WindowResult, audio: WindowAudio) -> WindowOutput:
+        """Labels one window that no stage has ended."""
+        raise NotImplementedError
+
+    def run(self, unit: WorkUnit, audio: Sequence[WindowAudio]) -> UnitOutput:
+        """Labels all windows of a unit, one after another; one that breaks the model ends, the others do not.
+
+        Raises:
+            OSError, MemoryError, ImportError: what no recording is to blame for.
+        """
+        outputs = [self._isolated(result, samples) for result, samples in zip(unit.results, audio, strict=True)]
+        results = tuple(output.result for output in outputs)
+        calls = sum(output.calls for output in outputs)
+        return UnitOutput(dataclasses.replace(unit, results=results), tuple(output.audio for output in outputs), calls)
+
+    def _isolated(self, result: WindowResult, audio: WindowAudio) -> WindowOutput:
+        if result.ending is not None:
+            return WindowOutput(result, audio)
+        try:
+            output = self.window(result, audio)
+        except (MemoryError, OSError, ImportError):
+            raise
+        except Exception as error:
+            log.exception("%s failed on %r", self.name, result.window.name)
+            return self.end(result, "model_error", detail=f"{type(error).__name__}: {error}"[:500])
+        return output
 
     def end(
         self,
-        index: int,
-        stage: str,
+        result: WindowResult,
         reason: str,
         *,
         value: float | None = None,
         threshold: float | None = None,
         detail: str = "",
-    ) -> None:
-        """Gives a part its terminal state; its audio travels no further."""
-        self.state["parts"][index]["end"] = {
-            "stage": stage,
-            "reason": reason,
-            "value": value,
-            "threshold": threshold,
-            "detail": detail,
-        }
-        self.audio[index] = self.recorded[index] = _NOTHING
-
-    def fail(self, why: dict[str, str]) -> None:
-        """Marks the whole unit as not to be done now: `kind` is `user` or `machine`, `message` is one line."""
-        self.state["fatal"] = why
-        self.release()
-
-    def give_back(self) -> None:
-        """Returns free memory to the system where this unit needs much of it; for short ones that only costs time."""
-        parts = self.state["parts"]
-        if sum(part["end_sample"] - part["start_sample"] for part in parts) >= LARGE_SAMPLES:
-            malloc.release_free_memory()
-
-    def release(self) -> None:
-        """Lets go of all audio."""
-        self.audio = [_NOTHING for _ in self.audio]
-        self.recorded = [_NOTHING for _ in self.audio]
+        calls: int = 0,
+    ) -> WindowOutput:
+        """Ends a window here; its audio travels no further."""
+        ending = Ending(stage=self.name, reason=reason, value=value, threshold=threshold, detail=detail)
+        return WindowOutput(dataclasses.replace(result, ending=ending), WindowAudio(), calls)
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What every stage is told: the recipes of the labels, CPU threads a model, and torch's device."""
-
-    label: LabelConfig
-    voices: VoicesConfig
-    threads: int
-    device: str
+def model_source(name: str, asset: str, member: str = "") -> str:
+    """A configured model: the path of the embedded one, or the configured name itself."""
+    return str(asset_path(asset) / member) if name == "embedded" else name
 
 
-class Stage:
-    """Base of every actor of the graph: unpacks rows, times them, counts calls, isolates a failing recording.
-
-    A subclass names itself in `title`, loads its models in `load`, and implements `part` (one recording at a time) or
-    `unit` (all of them). What no recording is to blame for (no space, no memory, a model that does not load) travels to
-    the driver as `state["fatal"]`, past all later stages: the driver ends the job with one line.
-    """
-
-    title = ""
-
-    def __init__(self, out: str, settings: Settings):
-        self.out = Path(out)
-        self.journal = Journal(self.out, self.title)
-        self._broken: dict[str, str] | None = None
-        try:
-            self.load(settings)
-        except UserError as error:
-            self._broken = {"kind": "user", "message": str(error)}
-        except (ImportError, MemoryError, OSError) as error:
-            self._broken = _fatal(self.title, error)
-
-    def load(self, settings: Settings) -> None:
-        """Loads what the stage needs; called once an actor."""
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        rows = []
-        for state, blob in zip(batch["state"].to_pylist(), batch["audio"].to_pylist(), strict=True):
-            unit = UnitState.from_row(state, blob)
-            self.run(unit)
-            rows.append(unit.to_row())
-        return pa.table(
-            {
-                "state": pa.array([row["state"] for row in rows], pa.large_string()),
-                "audio": pa.array([row["audio"] for row in rows], pa.large_binary()),
-            }
-        )
-
-    def run(self, unit: UnitState) -> None:
-        """Labels a unit, keeps what that took in its state, and marks it where the machine cannot go on."""
-        if "fatal" in unit.state:
-            return
-        began = time.perf_counter()
-        if self._broken is not None:
-            unit.fail(self._broken)
-            return
-        try:
-            self.journal.begin(unit.state["unit_id"])
-            calls = self.unit(unit)
-            self.journal.end(unit.state["unit_id"], calls)
-        except (ImportError, MemoryError, OSError) as error:
-            unit.fail(_fatal(self.title, error))
-            return
-        finally:
-            unit.give_back()
-        unit.state.setdefault("stages", {})[self.title] = {
-            "seconds": time.perf_counter() - began,
-            "audio_seconds": sum(p["num_samples"] / p["sample_rate"] for _, p, _ in unit.live()),
-            "calls": calls,
-        }
-
-    def unit(self, unit: UnitState) -> int:
-        """Labels all live parts of a unit and returns the number of model calls."""
-        calls = 0
-        for index, part, samples in list(unit.live()):
-            try:
-                calls += self.part(unit, index, part, samples)
-            except (MemoryError, OSError, ImportError):
-                raise
-            except Exception as error:
-                # One recording that breaks a model is named and passed by; the rest of the corpus goes on.
-                log.exception("%s failed on %r", self.title, part["name"])
-                unit.end(index, self.title, "model_error", detail=f"{type(error).__name__}: {error}"[:500])
-        return calls
-
-    def part(self, unit: UnitState, index: int, part: dict[str, Any], samples: np.ndarray) -> int:
-        """Labels one part in place and returns the number of model calls."""
-        raise NotImplementedError
-
-
-def _fatal(title: str, error: BaseException) -> dict[str, str]:
-    name = getattr(error, "filename", None)
-    what = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return {"kind": "machine", "message": f"{title}: {what}" + (f" ({name})" if name else "")}
+def clip_slice(result: WindowResult, start_sample: int, end_sample: int) -> slice:
+    """Bounds of a recording's samples as a slice of the window's."""
+    first = result.window.start_sample
+    return slice(start_sample - first, end_sample - first)

@@ -1,5 +1,5 @@
-"""What every actor began and finished, as it happens: says which work a crash made the job do twice, and where a
-unit that kills its worker does so.
+"""What every actor began and finished, as it happens: shows the work that a crash made the job do twice, and the stage
+in which a unit kills its worker.
 
 One file an actor, two short lines a unit; nothing that the job produces depends on it.
 """
@@ -10,11 +10,13 @@ import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from voxmill.data.records import StageName
+
 
 class Journal:
     """Appends `begin <unit>` and `end <unit> <calls>` to a file of this actor's own."""
 
-    def __init__(self, out: Path, stage: str):
+    def __init__(self, out: Path, stage: StageName):
         name = f"{stage}.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.log"
         self.path = out / "work" / "journal" / name
 
@@ -42,11 +44,11 @@ class Record:
     pids: set[int] = field(default_factory=set)
 
 
-def read_journal(out: Path) -> dict[tuple[str, str], Record]:
+def read_journal(out: Path) -> dict[tuple[StageName, str], Record]:
     """Records by (stage, unit id). A line cut short by a crash counts for nothing."""
-    records: dict[tuple[str, str], Record] = {}
+    records: dict[tuple[StageName, str], Record] = {}
     for path in sorted((out / "work" / "journal").glob("*.log")):
-        stage, pid = path.name.split(".")[0], int(path.name.rsplit(".", 3)[-3])
+        stage, pid = StageName(path.name.split(".")[0]), int(path.name.rsplit(".", 3)[-3])
         for line in path.read_text(encoding="ascii", errors="replace").splitlines(keepends=True):
             words = line.split()
             if not line.endswith("\n") or len(words) < 2:
@@ -68,7 +70,7 @@ def repeated_calls(out: Path) -> tuple[int, int]:
     return sum(r.all_calls for r in records), sum(r.all_calls - r.calls for r in records)
 
 
-def culprits(out: Path, unit_id: str) -> list[str]:
+def culprits(out: Path, unit_id: str) -> list[StageName]:
     """Stages that began a unit and did not finish it every time."""
     return [
         stage

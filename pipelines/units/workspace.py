@@ -1,45 +1,86 @@
-"""OUT belongs to one configuration and, while a job runs, to one job."""
+"""A work folder below OUT belongs to one identity (a configuration, a latent space) and, while a job runs, to that job."""
 
 import fcntl
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipelines.config import LabelConfig
-from voxmill.core.config import differences
+from pipelines.units.store import FORMAT, OLD_FORMAT
+from voxmill.core.config import Config, differences
 from voxmill.core.errors import UserError
 from voxmill.core.files import write_atomically
-from voxmill.data.shards import to_json
+
+# Marks of older versions, by part.
+_OLD_MARKS = {"": "label.json", "latents": "space"}
 
 
-@contextmanager
-def claim(out: Path, label: LabelConfig) -> Iterator[None]:
-    """Holds OUT for this job; the system lets go of it when the process ends, however it ends.
+class Workspace:
+    """`OUT/work`, or a folder in it with a lock and an identity of its own.
 
-    Raises:
-        UserError: another job works there, its labels were made by another configuration, it holds something else,
-            or it cannot be written.
+    Args:
+        out: the folder that the user names.
+        part: a folder below `work`; "" for `work` itself, beside which OUT may hold nothing at first.
     """
-    mark = out / "work" / "label.json"
-    wanted = label.model_dump(mode="json")
-    try:
-        if not mark.exists() and out.exists() and any(p.name != "work" for p in out.iterdir()):
-            raise UserError(f"{out} holds something else already; name a new or empty folder")
-        mark.parent.mkdir(parents=True, exist_ok=True)
-        with open(mark.parent / "lock", "ab") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f"another job writes to {out} now; wait for it or name a new OUT") from None
-            if mark.exists():
-                changed = differences(json.loads(mark.read_text()), wanted)
-                if changed:
-                    raise UserError(f"{out} was made with another configuration ({'; '.join(changed)}); name a new OUT")
-            else:
-                write_atomically(mark, to_json(wanted))
-            yield
-    except PermissionError as error:
-        raise UserError(f"{out} cannot be written ({error.strerror}); name a folder that can be") from None
-    except (NotADirectoryError, FileExistsError):
-        raise UserError(f"{out} is a file, not a folder; name a new OUT") from None
+
+    def __init__(self, out: Path, part: str = ""):
+        self.out, self.part = out, part
+        self.folder = out / "work" / part
+        self._mark = self.folder / "identity.json"
+
+    @contextmanager
+    def claim(
+        self,
+        identity: Config,
+        *,
+        another: str = "was made with another configuration",
+        advice: str = "name a new OUT",
+        replace: Callable[[], None] | None = None,
+    ) -> Iterator[None]:
+        """Holds the folder for this job; the system lets go of it when the process ends, however it ends.
+
+        Args:
+            identity: what the results depend on.
+            another, advice: parts of the error about results of another identity.
+            replace: called in place of that error, before the new identity is written.
+
+        Raises:
+            UserError: another job works there, its results have another identity or an older format, it holds something
+                else, or it cannot be written.
+        """
+        try:
+            if (self.folder / _OLD_MARKS[self.part]).exists():
+                raise UserError(f"{self.out} {OLD_FORMAT}")
+            if not self.part and not self._mark.exists() and self._holds_anything_else():
+                raise UserError(f"{self.out} holds something else already; name a new or empty folder")
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with open(self.folder / "lock", "ab") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise UserError(f"another job writes to {self.out} now; wait for it or name a new OUT") from None
+                changed = self._changed(identity)
+                if changed and replace is None:
+                    raise UserError(f"{self.out} {another} ({'; '.join(changed)}); {advice}")
+                if changed and replace is not None:
+                    replace()
+                if changed or not self._mark.exists():
+                    mark = {"format": FORMAT, "identity": identity.model_dump(mode="json")}
+                    write_atomically(self._mark, json.dumps(mark, indent=1, ensure_ascii=False))
+                yield
+        except PermissionError as error:
+            raise UserError(f"{self.out} cannot be written ({error.strerror}); name a folder that can be") from None
+        except (NotADirectoryError, FileExistsError):
+            raise UserError(f"{self.out} is a file, not a folder; name a new OUT") from None
+
+    def _holds_anything_else(self) -> bool:
+        return self.out.exists() and any(path.name != "work" for path in self.out.iterdir())
+
+    def _changed(self, identity: Config) -> list[str]:
+        """Differences to the identity that the folder has; none without one."""
+        if not self._mark.exists():
+            return []
+        mark = json.loads(self._mark.read_text(encoding="utf-8"))
+        if mark["format"] != FORMAT:
+            raise UserError(f"{self.out} {OLD_FORMAT}")
+        return differences(mark["identity"], identity.model_dump(mode="json"))

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 if TYPE_CHECKING:
+    import numpy as np
     from pydantic import TypeAdapter
 
 Seconds = float
@@ -29,6 +30,7 @@ FunnelStep = Literal["readable", "speech", "clips", "kept"]
 """Steps of the report's funnel that a stage's compute can belong to."""
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 class StageName(StrEnum):
@@ -106,7 +108,7 @@ class JobFailure:
 
 # No slots: a frozen generic class with slots cannot be called as `Label[Gender](...)`.
 @dataclass(frozen=True, kw_only=True)
-class Label(Generic[T]):
+class Label(Generic[T_co]):
     """One labeller's answer for one clip: a value, an abstention with its reason, or an error.
 
     value: the answer; None where there is none.
@@ -116,13 +118,13 @@ class Label(Generic[T]):
         the same.
     """
 
-    value: T | None = None
+    value: T_co | None = None
     reason: str = ""
     error: str = ""
-    withheld: T | None = None
+    withheld: T_co | None = None
 
     @property
-    def measured(self) -> T | None:
+    def measured(self) -> T_co | None:
         """The answer, given or withheld."""
         return self.value if self.value is not None else self.withheld
 
@@ -309,6 +311,28 @@ class Age:
     label: str
     probability: float
     probabilities: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VoiceLabels:
+    """The voice labellers' answers for one clip, None where a labeller did not run. `speaker`: a unit vector [D]."""
+
+    prosody: Label[Prosody] | None = None
+    speaker: "Label[np.ndarray] | None" = None
+    gender: Label[Gender] | None = None
+    emotion: Label[Emotion] | None = None
+    age: Label[Age] | None = None
+
+    def errors(self) -> list[str]:
+        """Names of the labellers that broke on this clip."""
+        answers: dict[str, Label[object] | None] = {
+            "prosody": self.prosody,
+            "speaker": self.speaker,
+            "gender": self.gender,
+            "emotion": self.emotion,
+            "age": self.age,
+        }
+        return [name for name, label in answers.items() if label is not None and label.error]
 
 
 # ---- the way of a recording through the stages

@@ -1,0 +1,34 @@
+"""Quality of every candidate clip."""
+
+import dataclasses
+from typing import ClassVar
+
+from annotation.audio.quality import QualityMeter
+from pipelines.stages.base import Stage, StageContext, WindowAudio, WindowOutput, clip_slice
+from voxmill.data.records import FunnelStep, StageName, WindowResult
+
+
+class Measure(Stage):
+    """Measures of a window's clips and the gain that brings each to its loudness."""
+
+    name = StageName.QUALITY
+    cpu_share = 0.2
+    funnel_step: ClassVar[FunnelStep] = "kept"
+
+    def __init__(self, context: StageContext) -> None:
+        self.meter = QualityMeter(context.label.quality, context.threads)
+
+    def window(self, result: WindowResult, audio: WindowAudio) -> WindowOutput:
+        rate = result.window.sample_rate
+        candidates = tuple(
+            dataclasses.replace(
+                candidate,
+                quality=self.meter(
+                    audio.samples[clip_slice(result, candidate.start_sample, candidate.end_sample)],
+                    rate,
+                    result.dc_offset,
+                ),
+            )
+            for candidate in result.candidates
+        )
+        return WindowOutput(dataclasses.replace(result, candidates=candidates), audio, len(candidates))

@@ -1,0 +1,53 @@
+"""Candidate clips of one speaker each, and their names."""
+
+import dataclasses
+from typing import ClassVar
+
+from annotation.audio.segmentation import SpeechSegmenter
+from pipelines.stages.base import Stage, StageContext, WindowAudio, WindowOutput, model_source
+from voxmill.core.audio import RATE_16K, resample
+from voxmill.core.devices import limit_threads
+from voxmill.core.hashing import sha256_text
+from voxmill.data.records import Candidate, ClipId, FunnelStep, StageName, Window, WindowResult
+
+
+class Segment(Stage):
+    """The bounds of a window's clips, in samples of the recording."""
+
+    name = StageName.SEGMENTATION
+    uses_gpu = True
+    cpu_share = 0.05
+    funnel_step: ClassVar[FunnelStep] = "clips"
+
+    def __init__(self, context: StageContext) -> None:
+        limit_threads(context.threads)
+        config = context.label.segmentation
+        model = model_source(config.model, "pyannote-segmentation", "pytorch_model.bin")
+        self.segmenter = SpeechSegmenter(config, model, context.device)
+
+    def window(self, result: WindowResult, audio: WindowAudio) -> WindowOutput:
+        window, rate, length = result.window, result.window.sample_rate, len(audio.samples)
+        segmentation = self.segmenter(resample(audio.samples, rate, RATE_16K))
+        candidates = []
+        for segment in segmentation.segments:
+            start = window.start_sample + min(round(segment.start * rate), length)
+            end = window.start_sample + min(round(segment.end * rate), length)
+            candidates.append(
+                Candidate(
+                    clip_id=clip_id(window, start, end),
+                    start_sample=start,
+                    end_sample=end,
+                    turn=segment.speaker,
+                    cut=segment.cut,
+                )
+            )
+        if not candidates:
+            share = segmentation.overlap_seconds / max(segmentation.speech_seconds, 1e-9)
+            reason = "overlapped_speech" if share > 0.5 else "no_segment"
+            return self.end(result, reason, value=share, threshold=0.5, calls=1)
+        return WindowOutput(dataclasses.replace(result, candidates=tuple(candidates)), audio, 1)
+
+
+def clip_id(window: Window, start_sample: int, end_sample: int) -> ClipId:
+    """The name of a clip: a hash of its recording and its bounds there."""
+    return sha256_text(f"{window.recording_id}:{start_sample}:{end_sample}")[:32]

@@ -1,0 +1,57 @@
+"""The voice without its background, where there is one and where separation helps."""
+
+import dataclasses
+from typing import ClassVar
+
+from annotation.audio.quality import Dnsmos
+from annotation.audio.separation import Separator, plan_separation
+from pipelines.stages.base import NO_SAMPLES, Stage, StageContext, WindowAudio, WindowOutput
+from voxmill.core.assets import asset_path
+from voxmill.core.audio import RATE_16K, resample
+from voxmill.core.devices import limit_threads
+from voxmill.data.records import FunnelStep, StageName, WindowResult
+
+
+class Separate(Stage):
+    """Replaces the samples of a window by its voice if DNSMOS is better for it, or if separation is always wanted."""
+
+    name = StageName.SEPARATION
+    uses_gpu = True
+    cpu_share = 0.1
+    funnel_step: ClassVar[FunnelStep] = "clips"
+
+    def __init__(self, context: StageContext) -> None:
+        limit_threads(context.threads)
+        self.config = context.label.separation
+        self.keeps_original = context.label.transcription.transcribe_from == "original"
+        self.threads, self.device = context.threads, context.device
+        self._separator: Separator | None = None
+        self._dnsmos: Dnsmos | None = None
+
+    def _load(self) -> tuple[Separator, Dnsmos]:
+        # On clean corpora no recording ever asks for it: 120 MB of weights wait for the first that does.
+        if self._separator is None or self._dnsmos is None:
+            weights = asset_path("spleeter-2stems") if self.config.model == "embedded" else None
+            self._separator = Separator(self.config.model, weights, self.device)
+            self._dnsmos = Dnsmos(max_hops=3, threads=self.threads)
+        return self._separator, self._dnsmos
+
+    def window(self, result: WindowResult, audio: WindowAudio) -> WindowOutput:
+        assert result.events is not None
+        separation = plan_separation(self.config, result.events)
+        if not separation.wanted:
+            return WindowOutput(dataclasses.replace(result, separation=separation), audio)
+        separator, dnsmos = self._load()
+        rate = result.window.sample_rate
+        voice = separator(audio.samples, rate)
+        original = resample(audio.samples, rate, RATE_16K)
+        before, after = dnsmos(original), dnsmos(resample(voice, rate, RATE_16K))
+        gain_bak, loss_sig = after[1] - before[1], before[0] - after[0]
+        helps = gain_bak >= self.config.min_gain_dnsmos_bak and loss_sig <= self.config.max_loss_dnsmos_sig
+        used = helps or self.config.mode == "always"
+        separation = dataclasses.replace(separation, used=used, gain_dnsmos_bak=gain_bak, loss_dnsmos_sig=loss_sig)
+        result = dataclasses.replace(result, separation=separation)
+        if not used:
+            return WindowOutput(result, audio, 1)
+        kept = original if self.keeps_original else NO_SAMPLES
+        return WindowOutput(result, WindowAudio(samples=voice, original=kept), 1)
