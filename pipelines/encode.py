@@ -18,7 +18,6 @@ if __name__ == "__main__":
 
     script("encode")
 
-import fcntl
 import json
 import sys
 import time
@@ -30,7 +29,9 @@ from typing import TYPE_CHECKING, TypedDict
 
 from pipelines.config import EncodeConfig
 from pipelines.latents.units import EncodeUnit, FailedClip, collect, encode_unit, plan_units, result_path
+from pipelines.units.workspace import Workspace
 from voxmill.core import malloc
+from voxmill.core.config import Config
 from voxmill.core.devices import limit_threads
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.files import sweep_temporaries, write_atomically
@@ -144,6 +145,12 @@ def write_latents_index(
     return summary
 
 
+class LatentIdentity(Config):
+    """What all latents of a dataset depend on."""
+
+    latent_space: str
+
+
 @contextmanager
 def claim(dataset: Path, space: str, *, replace: bool) -> Iterator[None]:
     """Holds the dataset's latents for this job and this latent space.
@@ -151,28 +158,19 @@ def claim(dataset: Path, space: str, *, replace: bool) -> Iterator[None]:
     Raises:
         UserError: another job writes them now, they are of another AudioVAE, or DATASET cannot be written.
     """
-    mark = dataset / "work" / "latents" / "space"
-    try:
-        mark.parent.mkdir(parents=True, exist_ok=True)
-        with open(mark.parent / "lock", "ab") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f"another job writes latents of {dataset} now; wait for it") from None
-            found = mark.read_text() if mark.exists() else space
-            if found != space and not replace:
-                raise UserError(
-                    f"{dataset} has latents of another AudioVAE ({found[:12]}, this one is {space[:12]}); "
-                    "two never mix: give the checkpoint that made them, or replace=true"
-                )
-            if found != space:
-                # What readers trust goes first: they must not meet an index of half-replaced shards.
-                for name in ("latents.json", "latents.parquet"):
-                    (dataset / name).unlink(missing_ok=True)
-            write_atomically(mark, space.encode())
-            yield
-    except PermissionError as error:
-        raise UserError(f"{dataset} cannot be written ({error.strerror}); name a folder that can be") from None
+
+    def remove_indexes() -> None:
+        # What readers trust goes first: they must not meet an index of half-replaced shards.
+        for name in ("latents.json", "latents.parquet"):
+            (dataset / name).unlink(missing_ok=True)
+
+    with Workspace(dataset, "latents").claim(
+        LatentIdentity(latent_space=space),
+        another="has latents of another AudioVAE",
+        advice="two never mix: give the checkpoint that made them, or replace=true",
+        replace=remove_indexes if replace else None,
+    ):
+        yield
 
 
 class Encode:

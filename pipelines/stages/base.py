@@ -4,7 +4,7 @@ import dataclasses
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -39,8 +39,8 @@ class WindowAudio:
     clips: once written, each candidate as its FLAC holds it, [T] at 16 kHz; where no stage asks for them, none.
     """
 
-    samples: np.ndarray = NO_SAMPLES
-    original: np.ndarray = NO_SAMPLES
+    samples: np.ndarray = field(default_factory=lambda: NO_SAMPLES)
+    original: np.ndarray = field(default_factory=lambda: NO_SAMPLES)
     clips: tuple[np.ndarray, ...] = ()
 
 

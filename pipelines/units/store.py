@@ -204,8 +204,7 @@ def _write_vectors(path: Path, labels: UnitLabels[object]) -> None:
     for clip_id, label in labels.labels.items():
         assert label.value is None or isinstance(label.value, np.ndarray)
         rows.append(_SpeakerRow(clip_id=clip_id, vector=label.value, reason=label.reason, error=label.error))
-    size = next((len(row.vector) for row in rows if row.vector is not None), 1)
-    table = to_table(rows, _SpeakerRow, vector_size=size)
+    table = to_table(rows, _SpeakerRow)
     write_parquet(path, table.replace_schema_metadata({"cost": to_json_text(labels.cost)}))
 
 

@@ -26,7 +26,7 @@ class Workspace:
     def __init__(self, out: Path, part: str = ""):
         self.out, self.part = out, part
         self.folder = out / "work" / part
-        self._mark = self.folder / "identity.json"
+        self._mark = self.folder / "identity"
 
     @contextmanager
     def claim(

@@ -36,7 +36,8 @@ def schema_of(kind: "type[DataclassInstance]", vector_size: int | None = None) -
     """The schema of a record: one column a field, in the fields' order.
 
     `int` is int64, `float` float64, `X | None` the type of X, a dataclass a struct, `tuple[X, ...]` a list, a literal
-    the type of its values, `np.ndarray` a fixed-size list of `vector_size` float32.
+    the type of its values, `np.ndarray` a fixed-size list of `vector_size` float32, or a list of any size without it:
+    Parquet gives no fixed-size list back in which one entry is null.
 
     Raises:
         TypeError: a field has a type that no column can hold.
@@ -63,8 +64,8 @@ def _arrow_type(hint: object, vector_size: int | None) -> pa.DataType:
         return pa.string()
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return pa.struct(_fields(hint, vector_size))
-    if hint is np.ndarray and vector_size is not None:
-        return pa.list_(pa.float32(), vector_size)
+    if hint is np.ndarray:
+        return pa.list_(pa.float32()) if vector_size is None else pa.list_(pa.float32(), vector_size)
     inner = get_args(hint)
     if get_origin(hint) is Literal and len({type(value) for value in inner}) == 1:
         return _SCALARS[type(inner[0])]

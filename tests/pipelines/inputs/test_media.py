@@ -1,6 +1,5 @@
 """Decoding as a stream: windows are exact, formats sniffed, lack of permission told apart."""
 
-import json
 import os
 import subprocess
 import sys
@@ -13,8 +12,10 @@ import pytest
 import soundfile
 
 from pipelines.inputs import media
+from pipelines.inputs.scan import FileScan, scan_file
 from samples import bad_input
 from voxmill.core.audio import AudioProblem
+from voxmill.data.records import from_json_text, to_json_text
 
 SAMPLE = bad_input.RECORDINGS / "en-1.flac"
 
@@ -182,7 +183,10 @@ def test_a_file_that_shrank_after_scanning_is_named(tmp_path: Path) -> None:
         media.read_window(str(tmp_path / "x.wav"), 0, 3200)
 
 
-def test_the_scan_is_plain_json() -> None:
-    from pipelines.inputs.scan import scan_one
-
-    assert json.loads(json.dumps(scan_one(str(SAMPLE), 600)))["info"]["codec"] == "flac"
+def test_a_scan_comes_back_from_json() -> None:
+    scanned = scan_file(str(SAMPLE), 600)
+    assert scanned.info is not None and scanned.info.codec == "flac"
+    assert from_json_text(FileScan, to_json_text(scanned)) == scanned
+    missing = scan_file("/no/such/file.wav", 600)
+    assert missing.problem is not None and missing.problem[0] == "missing"
+    assert from_json_text(FileScan, to_json_text(missing)) == missing

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from pipelines.units.journal import Journal, culprits, read_journal, repeated_calls
+from voxmill.data.records import StageName
 
 
 def test_calls_made_again_are_counted_once_a_repeat(tmp_path: Path) -> None:
-    first, second = Journal(tmp_path, "Segment"), Journal(tmp_path, "Segment")
+    first, second = Journal(tmp_path, StageName.SEGMENTATION), Journal(tmp_path, StageName.SEGMENTATION)
     first.begin("a")
     first.end("a", 3)
     second.begin("a")
@@ -17,19 +18,19 @@ def test_calls_made_again_are_counted_once_a_repeat(tmp_path: Path) -> None:
 
 
 def test_a_stage_that_never_finished_a_unit_is_its_culprit(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, "Decode")
+    journal = Journal(tmp_path, StageName.DECODE)
     journal.begin("a")
     journal.end("a", 0)
-    Journal(tmp_path, "Transcribe").begin("a")
-    assert culprits(tmp_path, "a") == ["Transcribe"]
+    Journal(tmp_path, StageName.TRANSCRIPTION).begin("a")
+    assert culprits(tmp_path, "a") == [StageName.TRANSCRIPTION]
     assert culprits(tmp_path, "b") == []
 
 
 def test_a_line_cut_short_counts_for_nothing(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, "Decode")
+    journal = Journal(tmp_path, StageName.DECODE)
     journal.begin("a")
     with open(journal.path, "ab") as file:
         file.write(b"end a 7")
-    record = read_journal(tmp_path)["Decode", "a"]
+    record = read_journal(tmp_path)[StageName.DECODE, "a"]
     assert (record.begun, record.finished, record.all_calls) == (1, 0, 0)
     assert repeated_calls(tmp_path) == (0, 0)

@@ -1,0 +1,192 @@
+"""Stages as pure functions on records: no Ray, no graph."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from pipelines.config import LabelConfig, VoiceAttributesConfig
+from pipelines.stages.base import StageContext, WindowAudio
+from pipelines.stages.decode import Decode
+from pipelines.stages.detect_events import DetectEvents
+from pipelines.stages.measure import Measure
+from pipelines.stages.segment import Segment, clip_id
+from pipelines.stages.separate import Separate
+from pipelines.stages.voice_attributes import VoiceAttributes
+from pipelines.stages.write import Write
+from pipelines.units.store import LabelStore, read_unit, unit_path
+from samples.bad_input import RECORDINGS
+from voxmill.core.errors import UserError
+from voxmill.data.records import (
+    Candidate,
+    Events,
+    Quality,
+    SourceInfo,
+    StageName,
+    Window,
+    WindowResult,
+    WorkUnit,
+)
+
+SAMPLE = sorted(RECORDINGS.glob("en-*.flac"))[0]
+QUIET = Events(speech_seconds=5.0, music_share=0.0, singing_share=0.0, snr_db=40.0)
+
+
+def context(out: Path, labellers: tuple[str, ...] = ("gender",)) -> StageContext:
+    attributes = VoiceAttributesConfig.model_validate({"labellers": labellers})
+    return StageContext(out=out, label=LabelConfig(), voice_attributes=attributes, threads=1, device="cpu")
+
+
+def window_of(path: Path, start_sample: int, end_sample: int) -> Window:
+    return Window(
+        recording_id="r" * 32,
+        name=path.name,
+        path=str(path),
+        start_sample=start_sample,
+        end_sample=end_sample,
+        sample_rate=soundfile.info(path).samplerate,
+        source=SourceInfo(session="s"),
+    )
+
+
+def sample_window(start: float = 0.0, seconds: float = 8.0) -> tuple[WindowResult, WindowAudio]:
+    """A stretch of a sample recording as `Decode` gives it."""
+    rate = soundfile.info(SAMPLE).samplerate
+    window = window_of(SAMPLE, round(start * rate), round((start + seconds) * rate))
+    output = Decode(context(Path())).window(WindowResult(window=window), WindowAudio())
+    return output.result, output.audio
+
+
+def test_decoding_takes_the_mean_away_and_keeps_it(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.full(16000, 0.25), 16000, subtype="FLOAT")
+    result = WindowResult(window=window_of(tmp_path / "a.wav", 0, 16000))
+    decoded = Decode(context(tmp_path)).window(result, WindowAudio())
+    assert decoded.result.dc_offset == 0.25 and not decoded.audio.samples.any()
+    longer = dataclasses.replace(result, window=dataclasses.replace(result.window, end_sample=20000))
+    changed = Decode(context(tmp_path)).window(longer, WindowAudio())
+    assert changed.result.ending is not None and changed.result.ending.reason == "changed"
+    assert changed.result.ending.stage is StageName.DECODE and len(changed.audio.samples) == 0
+
+
+def test_a_window_without_speech_ends_at_the_events(tmp_path: Path) -> None:
+    result, audio = sample_window()
+    detect = DetectEvents(context(tmp_path))
+    speech = detect.window(result, audio)
+    assert speech.result.ending is None and speech.result.events is not None
+    assert speech.result.events.speech_seconds > 1 and speech.result.events.speech == ()
+    silent = detect.window(result, WindowAudio(samples=np.zeros_like(audio.samples)))
+    assert silent.result.ending is not None and silent.result.ending.reason == "no_speech" and silent.calls == 1
+
+
+def test_clean_speech_is_not_separated(tmp_path: Path) -> None:
+    result, audio = sample_window()
+    output = Separate(context(tmp_path)).window(dataclasses.replace(result, events=QUIET), audio)
+    assert output.audio is audio and output.calls == 0 and output.result.origin == "native"
+    assert output.result.separation is not None and not output.result.separation.wanted
+
+
+def test_candidates_lie_where_the_recording_has_them(tmp_path: Path) -> None:
+    result, audio = sample_window(start=10.0, seconds=20.0)
+    output = Segment(context(tmp_path)).window(result, audio)
+    assert output.result.candidates
+    for candidate in output.result.candidates:
+        assert result.window.start_sample <= candidate.start_sample < candidate.end_sample
+        assert candidate.end_sample <= result.window.end_sample
+        identity = f"{'r' * 32}:{candidate.start_sample}:{candidate.end_sample}"
+        assert candidate.clip_id == hashlib.sha256(identity.encode()).hexdigest()[:32]
+    measured = Measure(context(tmp_path)).window(output.result, audio)
+    assert measured.calls == len(output.result.candidates)
+    assert all(candidate.quality is not None for candidate in measured.result.candidates)
+    assert [c.clip_id for c in measured.result.candidates] == [c.clip_id for c in output.result.candidates]
+
+
+def test_silence_has_no_segment(tmp_path: Path) -> None:
+    result, audio = sample_window(seconds=3.0)
+    output = Segment(context(tmp_path)).window(result, WindowAudio(samples=np.zeros_like(audio.samples)))
+    assert output.result.ending is not None and output.result.ending.reason == "no_segment"
+
+
+QUALITY = Quality(
+    dnsmos_sig=3.0,
+    dnsmos_bak=3.0,
+    dnsmos_ovr=3.0,
+    dnsmos_p808=3.0,
+    snr_db=30.0,
+    clipping=0.0,
+    bandwidth_hz=8000.0,
+    loudness_lufs=-29.0,
+    gain_db=-6.0,
+    dc_offset=0.0,
+)
+
+
+def unit_of_two_clips() -> tuple[WorkUnit, tuple[WindowAudio, ...]]:
+    result, audio = sample_window(start=2.0)
+    window = result.window
+    first, rate = window.start_sample, window.sample_rate
+    bounds = [(first, first + 3 * rate), (first + 4 * rate, first + 8 * rate)]
+    candidates = tuple(
+        Candidate(
+            clip_id=clip_id(window, start, end),
+            start_sample=start,
+            end_sample=end,
+            turn=0,
+            cut="pause",
+            quality=QUALITY,
+        )
+        for start, end in bounds
+    )
+    result = dataclasses.replace(result, candidates=candidates)
+    return WorkUnit(unit_id="ab12", results=(result,), costs={}), (audio,)
+
+
+def test_voices_are_labelled_alike_at_once_and_later(tmp_path: Path) -> None:
+    unit, audio = unit_of_two_clips()
+    at_once = context(tmp_path / "once", ("gender", "speaker", "emotion"))
+    written = Write(at_once).run(unit, audio)
+    assert len(written.audio[0].clips) == 2 and len(written.audio[0].samples) == 0
+    done = VoiceAttributes(at_once).run(written.unit, written.audio)
+    assert done.calls == 6 and done.audio == (WindowAudio(),)
+    later = context(tmp_path / "later", ("gender", "speaker", "emotion"))
+    none = dataclasses.replace(later, voice_attributes=VoiceAttributesConfig(labellers=()))
+    assert Write(none).run(unit, audio).audio == (WindowAudio(),)
+    VoiceAttributes(later).run(dataclasses.replace(unit, results=()), ())
+    paths = [unit_path(c.out, unit.unit_id) for c in (at_once, later)]
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    labels = [LabelStore(c.out, c.voice_attributes).read(unit.unit_id)[0] for c in (at_once, later)]
+    assert list(labels[0]) == [candidate.clip_id for candidate in unit.results[0].candidates] == list(labels[1])
+    for one, two in zip(labels[0].values(), labels[1].values(), strict=True):
+        assert one.gender == two.gender and one.gender is not None and one.gender.measured is not None
+        assert one.emotion == two.emotion and one.emotion is not None and one.emotion.reason == "no_model"
+        assert one.speaker is not None and two.speaker is not None
+        assert one.speaker.value is not None and two.speaker.value is not None
+        assert one.speaker.value.tobytes() == two.speaker.value.tobytes()
+
+
+def test_a_clip_is_written_at_its_stated_loudness(tmp_path: Path) -> None:
+    unit, audio = unit_of_two_clips()
+    written = Write(context(tmp_path)).run(unit, audio)
+    stored = read_unit(unit_path(tmp_path, unit.unit_id))
+    assert stored.unit == unit and list(stored.places) == [c.clip_id for c in unit.results[0].candidates]
+    peak = float(np.abs(written.audio[0].clips[0]).max())
+    rate = unit.results[0].window.sample_rate
+    assert peak == pytest.approx(float(np.abs(audio[0].samples[: 3 * rate]).max()) * 10 ** (-6 / 20), rel=0.02)
+
+
+def test_a_labeller_that_is_there_already_is_not_run_again(tmp_path: Path) -> None:
+    unit, audio = unit_of_two_clips()
+    first = context(tmp_path)
+    written = Write(first).run(unit, audio)
+    assert VoiceAttributes(first).run(written.unit, written.audio).calls == 2
+    assert VoiceAttributes(first).run(written.unit, written.audio).calls == 0
+
+
+def test_a_model_that_does_not_load_is_the_users_mistake(tmp_path: Path) -> None:
+    attributes = VoiceAttributesConfig.model_validate(
+        {"labellers": ["age"], "age": {"model": str(tmp_path / "nothing")}}
+    )
+    with pytest.raises(UserError, match="age.model"):
+        VoiceAttributes(dataclasses.replace(context(tmp_path), voice_attributes=attributes))
