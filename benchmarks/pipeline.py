@@ -36,7 +36,8 @@ from voxmill.core.local_ray import local_ray  # noqa: E402
 
 SPEEDS = (1.0, 0.93, 1.07, 0.87)
 # What a bare loop cannot do without; the other stages are the engine's.
-MODEL_STAGES = ("Listen", "Separate", "Segment", "Transcribe", "Measure")
+MODEL_STAGES = ("events", "separation", "segmentation", "transcription", "quality")
+VOICES = "voice_attributes"
 
 
 def make_corpus(folder: Path, minutes: float | None) -> tuple[Path, float]:
@@ -68,39 +69,40 @@ def bare(source: Path, folder: Path) -> dict[str, Any]:
     """Loads every stage in this process and runs all units through, timing loading (imports too) and calls apart."""
     clock = time.perf_counter()
     from pipelines.config import AnnotateConfig
+    from pipelines.engine.graph import STAGES
     from pipelines.inputs.manifest import read_inputs
-    from pipelines.inputs.scan import Scanned, plan, scan_one
-    from pipelines.stages import models as stages
-    from pipelines.stages.base import Settings, UnitState
+    from pipelines.inputs.scan import Scanned, plan, scan_file
+    from pipelines.stages.base import StageContext, WindowAudio, clip_slice
     from pipelines.stages.voice_attributes import load_labellers
+    from voxmill.core.audio import RATE_16K, resample
 
     importing = time.perf_counter() - clock
     config = AnnotateConfig()
-    scanned = []
-    for entry in read_inputs(str(source)):
-        found = scan_one(entry.path, config.label.window_seconds)
-        scanned.append(Scanned(entry, found["info"], [(a, b) for a, b in found["bounds"]], None))
+    scanned = [Scanned(entry, scan_file(entry.path, config.label.window_seconds)) for entry in read_inputs(str(source))]
     units = plan(scanned, config.label).units
     clock = time.perf_counter()
-    settings = Settings(config.label, config.voices, 1, "cpu")
-    order = [getattr(stages, name)(str(folder), settings) for name in ("Decode", *MODEL_STAGES)]
-    labellers = load_labellers(settings)
+    context = StageContext(
+        out=folder, label=config.label, voice_attributes=config.voice_attributes, threads=1, device="cpu"
+    )
+    stages = [stage(context) for stage in STAGES if stage.name in ("decode", *MODEL_STAGES)]
+    labellers = load_labellers(context)
     loading = importing + time.perf_counter() - clock
-    seconds = dict.fromkeys((*MODEL_STAGES, "Voices"), 0.0)
+    seconds = dict.fromkeys((*MODEL_STAGES, VOICES), 0.0)
     for unit in units:
-        state = UnitState.from_row(unit.to_json(), b"")
-        for stage in order:
+        audio = tuple(WindowAudio() for _ in unit.results)
+        for stage in stages:
             clock = time.perf_counter()
-            stage.unit(state)
-            if stage.title in seconds:
-                seconds[stage.title] += time.perf_counter() - clock
-        for _, part, samples in state.live():
-            for clip in part["clips"]:
-                audio = stages.at_16k(samples[clip["start"] : clip["end"]], part["sample_rate"])
+            unit, audio, _ = stage.run(unit, audio)
+            if stage.name in seconds:
+                seconds[stage.name] += time.perf_counter() - clock
+        for result, sound in zip(unit.results, audio, strict=True):
+            for clip in result.clips:
+                piece = sound.samples[clip_slice(result, clip.start_sample, clip.end_sample)]
+                samples = resample(piece, result.window.sample_rate, RATE_16K)
                 clock = time.perf_counter()
                 for label in labellers.values():
-                    label(clip, audio)
-                seconds["Voices"] += time.perf_counter() - clock
+                    label(clip, samples)
+                seconds[VOICES] += time.perf_counter() - clock
     return {"loading": loading, "calls": sum(seconds.values()), "stages": seconds}
 
 

@@ -29,14 +29,14 @@ from pipelines.corpus.collect import collect, number
 from pipelines.corpus.describe import describe
 from pipelines.corpus.labels import add_eligibility, add_references, label_corpus, screen
 from pipelines.corpus.write_shards import divide, remove_stale, write_shards
-from pipelines.engine.runner import label_units
+from pipelines.engine.graph import Cluster
+from pipelines.engine.runner import Runner
 from pipelines.inputs.manifest import read_inputs
 from pipelines.inputs.scan import plan, scan
 from pipelines.report import run_summary as summary
 from pipelines.report.run_record import Run
-from pipelines.stages.voice_attributes import label_voices
 from pipelines.units.journal import repeated_calls
-from pipelines.units.workspace import claim
+from pipelines.units.workspace import Workspace
 from voxmill.core.files import write_atomically
 from voxmill.core.local_ray import join_ray
 from voxmill.core.progress import Progress
@@ -60,7 +60,7 @@ def annotate(source: str, out: Path, config: AnnotateConfig) -> Run:
 
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
     entries = read_inputs(source)
-    with claim(out, config.label):
+    with Workspace(out).claim(config.label):
         if not ray.is_initialized():
             join_ray()
         resources = ray.cluster_resources()
@@ -73,8 +73,9 @@ def annotate(source: str, out: Path, config: AnnotateConfig) -> Run:
                 bar.advance(1)
         corpus = plan(scanned, config.label)
         gpus = float(resources.get("GPU", 0))
-        units, found_done = label_units(corpus.units, out, config, workers, gpus, progress)
-        voiced = label_voices(units, out, config, workers, gpus, progress)
+        runner = Runner(out, config, Cluster(workers=workers, gpus=gpus), progress)
+        units, found_done = runner.label_units(corpus.units)
+        attributed = runner.label_voices(units)
 
         progress.print("selecting and packing shards")
         collected = collect(units, out, config)
@@ -108,7 +109,7 @@ def annotate(source: str, out: Path, config: AnnotateConfig) -> Run:
             "units": len(units),
             "found_done": found_done,
             "labelled": len(units) - found_done,
-            "units_attributed": voiced,
+            "units_attributed": attributed,
             "kept": len(collected.kept),
             "rejected": len(collected.rejected),
             "hours_in": sum(row.duration or 0.0 for row in recordings) / 3600,

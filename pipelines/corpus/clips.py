@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from voxmill.data.records import (
     Age,
     Candidate,
@@ -21,34 +19,18 @@ from voxmill.data.records import (
     Gender,
     Label,
     Origin,
-    Prosody,
     Reference,
     RejectedClip,
     Seconds,
     ShardMetadata,
     ShardPlace,
     StageModes,
+    VoiceLabels,
     Window,
 )
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VoiceLabels:
-    """The voice labellers' answers for one clip, None where a labeller did not run. `speaker`: a unit vector [D]."""
-
-    prosody: Label[Prosody] | None = None
-    speaker: Label[np.ndarray] | None = None
-    gender: Label[Gender] | None = None
-    emotion: Label[Emotion] | None = None
-    age: Label[Age] | None = None
-
-    def errors(self) -> list[str]:
-        """Names of the labellers that this clip broke."""
-        labels = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return [name for name, label in labels.items() if label is not None and label.error]
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,18 +1,15 @@
 """From finished units to clips: collect, select, number. Runs no model and is always repeatable."""
 
-import json
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from pipelines.config import AnnotateConfig
-from pipelines.corpus.clips import CorpusClip, VoiceLabels
+from pipelines.corpus.clips import CorpusClip
 from pipelines.corpus.select import apply_thresholds
-from pipelines.stages.voice_attributes import label_folder, label_path
-from pipelines.units.unit import Unit, read_unit, unit_path
-from voxmill.data.records import Cost, Ending, ShardPlace, StageName, WindowResult
+from pipelines.units.store import LabelStore, StoredUnit, read_unit, unit_path
+from voxmill.core.local_ray import map_tasks
+from voxmill.data.records import ClipId, Cost, Ending, ShardPlace, StageName, VoiceLabels, WindowResult, WorkUnit
 
 UNITS_A_TASK = 64
 
@@ -33,24 +30,25 @@ class CollectedClips:
         self.rejected.append(clip)
 
 
-def collect(units: list[Unit], out: Path, config: AnnotateConfig) -> CollectedClips:
+def collect(units: list[WorkUnit], out: Path, config: AnnotateConfig) -> CollectedClips:
     """Reads every unit's labels, applies selection and drops clips that were met before (same audio, same bounds)."""
     collected = CollectedClips()
     seen: set[str] = set()
-    for unit, (results, costs, places, voices) in zip(units, _read_units(units, out, config), strict=True):
+    for content in _read_units(units, out, config):
+        unit = content.stored.unit
         shard = str(unit_path(Path(), unit.unit_id))
-        for name, cost in costs.items():
+        for name, cost in content.costs.items():
             collected.costs[name] = collected.costs.get(name, Cost()) + cost
-        for result in results:
+        for result in unit.results:
             collected.windows.setdefault(result.window.recording_id, []).append(result)
             for candidate in result.clips:
-                offset, size = places[f"{candidate.clip_id}.flac"]
+                offset, size = content.stored.places[candidate.clip_id]
                 clip = CorpusClip(
                     candidate=candidate,
                     window=result.window,
                     origin=result.origin,
                     place=ShardPlace(shard=shard, offset=offset, size=size, sha256=None),
-                    voice=voices.get(candidate.clip_id, VoiceLabels()),
+                    voice=content.voices.get(candidate.clip_id, VoiceLabels()),
                     speaker=result.window.source.speaker,
                 )
                 ending = apply_thresholds(clip, config.select)
@@ -73,20 +71,26 @@ def number(collected: CollectedClips) -> None:
         position[clip.session] = clip.position + 1
 
 
-def _read_units(units: list[Unit], out: Path, config: AnnotateConfig) -> Iterator[tuple[Any, ...]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _UnitContent:
+    """A finished unit with the labels of its clips' voices."""
+
+    stored: StoredUnit
+    voices: dict[ClipId, VoiceLabels]
+    costs: dict[StageName, Cost]
+
+
+def _read_units(units: list[WorkUnit], out: Path, config: AnnotateConfig) -> Iterator[_UnitContent]:
     """Content of every unit, in order, read by Ray tasks where there are many."""
-    folders = {name: label_folder(out, name, config.voices) for name in config.voices.labellers}
+    store = LabelStore(out, config.voice_attributes)
 
-    def read(names: list[str]) -> list[tuple[Any, ...]]:
-        from pipelines.corpus.old_units import content
-
-        return [
-            content(
-                *read_unit(unit_path(out, name)),
-                {key: json.loads(label_path(folder, name).read_bytes()) for key, folder in folders.items()},
-            )
-            for name in names
-        ]
+    def read(names: list[str]) -> list[_UnitContent]:
+        contents = []
+        for name in names:
+            stored = read_unit(unit_path(out, name))
+            voices, costs = store.read(name)
+            contents.append(_UnitContent(stored=stored, voices=voices, costs=stored.unit.costs | costs))
+        return contents
 
     names = [unit.unit_id for unit in units]
     chunks = [names[i : i + UNITS_A_TASK] for i in range(0, len(names), UNITS_A_TASK)]
@@ -95,14 +99,5 @@ def _read_units(units: list[Unit], out: Path, config: AnnotateConfig) -> Iterato
         for chunk in chunks:
             yield from read(chunk)
         return
-    import ray
-
-    task = ray.remote(num_cpus=0.5)(read)
-    ahead = max(int(ray.cluster_resources().get("CPU", 1)) * 4, 4)
-    waiting: deque[Any] = deque()
-    for chunk in chunks:
-        waiting.append(task.remote(chunk))
-        if len(waiting) >= ahead:
-            yield from ray.get(waiting.popleft())
-    while waiting:
-        yield from ray.get(waiting.popleft())
+    for _, contents in map_tasks(read, chunks, ordered=True, num_cpus=0.5):
+        yield from contents

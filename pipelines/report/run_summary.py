@@ -40,11 +40,11 @@ def _recording(
     assert recording_id is not None
     row = replace(
         row,
-        detail=info["warning"] or "",
-        duration=info["num_samples"] / info["sample_rate"],
-        sample_rate=info["sample_rate"],
-        channels=info["channels"],
-        codec=info["codec"],
+        detail=info.warning,
+        duration=info.num_samples / info.sample_rate,
+        sample_rate=info.sample_rate,
+        channels=info.channels,
+        codec=info.codec,
     )
     if entry.name in corpus.duplicates:
         return replace(row, state="duplicate", reason="same_audio", detail=corpus.duplicates[entry.name])
@@ -110,7 +110,7 @@ def models(config: AnnotateConfig) -> list[ModelEntry]:
     """The models that the configuration names, with their checksums where they are embedded."""
     from voxmill.core.assets import ASSETS, asset_sha256
 
-    label, voices, writer = config.label, config.voices, config.corpus_labels.descriptions
+    label, voices, writer = config.label, config.voice_attributes, config.corpus_labels.descriptions
     named: list[tuple[StageName, str, str]] = [
         (StageName.EVENTS, label.events.model, "audio-events"),
         (StageName.SEPARATION, label.separation.model, "spleeter-2stems"),

@@ -34,7 +34,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str
     folder = tmp_path_factory.mktemp("a corpus")
     corpus, out = folder / "in", folder / "out"
     bad_input.make(corpus)
-    done = run(str(corpus), str(out), "run.workers=1", "voices.labellers=[]", "corpus_labels.labels=[]")
+    done = run(str(corpus), str(out), "run.workers=1", "voice_attributes.labellers=[]", "corpus_labels.labels=[]")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return corpus, out, shard_bytes(out)
 
@@ -65,11 +65,17 @@ def test_labels_are_added_later_without_touching_audio(
     assert 'id="listen"' in page and "no_model" in page
 
 
+def label_files(out: Path) -> dict[Path, int]:
+    """Files of the voice labellers, and when each was written."""
+    folder = out / "work" / "voice_attributes"
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*.*") if path.is_file()}
+
+
 def test_one_labeller_can_be_run_again_alone(finished: tuple[Path, Path]) -> None:
     corpus, out = finished
-    before = {path: path.stat().st_mtime_ns for path in (out / "work" / "voices").rglob("*.json")}
-    assert run(str(corpus), str(out), "run.workers=1", "voices.gender.min_probability=0.99").returncode == 0
-    after = {path: path.stat().st_mtime_ns for path in (out / "work" / "voices").rglob("*.json")}
+    before = label_files(out)
+    assert run(str(corpus), str(out), "run.workers=1", "voice_attributes.gender.min_probability=0.99").returncode == 0
+    after = label_files(out)
     assert before.items() <= after.items()
     assert {path.parent.parent.name.split("-")[0] for path in after.keys() - before.keys()} == {"gender"}
 
@@ -89,7 +95,7 @@ def test_every_input_has_one_terminal_state(finished: tuple[Path, Path]) -> None
     assert details["emoji 🎙.flac"] == "dotted.name.v1.2.flac"
 
 
-def test_a_telephone_band_in_a_48_khz_file_is_found_out(finished: tuple[Path, Path]) -> None:
+def test_a_telephone_band_in_a_48_khz_file_is_measured(finished: tuple[Path, Path]) -> None:
     _, out = finished
     recordings = {row["path"]: row["recording_id"] for row in pq.read_table(out / "recordings.parquet").to_pylist()}
     clips = pq.read_table(out / "clips.parquet").to_pylist()
@@ -144,6 +150,7 @@ def test_mistakes_are_one_line_and_status_two(finished: tuple[Path, Path], tmp_p
     cases = {
         "other labels": (str(corpus), str(out), "label.segmentation.max_seconds=10"),
         "unknown key": (str(corpus), str(tmp_path / "x"), "select.min_dnsmos=3"),
+        "older key": (str(corpus), str(tmp_path / "x"), "voices.labellers=[]"),
         "no input": (str(tmp_path / "nowhere"), str(tmp_path / "x")),
         "foreign folder": (str(corpus), str(corpus)),
     }
@@ -153,3 +160,4 @@ def test_mistakes_are_one_line_and_status_two(finished: tuple[Path, Path], tmp_p
         assert len(done.stderr.strip().splitlines()) == 1, (name, done.stderr)
         assert "Traceback" not in done.stderr
     assert "max_seconds" in run(*cases["other labels"]).stderr
+    assert "'voice_attributes'" in run(*cases["older key"]).stderr

@@ -1,4 +1,4 @@
-"""Processes die, disks fill up: nothing is lost, nothing comes twice, the same command goes on."""
+"""Processes die, disks fill up: nothing is lost, nothing comes twice, the same command resumes."""
 
 import json
 import os
@@ -16,6 +16,7 @@ from pipelines.units.journal import read_journal
 from samples import bad_input
 from samples.annotate_process import finish_job, run_job, start_job
 from voxmill.core.local_ray import local_ray
+from voxmill.data.records import StageName
 
 CHOSEN = ("truncated.flac", "silence.wav", "a/same name.flac", "emoji 🎙.flac", "dotted.name.v1.2.flac", "text.wav")
 
@@ -44,11 +45,12 @@ def test_a_recording_that_ends_its_worker_is_named_and_passed_by(corpus: Path, a
     """Whoever begins to segment the guilty recording is killed, again and again, as a broken driver would do it."""
     out = tmp_path / "out"
     job = start_job(corpus, out, address, "run.workers=1", "label.unit_seconds=2")
-    guilty, killed = "", set()
+    guilty = ""
+    killed: set[int] = set()
     deadline = time.monotonic() + 300
     while job.poll() is None and time.monotonic() < deadline:
         for (stage, unit), record in read_journal(out).items():
-            if stage != "Segment" or (guilty and unit != guilty):
+            if stage is not StageName.SEGMENTATION or (guilty and unit != guilty):
                 continue
             guilty = unit
             for pid in record.pids - killed:
@@ -60,7 +62,7 @@ def test_a_recording_that_ends_its_worker_is_named_and_passed_by(corpus: Path, a
     crashed = [name for name, (_, reason) in found.items() if reason == "crash"]
     assert len(crashed) == 1 and sorted(found) == sorted(CHOSEN)
     row = next(r for r in pq.read_table(out / "recordings.parquet").to_pylist() if r["path"] == crashed[0])
-    assert row["stage"] == "Segment" and row["state"] == "rejected"
+    assert row["stage"] == "segmentation" and row["state"] == "rejected"
     assert len(killed) >= 3 and "one by one" in out.with_suffix(".log").read_text()
 
 

@@ -3,8 +3,8 @@
 from dataclasses import fields
 from typing import Any
 
-from pipelines.corpus.clips import CorpusClip, VoiceLabels
-from voxmill.data.records import Candidate, Quality, ShardPlace, SourceInfo, TranscriptChecks, Window
+from pipelines.corpus.clips import CorpusClip
+from voxmill.data.records import Candidate, Quality, ShardPlace, SourceInfo, TranscriptChecks, VoiceLabels, Window
 
 RATE = 16_000
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.config import AnnotateConfig, CorpusLabelsConfig
-from pipelines.corpus.clips import CorpusClip, VoiceLabels, index_row
+from pipelines.corpus.clips import CorpusClip, index_row
 from pipelines.corpus.collect import CollectedClips, number
 from pipelines.corpus.describe import describe
 from pipelines.corpus.figures import DescriptionFigures
@@ -19,7 +19,7 @@ from tests.pipelines.corpus.made_clips import made_clip
 from tests.support.chat_server import Handler, chat_server
 from voxmill.core.errors import JobError
 from voxmill.core.progress import Progress
-from voxmill.data.records import Clip, Gender, Label, Prosody, StageName
+from voxmill.data.records import Clip, Gender, Label, Prosody, StageName, VoiceLabels
 from voxmill.data.schemas import to_table, write_parquet
 
 RNG = np.random.default_rng(0)

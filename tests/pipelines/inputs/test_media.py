@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
@@ -15,7 +16,7 @@ from pipelines.inputs import media
 from pipelines.inputs.scan import FileScan, scan_file
 from samples import bad_input
 from voxmill.core.audio import AudioProblem
-from voxmill.data.records import from_json_text, to_json_text
+from voxmill.data.records import Channel, from_json_text, to_json_text
 
 SAMPLE = bad_input.RECORDINGS / "en-1.flac"
 
@@ -23,7 +24,7 @@ SAMPLE = bad_input.RECORDINGS / "en-1.flac"
 def encode(audio: np.ndarray, rate: int, path: Path, container: str, codec: str) -> None:
     """Writes mono audio in [-1, 1] with FFmpeg's encoder of that name."""
     with av.open(str(path), "w", format=container) as out:
-        stream = out.add_stream(codec, rate=rate, layout="mono")
+        stream = cast(av.AudioStream, out.add_stream(codec, rate=rate, layout="mono"))
         frame = av.AudioFrame.from_ndarray((audio * 32767).astype(np.int16)[None], format="s16", layout="mono")
         frame.sample_rate = rate
         fifo = av.AudioResampler(stream.codec_context.format, "mono", rate, frame_size=stream.frame_size or 1024)
@@ -90,11 +91,12 @@ def test_windows_of_a_long_file_join_without_a_gap(tmp_path: Path) -> None:
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is decoded from its beginning from here on."""
-    whole, seen = media.stream, []
+    whole = media.stream
+    seen: list[str] = []
 
-    def stream(path: str, channel_choice: str = "mean") -> Iterator[np.ndarray]:
+    def stream(path: str, channel: Channel = "mean") -> Iterator[np.ndarray]:
         seen.append(path)
-        return whole(path, channel_choice)
+        return whole(path, channel)
 
     monkeypatch.setattr(media, "stream", stream)
     return seen
