@@ -136,8 +136,6 @@ class RunConfig(Config):
 
     renamed: ClassVar[dict[str, str]] = {"askers": "concurrent_requests"}
 
-    renamed: ClassVar[dict[str, str]] = {"askers": "concurrent_requests"}
-
     workers: int | None = Field(None, ge=1)
     """Replicas of each model; null: one for each CPU of the cluster."""
     threads: int = Field(1, ge=1)
