@@ -4,21 +4,20 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from matplotlib.ticker import MaxNLocator
 
 from pipelines.report.formatting import amount, number, percent, visible
+from pipelines.report.funnel import funnel
 from pipelines.report.gallery import controllability, listeners
+from pipelines.report.histograms import HISTOGRAMS, histogram
 from pipelines.report.previews import EXAMPLE_SECONDS, listenable, spread
-from pipelines.report.run_record import Run, StageCost
-from pipelines.report.tables import Outcome, floats, groups, languages, leaves, load_outcome, median, strings, total
+from pipelines.report.run_record import Run
+from pipelines.report.tables import Outcome, floats, groups, languages, load_outcome, median, strings, total
 from voxmill.core.files import write_atomically
-from voxmill.data.records import StageName
 
 KEPT_EXAMPLES = 6
 REASON_EXAMPLES = 3
@@ -27,51 +26,6 @@ MAX_EXAMPLES = 120
 # A browser lays out some ten thousand table rows before it stutters; beyond that the Parquet file is the better list.
 MAX_LISTED = 10_000
 MAX_TEXT = 600
-
-HISTOGRAMS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
-    ("Duration", "s", "duration", ("seconds", "duration")),
-    ("DNSMOS overall", "MOS", "quality.dnsmos_ovr", ("dnsmos_ovr",)),
-    ("Signal to noise", "dB", "quality.snr_db", ("snr_db", "snr")),
-    ("Speaking rate", "characters/s", "transcript.characters_per_second", ("characters_per_second",)),
-    ("Expressiveness", "deviations", "expressiveness", ("threshold",)),
-    ("Bandwidth", "Hz", "quality.bandwidth_hz", ("bandwidth_hz", "bandwidth")),
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bar:
-    """One bar of a histogram in SVG units: left and upper edge, height, and the text that a pointer shows."""
-
-    x: float
-    y: float
-    h: float
-    kind: Literal["kept", "rejected"]
-    title: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
-    """A threshold or a tick of the axis; `end`: so far right that its text stands to its left."""
-
-    x: float
-    text: str
-    end: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Histogram:
-    """One chart; lengths in SVG units, `base` is the line between kept and rejected."""
-
-    title: str
-    unit: str
-    bars: list[Bar]
-    marks: list[Mark]
-    ticks: list[Mark]
-    base: float
-    width: float
-    bar: float
-    kept: str
-    dropped: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,20 +57,6 @@ class DropReason:
     value: str
     threshold: str
     examples: list[Example]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FunnelRow:
-    """What was left after one step: `seconds` of audio, `share` of it in percent, `compute` seconds by `stages`."""
-
-    key: str
-    label: str
-    count: int
-    unit: Literal["recordings", "clips"]
-    seconds: float
-    share: float
-    compute: float | None
-    stages: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,85 +107,6 @@ class CostRow:
     calls: str
     slowest: bool
     speed: str
-
-
-def limits(config: object, aliases: tuple[str, ...]) -> list[tuple[str, float]]:
-    """The thresholds that `select` sets on one measure, as (min|max, value)."""
-    thresholds = []
-    for path, value in leaves(config):
-        section, _, name = path.rpartition(".")
-        side, _, measure = name.partition("_")
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
-            continue
-        if section.split(".")[0] == "select" and side in ("min", "max") and measure in aliases:
-            thresholds.append((side, float(value)))
-    return thresholds
-
-
-def histogram(outcome: Outcome, title: str, unit: str, column: str, aliases: tuple[str, ...]) -> Histogram | None:
-    """Bars of kept (upwards) and rejected (downwards) clips as SVG coordinates, or None where nothing was measured."""
-    kept, dropped = (
-        values[np.isfinite(values)] for values in (floats(outcome.clips, column), floats(outcome.rejected, column))
-    )
-    both = np.concatenate([kept, dropped])
-    if not both.size:
-        return None
-    lines = limits(outcome.run.get("config"), aliases)
-    low, high = (float(edge) for edge in np.percentile(both, [0.5, 99.5]))
-    # A limit the data never came near (a maximum of 60 s over clips of 5 s) would squeeze the bars into one.
-    near = [value for _, value in lines if low - (high - low) <= value <= high + (high - low)]
-    low, high = min([low, *near]), max([high, *near])
-    margin = (high - low) * 0.04 or max(abs(low) * 0.1, 0.5)
-    low, high = (max(0.0, low - margin) if low >= 0 else low - margin), high + margin
-    edges = np.linspace(low, high, 33)
-    up, down = (np.histogram(np.clip(values, low, high), edges)[0] for values in (kept, dropped))
-    peak_up, peak_down = int(up.max()), int(down.max())
-    # Both sides share one scale, so areas compare; each side keeps a little room for its label.
-    scale = 128.0 / max(1, peak_up + peak_down)
-    base = 14.0 + peak_up * scale
-    width = 400.0
-
-    def place(value: float) -> float:
-        return (value - low) / (high - low) * width
-
-    sides: tuple[tuple[Literal["kept", "rejected"], np.ndarray], ...] = (("kept", up), ("rejected", down))
-    bars = [
-        Bar(
-            x=i * width / len(up),
-            y=base - counts[i] * scale if kind == "kept" else base,
-            h=counts[i] * scale,
-            kind=kind,
-            title=f"{number(float(edges[i]))} to {number(float(edges[i + 1]))} {unit}: {counts[i]:,} {kind}",
-        )
-        for kind, counts in sides
-        for i in np.flatnonzero(counts)
-    ]
-    marks = [
-        Mark(
-            x=place(value),
-            text=f"{'≥' if side == 'min' else '≤'} {number(value)}",
-            end=place(value) > width * 0.75,
-        )
-        for side, value in lines
-        if low <= value <= high
-    ]
-    ticks = [
-        Mark(x=place(float(value)), text=number(float(value)))
-        for value in MaxNLocator(5).tick_values(low, high)
-        if low <= value <= high
-    ]
-    return Histogram(
-        title=title,
-        unit=unit,
-        bars=bars,
-        marks=marks,
-        ticks=ticks,
-        base=base,
-        width=width,
-        bar=width / len(up) - 1.5,
-        kept=number(median(kept)),
-        dropped=number(median(dropped)),
-    )
 
 
 def example(outcome: Outcome, table: pa.Table, row: int, note: str) -> Example:
@@ -309,61 +170,6 @@ def drop_reasons(outcome: Outcome, budget: int) -> list[DropReason]:
             )
         )
     return entries
-
-
-def funnel(outcome: Outcome) -> list[FunnelRow]:
-    """From recordings in to clips kept; every stage's seconds appear on exactly one row, so they add up."""
-    recordings, rejected = outcome.recordings, outcome.rejected
-    states, lengths = np.asarray(strings(recordings, "state"), dtype=object), floats(recordings, "duration")
-    readable = states != "unreadable"
-    distinct = readable & (states != "duplicate")
-    with_speech = distinct & (np.nan_to_num(floats(recordings, "num_clips")) > 0)
-    dropped, dropped_by = floats(rejected, "duration"), groups(strings(rejected, "stage"))
-    kept_seconds = total(floats(outcome.clips, "duration"))
-    left, seconds_left = outcome.clips.num_rows + len(dropped), kept_seconds + total(dropped)
-
-    steps: list[tuple[str, str, int, Literal["recordings", "clips"], float]] = [
-        ("in", "Recordings in", len(states), "recordings", total(lengths)),
-        ("readable", "Readable", int(readable.sum()), "recordings", total(lengths[readable])),
-        ("distinct", "Not a duplicate", int(distinct.sum()), "recordings", total(lengths[distinct])),
-        ("speech", "With speech", int(with_speech.sum()), "recordings", total(lengths[with_speech])),
-        ("clips", "Clips found", left, "clips", seconds_left),
-    ]
-    order = list(StageName)
-    # What the last of these drops leaves what was kept.
-    for name in sorted(dropped_by, key=lambda name: order.index(StageName(name)))[:-1]:
-        left, seconds_left = left - len(dropped_by[name]), seconds_left - total(dropped[dropped_by[name]])
-        steps.append((f"stage:{name}", f"After {name}", left, "clips", max(0.0, seconds_left)))
-    steps.append(("kept", "Clips kept", outcome.clips.num_rows, "clips", kept_seconds))
-
-    costs = _costs_by_step(outcome.run.get("stages") or [], {key for key, *_ in steps})
-    return [
-        FunnelRow(
-            key=key,
-            label=label,
-            count=count,
-            unit=unit,
-            seconds=seconds,
-            share=percent(seconds, total(lengths)),
-            compute=sum(float(cost["seconds"]) for cost in costs[key]) if costs[key] else None,
-            stages=", ".join(cost["name"] for cost in costs[key]),
-        )
-        for key, label, count, unit, seconds in steps
-    ]
-
-
-def _costs_by_step(stages: list[StageCost], keys: set[str]) -> dict[str, list[StageCost]]:
-    """Every stage's cost under the step that it leads to, in the stages' order."""
-    costs: dict[str, list[StageCost]] = {key: [] for key in keys}
-    order = list(StageName)
-    # Backwards, so that a stage that drops no clip itself counts towards the next one that does.
-    after = "kept"
-    for cost in sorted(stages, key=lambda cost: order.index(StageName(cost["name"])), reverse=True):
-        step: str = StageName(cost["name"]).funnel_step
-        if step == "kept":
-            after = step = f"stage:{cost['name']}" if f"stage:{cost['name']}" in keys else after
-        costs[step].insert(0, cost)
-    return costs
 
 
 def recording_ends(outcome: Outcome) -> RecordingEnds:

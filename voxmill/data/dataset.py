@@ -79,15 +79,18 @@ class Dataset:
         """
         return self._read("clips.parquet", columns, "annotate")
 
-    def table_with_latents(self, columns: Sequence[str]) -> pa.Table:
+    def table_with_latents(self, columns: Sequence[str], *, latent_space: str) -> pa.Table:
         """The same, and the place of each clip's latents as columns `latent_*`, null where a clip has none.
 
+        Args:
+            latent_space: of all latents, as `latents.json` states it.
+
         Raises:
-            UserError: an index is not there or cannot be read, lacks a column, or the latents are of several AudioVAEs.
+            UserError: an index is not there or cannot be read, lacks a column, or the latents are of another AudioVAE.
         """
         clips = self.table(columns)
         latents = self._read("latents.parquet", (*PLACE_OF_LATENTS, "clip_id", "latent_space"), "encode")
-        if len(pc.unique(latents["latent_space"])) > 1:
+        if pc.unique(latents["latent_space"]).to_pylist() not in ([latent_space], []):
             raise UserError(f"{self.path / 'latents.parquet'}: mixes AudioVAEs; run `voxmill encode` again")
         rows = pc.index_in(clips["clip_id"], value_set=latents["clip_id"])
         for column in PLACE_OF_LATENTS:

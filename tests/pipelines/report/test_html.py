@@ -3,12 +3,9 @@
 import base64
 import html
 import io
-import json
 import re
-import tarfile
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,252 +16,13 @@ import yaml
 
 from pipelines.report.card import write_card
 from pipelines.report.formatting import visible
-from pipelines.report.html import funnel, write_report
+from pipelines.report.funnel import funnel
+from pipelines.report.html import write_report
 from pipelines.report.previews import EXAMPLE_RATE, EXAMPLE_SECONDS
 from pipelines.report.tables import load_outcome
+from tests.pipelines.report.made_run import HOSTILE, make_out
 from voxmill.core.errors import UserError
-
-HOSTILE = "<script>alert(1)</script>"
-EVIL_PATH = 'in/two\nlines "quoted" \u202egnp.exe 🎙️ <img src=x onerror=alert(2)>.wav'
-RATE = 24_000
-
-QUALITY = (
-    "dnsmos_sig",
-    "dnsmos_bak",
-    "dnsmos_ovr",
-    "dnsmos_p808",
-    "snr_db",
-    "clipping",
-    "bandwidth_hz",
-    "loudness_lufs",
-)
-CLIP = pa.schema(
-    [
-        *[(name, pa.string()) for name in ("clip_id", "recording_id", "session")],
-        ("position", pa.int32()),
-        ("start_sample", pa.int64()),
-        ("end_sample", pa.int64()),
-        ("sample_rate", pa.int32()),
-        ("duration", pa.float64()),
-        ("text", pa.string()),
-        (
-            "words",
-            pa.list_(
-                pa.struct(
-                    [
-                        ("word", pa.string()),
-                        ("start", pa.float64()),
-                        ("end", pa.float64()),
-                        ("probability", pa.float64()),
-                    ]
-                )
-            ),
-        ),
-        ("language", pa.string()),
-        ("language_probability", pa.float64()),
-        ("speaker", pa.string()),
-        ("origin", pa.string()),
-        ("quality", pa.struct([(name, pa.float64()) for name in (*QUALITY, "gain_db", "dc_offset")])),
-        (
-            "transcript",
-            pa.struct(
-                [
-                    ("compression_ratio", pa.float64()),
-                    ("characters_per_second", pa.float64()),
-                    ("redecoded", pa.bool_()),
-                    ("aligner", pa.string()),
-                ]
-            ),
-        ),
-        ("licence", pa.string()),
-        ("shard", pa.string()),
-        ("offset", pa.int64()),
-        ("size", pa.int64()),
-        ("sha256", pa.string()),
-    ]
-)
-REJECTED = pa.schema(
-    [
-        *CLIP,
-        ("stage", pa.string()),
-        ("reason", pa.string()),
-        ("value", pa.float64()),
-        ("threshold", pa.float64()),
-    ]
-)
-RECORDING = pa.schema(
-    [
-        *[(name, pa.string()) for name in ("recording_id", "path", "session", "state", "stage", "reason")],
-        ("value", pa.float64()),
-        ("threshold", pa.float64()),
-        ("detail", pa.string()),
-        ("duration", pa.float64()),
-        ("sample_rate", pa.int32()),
-        ("channels", pa.int32()),
-        ("codec", pa.string()),
-        ("num_clips", pa.int32()),
-        ("num_kept", pa.int32()),
-        ("licence", pa.string()),
-    ]
-)
-LOST = (
-    ("transcription", "characters_per_second", 31.0, 25.0),
-    ("quality", "dnsmos_ovr", 2.3, 3.0),
-    ("quality", "dnsmos_ovr", 2.9, 3.0),
-    ("quality", "snr_db", 6.0, 15.0),
-    ("quality", HOSTILE, None, None),
-)
-TEXTS = (
-    HOSTILE,
-    "We left before the rain came.",
-    "مرحبا بكم في هذا التسجيل",
-    "今天天气很好，我们去散步吧。",
-    "Guten Morgen, wie geht es?",
-)
-
-
-def flac(seconds: float, rng: np.random.Generator, noise: float) -> bytes:
-    time = np.arange(int(seconds * RATE)) / RATE
-    tone = 0.3 * np.sin(2 * np.pi * (180 + 120 * np.sin(time)) * time) * (0.6 + 0.4 * np.sin(9 * time))
-    packed = io.BytesIO()
-    soundfile.write(packed, np.clip(tone + noise * rng.standard_normal(len(time)), -1, 1), RATE, format="FLAC")
-    return packed.getvalue()
-
-
-def make_out(out: Path, kept: int = 40, lost: int = 24) -> Path:
-    """A run's output folder as the annotation job leaves it."""
-    rng = np.random.default_rng(7)
-    (out / "shards").mkdir(parents=True)
-    (out / "work").mkdir()
-
-    def rows(shard: str, count: int, dropped: bool) -> list[dict[str, Any]]:
-        made = []
-        with tarfile.open(out / shard, "w") as tar:
-            for i in range(count):
-                seconds = 17.0 if i == 0 else float(rng.uniform(1.5, 5.0))
-                data, clip = flac(seconds, rng, 0.2 if dropped else 0.01), f"rec{i % 3:02d}-{i:05d}"
-                for ending, content in (("flac", data), ("json", json.dumps({"text": "x"}).encode())):
-                    info = tarfile.TarInfo(f"{clip}.{ending}")
-                    info.size = len(content)
-                    tar.addfile(info, io.BytesIO(content))
-                quality = dict.fromkeys(CLIP.field("quality").type.names)
-                good = 2.3 if dropped else 3.4
-                quality |= {
-                    "dnsmos_ovr": rng.normal(good, 0.2),
-                    "snr_db": rng.normal(good * 8, 4),
-                    "bandwidth_hz": rng.normal(9e3, 1e3),
-                }
-                row = {
-                    "clip_id": clip,
-                    "recording_id": f"rec{i % 3:02d}",
-                    "position": i,
-                    "sample_rate": RATE,
-                    "duration": seconds,
-                    "text": TEXTS[i % len(TEXTS)],
-                    "words": [],
-                    "language": ("en", "en", "ar", "zh", "de")[i % 5],
-                    "language_probability": 0.97,
-                    "speaker": f"s{i % 4}",
-                    "origin": "separated" if i % 6 == 0 else "native",
-                    "quality": quality,
-                    "transcript": {"characters_per_second": rng.normal(22 if dropped else 14, 3)},
-                    "licence": "CC-BY-4.0" if i % 4 else "a|b\n<i>",
-                    "shard": shard,
-                    "size": len(data),
-                }
-                if dropped:
-                    stage, reason, value, threshold = LOST[i % len(LOST)]
-                    row |= {"stage": stage, "reason": reason, "value": value, "threshold": threshold}
-                made.append(row)
-        with tarfile.open(out / shard) as tar:
-            offsets = [member.offset_data for member in tar if member.name.endswith(".flac")]
-        return [row | {"offset": offset} for row, offset in zip(made, offsets, strict=True)]
-
-    recordings = [
-        {
-            "recording_id": f"rec{i:02d}",
-            "path": f"in/talk-{i}.mp3",
-            "state": "kept",
-            "duration": 900.0 + i,
-            "num_clips": 20,
-            "num_kept": 13,
-            "licence": "CC-BY-4.0",
-        }
-        for i in range(3)
-    ]
-    recordings += [
-        {"path": EVIL_PATH, "state": "unreadable", "stage": "decode", "reason": "no audio stream", "detail": HOSTILE},
-        {
-            "path": "in/تسجيل.wav",
-            "state": "rejected",
-            "stage": "events",
-            "reason": "too little speech",
-            "value": 0.04,
-            "threshold": 0.1,
-            "duration": 61.0,
-            "num_clips": 0,
-            "num_kept": 0,
-        },
-        {
-            "path": "in/talk-0-copy.mp3",
-            "state": "duplicate",
-            "reason": "same audio",
-            "detail": "in/talk-0.mp3",
-            "duration": 900.0,
-        },
-    ]
-    lost_rows = rows("work/rejected-000.tar", lost, True)
-    if len(lost_rows) > 9:
-        lost_rows[4] |= {"shard": None, "offset": None, "size": None}
-        lost_rows[9] |= {"shard": "work/swept.tar"}
-    pq.write_table(pa.Table.from_pylist(rows("shards/clips-000000.tar", kept, False), CLIP), out / "clips.parquet")
-    pq.write_table(pa.Table.from_pylist(lost_rows, REJECTED), out / "rejected.parquet")
-    pq.write_table(pa.Table.from_pylist(recordings, RECORDING), out / "recordings.parquet")
-    names = ("decode", "events", "separation", "segmentation", "transcription", "quality", "prosody")
-    run = {
-        "config": {
-            "seed": 7,
-            "select": {
-                "min_dnsmos_ovr": 3.0,
-                "min_snr_db": 15,
-                "max_characters_per_second": 25,
-                "min_seconds": 1.0,
-                "max_seconds": 300.0,
-                "min_bandwidth_hz": 8000.0,
-                "note": HOSTILE,
-            },
-        },
-        "versions": {"torch": "2.11.0", HOSTILE: "1"},
-        "models": [
-            {
-                "stage": "transcription",
-                "name": "large-v3",
-                "source": "Systran/faster-whisper-large-v3",
-                "sha256": "ab" * 32,
-                "licence": "MIT",
-            },
-            {"stage": "quality", "name": HOSTILE, "source": "speechmos", "sha256": None, "licence": None},
-        ],
-        "stages": [
-            {"name": name, "seconds": 2.0 + 9 * i, "audio_seconds": 420.0 - 30 * i, "calls": 6}
-            for i, name in enumerate(names)
-        ],
-        "separation": {
-            "mode": "auto",
-            "rule": "music_share > 0.05",
-            "recordings_separated": 1,
-            "recordings_total": 4,
-            "seconds_spent": 20.0,
-            "seconds_saved": 60.0,
-        },
-        "found_done": 2,
-        "started": "2025-01-02T03:04:05Z",
-        "finished": "2025-01-02T03:08:05Z",
-        "wall_seconds": 240.0,
-        "seed": 7,
-    }
-    (out / "run.json").write_text(json.dumps(run), encoding="utf-8")
-    return out
+from voxmill.data.schemas import CLIPS, RECORDINGS, REJECTED
 
 
 class Page(HTMLParser):
@@ -392,7 +150,7 @@ def test_few_or_no_clips(tmp_path: Path, kept: int, lost: int) -> None:
 
 def test_empty_folder_of_untyped_tables(tmp_path: Path) -> None:
     """A run over nothing may write columns pyarrow could give no type."""
-    for name, schema in (("clips", CLIP), ("rejected", REJECTED), ("recordings", RECORDING)):
+    for name, schema in (("clips", CLIPS), ("rejected", REJECTED), ("recordings", RECORDINGS)):
         untyped = pa.schema([(column, pa.null()) for column in schema.names])
         pq.write_table(pa.Table.from_pylist([], untyped), tmp_path / f"{name}.parquet")
     (tmp_path / "run.json").write_text("{}", encoding="utf-8")

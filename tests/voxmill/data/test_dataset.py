@@ -1,5 +1,6 @@
 """A finished dataset through its reader: clips, audio and latents as written, and one line where it is none."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return add_latents(write_dataset(tmp_path_factory.mktemp("dataset"), rows(("en-1",), 3)))
 
 
+def space(folder: Path) -> str:
+    return str(json.loads((folder / "latents.json").read_text())["latent_space"])
+
+
+def test_latents_of_another_autoencoder_are_refused(folder: Path) -> None:
+    with pytest.raises(UserError, match="mixes AudioVAEs"):
+        Dataset.open(folder).table_with_latents(["clip_id"], latent_space="0" * 64)
+
+
 def test_a_clip_s_audio_is_what_was_cut(folder: Path) -> None:
     dataset = Dataset.open(folder)
     clips = dataset.clips()
@@ -34,7 +44,7 @@ def test_a_clip_s_audio_is_what_was_cut(folder: Path) -> None:
 
 def test_latents_are_those_of_the_joined_columns(folder: Path) -> None:
     dataset = Dataset.open(folder)
-    table = dataset.table_with_latents(["clip_id", "duration"])
+    table = dataset.table_with_latents(["clip_id", "duration"], latent_space=space(folder))
     assert table.column_names[:2] == ["clip_id", "duration"] and table.num_rows == 3
     for row in table.to_pylist():
         place = (row[f"latent_{name}"] for name in ("shard", "offset", "size", "sha256"))
@@ -48,7 +58,7 @@ def test_latents_are_those_of_the_joined_columns(folder: Path) -> None:
 def test_a_clip_without_latents_has_null_places(tmp_path: Path, folder: Path) -> None:
     more = write_dataset(tmp_path, rows(("en-1",), 4))
     (more / "latents.parquet").write_bytes((folder / "latents.parquet").read_bytes())
-    shards = Dataset.open(more).table_with_latents(["clip_id"])["latent_shard"].to_pylist()
+    shards = Dataset.open(more).table_with_latents(["clip_id"], latent_space=space(folder))["latent_shard"].to_pylist()
     assert None not in shards[:3] and shards[3] is None
 
 
@@ -75,4 +85,4 @@ def test_what_is_no_dataset_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="loudness"):
         Dataset.open(tmp_path).table(["clip_id", "loudness"])
     with pytest.raises(UserError, match="latents.parquet: not there.*voxmill encode"):
-        Dataset.open(tmp_path).table_with_latents(["clip_id"])
+        Dataset.open(tmp_path).table_with_latents(["clip_id"], latent_space="")
