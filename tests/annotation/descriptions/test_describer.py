@@ -1,5 +1,6 @@
 """Descriptions by every writer, with an endpoint that is a real server and answers all kinds of things."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from annotation.descriptions.describer import PROMPTS, DescribedClip, Describer,
 from annotation.descriptions.reply_schema import BadReplyError, DescriptionReply, RepairReply, parse_reply
 from annotation.descriptions.verification import Evidence
 from tests.support.chat_server import Handler, chat_server
+from voxmill.core.config import load_config
 from voxmill.core.errors import JobError, UserError
 from voxmill.data.records import Fact, FactWord
 from voxmill.llm.chat_endpoint import ChatEndpoint, EndpointConfig
@@ -24,6 +26,7 @@ FACTS = [
     Fact("pitch", "style", "high", value=240.0, unit="Hz", z=1.0),
     Fact("rate", "style", "slow", value=4.8, unit="syllables/s", z=-1.1),
 ]
+PROMPT_SHA256 = "a7d494214c56e288497bc2d3e49a29d6a60ca9901c03918344ce377567998319"
 EVIDENCE = Evidence(FACTS, {"gender": {"female": 0.95, "male": 0.05}})
 CLIP = DescribedClip("c1", "en", EVIDENCE)
 GOOD = {
@@ -337,3 +340,22 @@ def test_prompts_are_found_by_version_and_keep_braces_of_their_values() -> None:
     assert "a {b}" in text and '{"text": "..."}' in text
     with pytest.raises(UserError, match="describe_facts.v1"):
         read_prompt(PROMPTS, "describe_facts.v9")
+
+
+def test_the_old_name_of_send_audio_is_answered_with_the_new_one() -> None:
+    with pytest.raises(UserError, match="unknown key 'hears'; it is now 'send_audio'"):
+        load_config(DescriptionsConfig, overrides=["hears=true"])
+
+
+def test_replies_are_stored_under_the_keys_of_before(tmp_path: Path) -> None:
+    """What was paid for with an older version is still good."""
+    text = read_prompt(PROMPTS, "describe_facts.v1").fill(
+        language="English", design="gender: female", style="pitch: high; rate: slow"
+    )
+    identity = {"model": "m", "temperature": 0.7, "max_tokens": 800, "json_mode": True}
+    parts = {"model": identity, "text": text, "content": "c1", "hears": False, "seed": 0}
+    file = json.dumps(parts | {"prompt": PROMPT_SHA256}, sort_keys=True, ensure_ascii=False)
+    key = hashlib.sha256(file.encode()).hexdigest()
+    ReplyCache(tmp_path).put(key, json.dumps(GOOD))
+    described, describer, seen = describe(lambda body: "no", cache=tmp_path)
+    assert seen == [] and describer.counts["cached"] == 1 and len(texts(described, "m at")) == 8

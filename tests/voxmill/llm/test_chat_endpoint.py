@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.chat_server import Handler, Server, chat_server
+from voxmill.core.config import load_config
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.http import NoAnswerError
 from voxmill.llm.chat_endpoint import ChatEndpoint, EndpointConfig
@@ -334,6 +335,12 @@ def test_mistakes_in_the_configuration_are_named() -> None:
         ChatEndpoint(EndpointConfig(url="http://host:port/v1", model="m"))
     with pytest.raises(UserError, match="model is empty"):
         ChatEndpoint(EndpointConfig())
+
+
+@pytest.mark.parametrize("key", ["first_wait_seconds", "max_wait_seconds"])
+def test_the_waits_are_the_sdks_and_their_old_keys_name_what_is_left(key: str) -> None:
+    with pytest.raises(UserError, match="'retries'"):
+        load_config(EndpointConfig, overrides=[f"{key}=1.0"])
 
 
 def test_without_the_sdk_the_command_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
