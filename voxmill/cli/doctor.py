@@ -36,6 +36,8 @@ OPTIONAL = (
         "pip install voxmill[pesq], which needs a C compiler, for the PESQ of voxmill evaluate reconstruction",
     ),
     ("pystoi", "pystoi", "pip install voxmill[evaluate], for voxmill evaluate"),
+    ("openai", "openai", "pip install voxmill[endpoints], for chat and speech endpoints"),
+    ("google-genai", "google.genai", "pip install voxmill[endpoints], for judge.protocol=gemini"),
     ("xllamacpp", "xllamacpp", "pip install voxmill[describe], for corpus_labels.descriptions.writer=embedded"),
     ("opencc", "opencc", "pip install voxmill[evaluate], for voxmill evaluate"),
 )

@@ -93,7 +93,7 @@ class EndpointMeter:
         max_cost: ends the job before the next attempt.
 
     Raises:
-        UserError: a proxy of the environment, or the key, cannot be used.
+        UserError: a proxy or certificate that the environment names, or the key, cannot be used.
     """
 
     def __init__(
@@ -197,10 +197,10 @@ class EndpointMeter:
                 # This machine's own addresses, reached without a proxy.
                 mounts={f"all://{host}": None for host in ("localhost", "127.0.0.1", "[::1]")},
             )
-        except (ValueError, ImportError, httpx.InvalidURL) as error:
+        except (ValueError, ImportError, OSError, httpx.InvalidURL) as error:
             raise UserError(
-                f"the proxy settings of the environment cannot be used ({error}); "
-                "correct or unset HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY"
+                f"the proxy or certificate settings of the environment cannot be used ({error}); correct or unset "
+                "HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR"
             ) from None
 
     def _attempt(self, request: httpx.Request, transmit: Callable[[httpx.Request], httpx.Response]) -> httpx.Response:

@@ -23,12 +23,12 @@ def config(server: Server, **options: Any) -> JudgeConfig:
 
 
 def cases(folder: Path, count: int) -> list[tuple[str, Path | None]]:
-    found: list[tuple[str, Path | None]] = []
+    listed: list[tuple[str, Path | None]] = []
     for number in range(count):
         path = folder / f"{number}.wav"
         path.write_bytes(b"RIFF" + bytes([number]))
-        found.append((f"Speak calmly {{number {number}}}.", path))
-    return found
+        listed.append((f"Speak calmly {{number {number}}}.", path))
+    return listed
 
 
 def test_verdicts_are_kept_and_read_again_without_a_request(tmp_path: Path) -> None:

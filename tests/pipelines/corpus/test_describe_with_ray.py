@@ -60,15 +60,15 @@ def answer(handler: Handler, number: int, body: dict[str, Any]) -> None:
 def test_all_clips_are_asked_in_rounds_and_never_twice(tmp_path: Path) -> None:
     with chat_server(answer) as server:
         rule, usage, counts = recipe(server.url, clips_a_round=4), BatchUsage(), Counter[str]()
-        found = list(describe_in_rounds(clips(6), rule, tmp_path, counts, usage))
+        results = list(describe_in_rounds(clips(6), rule, tmp_path, counts, usage))
         asked = len(server.seen)
         # Two chunks of clips; in each a first round and one for the texts that named a woman.
         assert usage == BatchUsage(rounds=4, requests=asked) and asked >= 12
         assert all(body["body"]["model"] == "m" for body in server.seen)
         again = list(describe_in_rounds(clips(6), rule, tmp_path, Counter(), BatchUsage()))
-        assert len(server.seen) == asked and again == found
-    assert len(found) == 6 and counts["failed"] == 6
-    kept = [description for descriptions in found for description in descriptions.kept]
+        assert len(server.seen) == asked and again == results
+    assert len(results) == 6 and counts["failed"] == 6
+    kept = [description for descriptions in results for description in descriptions.kept]
     assert all("woman" not in description.text for description in kept)
     assert {description.generator for description in kept} >= {"m"}
 
@@ -87,9 +87,9 @@ def test_a_server_without_an_answer_is_counted_and_the_grammar_writes(reply: dic
 
     with chat_server(broken) as server:
         usage = BatchUsage()
-        found = list(describe_in_rounds(clips(2), recipe(server.url), tmp_path, Counter(), usage))
+        results = list(describe_in_rounds(clips(2), recipe(server.url), tmp_path, Counter(), usage))
     assert usage == BatchUsage(rounds=1, requests=2, failures=2)
-    assert all(d.generator == "template" for descriptions in found for d in descriptions.kept)
+    assert all(d.generator == "template" for descriptions in results for d in descriptions.kept)
 
 
 def test_a_server_that_is_down_ends_the_job_with_one_line(tmp_path: Path) -> None:

@@ -403,9 +403,19 @@ def test_proxies_are_honoured_but_not_for_this_machine(monkeypatch: pytest.Monke
         assert proxy.seen[0]["path"] == "http://model.invalid/v1/chat/completions" and len(server.seen) == 1
 
 
-@pytest.mark.parametrize("proxy", ["socks://127.0.0.1:1080", "socks5://127.0.0.1:1080", "http://[::1"])
-def test_a_proxy_that_cannot_be_used_is_named_in_one_line(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ALL_PROXY", proxy)
-    with pytest.raises(UserError, match="ALL_PROXY") as caught:
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ALL_PROXY", "socks://127.0.0.1:1080"),
+        ("ALL_PROXY", "socks5://127.0.0.1:1080"),
+        ("HTTPS_PROXY", "http://[::1"),
+        ("SSL_CERT_FILE", "no-such-file.pem"),
+    ],
+)
+def test_settings_of_the_environment_that_cannot_be_used_are_named(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=name) as caught:
         ChatEndpoint(EndpointConfig(model="m"))
     assert "\n" not in str(caught.value)

@@ -43,5 +43,5 @@ def test_it_answers_the_same_twice_and_nothing_false_is_kept() -> None:
     ]
     describer = Describer(DescriptionsConfig(writer="embedded"), rewriter=llm)
     for i in range(3):
-        for found in describer(DescribedClip(f"c{i}", "en", Evidence(facts))).kept:
-            assert found.recall == 1.0 and all(verdict.verdict == "pass" for verdict in found.verdicts)
+        for description in describer(DescribedClip(f"c{i}", "en", Evidence(facts))).kept:
+            assert description.recall == 1.0 and all(verdict.verdict == "pass" for verdict in description.verdicts)
