@@ -8,6 +8,7 @@ import numpy as np
 
 from annotation.audio.events import speech_to_background_db
 from voxmill.core import malloc
+from voxmill.core.audio import resample
 from voxmill.core.config import Config
 from voxmill.data.records import Quality
 
@@ -146,7 +147,6 @@ class QualityMeter:
         # A library that is missing must stop the job here, not end recordings one by one.
         import librosa  # noqa: F401
         import pyloudnorm  # noqa: F401
-        import soxr  # noqa: F401
 
         self.config = config
         self.dnsmos = Dnsmos(config.dnsmos_hops, threads)
@@ -158,9 +158,7 @@ class QualityMeter:
             audio: float32 [samples] at `rate`, DC already removed.
             dc_offset: what was removed, in full scale.
         """
-        import soxr
-
-        audio16 = audio if rate == RATE else soxr.resample(audio, rate, RATE)
+        audio16 = resample(audio, rate, RATE)
         sig, bak, ovr, p808 = self.dnsmos(audio16)
         frames = len(audio16) // 160
         power = np.square(audio16[: frames * 160].reshape(frames, 160)).mean(axis=1)

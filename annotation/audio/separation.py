@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from voxmill.core.audio import resample
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
 from voxmill.data.records import Events, Separation
@@ -73,11 +74,10 @@ class Separator:
 
     def __call__(self, audio: np.ndarray, rate: int) -> np.ndarray:
         """Returns the voice, float32 [samples] at `rate`, of mono audio float32 [samples] at `rate`."""
-        import soxr
         import torch
         from demucs.apply import apply_model
 
-        mono = audio if rate == RATE else soxr.resample(audio, rate, RATE)
+        mono = resample(audio, rate, RATE)
         voice = np.zeros(len(mono), dtype=np.float32)
         fade = np.linspace(0, 1, FADE_SECONDS * RATE, dtype=np.float32)
         vocals = list(self.model.sources).index("vocals")
@@ -93,7 +93,7 @@ class Separator:
                 voice[start : start + len(fade)] *= 1 - fade
             voice[start:end] += stem
         del mono
-        voice = voice if rate == RATE else soxr.resample(voice, RATE, rate)[: len(audio)]
+        voice = resample(voice, RATE, rate)[: len(audio)]
         if len(voice) < len(audio):
             voice = np.pad(voice, (0, len(audio) - len(voice)))
         return voice.astype(np.float32, copy=False)

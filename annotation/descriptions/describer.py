@@ -9,7 +9,6 @@ writes it, and that is counted. A clip is never lost.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from annotation.descriptions.verification import Checked, Evidence, Verification
 from annotation.speech.text_checks import text_language
 from voxmill.core.audio import RATE_16K, encode_wav
 from voxmill.core.config import Config
+from voxmill.core.hashing import sha256_text
 from voxmill.core.http import NoAnswerError
 from voxmill.core.languages import base_language, language_name
 from voxmill.data.records import Axis, Description, FactWord, Granularity
@@ -386,7 +386,7 @@ class Describer:
 
 
 def _seed(clip_id: str) -> int:
-    return int.from_bytes(hashlib.sha256(clip_id.encode()).digest()[:3], "big")
+    return int(sha256_text(clip_id)[:6], 16)
 
 
 def _facts(clip: DescribedClip, axis: Axis) -> dict[str, str]:

@@ -4,11 +4,11 @@ They serve where no language model is configured, where it fails, and as the yar
 between clips by a hash of the clip and the attribute, so the same clip is always described the same.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 
 from annotation.descriptions.facts import AXES
 from annotation.descriptions.lexicons import Lexicon, lexicon
+from voxmill.core.hashing import sha256_text
 from voxmill.data.records import Axis, Granularity
 
 GRANULARITIES: tuple[Granularity, ...] = ("tags", "phrase", "sentence", "paragraph")
@@ -46,8 +46,7 @@ class _Choice:
         self._seed = seed
 
     def __call__(self, name: str, wordings: Sequence[str]) -> str:
-        digest = hashlib.sha256(f"{self._seed}/{name}".encode()).digest()
-        return wordings[int.from_bytes(digest[:4], "big") % len(wordings)]
+        return wordings[int(sha256_text(f"{self._seed}/{name}")[:8], 16) % len(wordings)]
 
 
 def _design(facts: Mapping[str, str], words: Lexicon, choose: _Choice, whole: bool) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from annotation.voice.audio_classifier import RATE, AudioClassifier, middle, unusable
+from voxmill.core.audio import resample
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
 from voxmill.data.records import Gender, Label
@@ -155,10 +156,8 @@ def voice_features(audio: np.ndarray) -> dict[str, float] | None:
     Args:
         audio: float32 [samples] at 16 kHz, at least 0.1 s and not silent.
     """
-    import soxr
-
     # Rounded to 16 bits, as all audio was that the trees have seen: their answers are that sensitive.
-    wave = np.round(np.clip(soxr.resample(audio.astype(np.float64), RATE, MODEL_RATE), -1, 1 - 2**-15) * 2**15) / 2**15
+    wave = np.round(np.clip(resample(audio.astype(np.float64), RATE, MODEL_RATE), -1, 1 - 2**-15) * 2**15) / 2**15
     # Frames count only what is above 5 % of the clip's peak; the spectrum is of the clip as it is.
     gated = np.where(np.abs(wave) <= 0.05 * np.abs(wave).max(), 0.0, wave)
     f0 = _cepstral_pitch(gated)

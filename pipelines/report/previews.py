@@ -8,10 +8,10 @@ from typing import Any
 
 import av
 import numpy as np
-import soundfile
-import soxr
 
-EXAMPLE_RATE = 16_000
+from voxmill.core.audio import RATE_16K, AudioProblem, Samples, decode_flac, resample
+
+EXAMPLE_RATE = RATE_16K
 EXAMPLE_SECONDS = 15.0
 
 
@@ -22,18 +22,16 @@ def listenable(out: Path, row: Mapping[str, Any]) -> str | None:
     try:
         with open(out / str(row["shard"]), "rb") as shard:
             shard.seek(int(row["offset"]))
-            packed = io.BytesIO(shard.read(int(row["size"])))
-        with soundfile.SoundFile(packed) as source:
-            rate = source.samplerate
-            audio = source.read(int(EXAMPLE_SECONDS * rate), dtype="float32", always_2d=True).mean(axis=1)
-    except (OSError, ValueError, soundfile.LibsndfileError):
+            samples_T, rate = decode_flac(shard.read(int(row["size"])))
+    except (OSError, AudioProblem):
         return None
-    if not audio.size:
+    preview_T = samples_T[: int(EXAMPLE_SECONDS * rate)]
+    if not preview_T.size:
         return None
-    return "data:audio/ogg;base64," + base64.b64encode(_opus(soxr.resample(audio, rate, EXAMPLE_RATE))).decode("ascii")
+    return "data:audio/ogg;base64," + base64.b64encode(_opus(resample(preview_T, rate, EXAMPLE_RATE))).decode("ascii")
 
 
-def _opus(audio: np.ndarray) -> bytes:
+def _opus(audio: Samples) -> bytes:
     """Mono float32 [T] in [-1, 1] at `EXAMPLE_RATE` as Opus in Ogg, 24 kbit/s: speech stays clean enough to judge.
 
     libsndfile would do, and takes 13 times as long: it asks Opus for its slowest search.
