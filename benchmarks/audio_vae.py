@@ -21,8 +21,8 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
-from benchmarks.command import beside_released  # noqa: E402
-from benchmarks.tables import table  # noqa: E402
+from benchmarks.support.arguments import beside_released  # noqa: E402
+from benchmarks.support.tables import table  # noqa: E402
 from model.codec.audio_vae import AudioVAE  # noqa: E402
 from model.presets import preset  # noqa: E402
 from samples.released import released_vae  # noqa: E402
@@ -33,7 +33,7 @@ PATCH = 4
 
 
 @torch.no_grad()
-@command("voxmill")
+@command("benchmarks/audio_vae.py")
 def main() -> None:
     parser = beside_released(__doc__, preset="voxcpm2", repeats=5)
     parser.add_argument("--seconds", type=float, default=2.0)
@@ -57,8 +57,8 @@ def main() -> None:
 
     def paired(released: Callable[[], Tensor], ours: Callable[[], Tensor]) -> tuple[float, float, float, float]:
         """(released seconds, ours, ratio, largest difference of the first results)."""
-        expected, found = released(), ours()
-        difference = float((expected.flatten() - found.flatten()).abs().max())
+        expected, decoded = released(), ours()
+        difference = float((expected.flatten() - decoded.flatten()).abs().max())
         pairs = [(seconds_of(released), seconds_of(ours)) for _ in range(options.repeats)]
         first, second = (statistics.median(column) for column in zip(*pairs, strict=True))
         return first, second, statistics.median(a / b for a, b in pairs), difference
@@ -77,7 +77,7 @@ def main() -> None:
     title = f"AudioVAE, {options.preset}, {options.seconds:g} s of audio, {kind} ms, {options.threads} threads"
     Console(width=110).print(table(title, ["", "released", "voxmill", "ratio", "difference"], rows))
     last: dict[str, float] = {f"ratio_{name}": round(ratio, 3) for name, (_, _, ratio, _) in results.items()}
-    print(json.dumps(last | {"difference": max(found[3] for found in results.values())}))
+    print(json.dumps(last | {"difference": max(result[3] for result in results.values())}))
 
 
 if __name__ == "__main__":

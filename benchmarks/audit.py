@@ -1,14 +1,13 @@
-"""Kills the main job at random points and looks whether anything was lost, done twice or came out different.
+"""Kills the main job at random points and checks that nothing is lost, repeated or different.
 
     python benchmarks/audit.py [--kills 20] [--seed 0] [--folder DIR]
 
 The corpus is the bad-input set. One run is left alone with one worker and one with two; then drivers and workers are
-killed with -9 at random moments and the same command is given again, on one and on two workers in turn, until the
+killed with -9 at random moments and the same command is run again, on one and on two workers in turn, until the
 dataset is whole. A work unit repeats only what was in flight: begun, and not yet written, when its process died.
 """
 
 import argparse
-import hashlib
 import json
 import os
 import random
@@ -17,7 +16,6 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pyarrow.parquet as pq
@@ -26,10 +24,12 @@ from rich.console import Console
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
-from benchmarks.tables import table  # noqa: E402
+from benchmarks.support.tables import table  # noqa: E402
 from pipelines.units.journal import read_journal, repeated_calls  # noqa: E402
 from samples import bad_input  # noqa: E402
 from samples.annotate_process import finish_job, run_job, start_job  # noqa: E402
+from voxmill.core.errors import command  # noqa: E402
+from voxmill.core.hashing import sha256_bytes, sha256_file  # noqa: E402
 from voxmill.core.local_ray import local_ray  # noqa: E402
 
 # The corpus lasts 73 s: in small units a killed run has some done, some in flight and some not begun.
@@ -39,7 +39,7 @@ INDEXES = ("clips.parquet", "rejected.parquet", "recordings.parquet")
 
 @dataclass
 class Tally:
-    """What the audit found over all kills."""
+    """Counts over all kills."""
 
     kills: int = 0
     driver_kills: int = 0
@@ -56,24 +56,24 @@ class Tally:
 
 def digest(out: Path) -> dict[str, str]:
     """sha256 of every shard by name and of every index's rows."""
-    found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted((out / "shards").iterdir())}
+    digests = {path.name: sha256_file(path) for path in sorted((out / "shards").iterdir())}
     for name in INDEXES:
         rows = json.dumps(pq.read_table(out / name).to_pylist(), sort_keys=True, default=str)
-        found[name] = hashlib.sha256(rows.encode()).hexdigest()
-    return found
+        digests[name] = sha256_bytes(rows.encode())
+    return digests
 
 
 def worker_processes(head: psutil.Process) -> list[psutil.Process]:
     """The Ray workers of this audit's own Ray that do some of the job's work."""
-    found = []
+    workers = []
     for process in head.children(recursive=True):
         try:
             title = " ".join(process.cmdline())
         except psutil.Error:
             continue
         if title.startswith(("ray::MapWorker", "ray::scan_recording", "ray::read", "ray::write")):
-            found.append(process)
-    return found
+            workers.append(process)
+    return workers
 
 
 def in_flight(out: Path) -> set[str]:
@@ -82,11 +82,11 @@ def in_flight(out: Path) -> set[str]:
     return {unit for unit in begun if not (out / "work" / "units" / unit[:2] / f"{unit}.tar").exists()}
 
 
-def count_faults(out: Path, inputs: list[str], reference: dict[str, Any]) -> tuple[int, int]:
-    """(lost, repeated): inputs and clips of the reference that are missing, and any that are there twice."""
+def count_faults(out: Path, inputs: list[str], expected: set[str]) -> tuple[int, int]:
+    """(lost, repeated): inputs and clip ids of the untouched run that are missing, and those that come twice."""
     names = pq.read_table(out / "recordings.parquet")["path"].to_pylist()
     clips = [clip for name in INDEXES[:2] for clip in pq.read_table(out / name)["clip_id"].to_pylist()]
-    lost = len(set(inputs) - set(names)) + len(reference["clips"] - set(clips))
+    lost = len(set(inputs) - set(names)) + len(expected - set(clips))
     return lost, len(names) - len(set(names)) + len(clips) - len(set(clips))
 
 
@@ -96,7 +96,7 @@ def audit(
     """The whole audit on one running Ray; `folder` gets the datasets.
 
     Args:
-        inputs: names that must each come out once.
+        inputs: names of recordings, each of which must come out once.
         head: the process below which Ray's workers are.
     """
     choice = random.Random(seed)
@@ -105,9 +105,7 @@ def audit(
     run_job(corpus, folder / "alone-1", address, "run.workers=1", UNITS)
     seconds = time.monotonic() - began
     expected = digest(folder / "alone-1")
-    reference = {
-        "clips": {c for n in INDEXES[:2] for c in pq.read_table(folder / "alone-1" / n)["clip_id"].to_pylist()}
-    }
+    clips = {c for n in INDEXES[:2] for c in pq.read_table(folder / "alone-1" / n)["clip_id"].to_pylist()}
     print(f"left alone, one worker: {seconds:.0f} s", flush=True)
     run_job(corpus, folder / "alone-2", address, "run.workers=2", UNITS)
     tally.same_bytes &= digest(folder / "alone-2") == expected
@@ -150,7 +148,7 @@ def audit(
             tally.moments.append(title)
             print(f"kill {tally.kills} of {kills}: {title}", flush=True)
         finish_job(job, out)
-        lost, repeated = count_faults(out, inputs, reference)
+        lost, repeated = count_faults(out, inputs, clips)
         calls, again = repeated_calls(out)
         same = digest(out) == expected
         tally.lost += lost
@@ -168,6 +166,7 @@ def audit(
     return tally
 
 
+@command("benchmarks/audit.py")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
@@ -185,7 +184,7 @@ def main() -> None:
     shown += ["model_calls", "model_calls_repeated", "units_in_flight", "rule_violations"]
     rows = [[name.replace("_", " "), str(getattr(tally, name))] for name in shown]
     title = f"{len(bad_input.CASES)} inputs, {tally.datasets} datasets"
-    Console().print(table(title, ["what", "found"], rows))
+    Console().print(table(title, ["what", "count"], rows))
     keys = (
         "kills",
         "lost",
@@ -200,4 +199,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -4,8 +4,8 @@
 
 Each stage starts from the export of the one before. Without `--dataset` (a finished `voxmill annotate` OUT, of which a
 copy is used) the clips are the recordings' turns with their true texts and made-up descriptions; without `--vae` the
-AudioVAE is random, and nothing can be heard. After every stage the losses of all modes are computed anew on fixed clips
-with fixed random numbers, stage 2's view of the data, so they can be compared from stage to stage. These clips were
+AudioVAE is random, and the speech is noise. After every stage the losses of all modes are computed again on fixed
+clips with fixed random numbers, in the data of stage 2, so they can be compared from stage to stage. These clips were
 trained on. The last line is one JSON object; `minutes` is the wall clock of training and generating together.
 """
 
@@ -26,8 +26,8 @@ from rich.console import Console
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
-from benchmarks.sample_model import for_samples, tiny_for, write_checkpoint  # noqa: E402
-from benchmarks.tables import table  # noqa: E402
+from benchmarks.support.sample_model import for_samples, tiny_for, write_checkpoint  # noqa: E402
+from benchmarks.support.tables import table  # noqa: E402
 from model.checkpoint import load_model, load_vae  # noqa: E402
 from model.config import read_config  # noqa: E402
 from model.presets import preset  # noqa: E402
@@ -63,7 +63,7 @@ def prepare(out: Path, dataset: Path | None, vae_from: Path | None, seed: int) -
 
 
 def voxmill(out: Path, *arguments: str, ranks: int = 1) -> None:
-    """Runs a `voxmill` command as a user does, by torchrun where there are several ranks; says where its words lie."""
+    """Runs a `voxmill` command as a user does, by torchrun where there are several ranks; errors name its log."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
     log = out / f"{arguments[0]}.log"
@@ -81,29 +81,29 @@ def voxmill(out: Path, *arguments: str, ranks: int = 1) -> None:
 
 def fixed_samples(corpus: Corpus, tokenizer: TextTokenizer, seed: int) -> dict[Mode, list[PlannedSample]]:
     """The first clips that can be shown in each mode."""
-    found: dict[Mode, list[PlannedSample]] = {}
+    samples: dict[Mode, list[PlannedSample]] = {}
     for column, mode in enumerate(MODES):
         clips = np.flatnonzero(corpus.modes_CM[:, column])
         shown = [
             plan_sample(DrawnSample(number, 0, mode, int(clip)), corpus, tokenizer, seed=seed, max_positions=POSITIONS)
             for number, clip in enumerate(clips)
         ]
-        found[mode] = [sample for sample in shown if isinstance(sample, PlannedSample)][:CLIPS_A_MODE]
-    return {mode: shown for mode, shown in found.items() if shown}
+        samples[mode] = [sample for sample in shown if isinstance(sample, PlannedSample)][:CLIPS_A_MODE]
+    return {mode: shown for mode, shown in samples.items() if shown}
 
 
 @torch.no_grad()
 def losses(checkpoint: Path, corpus: Corpus, samples: dict[Mode, list[PlannedSample]], seed: int) -> dict[Mode, float]:
     """Diffusion and stop loss of each mode's samples together, with the same random numbers every time."""
     model = load_model(checkpoint, read_config(checkpoint), dtype=torch.float32)
-    found = {}
+    by_mode = {}
     for mode, shown in samples.items():
         batch = pack([layout(sample, corpus, max_positions=POSITIONS) for sample in shown])
-        found[mode] = float(model(batch, generator=torch.Generator().manual_seed(seed)).total())
-    return found
+        by_mode[mode] = float(model(batch, generator=torch.Generator().manual_seed(seed)).total())
+    return by_mode
 
 
-@command("voxmill")
+@command("benchmarks/curriculum.py")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", type=Path, help="OUT of a finished voxmill annotate")
@@ -140,8 +140,8 @@ def main() -> None:
         checkpoint = out / stage / "export"
         columns[stage] = losses(checkpoint, corpus, samples, options.seed)
     began = time.perf_counter()
-    said = out / "said.wav"
-    voxmill(out, "generate", "--checkpoint", str(checkpoint), "--text", TEXT, "--seed", "0", "-o", str(said))
+    speech = out / "speech.wav"
+    voxmill(out, "generate", "--checkpoint", str(checkpoint), "--text", TEXT, "--seed", "0", "-o", str(speech))
     seconds += time.perf_counter() - began
     cells = [
         [mode, str(len(samples[mode])), *(f"{column[mode]:.4f}" for column in columns.values())] for mode in samples
@@ -153,7 +153,7 @@ def main() -> None:
             {
                 "minutes": round(seconds / 60, 2),
                 "clips": len(corpus),
-                "generated_seconds": soundfile.info(said).duration,
+                "generated_seconds": soundfile.info(speech).duration,
                 "all_modes_fell": all(columns[STAGES[-1]][mode] < columns["start"][mode] for mode in samples),
                 "losses": {mode: [round(column[mode], 4) for column in columns.values()] for mode in samples},
             }

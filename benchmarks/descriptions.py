@@ -2,14 +2,14 @@
 
     python benchmarks/descriptions.py [--clips 40] [--endpoint URL --model NAME]
 
-Facts are measured on the sample turns. Rows: the grammar; the embedded model's raw rewordings, and what is left of them
-after checks, repair and fallback; the same model asked for JSON from facts, through its own OpenAI-compatible endpoint
-on loopback (or another endpoint, if one is given). Recall is the share of the axis's facts that are told, contradiction
-the share of texts with a claim that fails, unread the share with words that the reader cannot vouch for. Well-formed is
-a proxy for fluency: a capital, a full stop, three words or more, no word twice in a row; it sees no nonsense. Distinct-n
-is different word n-grams over all. The second table is about verification: the grammar's texts with one fact replaced by
-the next word of its scale or by a farther one, in every language; the words are the reader's own, so it measures the
-judgement, not the reading of free wordings. The last line is one JSON object.
+Facts are measured on the sample turns. Rows: the grammar; the embedded model's raw rewordings, and those left after
+checks, repair and fallback; the same model asked for JSON from facts, through its own OpenAI-compatible endpoint on
+loopback (or another endpoint, if one is given). Recall is the share of the axis's facts that the text mentions,
+contradiction the share of texts with a claim that fails, unread the share with words that the reader does not know.
+Well-formed is a proxy for fluency: a capital, a full stop, three words or more, no word twice in a row; it does not see
+nonsense. Distinct-n is different word n-grams over all. The second table is about verification: the grammar's texts
+with one fact replaced by the next word of its scale or by a farther one, in every language; the words are the reader's
+own, so it measures the judgement, not the reading of free wordings. The last line is one JSON object.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from annotation.descriptions.lexicons import LEXICON_LANGUAGES, WORDS  # noqa: E
 from annotation.descriptions.verification import Evidence, recall, verify  # noqa: E402
 from annotation.voice.gender import GenderClassifier, GenderConfig  # noqa: E402
 from annotation.voice.prosody import ProsodyConfig, ProsodyMeter  # noqa: E402
-from benchmarks.tables import table  # noqa: E402
+from benchmarks.support.tables import table  # noqa: E402
 from samples.turns import RATE, sample_turns  # noqa: E402
 from voxmill.core.assets import asset_path  # noqa: E402
 from voxmill.core.errors import command  # noqa: E402
@@ -83,8 +83,8 @@ class Tally:
 
     def add(self, text: str, axis: Axis, clip: DescribedClip) -> None:
         checked = verify(text, "en", axis, clip.evidence)
-        told = recall(checked.verdicts, fact_table(clip.evidence.facts), axis)
-        self.recalls.append(0.0 if told is None else told)
+        share = recall(checked.verdicts, fact_table(clip.evidence.facts), axis)
+        self.recalls.append(0.0 if share is None else share)
         self.contradicted += bool(checked.failed)
         self.unread += bool(unread_words(text, "en"))
         self.well_formed += is_well_formed(text)
@@ -134,10 +134,10 @@ def corrupted_rows(clips: Sequence[DescribedClip]) -> list[list[str]]:
         failed: dict[str, list[bool]] = {"true": [], "next": [], "farther": []}
         for clip in clips:
             facts = fact_table(clip.evidence.facts)
-            for attribute, said in facts.items():
+            for attribute, true_word in facts.items():
                 words = WORDS[attribute]
                 for word in words:
-                    steps = abs(words.index(word) - words.index(said))
+                    steps = abs(words.index(word) - words.index(true_word))
                     kind = "true" if not steps else "next" if attribute in LEVELS and steps == 1 else "farther"
                     axis = AXES[attribute]
                     text = write({**facts, attribute: word}, axis, "sentence", language, clip.clip_id)
@@ -146,7 +146,7 @@ def corrupted_rows(clips: Sequence[DescribedClip]) -> list[list[str]]:
     return rows
 
 
-@command("voxmill")
+@command("benchmarks/descriptions.py")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=40)
@@ -168,9 +168,9 @@ def main() -> None:
     own_words = 0
     started = time.perf_counter()
     for clip in clips:
-        for found in rewriting(clip).kept:
-            kept.add(found.text, found.axis, clip)
-            own_words += found.generator != "template"
+        for description in rewriting(clip).kept:
+            kept.add(description.text, description.axis, clip)
+            own_words += description.generator != "template"
     kept.seconds = time.perf_counter() - started
     address = options.endpoint or f"{llm.address}/v1"
     config = EndpointConfig(url=address, model=options.model, max_tokens=500, temperature=0.3, timeout_seconds=120)
@@ -179,9 +179,9 @@ def main() -> None:
     started = time.perf_counter()
     from_endpoint = clips if options.endpoint else clips[:10]
     for clip in from_endpoint:
-        for found in asking(clip).kept:
-            if found.generator != "template":
-                endpoint.add(found.text, found.axis, clip)
+        for description in asking(clip).kept:
+            if description.generator != "template":
+                endpoint.add(description.text, description.axis, clip)
     endpoint.seconds = time.perf_counter() - started
     wanted = sum(has_facts(clip, axis) for clip in from_endpoint for axis in BOTH)
     headings = ["writer", "texts", "recall", "contradiction", "unread", "well-formed", "dist-1", "dist-2", "s a text"]
@@ -198,7 +198,7 @@ def main() -> None:
     console.print(f"embedded, checked: {own_words} of {len(kept.texts)} in the model's own words, the rest by grammar")
     console.print("embedded counts", dict(rewriting.counts))
     console.print("endpoint counts", dict(asking.counts), chat.usage)
-    for text in [found for found in kept.texts if found not in template.texts][:6]:
+    for text in [text for text in kept.texts if text not in template.texts][:6]:
         console.print("  kept:", text)
     numbers = {"own_words": own_words, "texts": len(kept.texts), "raw_contradicted": raw.contradicted}
     print(json.dumps(numbers))

@@ -4,8 +4,8 @@
 
 A sample is a clip's token ids and its latents (bf16, 64 x 25 a second). Every measurement is a process of its own, its
 imports left out. Cold: all files were dropped from the page cache before (posix_fadvise; `disk MB` is what the kernel
-then read for the process). Warm: they were read just before. Resumed: a cold process that goes on in the middle of the
-epoch; until its first sample, ours restores a saved state, the peers pass by what was seen before. Sides take turns;
+then read for the process). Warm: they were read just before. Resumed: a cold process that starts in the middle of the
+epoch; until its first sample, voxmill restores a saved state, the peers skip the samples of before. Sides take turns;
 medians. The folder must lie on a disk, not in memory (tmpfs), to be cold at all. Last line: JSON.
 """
 
@@ -28,20 +28,23 @@ sys.path[0] = str(ROOT)
 
 from rich.console import Console  # noqa: E402
 
-from benchmarks.latent_readers import SIDES, read, state_after, write_all  # noqa: E402
-from benchmarks.tables import table  # noqa: E402
+from benchmarks.support.latent_readers import SIDES, read, state_after, write_all  # noqa: E402
+from benchmarks.support.tables import table  # noqa: E402
 from training.curriculum.sample_stream import SampleStreamState  # noqa: E402
 from voxmill.core.errors import UserError, command  # noqa: E402
 
 
 @dataclass(frozen=True)
-class Found:
-    """Of one process. `first`: seconds from opening the data to the first sample; `disk`: bytes read from storage."""
+class Reading:
+    """The figures of one process."""
 
     first: float
+    """Seconds from opening the data to the first sample."""
     seconds: float
+    """Until the last sample."""
     samples: int
     disk: int
+    """Bytes read from storage."""
 
 
 def forget(folder: Path) -> None:
@@ -56,7 +59,7 @@ def forget(folder: Path) -> None:
 
 
 def disk_bytes() -> int:
-    """Bytes that storage has read for this process so far; 0 where the kernel does not tell."""
+    """Bytes that storage has read for this process so far; 0 where the kernel does not count."""
     try:
         lines = Path("/proc/self/io").read_text().splitlines()
     except FileNotFoundError:
@@ -64,7 +67,7 @@ def disk_bytes() -> int:
     return int(dict(line.split(": ") for line in lines)["read_bytes"])
 
 
-def consume(side: str, folder: Path, seed: int, count: int, skip: int, state: SampleStreamState | None) -> Found:
+def consume(side: str, folder: Path, seed: int, count: int, skip: int, state: SampleStreamState | None) -> Reading:
     """Reads `count` samples; runs in a process of its own."""
     import torch
 
@@ -83,32 +86,32 @@ def consume(side: str, folder: Path, seed: int, count: int, skip: int, state: Sa
         if samples == count:
             break
     assert samples == count and touched, f"{side} gave {samples} of {count} samples"
-    return Found(first, time.perf_counter() - began, samples, disk_bytes() - before)
+    return Reading(first, time.perf_counter() - began, samples, disk_bytes() - before)
 
 
-def fresh(*arguments: Any) -> Found:
+def fresh(*arguments: Any) -> Reading:
     """`consume` in a new process."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(consume, *arguments).result()
 
 
-def measure(folder: Path, options: argparse.Namespace) -> dict[tuple[str, str], list[Found]]:
+def measure(folder: Path, options: argparse.Namespace) -> dict[tuple[str, str], list[Reading]]:
     """All repeats by (side, phase)."""
     write_all(folder, options.clips, options.seed)
     state, given = state_after(folder, options.seed, options.clips // 2)
-    found: dict[tuple[str, str], list[Found]] = {}
+    readings: dict[tuple[str, str], list[Reading]] = {}
     for _ in range(options.repeats):
         for side in SIDES:
             for phase in ("cold", "warm", "resumed"):
                 if phase != "warm":
                     forget(folder)
-                goes_on = phase == "resumed"
-                asked = (options.clips // 4, given, state) if goes_on else (options.clips, 0, None)
-                found.setdefault((side, phase), []).append(fresh(side, folder, options.seed, *asked))
-    return found
+                resumed = (options.clips // 4, given, state)
+                task = resumed if phase == "resumed" else (options.clips, 0, None)
+                readings.setdefault((side, phase), []).append(fresh(side, folder, options.seed, *task))
+    return readings
 
 
-@command("voxmill")
+@command("benchmarks/loader.py")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=6000)
@@ -122,13 +125,13 @@ def main() -> None:
         if find_spec(peer) is None:
             raise UserError(f"{peer} is missing; run: pip install {peer}")
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as temporary:
-        found = measure(options.folder or Path(temporary), options)
+        readings = measure(options.folder or Path(temporary), options)
 
     def middle(side: str, phase: str, value: str) -> float:
-        return statistics.median(getattr(one, value) for one in found[side, phase])
+        return float(statistics.median(getattr(one, value) for one in readings[side, phase]))
 
     def rate(side: str, phase: str) -> float:
-        return statistics.median(one.samples / one.seconds for one in found[side, phase])
+        return statistics.median(one.samples / one.seconds for one in readings[side, phase])
 
     rows = [
         [

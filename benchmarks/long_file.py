@@ -22,8 +22,9 @@ from rich.console import Console
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
-from benchmarks.tables import table  # noqa: E402
+from benchmarks.support.tables import table  # noqa: E402
 from samples.annotate_process import finish_job, start_job  # noqa: E402
+from voxmill.core.errors import command  # noqa: E402
 from voxmill.core.local_ray import local_ray  # noqa: E402
 
 
@@ -31,11 +32,11 @@ def make_recording(path: Path, hours: float, speech_minutes: float, rate: int) -
     """Writes the long recording as FLAC, a minute of it in memory at a time."""
     import soxr
 
-    said = []
+    recordings = []
     for name in sorted((ROOT / "samples" / "recordings").glob("*.flac")):
         samples, native = soundfile.read(name, dtype="float32")
-        said.append(samples if native == rate else soxr.resample(samples, native, rate))
-    speech = np.concatenate(said)
+        recordings.append(samples if native == rate else soxr.resample(samples, native, rate))
+    speech = np.concatenate(recordings)
     noise = np.random.default_rng(0).standard_normal(60 * rate).astype(np.float32) * 1e-4
     path.parent.mkdir(parents=True, exist_ok=True)
     with soundfile.SoundFile(path, "w", rate, 1, format="FLAC", subtype="PCM_16") as file:
@@ -46,6 +47,7 @@ def make_recording(path: Path, hours: float, speech_minutes: float, rate: int) -
                 file.write(noise)
 
 
+@command("benchmarks/long_file.py")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hours", type=float, default=6.0)
@@ -86,4 +88,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,9 +1,9 @@
-"""How much of what is computed is trained on: packed rows beside the batching rules of three released trainers.
+"""The share of computed positions that is trained on: packed rows beside the batches of three released trainers.
 
     python benchmarks/packing.py [--samples 20000] [--longest 300] [--budget 8192] [--window 1024] [--seed 0]
 
 One list of sample lengths for all: clips of 2 s to `--longest` seconds, most of them short, with text, a fifth with a
-description, a third with a reference. A batch costs its padded size; a packed row costs the whole budget, filled or not.
+description, a third with a reference. A batch costs its padded size, a packed row the whole budget, filled or not.
 
 - released: the fine-tuning script of VoxCPM2, batches of 2 in random order, padded to the longest.
 - cosyvoice: shuffled in blocks of 1000, sorted in blocks of 500, as many as fit into the budget after padding.
@@ -25,8 +25,9 @@ from rich.console import Console
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
-from benchmarks.tables import table  # noqa: E402
+from benchmarks.support.tables import table  # noqa: E402
 from training.curriculum.row_packer import Packer  # noqa: E402
+from voxmill.core.errors import command  # noqa: E402
 
 PATCHES_A_SECOND = 6.25
 TEXT_TOKENS_A_SECOND = 4.5
@@ -45,8 +46,8 @@ class Length:
 def draw_lengths(num_samples: int, longest: float, seed: int, budget: int) -> list[int]:
     """Positions of samples as a corpus has them: a median of 7 s and a long tail."""
     choose = random.Random(seed)
-    found: list[int] = []
-    while len(found) < num_samples:
+    lengths: list[int] = []
+    while len(lengths) < num_samples:
         seconds = choose.lognormvariate(1.95, 0.9)
         if not 2 <= seconds <= longest:
             continue
@@ -57,8 +58,8 @@ def draw_lengths(num_samples: int, longest: float, seed: int, budget: int) -> li
             length += choose.randrange(10, 31)
         if choose.random() < 1 / 3:
             length += round(choose.uniform(2, 15) * PATCHES_A_SECOND) + 2
-        found.append(min(length, budget))
-    return found
+        lengths.append(min(length, budget))
+    return lengths
 
 
 def released(lengths: Sequence[int], seed: int) -> Iterator[list[int]]:
@@ -98,7 +99,7 @@ def f5(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
 
 
 def packed(lengths: Sequence[int], budget: int, window: int) -> Iterator[list[int]]:
-    """Packed rows; ends where the list cannot fill the window any more, as a run that goes on never does."""
+    """Packed rows; ends where the list cannot fill the window any more, as an endless run never does."""
     waiting = iter(lengths)
     packer: Packer[Length] = Packer(budget, window)
     while True:
@@ -118,6 +119,7 @@ def padded(batches: Iterator[list[int]]) -> tuple[float, int, int]:
     return useful / total, count, largest
 
 
+@command("benchmarks/packing.py")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=20_000)
@@ -128,17 +130,17 @@ def main() -> None:
     options = parser.parse_args()
     lengths = draw_lengths(options.samples, options.longest, options.seed, options.budget)
     rows = list(packed(lengths, options.budget, options.window))
-    found = {
+    results = {
         "voxmill": (sum(map(sum, rows)) / (len(rows) * options.budget), len(rows), options.budget),
         "released": padded(released(lengths, options.seed)),
         "cosyvoice": padded(cosyvoice(lengths, options.seed, options.budget)),
         "f5": padded(f5(lengths, options.budget)),
     }
     title = f"{options.samples} samples of {min(lengths)} to {max(lengths)} positions, budget {options.budget}"
-    cells = [[name, f"{share:.4f}", str(count), str(largest)] for name, (share, count, largest) in found.items()]
+    cells = [[name, f"{share:.4f}", str(count), str(largest)] for name, (share, count, largest) in results.items()]
     Console(width=100).print(table(title, ["", "useful / total", "batches", "largest batch, positions"], cells))
-    print(json.dumps({name: round(share, 4) for name, (share, _, _) in found.items()}))
+    print(json.dumps({name: round(share, 4) for name, (share, _, _) in results.items()}))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -19,29 +19,58 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soundfile
+from pydantic import JsonValue
 from rich.console import Console
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
-from benchmarks.tables import table  # noqa: E402
+from benchmarks.support.tables import table  # noqa: E402
 from samples.annotate_process import run_job  # noqa: E402
 from voxmill.core import malloc  # noqa: E402
+from voxmill.core.errors import JobError, UserError, command  # noqa: E402
 from voxmill.core.local_ray import local_ray  # noqa: E402
 
 SPEEDS = (1.0, 0.93, 1.07, 0.87)
-# What a bare loop cannot do without; the other stages are the engine's.
+# The stages with models, which a bare loop needs, too; the others are the engine's.
 MODEL_STAGES = ("events", "separation", "segmentation", "transcription", "quality")
 VOICES = "voice_attributes"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BareLoop:
+    """Seconds of the process without Ray: loading models and imports, and the model calls."""
+
+    loading: float
+    calls: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRun:
+    """One run of the job."""
+
+    wall_seconds: float
+    """Of the whole process, its start and the report included."""
+    stages: dict[str, tuple[float, float]]
+    """(busy seconds, seconds of audio) by stage, from `run.json`."""
+    separation: JsonValue
+    """How often separation ran, from `run.json`."""
+
+    @classmethod
+    def read(cls, out: Path, wall_seconds: float) -> "JobRun":
+        """The run that wrote `out`."""
+        run = json.loads((out / "run.json").read_text(encoding="utf-8"))
+        stages = {stage["name"]: (stage["seconds"], stage["audio_seconds"]) for stage in run["stages"]}
+        return cls(wall_seconds=wall_seconds, stages=stages, separation=run["separation"])
+
+
 def make_corpus(folder: Path, minutes: float | None) -> tuple[Path, float]:
-    """Writes the sample recordings at every speed, up to `minutes` of audio, and returns their folder and their hours."""
+    """Writes the sample recordings at every speed, up to `minutes` of audio; returns their folder and their hours."""
     import soxr
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,9 +80,9 @@ def make_corpus(folder: Path, minutes: float | None) -> tuple[Path, float]:
             if minutes is not None and seconds >= minutes * 60:
                 break
             samples, rate = soundfile.read(path, dtype="float32")
-            said = samples if speed == 1 else soxr.resample(samples, rate * speed, rate)
-            soundfile.write(folder / f"{path.stem} x{speed}.flac", np.clip(said, -1, 1), rate)
-            seconds += len(said) / rate
+            changed = samples if speed == 1 else soxr.resample(samples, rate * speed, rate)
+            soundfile.write(folder / f"{path.stem} x{speed}.flac", np.clip(changed, -1, 1), rate)
+            seconds += len(changed) / rate
     return folder, seconds / 3600
 
 
@@ -65,7 +94,7 @@ def make_warm_up(folder: Path) -> Path:
     return folder
 
 
-def bare(source: Path, folder: Path) -> dict[str, Any]:
+def bare(source: Path, folder: Path) -> BareLoop:
     """Loads every stage in this process and runs all units through, timing loading (imports too) and calls apart."""
     clock = time.perf_counter()
     from pipelines.config import AnnotateConfig
@@ -103,25 +132,21 @@ def bare(source: Path, folder: Path) -> dict[str, Any]:
                 for label in labellers.values():
                     label(clip, samples)
                 seconds[VOICES] += time.perf_counter() - clock
-    return {"loading": loading, "calls": sum(seconds.values()), "stages": seconds}
+    return BareLoop(loading=loading, calls=sum(seconds.values()))
 
 
-def bare_process(source: Path, folder: Path) -> dict[str, Any]:
+def bare_process(source: Path, folder: Path) -> BareLoop:
     """`bare` in a fresh process with one thread."""
-    command = [sys.executable, str(Path(__file__).resolve()), "--bare", str(source), "--folder", str(folder)]
+    child = [sys.executable, str(Path(__file__).resolve()), "--bare", str(source), "--folder", str(folder)]
     environment = os.environ | malloc.KEEP_FREED_MEMORY_ENV | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    done = subprocess.run(child, capture_output=True, text=True, env=environment)
     if done.returncode:
-        sys.exit(f"the bare loop failed: {done.stderr[-2000:]}")
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
+        raise JobError(f"the bare loop failed: {done.stderr[-2000:]}")
+    return BareLoop(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def job(source: Path, warm_up: Path, out: Path, workers: int, cores: set[int]) -> dict[str, Any]:
-    """`run.json` of the job on a Ray that has these cores only.
-
-    `wall_seconds` is that of the whole process, its own start and the report included.
-    """
+def job(source: Path, warm_up: Path, out: Path, workers: int, cores: set[int]) -> JobRun:
+    """The job on a Ray that has these cores only."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)
     # Ray lowers its workers' priority; the bare loop runs at the usual one.
@@ -134,10 +159,10 @@ def job(source: Path, warm_up: Path, out: Path, workers: int, cores: set[int]) -
             seconds = time.perf_counter() - clock
     finally:
         os.sched_setaffinity(0, before)
-    run: dict[str, Any] = json.loads((out / "run.json").read_text())
-    return run | {"wall_seconds": seconds}
+    return JobRun.read(out, seconds)
 
 
+@command("benchmarks/pipeline.py")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
@@ -147,11 +172,11 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="voxmill-pipeline-"))
     if arguments.bare is not None:
-        print(json.dumps(bare(arguments.bare, folder)))
+        print(json.dumps(asdict(bare(arguments.bare, folder))))
         return
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
-        sys.exit("this benchmark needs two cores")
+        raise UserError("this benchmark needs two cores; run it on a machine with more")
     source, hours = make_corpus(folder / "in", arguments.minutes)
     warm_up = make_warm_up(folder / "short")
     loops, ones, twos, alone = [], [], [], []
@@ -160,19 +185,19 @@ def main() -> None:
         ones.append(job(source, warm_up, folder / f"one-{turn}", 1, set(cores[:2])))
         twos.append(job(source, warm_up, folder / f"two-{turn}", 2, set(cores[:2])))
         alone.append(job(source, warm_up, folder / f"alone-{turn}", 1, {cores[0]}))
-        walls = ", ".join(f"{runs[-1]['wall_seconds']:.0f}" for runs in (ones, twos, alone))
-        bare_seconds = loops[-1]["loading"] + loops[-1]["calls"]
+        walls = ", ".join(f"{runs[-1].wall_seconds:.0f}" for runs in (ones, twos, alone))
+        bare_seconds = loops[-1].loading + loops[-1].calls
         print(f"turn {turn + 1}: bare {bare_seconds:.0f} s; one worker, two, one on one core {walls} s", flush=True)
 
     def ratio(above: list[float], below: list[float]) -> float:
         return round(statistics.median(a / b for a, b in zip(above, below, strict=True)), 3)
 
-    def walls_of(runs: list[dict[str, Any]]) -> list[float]:
-        return [run["wall_seconds"] for run in runs]
+    def walls_of(runs: list[JobRun]) -> list[float]:
+        return [run.wall_seconds for run in runs]
 
-    sums = [loop["loading"] + loop["calls"] for loop in loops]
-    loading = statistics.median(loop["loading"] for loop in loops)
-    calls = statistics.median(loop["calls"] for loop in loops)
+    sums = [loop.loading + loop.calls for loop in loops]
+    loading = statistics.median(loop.loading for loop in loops)
+    calls = statistics.median(loop.calls for loop in loops)
     one, two, single = (statistics.median(walls_of(runs)) for runs in (ones, twos, alone))
     rows = [
         ["models loaded", f"{loading:.1f} s", ""],
@@ -184,27 +209,27 @@ def main() -> None:
     headings = ["what", "wall time", "audio hours a core hour"]
     console = Console(width=110)
     console.print(table(f"{hours * 60:.1f} minutes of audio, {arguments.repeats} turns", headings, rows))
-    spent = {stage["name"]: stage for stage in ones[-1]["stages"]}
+    spent = ones[-1].stages
     rows = [
-        [name, f"{s['seconds']:.1f} s", "-" if not s["seconds"] else f"{s['audio_seconds'] / s['seconds']:.1f}"]
-        for name, s in spent.items()
+        [name, f"{seconds:.1f} s", f"{audio / seconds:.1f}" if seconds else "-"]
+        for name, (seconds, audio) in spent.items()
     ]
     console.print(table("stages of the job, 1 worker", ["stage", "busy", "audio hours a core hour"], rows))
-    print(f"conditional separation: {json.dumps(ones[-1]['separation'])}")
+    print(f"conditional separation: {json.dumps(ones[-1].separation)}")
     result = {
         "overhead": ratio(walls_of(ones), sums),
-        "overhead_without_loading": ratio(walls_of(ones), [loop["calls"] for loop in loops]),
+        "overhead_without_loading": ratio(walls_of(ones), [loop.calls for loop in loops]),
         "overhead_on_one_core": ratio(walls_of(alone), sums),
         "speedup_2_workers": ratio(walls_of(ones), walls_of(twos)),
         "speedup_from_one_core_to_two": ratio(walls_of(alone), walls_of(twos)),
         "audio_hours_per_core_hour": round(hours * 3600 / two / 2, 3),
         "audio_hours_per_core_hour_by_stage": {
-            name: round(s["audio_seconds"] / s["seconds"], 2) for name, s in spent.items() if s["seconds"]
+            name: round(audio / seconds, 2) for name, (seconds, audio) in spent.items() if seconds
         },
-        "separation": ones[-1]["separation"],
+        "separation": ones[-1].separation,
     }
     print(json.dumps(result))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

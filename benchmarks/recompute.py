@@ -1,22 +1,38 @@
-"""What recomputed activations (`engine.activation_checkpointing`) save, and what they cost, in one training step.
+"""Memory that recomputed activations (`engine.activation_checkpointing`) save in a training step, and their time.
 
     python benchmarks/recompute.py [--preset small] [--positions 2048] [--repeats 3]
 
 Both variants run on the same random weights and the same packed row, forward and backward, on one thread, each in a
-process of its own. Memory is the peak resident size during a step above what the process held before it, when weights and
-their gradients were in place. The last line is JSON.
+process of its own. Memory is the peak resident size during a step above that before it, when weights and their
+gradients were in place. Medians; the last line is JSON.
 """
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[0] = str(ROOT)
+
+from rich.console import Console  # noqa: E402
+
+from benchmarks.support.tables import table  # noqa: E402
+from voxmill.core.errors import JobError, command  # noqa: E402
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepCost:
+    """One training step. `bytes`: the peak above what the process held before the step."""
+
+    bytes: int
+    seconds: float
+    loss: float
 
 
 def resident() -> int:
@@ -24,8 +40,8 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
-def step(preset: str, positions: int, recompute: bool) -> dict[str, float]:
-    """Peak bytes above the start and seconds of a step, and its loss; in this process."""
+def step(preset: str, positions: int, recompute: bool) -> StepCost:
+    """The cost of a step in this process."""
     import torch
 
     from model.layers.transformer import MiniCPM
@@ -67,11 +83,11 @@ def step(preset: str, positions: int, recompute: bool) -> dict[str, float]:
     seconds = time.perf_counter() - began
     ended.set()
     watcher.join()
-    return {"bytes": float(peak - before), "seconds": seconds, "loss": float(loss.detach())}
+    return StepCost(bytes=peak - before, seconds=seconds, loss=float(loss.detach()))
 
 
+@command("benchmarks/recompute.py")
 def main() -> None:
-    """The command line; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="small")
     parser.add_argument("--positions", type=int, default=2048)
@@ -79,33 +95,37 @@ def main() -> None:
     parser.add_argument("--one", choices=["kept", "recomputed"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        print(json.dumps(step(arguments.preset, arguments.positions, arguments.one == "recomputed")))
+        print(json.dumps(asdict(step(arguments.preset, arguments.positions, arguments.one == "recomputed"))))
         return
-    found: dict[str, list[dict[str, float]]] = {"kept": [], "recomputed": []}
+    results: dict[str, list[StepCost]] = {"kept": [], "recomputed": []}
     for _ in range(arguments.repeats):
-        for variant, results in found.items():
-            command = [sys.executable, __file__, "--one", variant]
-            command += ["--preset", arguments.preset, "--positions", str(arguments.positions)]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            results.append(json.loads(done.stdout.splitlines()[-1]))
-    for variant, results in found.items():
-        megabytes = ", ".join(f"{result['bytes'] / 1e6:.0f}" for result in results)
-        seconds = ", ".join(f"{result['seconds']:.1f}" for result in results)
-        print(f"{variant}: peak of a step {megabytes} MB, {seconds} s, loss {results[0]['loss']:.9g}")
+        for variant, costs in results.items():
+            child = [sys.executable, __file__, "--one", variant]
+            child += ["--preset", arguments.preset, "--positions", str(arguments.positions)]
+            done = subprocess.run(child, capture_output=True, text=True)
+            if done.returncode:
+                raise JobError(f"a step ended with status {done.returncode}: {done.stderr[-500:]}")
+            costs.append(StepCost(**json.loads(done.stdout.splitlines()[-1])))
 
-    def middle(variant: str, key: str) -> float:
-        return sorted(result[key] for result in found[variant])[len(found[variant]) // 2]
+    def median(variant: str, key: str) -> float:
+        return float(statistics.median(getattr(cost, key) for cost in results[variant]))
 
+    rows = [
+        [variant, f"{median(variant, 'bytes') / 1e6:.0f}", f"{median(variant, 'seconds'):.1f}", f"{costs[0].loss:.9g}"]
+        for variant, costs in results.items()
+    ]
+    title = f"one step, {arguments.preset}, {arguments.positions} positions, {arguments.repeats} repeats"
+    Console().print(table(title, ["activations", "peak of a step, MB", "s", "loss"], rows))
     print(
         json.dumps(
             {
-                "memory_ratio": middle("recomputed", "bytes") / middle("kept", "bytes"),
-                "time_ratio": middle("recomputed", "seconds") / middle("kept", "seconds"),
-                "same_loss": len({result["loss"] for results in found.values() for result in results}) == 1,
+                "memory_ratio": median("recomputed", "bytes") / median("kept", "bytes"),
+                "time_ratio": median("recomputed", "seconds") / median("kept", "seconds"),
+                "same_loss": len({cost.loss for costs in results.values() for cost in costs}) == 1,
             }
         )
     )
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -7,6 +7,7 @@ models, as a user waits for it; warm is the same call with the cache that the fi
 compared. Last line: JSON.
 """
 
+import argparse
 import json
 import os
 import sys
@@ -14,22 +15,21 @@ import tempfile
 import time
 from pathlib import Path
 
-if __name__ == "__main__":
-    # A script run by path has its own folder first on sys.path; the packages lie one level up.
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
-
 import soundfile
 from rich.console import Console
 
-from benchmarks.tables import table
-from evaluation.benchmarks.benchmark import Utterance
-from evaluation.metrics.score_cache import ScoreCache
-from evaluation.metrics.scoring import ScoringConfig, Work, in_process, on_ray, score_outputs
-from evaluation.metrics.utterance_score import UtteranceScore
-from evaluation.systems.base import SystemOutput
-from voxmill.core.local_ray import environment, local_ray
-
 ROOT = Path(__file__).resolve().parent.parent
+sys.path[0] = str(ROOT)
+
+from benchmarks.support.tables import table  # noqa: E402
+from evaluation.benchmarks.benchmark import Utterance  # noqa: E402
+from evaluation.metrics.score_cache import ScoreCache  # noqa: E402
+from evaluation.metrics.scoring import ScoringConfig, Work, in_process, on_ray, score_outputs  # noqa: E402
+from evaluation.metrics.utterance_score import UtteranceScore  # noqa: E402
+from evaluation.systems.base import SystemOutput  # noqa: E402
+from voxmill.core.errors import JobError, command  # noqa: E402
+from voxmill.core.local_ray import environment, local_ray  # noqa: E402
+
 CONFIG = ScoringConfig()
 
 
@@ -63,9 +63,11 @@ def timed(outputs: list[SystemOutput], cache: Path, work: Work) -> tuple[list[Ut
     return scores, seconds
 
 
+@command("benchmarks/scoring.py")
 def main() -> None:
-    """Runs, compares, prints."""
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 40
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("clips", type=int, nargs="?", default=40, help="how many")
+    count = parser.parse_args().clips
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         outputs = clips(folder, count)
@@ -82,15 +84,15 @@ def main() -> None:
                 name = f"cold, {workers} Ray worker{'s' * (workers > 1)}"
                 runs[name] = timed(outputs, folder / f"ray-{workers}.sqlite", on_ray(CONFIG, workers))
             ray.shutdown()
-    same = all(found == rows for found, _ in runs.values())
+    same = all(scores == rows for scores, _ in runs.values())
     lines = [[name, f"{seconds:.2f}", f"{len(outputs) / seconds:.2f}"] for name, (_, seconds) in runs.items()]
     Console().print(table(f"{len(outputs)} clips", ["run", "seconds", "utterances/s"], lines))
     one, two = (runs[f"cold, {name}"][1] for name in ("1 Ray worker", "2 Ray workers"))
     result = {"clips": len(outputs), "same_rows": same, "ray_2_over_1": one / two, "warm_over_cold": cold / warm}
     print(json.dumps({key: round(v, 2) if isinstance(v, float) else v for key, v in result.items()}))
     if not same:
-        sys.exit("the runs differ in their rows")
+        raise JobError("the runs differ in their rows")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

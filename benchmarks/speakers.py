@@ -1,6 +1,6 @@
-"""How well a speaker encoder tells the sample voices apart, and what a cosine of 0.7 means for it.
+"""How well a speaker encoder separates the sample voices, and what a cosine of 0.7 means for it.
 
-    python benchmarks/speakers.py [--model embedded|PATH|HUB_ID] [--cosine 0.7] [--resamples 500] [--picture speakers.png]
+    python benchmarks/speakers.py [--model embedded|PATH|HUB_ID] [--cosine 0.7] [--resamples 500] [--picture FILE.png]
 
 Clips are the known turns of the sample recordings without music: four voices, one of them in two languages. All pairs
 of clips are scored. The interval is over clips; four studio voices say little about voices in general, so calibrate on
@@ -31,17 +31,18 @@ from annotation.corpus.speaker_clusters import (  # noqa: E402
     purity,
 )
 from annotation.voice.speaker import SpeakerConfig, SpeakerEncoder  # noqa: E402
-from benchmarks.tables import table  # noqa: E402
+from benchmarks.support.tables import table  # noqa: E402
 from samples.turns import RATE, Turn, sample_turns  # noqa: E402
 from voxmill.core.assets import asset_path  # noqa: E402
+from voxmill.core.errors import command  # noqa: E402
 
 
-def curve_rows(found: EqualError, cosine: float) -> list[list[str]]:
-    """The error curve at a few thresholds, with the equal-error point and the cosine that is asked about."""
+def curve_rows(error: EqualError, cosine: float) -> list[list[str]]:
+    """The error curve at a few thresholds, with the equal-error point and the cosine in question."""
     rows = []
-    for threshold in sorted({0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, cosine, round(found.at, 3)}):
-        accept, reject = found.rates_at(threshold)
-        mark = "equal error" if threshold == round(found.at, 3) else ""
+    for threshold in sorted({0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, cosine, round(error.at, 3)}):
+        accept, reject = error.rates_at(threshold)
+        mark = "equal error" if threshold == round(error.at, 3) else ""
         rows.append([f"{threshold:.3f}", f"{accept:.1%}", f"{reject:.1%}", mark])
     return rows
 
@@ -71,7 +72,7 @@ def group_rows(turns: list[Turn], vectors: np.ndarray, cosine: float) -> list[li
 def with_reference(turns: list[Turn], vectors: np.ndarray, cosine: float) -> float:
     """Share of turns that find a reference in their own recording at this cosine, all other rules being on."""
     config = ReferencesConfig(min_similarity=cosine, min_quality=None, min_seconds=1.5)
-    found = 0
+    with_one = 0
     for recording in dict.fromkeys(turn.recording for turn in turns):
         rows = [i for i, turn in enumerate(turns) if turn.recording == recording]
         mine = [turns[i] for i in rows]
@@ -85,31 +86,32 @@ def with_reference(turns: list[Turn], vectors: np.ndarray, cosine: float) -> flo
             quality=[0.0] * len(rows),
             embedding=vectors[rows],
         )
-        found += sum(reason is None for reason in find_references(clips, config).reason)
-    return found / len(turns)
+        with_one += sum(reason is None for reason in find_references(clips, config).reason)
+    return with_one / len(turns)
 
 
-def draw(path: Path, found: EqualError, vectors: np.ndarray, speakers: list[str], cosine: float) -> None:
+def draw(path: Path, error: EqualError, vectors: np.ndarray, speakers: list[str], cosine: float) -> None:
     """The error curve over the cosines that it comes from, as PNG or SVG by the path's ending."""
     from matplotlib.figure import Figure
 
     same, different = pair_scores(vectors, speakers)
     figure = Figure(figsize=(7, 5), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True)
-    top.plot(found.threshold, 100 * found.false_accept, label="strangers in")
-    top.plot(found.threshold, 100 * found.false_reject, label="own voice out")
-    top.plot(found.at, 100 * found.eer, "ko", label=f"equal error {found.eer:.1%} at {found.at:.2f}")
+    top.plot(error.threshold, 100 * error.false_accept, label="strangers in")
+    top.plot(error.threshold, 100 * error.false_reject, label="own voice out")
+    top.plot(error.at, 100 * error.eer, "ko", label=f"equal error {error.eer:.1%} at {error.at:.2f}")
     bottom.hist(
         [different, same], bins=60, density=True, histtype="stepfilled", alpha=0.6, label=["two voices", "one voice"]
     )
     for axes in (top, bottom):
-        axes.axvline(cosine, color="grey", linestyle="--", label=f"asked: {cosine}")
+        axes.axvline(cosine, color="grey", linestyle="--", label=f"--cosine {cosine}")
         axes.legend()
     top.set_ylabel("% of pairs")
     bottom.set(xlabel="cosine of two clips", ylabel="density")
     figure.savefig(path, dpi=120)
 
 
+@command("benchmarks/speakers.py")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="embedded", help="embedded, a path or a hub id")
@@ -128,20 +130,20 @@ def main() -> None:
     vectors = np.stack([label.value for label in encoder([turn.audio for turn in turns]) if label.value is not None])
     seconds = (time.perf_counter() - started) / len(turns)
     speakers = [turn.speaker for turn in turns]
-    found = equal_error(*pair_scores(vectors, speakers))
+    error = equal_error(*pair_scores(vectors, speakers))
     low, high = bootstrap_equal_error(vectors, speakers, options.resamples)
-    config = ClusterConfig(threshold=found.at, across_sessions=True)
+    config = ClusterConfig(threshold=error.at, across_sessions=True)
     mixed = cluster(vectors, config.threshold).tolist()
     joined = name_speakers(vectors, [turn.recording for turn in turns], config).speaker
     mixed_purity, joined_purity = purity(mixed, speakers), purity(joined, speakers)
-    accept, reject = found.rates_at(options.cosine)
+    accept, reject = error.rates_at(options.cosine)
 
     console = Console(width=110)
     audio_seconds = sum(len(turn.audio) for turn in turns) / RATE
     summary = [
         ["clips, voices", f"{len(turns)}, {len(set(speakers))}"],
-        ["equal-error rate (95 % interval over clips)", f"{found.eer:.1%} ({low:.1%} to {high:.1%})"],
-        ["equal-error threshold", f"{found.at:.3f}"],
+        ["equal-error rate (95 % interval over clips)", f"{error.eer:.1%} ({low:.1%} to {high:.1%})"],
+        ["equal-error threshold", f"{error.at:.3f}"],
         ["all clips as one session: clusters", str(len(set(mixed)))],
         ["... cluster purity, speaker purity", " , ".join(f"{value:.1%}" for value in mixed_purity)],
         [f"sessions apart, then joined at {config.threshold_across}: clusters", str(len(set(joined)))],
@@ -153,17 +155,17 @@ def main() -> None:
     ]
     console.print(table(f"speaker encoder {options.model}", ["", "value"], summary))
     console.print(
-        table("error curve", ["cosine", "strangers in", "own voice out", ""], curve_rows(found, options.cosine))
+        table("error curve", ["cosine", "strangers in", "own voice out", ""], curve_rows(error, options.cosine))
     )
     headings = ["pairs of clips", "pairs", "5 %", "median", "95 %", f"above {options.cosine}"]
     console.print(table("cosines", headings, group_rows(turns, vectors, options.cosine)))
     if options.picture is not None:
-        draw(options.picture, found, vectors, speakers, options.cosine)
+        draw(options.picture, error, vectors, speakers, options.cosine)
     print(
         json.dumps(
             {
-                "eer": round(found.eer, 5),
-                "threshold": round(found.at, 4),
+                "eer": round(error.eer, 5),
+                "threshold": round(error.at, 4),
                 "purity": round(mixed_purity[0], 4),
                 "seconds_per_clip": round(seconds, 5),
             }
@@ -172,4 +174,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -30,10 +30,10 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
-from benchmarks.clip_sound import audio_by_clip  # noqa: E402
 from benchmarks.peer.released_loop import ReleasedLoop, Sample, Spent  # noqa: E402
-from benchmarks.sample_model import for_samples, write_checkpoint  # noqa: E402
-from benchmarks.tables import table  # noqa: E402
+from benchmarks.support.clip_audio import audio_by_clip  # noqa: E402
+from benchmarks.support.sample_model import for_samples, write_checkpoint  # noqa: E402
+from benchmarks.support.tables import table  # noqa: E402
 from model.checkpoint import load_checkpoint  # noqa: E402
 from model.presets import PRESETS, preset  # noqa: E402
 from model.sequence.text_tokenizer import TextTokenizer  # noqa: E402
@@ -46,7 +46,7 @@ from voxmill.core.errors import JobError, command  # noqa: E402
 RECORDINGS = ("en-1", "en-2", "es-1", "fr-1", "fr-2", "it-1", "it-2", "ru-1")
 TURNS = (1, 3, 2, 4, 1, 2)
 MODES = "{basic: 0.25, design: 0.25, reference: 0.25, controllable: 0.25}"
-"""All that a clip can be shown as, equally, as in `train_step.py`; continuation is shown as basic is."""
+"""All modes of a clip, equally, as in `train_step.py`; continuation is shown as basic is."""
 LEARNING_RATE = 1e-4
 
 
@@ -62,7 +62,7 @@ class Stretch:
 
 
 def settings(folder: Path, options: argparse.Namespace) -> list[str]:
-    """What the recipe `tiny_stage2` is changed to."""
+    """Overrides of the recipe `tiny_stage2`."""
     return [
         f"init={folder / 'checkpoint'}",
         f"datasets.main.path={folder / 'dataset'}",
@@ -102,8 +102,8 @@ def ours(folder: Path, options: argparse.Namespace) -> Stretch:
     lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     measured = lines[options.warm_up :]
     seconds = [line["positions"] / line["positions_per_second"] for line in measured]
-    heard = [line["audio_seconds_per_second"] * spent for line, spent in zip(measured, seconds, strict=True)]
-    return Stretch(sum(seconds), sum(heard), sum(line["positions"] for line in measured), lines[0]["loss"])
+    trained = [line["audio_seconds_per_second"] * spent for line, spent in zip(measured, seconds, strict=True)]
+    return Stretch(sum(seconds), sum(trained), sum(line["positions"] for line in measured), lines[0]["loss"])
 
 
 class Released:
@@ -122,11 +122,14 @@ class Released:
         shown = [[sample for row in stream.next_step() for sample in row] for _ in range(recipe.steps)]
         audio = audio_by_clip(self.corpus.datasets[0].path, self._loop.packer.audio_vae.sample_rate)
 
-        def heard(clip: int) -> Tensor:
+        def audio_of(clip: int) -> Tensor:
             return audio[self.corpus.value(clip, "clip_id")]
 
         steps = [
-            [Sample(s.tokens, heard(s.draw.clip), None if s.reference is None else heard(s.reference)) for s in step]
+            [
+                Sample(s.tokens, audio_of(s.draw.clip), None if s.reference is None else audio_of(s.reference))
+                for s in step
+            ]
             for step in shown
         ]
         return steps, [float(sum(self.corpus.seconds[s.draw.clip] for s in step)) for step in shown]
@@ -201,7 +204,7 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
     print(json.dumps({key: round(value, 4) for key, value in last.items()} | {"ratios": [round(r, 3) for r in ratios]}))
 
 
-@command("voxmill")
+@command("benchmarks/throughput.py")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=PRESETS, default="small")

@@ -25,8 +25,8 @@ from torch.utils.flop_counter import FlopCounterMode
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
-from benchmarks.command import beside_released  # noqa: E402
-from benchmarks.tables import table  # noqa: E402
+from benchmarks.support.arguments import beside_released  # noqa: E402
+from benchmarks.support.tables import table  # noqa: E402
 from model.config import VoxCPM2Config  # noqa: E402
 from model.flow.flow_matching import FlowNoise  # noqa: E402
 from model.presets import preset  # noqa: E402
@@ -72,7 +72,7 @@ def draw_samples(config: VoxCPM2Config, num_samples: int, seed: int) -> list[Lay
 
 
 def draw_randomness(batch: DenseBatch, config: VoxCPM2Config, seed: int) -> FlowNoise:
-    """What the released loss draws after `torch.manual_seed(seed)`: one row for every position, padding included."""
+    """The random numbers of the released loss after `torch.manual_seed(seed)`, a row a position, padding included."""
     rows, shape = batch.loss_BT.numel(), (batch.loss_BT.numel(), config.feat_dim, config.patch_size)
     torch.manual_seed(seed)
     keep, noisy, condition_noise = torch.rand(rows), torch.rand(rows), torch.randn(shape)
@@ -94,7 +94,7 @@ def counted(step: Callable[[], float]) -> tuple[float, int]:
     return loss, counter.get_total_flops()
 
 
-@command("voxmill")
+@command("benchmarks/train_step.py")
 def main() -> None:
     parser = beside_released(__doc__, preset="small", repeats=7)
     parser.add_argument("--samples", type=int, default=4)
@@ -125,9 +125,9 @@ def main() -> None:
         loss.backward()
         return float(loss.detach())
 
-    (wanted, wanted_flops), (found, found_flops) = counted(released), counted(ours)
-    difference = abs(found - wanted) / abs(wanted)
-    flops = [wanted_flops, found_flops]
+    (wanted, wanted_flops), (loss, loss_flops) = counted(released), counted(ours)
+    difference = abs(loss - wanted) / abs(wanted)
+    flops = [wanted_flops, loss_flops]
     pairs = [(seconds_of(released), seconds_of(ours)) for _ in range(options.repeats)]
     times, cpu_times = ([statistics.median(pair[side][kind] for pair in pairs) for side in (0, 1)] for kind in (0, 1))
     ratios, cpu_ratios = ([a[kind] / b[kind] for a, b in pairs] for kind in (0, 1))
@@ -135,9 +135,9 @@ def main() -> None:
     computed = [positions[0], packed.audio_APD.shape[0]]
     targets = [positions[0], packed.target_GPD.shape[0]]
     rows = [
-        [name, f"{s:.3f}", f"{cpu:.3f}", f"{f / 1e9:.1f}", str(p), str(a), str(t), f"{loss:.6f}"]
-        for name, s, cpu, f, p, a, t, loss in zip(
-            ("released", "voxmill"), times, cpu_times, flops, positions, computed, targets, (wanted, found), strict=True
+        [name, f"{s:.3f}", f"{cpu:.3f}", f"{f / 1e9:.1f}", str(p), str(a), str(t), f"{x:.6f}"]
+        for name, s, cpu, f, p, a, t, x in zip(
+            ("released", "voxmill"), times, cpu_times, flops, positions, computed, targets, (wanted, loss), strict=True
         )
     ]
     headings = ["", "s a step", "CPU s", "GFLOP", "LM positions", "LocEnc patches", "LocDiT patches", "loss"]

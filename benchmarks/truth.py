@@ -3,9 +3,9 @@
     python benchmarks/truth.py [--folder DIR]
 
 First the sample recordings as they are, then two of them under real music at 0, 5 and 10 dB, with separation switched
-off, on with Whisper hearing the voice or the recording, and as the job does it by default. Prompts are known as whole
-turns: word times are judged at the first word's start and the last word's end of each turn. The voices are studio
-prompts, easier than most speech.
+off, on with the separated voice or the recording transcribed, and by the job's default. The text is known by turns:
+word times are compared at the first word's start and the last word's end of each turn. The voices are studio prompts,
+easier than most speech. The last line is one JSON object.
 """
 
 import argparse
@@ -14,7 +14,6 @@ import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -25,11 +24,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
 from annotation.speech.text_checks import tokens  # noqa: E402
-from benchmarks.tables import markdown, table  # noqa: E402
+from benchmarks.support.tables import markdown, table  # noqa: E402
 from samples.annotate_process import run_job  # noqa: E402
+from samples.turns import SAMPLES  # noqa: E402
+from voxmill.core.errors import command  # noqa: E402
 from voxmill.core.local_ray import local_ray  # noqa: E402
 
-SAMPLES = ROOT / "samples"
 MIXED = ("en-1", "it-1")
 LEVELS_DB = (0, 5, 10)
 MODES = {
@@ -38,6 +38,25 @@ MODES = {
     "recorded": ["label.separation.mode=always"],
     "default": [],
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrueTurn:
+    """A known turn of a recording, in seconds."""
+
+    start: float
+    end: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptClip:
+    """A clip of the dataset, in seconds of its recording; `words`: start and end from the clip's start."""
+
+    start: float
+    end: float
+    text: str
+    words: tuple[tuple[float, float], ...]
 
 
 @dataclass
@@ -80,52 +99,52 @@ def _spread(seconds: list[float]) -> str:
     return f"{np.median(seconds) * 1000:.0f} / {np.percentile(seconds, 90) * 1000:.0f} ms"
 
 
-def score(turns: list[dict[str, Any]], clips: list[dict[str, Any]], language: str) -> Score:
-    """Judges one recording's kept clips (index rows) against its true turns."""
+def score(turns: list[TrueTurn], clips: list[KeptClip], language: str) -> Score:
+    """Compares one recording's kept clips with its true turns."""
     import jiwer
 
     result = Score()
-    spans = [(c["start_sample"] / c["sample_rate"], c["end_sample"] / c["sample_rate"]) for c in clips]
-    words = [
-        (start + w["start"], start + w["end"])
-        for (start, _), clip in zip(spans, clips, strict=True)
-        for w in clip["words"]
-    ]
+    words = [(clip.start + start, clip.start + end) for clip in clips for start, end in clip.words]
     truth: list[str] = []
     for turn in turns:
-        said = tokens(turn["text"], language)
-        inside = sum(max(min(b, turn["end"]) - max(a, turn["start"]), 0.0) for a, b in spans)
-        share = min(inside / (turn["end"] - turn["start"]), 1.0)
-        result.words += len(said)
-        result.words_kept += len(said) * (1.0 if share > 0.98 else share)
+        spoken = tokens(turn.text, language)
+        inside = sum(max(min(clip.end, turn.end) - max(clip.start, turn.start), 0.0) for clip in clips)
+        share = min(inside / (turn.end - turn.start), 1.0)
+        result.words += len(spoken)
+        result.words_kept += len(spoken) * (1.0 if share > 0.98 else share)
         if share < 0.5:
             continue
-        truth += said
-        mine = [(a, b) for a, b in words if turn["start"] - 0.4 <= (a + b) / 2 <= turn["end"] + 0.4]
+        truth += spoken
+        mine = [(a, b) for a, b in words if turn.start - 0.4 <= (a + b) / 2 <= turn.end + 0.4]
         if share > 0.9 and mine:
-            result.starts.append(abs(mine[0][0] - turn["start"]))
-            result.ends.append(abs(mine[-1][1] - turn["end"]))
-    heard = [word for clip in clips for word in tokens(clip["text"], language)]
+            result.starts.append(abs(mine[0][0] - turn.start))
+            result.ends.append(abs(mine[-1][1] - turn.end))
+    recognised = [word for clip in clips for word in tokens(clip.text, language)]
     if truth:
-        found = jiwer.process_words(" ".join(truth), " ".join(heard))
-        result.errors = found.substitutions + found.deletions + found.insertions
+        counts = jiwer.process_words(" ".join(truth), " ".join(recognised))
+        result.errors = counts.substitutions + counts.deletions + counts.insertions
         result.compared = len(truth)
     return result
 
 
-def kept_clips(out: Path) -> dict[str, list[dict[str, Any]]]:
+def kept_clips(out: Path) -> dict[str, list[KeptClip]]:
     """Kept clips by the recording's name, in order of time."""
     names = {row["recording_id"]: row["path"] for row in pq.read_table(out / "recordings.parquet").to_pylist()}
-    found: dict[str, list[dict[str, Any]]] = {}
-    for clip in pq.read_table(out / "clips.parquet").to_pylist():
-        found.setdefault(names[clip["recording_id"]], []).append(clip)
-    return {name: sorted(rows, key=lambda row: row["start_sample"]) for name, rows in found.items()}
+    clips: dict[str, list[KeptClip]] = {}
+    for row in pq.read_table(out / "clips.parquet").to_pylist():
+        rate, words = row["sample_rate"], tuple((word["start"], word["end"]) for word in row["words"])
+        clip = KeptClip(start=row["start_sample"] / rate, end=row["end_sample"] / rate, text=row["text"], words=words)
+        clips.setdefault(names[row["recording_id"]], []).append(clip)
+    return {name: sorted(of_name, key=lambda clip: clip.start) for name, of_name in clips.items()}
 
 
-def read_truth() -> dict[str, list[dict[str, Any]]]:
+def read_truth() -> dict[str, list[TrueTurn]]:
     """True turns by the recording's path."""
-    lines = (SAMPLES / "truth.jsonl").read_text(encoding="utf-8").splitlines()
-    return {row["path"]: row["turns"] for row in map(json.loads, lines)}
+    records = map(json.loads, (SAMPLES / "truth.jsonl").read_text(encoding="utf-8").splitlines())
+    return {
+        record["path"]: [TrueTurn(start=t["start"], end=t["end"], text=t["text"]) for t in record["turns"]]
+        for record in records
+    }
 
 
 def samples_table(folder: Path, address: str) -> list[list[str]]:
@@ -137,10 +156,10 @@ def samples_table(folder: Path, address: str) -> list[list[str]]:
         name = Path(path).stem
         if not turns or name == "two-at-once":
             continue
-        found = score(turns, clips.get(path, []), name[:2])
-        rows.append(found.row(name))
+        result = score(turns, clips.get(path, []), name[:2])
+        rows.append(result.row(name))
         if "music" not in name:
-            total += found
+            total += result
     return [*rows, total.row("all without music")]
 
 
@@ -165,7 +184,7 @@ def mix(folder: Path) -> Path:
 
 
 def separation_table(folder: Path, address: str) -> tuple[list[list[str]], dict[str, float | None]]:
-    """WER of all that was said, for each level, without separation, with, and where the job asks for it."""
+    """WER of all words, for each level: without separation, with it, and by the job's own rule."""
     manifest = mix(folder / "mixed")
     truth, results = read_truth(), {}
     # Selection is off: clips that a threshold drops would hide what separation does to the words.
@@ -183,9 +202,9 @@ def separation_table(folder: Path, address: str) -> tuple[list[list[str]], dict[
     for level in LEVELS_DB:
         cells = []
         for mode in MODES:
-            found = results[mode, level]
-            cells += ["-" if found.wer is None else f"{found.wer:.1%}", f"{found.words_kept / found.words:.0%}"]
-            numbers[f"wer_{mode}_{level}_db"] = found.wer
+            total = results[mode, level]
+            cells += ["-" if total.wer is None else f"{total.wer:.1%}", f"{total.words_kept / total.words:.0%}"]
+            numbers[f"wer_{mode}_{level}_db"] = total.wer
         rows.append([f"{level} dB", *cells])
     return rows, numbers
 
@@ -196,6 +215,7 @@ def _thresholds() -> list[str]:
     return [name for name, value in SelectConfig() if isinstance(value, float)]
 
 
+@command("benchmarks/truth.py")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=None, help="where the datasets are made (default: temporary)")
@@ -203,8 +223,8 @@ def main() -> None:
     with local_ray() as address:
         samples = samples_table(folder, address)
         mixed, numbers = separation_table(folder, address)
-    heard = ["not separated", "separated, voice heard", "separated, recording heard", "the default"]
-    levels = ["speech to music", *[cell for name in heard for cell in (f"{name}: WER", "words")]]
+    modes = ["not separated", "separated, voice transcribed", "separated, recording transcribed", "the default"]
+    levels = ["speech to music", *[cell for name in modes for cell in (f"{name}: WER", "words")]]
     console = Console(width=120)
     console.print(table("sample recordings", HEADINGS, samples))
     console.print(table("separation", levels, mixed))
@@ -218,4 +238,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,12 +1,12 @@
-"""Trains the `tiny` AudioVAE on the sample recordings and scores it on recordings that it never heard.
+"""Trains the `tiny` AudioVAE on the sample recordings and scores it on held-out recordings.
 
     python benchmarks/vae_tiny.py [--minutes 14.5] [--ranks 2] [--out build/vae-tiny] [--held-out A B] [--rescore]
 
 Two recordings are held out (one woman's, one man's, unless --held-out names others); training takes at most `--minutes`
-of wall clock, on one process a core: two threads of one process wait for each other at every small layer. An OUT that
-exists is gone on with. The trained weights are scored beside their own initial state and beside 64 mel bands inverted by
-Griffin-Lim, on 4 s pieces. Draws the learning curve into docs/, unless --held-out is given; `--rescore` scores the newest
-checkpoint again. Last line: one JSON.
+of wall clock, on one process a core: two threads of one process wait for each other at every small layer. A run in OUT
+is resumed. The trained weights are scored beside their own initial state and beside 64 mel bands inverted by
+Griffin-Lim, on 4 s pieces. Draws the learning curve into docs/, unless --held-out is given; `--rescore` scores the
+newest checkpoint again. Last line: one JSON.
 """
 
 import argparse
@@ -37,7 +37,7 @@ DATA = ROOT / "samples" / "recordings"
 CLIP_SECONDS = 4.0
 
 
-@command("voxmill")
+@command("benchmarks/vae_tiny.py")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=14.5)
@@ -50,9 +50,9 @@ def main() -> None:
     if not options.rescore:
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={options.ranks}"]
         overrides = [f"run.max_minutes={options.minutes}", f"data.held_out={json.dumps(options.held_out)}"]
-        command = [sys.executable, *launcher, "training/train_vae.py", str(DATA), str(options.out), "tiny", *overrides]
+        child = [sys.executable, *launcher, "training/train_vae.py", str(DATA), str(options.out), "tiny", *overrides]
         environment = os.environ | KEEP_FREED_MEMORY_ENV | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-        status = subprocess.run(command, cwd=ROOT, env=environment).returncode
+        status = subprocess.run(child, cwd=ROOT, env=environment).returncode
         if status:
             raise JobError(f"training ended with status {status}; see above")
     minutes = (time.perf_counter() - started) / 60
@@ -84,7 +84,7 @@ def main() -> None:
 
 
 def initial_state(recipe: VAETrainConfig, held_out: tuple[str, ...]) -> AudioVAE:
-    """What the run began with."""
+    """The weights at the start of the run."""
     _, vae = new_vae(recipe.model, recipe.seed)
     clips, _ = find_clips(DATA, min_seconds=recipe.data.seconds)
     training, _ = hold_out(clips, held_out, 0.0)
@@ -95,7 +95,7 @@ def initial_state(recipe: VAETrainConfig, held_out: tuple[str, ...]) -> AudioVAE
 
 
 def draw_curve(metrics: Path, picture: Path) -> None:
-    """The learning curve of a run as an SVG: the recipe's mel distance of crops while training, and of held-out ones."""
+    """The learning curve of a run as an SVG: the recipe's mel distance of training crops and of held-out ones."""
     from matplotlib.figure import Figure
 
     rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]

@@ -2,10 +2,10 @@
 
     python benchmarks/verifiers.py [--labelled MANIFEST.jsonl] [--gender-model ...] [--emotion-model ...]
 
-Without a manifest: the sample voices whose gender their credits tell by name (nobody has listened for it). A manifest
-has a line a clip with `path`, `speaker` and any of `gender` and `emotion`. Clips of one speaker err together, so two
-intervals are given: Wilson's over clips, and a bootstrap over speakers, which is the one that says something about other
-voices; below three speakers, and where all answers are right, it is not given. An abstention is neither right nor wrong
+Without a manifest: the sample voices whose gender follows from the names in their credits (not checked by listening). A
+manifest has a line a clip with `path`, `speaker` and any of `gender` and `emotion`. Clips of one speaker err together,
+so there are two intervals: Wilson's over clips, and a bootstrap over speakers, which is the one that applies to other
+voices; it is left out below three speakers, and where all answers are right. An abstention is neither right nor wrong
 and is counted by itself. The last line is one JSON object.
 """
 
@@ -26,7 +26,7 @@ sys.path[0] = str(ROOT)
 
 from annotation.voice.emotion import EmotionClassifier, EmotionConfig  # noqa: E402
 from annotation.voice.gender import GenderClassifier, GenderConfig  # noqa: E402
-from benchmarks.tables import table  # noqa: E402
+from benchmarks.support.tables import table  # noqa: E402
 from samples.turns import RATE, sample_turns  # noqa: E402
 from voxmill.core.assets import asset_path  # noqa: E402
 from voxmill.core.errors import UserError, command  # noqa: E402
@@ -99,7 +99,7 @@ def wilson(right: int, total: int, z: float = 1.96) -> tuple[float, float] | Non
 def over_speakers(
     speakers: Sequence[str], right: Sequence[bool], resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float] | None:
-    """Percentile interval of the share of right answers when speakers are drawn anew; None below three speakers.
+    """Percentile interval of the share of right answers over resampled speakers; None below three speakers.
 
     None, too, where all answers are alike: no speaker differs, and the bootstrap would claim to be certain.
     """
@@ -114,7 +114,7 @@ def over_speakers(
     return float(low), float(high)
 
 
-def judge(speakers: Sequence[str], truth: Sequence[str], answers: Sequence[str | None]) -> Accuracy:
+def accuracy(speakers: Sequence[str], truth: Sequence[str], answers: Sequence[str | None]) -> Accuracy:
     """Counts and intervals of answers; None is an abstention."""
     given = [(s, answer == label) for s, label, answer in zip(speakers, truth, answers, strict=True) if answer]
     right = sum(is_right for _, is_right in given)
@@ -122,24 +122,24 @@ def judge(speakers: Sequence[str], truth: Sequence[str], answers: Sequence[str |
     return Accuracy(len(truth), len(given), right, wilson(right, len(given)), spread)
 
 
-def _cells(name: str, found: Accuracy, seconds: float | None) -> list[str]:
+def _cells(name: str, measured: Accuracy, seconds: float | None) -> list[str]:
     def interval(bounds: tuple[float, float] | None) -> str:
         return "-" if bounds is None else f"{bounds[0]:.0%} to {bounds[1]:.0%}"
 
-    share = f"{found.right}/{found.answered}" if found.answered else "-"
+    share = f"{measured.right}/{measured.answered}" if measured.answered else "-"
     return [
         name,
-        str(found.clips),
-        str(found.clips - found.answered),
+        str(measured.clips),
+        str(measured.clips - measured.answered),
         share,
-        f"{found.right / found.answered:.0%}" if found.answered else "-",
-        interval(found.over_clips),
-        interval(found.over_speakers),
+        f"{measured.right / measured.answered:.0%}" if measured.answered else "-",
+        interval(measured.over_clips),
+        interval(measured.over_speakers),
         "-" if seconds is None else f"{seconds:.3f}",
     ]
 
 
-@command("voxmill")
+@command("benchmarks/verifiers.py")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--labelled", type=Path, help="JSONL of labelled clips; the sample voices without it")
@@ -158,13 +158,13 @@ def main() -> None:
         answers = [label.value.label if label.value else None for label in classify([clip.audio for clip in known])]
         seconds = (time.perf_counter() - started) / len(known) if known else None
         truth = [clip.labels[name] for clip in known]
-        whole = judge([clip.speaker for clip in known], truth, answers)
+        whole = accuracy([clip.speaker for clip in known], truth, answers)
         rows.append(_cells(name, whole, seconds))
         numbers |= {f"{name}_answered": whole.answered, f"{name}_right": whole.right}
         for label in sorted(set(truth)):
             part = [i for i, value in enumerate(truth) if value == label]
-            found = judge([known[i].speaker for i in part], [label] * len(part), [answers[i] for i in part])
-            rows.append(_cells(f"  {label}", found, None))
+            one = accuracy([known[i].speaker for i in part], [label] * len(part), [answers[i] for i in part])
+            rows.append(_cells(f"  {label}", one, None))
     headings = ["", "clips", "abstained", "right", "", "95 % over clips", "over speakers", "s a clip"]
     Console(width=110).print(table("verifiers", headings, rows))
     print(json.dumps(numbers))

@@ -63,7 +63,8 @@ def turn(name: str, number: int) -> np.ndarray:
     truth = {row["path"]: row["turns"] for row in map(json.loads, lines)}
     chosen = truth[f"recordings/{name}.flac"][number]
     audio, _ = soundfile.read(RECORDINGS / f"{name}.flac")
-    return audio[max(int((chosen["start"] - 0.4) * RATE), 0) : int((chosen["end"] + 0.4) * RATE)]
+    sentence: np.ndarray = audio[max(int((chosen["start"] - 0.4) * RATE), 0) : int((chosen["end"] + 0.4) * RATE)]
+    return sentence
 
 
 def make(folder: Path) -> dict[str, Case]:
@@ -119,7 +120,8 @@ def _claim_an_hour(path: Path) -> None:
 
 def _band_limited(audio: np.ndarray) -> np.ndarray:
     """The audio at 48 kHz as a telephone line leaves it: nothing above 4 kHz."""
-    return soxr.resample(soxr.resample(audio, RATE, 8000), 8000, 48000)
+    limited: np.ndarray = soxr.resample(soxr.resample(audio, RATE, 8000), 8000, 48000)
+    return limited
 
 
 if __name__ == "__main__":

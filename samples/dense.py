@@ -1,6 +1,7 @@
 """The dense path: every position, padding included, through every module, then masks. Slow and plain on purpose.
 
-It is the oracle of the packed path in `model/`, which computes only what a loss reads.
+The reference of the packed path in `model/`, which computes only the positions that a loss reads; tests compare
+results with it, and `benchmarks/train_step.py` feeds the released code by it.
 """
 
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ def pad(layouts: list[Layout]) -> DenseBatch:
 
 
 def compact(batch: DenseBatch) -> PackedBatch:
-    """The same samples as a packed batch of whole sequences without padding; any masks, so the old oracle's too."""
+    """The same samples as a packed batch of whole sequences without padding; any masks, also those of the oracle."""
     lengths = ((batch.text_BT + batch.audio_BT) > 0).sum(1).tolist()
     real = torch.arange(batch.tokens_BT.shape[1])[None] < torch.tensor(lengths)[:, None]
     before = F.pad(batch.patches_BTPD, (0, 0, 0, 0, 1, 0))[:, :-1]
@@ -77,7 +78,7 @@ def dense_activations(model: VoxCPM2, batch: DenseBatch) -> dict[str, Tensor]:
     fused = model.fusion_concat_proj(torch.cat([mixed, audio * projected], -1))
     residual = model.residual_lm(fused, span)
     shifted, residual_shifted = (_shift(x.unflatten(0, (rows, length))).flatten(0, 1) for x in (mixed, residual))
-    found = {
+    activations = {
         "feat_encoder": encoded,
         "enc_to_lm_proj": projected,
         "base_lm": hidden,
@@ -88,15 +89,15 @@ def dense_activations(model: VoxCPM2, batch: DenseBatch) -> dict[str, Tensor]:
         "res_to_dit_proj": model.res_to_dit_proj(residual_shifted),
         "stop_head": model.stop_logits(shifted),
     }
-    return {name: value.unflatten(0, (rows, length)) for name, value in found.items()}
+    return {name: value.unflatten(0, (rows, length)) for name, value in activations.items()}
 
 
 def dense_losses(
     model: VoxCPM2, batch: DenseBatch, flow_noise: FlowNoise, *, progress: float = 0.0
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """(diffusion loss, stop loss, activations); the draws are for all B * T rows."""
-    found = dense_activations(model, batch)
-    mu = torch.stack([found["lm_to_dit_proj"], found["res_to_dit_proj"]], dim=2).flatten(0, 1)
+    """(diffusion loss, stop loss, activations); `flow_noise` is for all B * T rows."""
+    activations = dense_activations(model, batch)
+    mu = torch.stack([activations["lm_to_dit_proj"], activations["res_to_dit_proj"]], dim=2).flatten(0, 1)
     dit = model.config.dit_config
     error = flow_error(
         model.feat_decoder.estimator,
@@ -110,12 +111,12 @@ def dense_losses(
     )
     weight = batch.loss_BT.float().flatten()
     diffusion = (error * weight[:, None]).sum() / max(float(weight.sum()) * error.shape[1], 1)
-    entropy = F.cross_entropy(found["stop_head"].flatten(0, 1), batch.stop_BT.long().flatten(), reduction="none")
-    return diffusion, (entropy * weight).sum() / max(float(weight.sum()), 1), found
+    entropy = F.cross_entropy(activations["stop_head"].flatten(0, 1), batch.stop_BT.long().flatten(), reduction="none")
+    return diffusion, (entropy * weight).sum() / max(float(weight.sum()), 1), activations
 
 
 def rows_of(flow_noise: FlowNoise, rows: Tensor) -> FlowNoise:
-    """The draws of some rows."""
+    """The random numbers of some rows (a mask or indexes)."""
     return FlowNoise(**{name: value[rows] for name, value in vars(flow_noise).items()})
 
 

@@ -1,4 +1,4 @@
-"""A small finished dataset out of the sample recordings: real clips, texts and languages, labels as `annotate` gives."""
+"""A small finished dataset of the sample recordings: real clips, texts and languages, labels as `annotate` gives."""
 
 import io
 import json

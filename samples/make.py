@@ -163,7 +163,7 @@ def prompts_of(voice: Voice, root: Path) -> list[Prompt]:
     return chosen
 
 
-def join(prompts: list[Prompt], rng: random.Random | None) -> tuple[np.ndarray, list[dict]]:
+def join(prompts: list[Prompt], rng: random.Random | None) -> tuple[np.ndarray, list[dict[str, object]]]:
     """Whole prompts one after the other with pauses of 0.6 to 1.2 s (none without `rng`), and where speech lies."""
 
     def pause(low: float, high: float) -> np.ndarray:
@@ -197,12 +197,12 @@ class Samples:
 
     def __init__(self, out: Path):
         self.out = out
-        self.manifest: list[dict] = []
-        self.truth: list[dict] = []
+        self.manifest: list[dict[str, object]] = []
+        self.truth: list[dict[str, object]] = []
         shutil.rmtree(out / "recordings", ignore_errors=True)
         (out / "recordings").mkdir(parents=True)
 
-    def add(self, name: str, audio: np.ndarray, turns: list[dict], licence: str, **said: str) -> None:
+    def add(self, name: str, audio: np.ndarray, turns: list[dict[str, object]], licence: str, **said: str) -> None:
         """Writes one recording; `said` is what the manifest claims of it (speaker, language)."""
         noise = np.random.default_rng(SEED + len(self.manifest)).standard_normal(len(audio)).astype(np.float32) * NOISE
         audio = audio + noise
@@ -247,7 +247,7 @@ def make(root: Path, out: Path) -> None:
     mixed = np.zeros(max(len(first), len(second)), np.float32)
     mixed[: len(first)] += first
     mixed[: len(second)] += second * (power(first) / power(second)) ** 0.5
-    samples.add("two-at-once", mixed, sorted(first_turns + second_turns, key=lambda turn: turn["start"]), BY_SA)
+    samples.add("two-at-once", mixed, sorted(first_turns + second_turns, key=lambda turn: float(str(turn["start"]))), BY_SA)
     samples.close()
 
 

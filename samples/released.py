@@ -2,8 +2,8 @@
 
     pip install --no-deps voxcpm==2.0.3
 
-Tests compare results with it, benchmarks compare time. It is built from our configuration and filled from our model,
-so neither side reads a checkpoint.
+Tests compare results with it, benchmarks compare time. It is built from the same configuration and filled from the
+same model, so neither side reads a checkpoint.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ def is_installed() -> bool:
 def released_model(
     config: VoxCPM2Config, weights: VoxCPM2, *, dtype: torch.dtype = torch.float32, tokenizer: Path = TOKENIZER
 ) -> Any:
-    """The released `VoxCPM2Model` on the CPU in `dtype` with the weights of ours and a fresh AudioVAE.
+    """The released `VoxCPM2Model` on the CPU in `dtype` with these weights and a fresh AudioVAE.
 
     Raises:
         UserError: the released code is not installed.
@@ -44,7 +44,7 @@ def released_model(
     from voxcpm.modules.audiovae import AudioVAEConfigV2, AudioVAEV2
 
     values = released_values(config) | {"device": "cpu", "dtype": str(dtype).removeprefix("torch.")}
-    with contextlib.redirect_stderr(io.StringIO()):  # it tells its device and dtype there
+    with contextlib.redirect_stderr(io.StringIO()):  # it writes its device and dtype there
         peer = VoxCPM2Model(
             VoxCPMConfig.model_validate(values),
             transformers.LlamaTokenizerFast.from_pretrained(tokenizer),
@@ -57,7 +57,7 @@ def released_model(
 
 
 def released_vae(vae: AudioVAE) -> Any:
-    """The released AudioVAE with the configuration and weights of ours, fp32 on the CPU.
+    """The released AudioVAE with the same configuration and weights, fp32 on the CPU.
 
     Raises:
         UserError: the released code is not installed.

@@ -1,6 +1,6 @@
 """The released fine-tuning loop on this CPU, from the package's own parts: its model, its AudioVAE, its packer.
 
-Its script (not in the package) draws samples at random, `BATCH` at a time, encodes every clip anew, pads to the
+Its script (not in the package) draws samples at random, `BATCH` at a time, encodes every clip again, pads to the
 longest, computes all positions and adds up the gradients of several batches before AdamW moves. Its rules are kept;
 what they would cost besides is left out in its favour: audio lies decoded in memory, and nothing is logged or saved.
 
@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -48,7 +48,18 @@ class Spent:
     loss: float
 
 
-def collate(batch: Sequence[Sample]) -> dict[str, Any]:
+class Collated(TypedDict):
+    """Padded tensors by the names of its packer's arguments."""
+
+    text_tokens: Tensor
+    audio_tokens: Tensor
+    ref_audio_tokens: Tensor
+    task_ids: Tensor
+    dataset_ids: Tensor
+    is_prompts: list[bool]
+
+
+def collate(batch: Sequence[Sample]) -> Collated:
     """Padded tensors as its `collate_fn` makes them."""
     references = [NO_REFERENCE if sample.reference_T is None else sample.reference_T for sample in batch]
     texts = [torch.tensor(sample.tokens, dtype=torch.int32) for sample in batch]

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import latent_readers
-from benchmarks.latent_readers import SIDES, draw_clips, read, state_after, write_all
+from benchmarks.support import latent_readers
+from benchmarks.support.latent_readers import SIDES, draw_clips, read, state_after, write_all
 from model.sequence.text_tokenizer import TextTokenizer
 
 CLIPS = 40

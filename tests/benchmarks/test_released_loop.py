@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.clip_sound import audio_by_clip
+from benchmarks.support.clip_audio import audio_by_clip
 from model.checkpoint import load_checkpoint
 from model.sequence.text_tokenizer import TextTokenizer
 from samples.fabricate import CHECKPOINT, add_latents, rows, write_dataset

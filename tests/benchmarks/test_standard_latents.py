@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks.standard_latents import standardised
+from benchmarks.support.standard_latents import standardised
 from model.codec.audio_vae import AudioVAE
 from model.config import AudioVAEConfig
 

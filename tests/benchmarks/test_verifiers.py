@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from benchmarks.verifiers import judge, over_speakers, read_labelled, wilson
+from benchmarks.verifiers import accuracy, over_speakers, read_labelled, wilson
 from voxmill.core.errors import UserError
 
 
@@ -19,9 +19,9 @@ def test_wilsons_interval_has_its_known_values() -> None:
 
 
 def test_abstentions_are_neither_right_nor_wrong() -> None:
-    found = judge(["a", "a", "b", "c"], ["x", "x", "y", "y"], ["x", None, "x", "y"])
+    found = accuracy(["a", "a", "b", "c"], ["x", "x", "y", "y"], ["x", None, "x", "y"])
     assert (found.clips, found.answered, found.right) == (4, 3, 2)
-    nothing = judge(["a"], ["x"], [None])
+    nothing = accuracy(["a"], ["x"], [None])
     assert nothing.answered == 0 and nothing.over_clips is None and nothing.over_speakers is None
 
 

@@ -1,8 +1,8 @@
 """One corpus of latents in three formats, and one reader process of each: voxmill's, `webdataset`, `lhotse` Shar.
 
 The same clips in the same order in tars of as many clips; every reader gives (clip, token ids, latents [L, D] bf16) in
-shuffled order. Peers shuffle shards and a buffer of `BUFFER` samples, the first thing that their guides show; ours is
-the trainer's own stream: a permutation of the whole corpus, drawn by mixture and packed into rows.
+shuffled order. Peers shuffle shards and a buffer of `BUFFER` samples, the first thing that their guides show;
+voxmill's is the trainer's own stream: a permutation of the whole corpus, drawn by mixture and packed into rows.
 """
 
 import json
@@ -11,12 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.sample_model import write_tokenizer
+from benchmarks.support.sample_model import write_tokenizer
 from model.sequence.text_tokenizer import TextTokenizer
 from samples.turns import sample_texts
 from training.curriculum.corpus import read_corpus
@@ -32,11 +31,12 @@ CLIPS_A_SHARD = 450
 BUFFER = 1000
 SIDES = ("voxmill", "webdataset", "lhotse")
 Read = tuple[str, list[int], Tensor]
+"""(clip id, token ids, latents [L, D] bf16)."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """What is written of a clip in all formats."""
+    """A clip as it is written in all formats."""
 
     clip_id: str
     text: str
@@ -75,8 +75,8 @@ def _shards(clips: Iterator[Clip]) -> Iterator[tuple[int, list[Clip]]]:
 
 
 def _write_ours(folder: Path, clips: Iterator[Clip]) -> None:
-    rows: list[dict[str, Any]] = []
-    latents: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
+    latents: list[dict[str, object]] = []
     for number, shard in _shards(clips):
         name = f"latents/latents-{number:06d}.tar"
         with TarWriter(folder / name) as tar:
@@ -123,8 +123,8 @@ def _write_lhotse(folder: Path, clips: Iterator[Clip]) -> None:
 
     with SharWriter(str(folder), {"latent": "numpy"}, shard_size=CLIPS_A_SHARD) as writer:
         for clip in clips:
-            said = SupervisionSegment(clip.clip_id, clip.clip_id, 0.0, clip.seconds, text=clip.text)
-            cut = MonoCut(clip.clip_id, 0.0, clip.seconds, 0, supervisions=[said])
+            segment = SupervisionSegment(clip.clip_id, clip.clip_id, 0.0, clip.seconds, text=clip.text)
+            cut = MonoCut(clip.clip_id, 0.0, clip.seconds, 0, supervisions=[segment])
             # NumPy has no bf16: the same 16 bits under another name.
             writer.write(cut.attach_tensor("latent", clip.latent_LD.view(torch.int16).numpy()))
 
@@ -165,12 +165,11 @@ def state_after(folder: Path, seed: int, skip: int) -> tuple[SampleStreamState, 
 def read(
     side: str, folder: Path, seed: int, *, skip: int = 0, state: SampleStreamState | None = None
 ) -> Iterator[Read]:
-    """Samples of a format in shuffled order: of peers one epoch, of ours without end.
+    """Samples of a format in shuffled order: one epoch of a peer, of voxmill without end.
 
     Args:
-        skip: samples that a resumed run had before; a peer has no other way than to skip them, which it does before
-            anything is decoded.
-        state: from which ours resumes instead.
+        skip: samples that a resumed run had before; a peer can only skip them, before anything is decoded.
+        state: voxmill resumes from this instead.
     """
     if side == "voxmill":
         return _read_ours(folder, seed, state)

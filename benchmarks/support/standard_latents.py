@@ -12,15 +12,15 @@ from model.codec.audio_vae import AudioVAE
 from model.codec.layers import CausalConv1d
 
 SMALLEST = 1e-2
-"""Of the largest channel's deviation: a channel that says less is not blown up to say noise."""
+"""Of the largest channel's deviation: a channel with less is not scaled up to noise."""
 
 
 @torch.no_grad()
 def standardised(vae: AudioVAE, latents_LD: Tensor) -> AudioVAE:
     """The codec whose latents of that audio have mean 0 and deviation 1; frozen.
 
-    It gives the same sound but for a start: the zeros that its decoder's first layer hears before the first frame mean
-    another latent now, so the first `kernel - 1` frames differ.
+    It gives the same audio except at the start: the zeros that its decoder's first layer reads before the first frame
+    are another latent now, so the first `kernel - 1` frames differ.
     """
     mean_D, scale_D = latents_LD.mean(0), latents_LD.std(0)
     scale_D = scale_D.clamp_min(float(scale_D.max()) * SMALLEST)

@@ -1,7 +1,8 @@
 """Random checkpoints in the released layout whose tokenizer has learnt the texts of the sample recordings.
 
-The released tokenizer was not at hand, and the tests' own spells nearly every letter. With `VOCABULARY` entries the
-texts take 4.7 tokens a second, which is what English takes in the released vocabulary of 73 k (`train_step.py`).
+The released tokenizer is not part of the repository, and that of the tests spells nearly every letter. With
+`VOCABULARY` entries the texts take 4.7 tokens a second, which is what English takes in the released vocabulary of 73 k
+(`train_step.py`).
 """
 
 from pathlib import Path
@@ -45,7 +46,7 @@ def for_samples(config: VoxCPM2Config, *, max_length: int = 512) -> VoxCPM2Confi
 def tiny_for(vae: AudioVAEConfig, *, max_length: int = 512) -> VoxCPM2Config:
     """`tiny` for the latents of this AudioVAE, with LocEnc and LocDiT at least twice as wide as a latent frame.
 
-    A LocDiT narrower than a frame cannot tell what is noise in all of its channels.
+    A LocDiT narrower than a frame cannot separate the noise in all of its channels.
     """
     tiny, width = preset("tiny"), 2 * vae.latent_dim
     local = {name: getattr(tiny, name).model_dump() for name in ("encoder_config", "dit_config")}

@@ -1,4 +1,4 @@
-"""What the command lines of several benchmarks share."""
+"""Arguments that several benchmarks share."""
 
 import argparse
 
@@ -6,7 +6,7 @@ from model.presets import PRESETS
 
 
 def beside_released(doc: str | None, *, preset: str, repeats: int) -> argparse.ArgumentParser:
-    """A parser with what a measurement beside the released code is asked for; `doc` is the benchmark's docstring."""
+    """A parser with the arguments of a measurement beside the released code; `doc` is the benchmark's docstring."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=PRESETS, default=preset)
     parser.add_argument("--repeats", type=int, default=repeats)

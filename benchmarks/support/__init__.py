@@ -1,0 +1,1 @@
+"""Helpers of the benchmarks: tables, arguments, datasets, checkpoints and readers."""
