@@ -247,7 +247,9 @@ def make(root: Path, out: Path) -> None:
     mixed = np.zeros(max(len(first), len(second)), np.float32)
     mixed[: len(first)] += first
     mixed[: len(second)] += second * (power(first) / power(second)) ** 0.5
-    samples.add("two-at-once", mixed, sorted(first_turns + second_turns, key=lambda turn: float(str(turn["start"]))), BY_SA)
+    samples.add(
+        "two-at-once", mixed, sorted(first_turns + second_turns, key=lambda turn: float(str(turn["start"]))), BY_SA
+    )
     samples.close()
 
 
