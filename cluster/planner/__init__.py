@@ -1,1 +1,1 @@
-"""Memory and time of a run before it starts."""
+"""Memory and time of a run, estimated before it starts."""

@@ -18,7 +18,10 @@ OUTSIDE = 18
 
 @dataclass(frozen=True)
 class Stack:
-    """One transformer stack: `tokens` a position, audio patch or target patch; `kept` of them ask in the last layer."""
+    """One transformer stack.
+
+    `tokens`: of each position, audio patch or target patch; `kept`: those of them that are queries in the last layer.
+    """
 
     layers: int
     hidden: int
@@ -30,11 +33,11 @@ class Stack:
     kept: int = 1
 
     def norm_bytes(self, dtype: Dtype) -> float:
-        """What a norm saves for a token: its input in fp32, and in bf16 the rounded one before its weight, too."""
+        """A norm's saved bytes for a token: its input in fp32, and in bf16 the rounded one before its weight, too."""
         return self.hidden * (4 + (SIZES[dtype] if dtype == "bfloat16" else 0))
 
     def layer_bytes(self, dtype: Dtype, tokens: float, kept: float) -> float:
-        """What one layer saves for its backward pass."""
+        """Bytes that one layer saves for its backward pass, of which `tokens` are keys and `kept` are queries."""
         size, heads, keys = SIZES[dtype], self.heads * self.head_dim, self.key_heads * self.head_dim
         norm = self.norm_bytes(dtype)
         into, out = tokens * (norm + size * self.hidden), kept * (norm + size * self.hidden)
@@ -52,8 +55,8 @@ class Stack:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What the planner needs of a model. `base` and `residual` run on every position, `encoder` on audio positions,
-    `decoder` on target patches."""
+    """A model's sizes. `base` and `residual` run on every position, `encoder` on audio positions, `decoder` on target
+    patches."""
 
     parameters: int
     base: Stack
@@ -69,7 +72,7 @@ class ModelShape:
 
 @dataclass(frozen=True)
 class Setup:
-    """How a run is laid out. `positions`: of a row; `audio`: share of them that are patches, all taken as targets."""
+    """The layout of a run. `positions`: of a row; `audio`: share of them that are patches, 0 to 1, all of them targets."""
 
     zero: Zero
     dtype: Dtype
@@ -94,12 +97,12 @@ class Memory:
 
     @property
     def states(self) -> float:
-        """What stays, or comes back every step, whatever the row."""
+        """The part that does not depend on the row."""
         return self.weights + self.gradients + self.optimizer
 
     @property
     def peak(self) -> float:
-        """The most that lives at once."""
+        """The largest sum at any time of a step."""
         return self.states + max(self.activations + self.communication, self.step)
 
 
@@ -120,7 +123,8 @@ def state_memory(
     optimizer and gradients are in CPU memory.
 
     Args:
-        trained: of the parameters, those that are trained (adapters); None: all. ema: an fp32 average of the weights.
+        trained: number of trained parameters (adapters); None: all.
+        ema: whether there is an fp32 average of the weights.
     """
     size, trained = SIZES[dtype], parameters if trained is None else trained
     optimizer = 8.0 if zero == 0 and dtype == "float32" else 12.0
@@ -139,7 +143,7 @@ def rank_memory(shape: ModelShape, setup: Setup) -> Memory:
     """All of a rank, for the largest row.
 
     Raises:
-        UserError: a stage that cannot be offloaded.
+        UserError: the stage has no configuration with offload.
     """
     held = state_memory(shape.parameters, zero=setup.zero, dtype=setup.dtype, world=setup.world, offload=setup.offload)
     size, mine = SIZES[setup.dtype], shape.parameters / (setup.world if setup.zero else 1)
@@ -154,7 +158,7 @@ def rank_memory(shape: ModelShape, setup: Setup) -> Memory:
 
 
 def activation_bytes(shape: ModelShape, setup: Setup) -> float:
-    """What a row saves between forward and backward."""
+    """Bytes that a row saves between forward and backward."""
     stacks = shape.stacks(setup.positions, setup.audio)
     saved = sum(stack.activation_bytes(setup.dtype, units, recompute=setup.recompute) for stack, units in stacks)
     # Last norms of the stacks, and what is between and around them.

@@ -1,7 +1,7 @@
-"""What fits: every ZeRO stage with and without activation checkpointing, the one to take, and the longest row.
+"""Which setups fit: every ZeRO stage with and without activation checkpointing, the best one, and the longest row.
 
-The order of preference is that of speed where GPUs are linked by NVLink: ZeRO 3 speaks half as much again as 1 and 2,
-computing activations again costs a third more operations, and an optimizer in CPU memory is slowest.
+The order of preference is that of speed where GPUs are linked by NVLink: ZeRO 3 communicates half as much again as 1
+and 2, computing activations again costs a third more operations, and an optimizer in CPU memory is slowest.
 """
 
 from dataclasses import dataclass, replace
@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 from cluster.planner.memory import Memory, ModelShape, Setup, Zero, rank_memory
 
 HEADROOM = 0.08
-"""Share of a GPU's memory that is left to CUDA, NCCL, the allocator's gaps and the other tensors of a backward pass."""
+"""Share of a GPU's memory that is left to CUDA, NCCL, the allocator's gaps and other tensors of a backward pass."""
 STEP = 256
 """Rows' lengths are tried in multiples of it."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A way to lay out the run and what it takes."""
+    """A layout of the run and its memory."""
 
     setup: Setup
     memory: Memory
@@ -41,14 +41,14 @@ def choices(shape: ModelShape, base: Setup, gpu_bytes: float, *, zero: Zero | No
 
 
 def choice_of(shape: ModelShape, setup: Setup, gpu_bytes: float) -> Choice:
-    """One way and whether it fits."""
+    """One layout and whether it fits."""
     memory = rank_memory(shape, setup)
     return Choice(setup, memory, memory.peak <= gpu_bytes * (1 - HEADROOM))
 
 
-def recommended(found: list[Choice]) -> Choice | None:
-    """The first that fits."""
-    return next((choice for choice in found if choice.fits), None)
+def recommended(candidates: list[Choice]) -> Choice | None:
+    """The first that fits; None where none does."""
+    return next((choice for choice in candidates if choice.fits), None)
 
 
 def longest_row(shape: ModelShape, setup: Setup, gpu_bytes: float) -> int:
