@@ -72,7 +72,7 @@ class ModelShape:
 
 @dataclass(frozen=True)
 class Setup:
-    """The layout of a run. `positions`: of a row; `audio`: share of them that are patches, 0 to 1, all of them targets."""
+    """The layout of a run. `positions`: of a row; `audio`: share of them that are patches (targets), 0 to 1."""
 
     zero: Zero
     dtype: Dtype
