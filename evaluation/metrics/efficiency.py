@@ -88,7 +88,7 @@ def measure(generator: Generator, requests: Sequence[Request], concurrency: int)
 
 
 def run(checkpoint: Path, texts: Path, levels: Sequence[int], device: str) -> list[Efficiency]:
-    """Every level of concurrency on the texts of a list (`texts` benchmark); references are used where there are any."""
+    """Every level of concurrency on the texts of a list (`texts` benchmark), with its references where it has any."""
     import torch
 
     from evaluation.benchmarks.text_list import read_text_list

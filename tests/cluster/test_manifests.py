@@ -14,6 +14,7 @@ import yaml
 from pipelines.config import AnnotateConfig
 from training.curriculum.recipe import load_recipe
 from training.launch.launch_config import read_launch
+from voxmill.cli.settings import split_settings
 from voxmill.core.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,15 +68,14 @@ def parse(command: str) -> None:
     """Reads a `python script ...` of ours as the script would, up to looking at the files that it names."""
     python, script, *arguments = shlex.split(command)
     assert python == "python" and (ROOT / script.removeprefix("/opt/voxmill/")).is_file(), command
-    overrides = [argument for argument in arguments if "=" in argument]
-    plain = [argument for argument in arguments if "=" not in argument]
     if script.endswith("pipelines/annotate.py"):
-        load_config(AnnotateConfig, None, overrides)
-        assert len(plain) == 2
+        recipe_file, overrides = split_settings(arguments[2:])
+        load_config(AnnotateConfig, recipe_file, overrides)
     else:
-        assert script.endswith("training/train.py") and len(plain) == 1
+        assert script.endswith("training/train.py")
+        _, overrides = split_settings(arguments[1:], recipe="")
         launch, rest = read_launch(overrides)
-        recipe = load_recipe(plain[0], rest)
+        recipe = load_recipe(arguments[0], rest)
         assert launch is not None and recipe.rows % launch.num_workers == 0
         assert recipe.run.out.is_absolute()
 

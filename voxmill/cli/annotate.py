@@ -6,14 +6,18 @@ from typing import Annotated
 import typer
 
 from voxmill.cli.keys import show_keys
-from voxmill.cli.settings import JobSettings, check_apart, check_folder, split_settings
+from voxmill.cli.settings import JobSettings, check_apart, check_folder, folder_path, path_text, split_settings
 from voxmill.core.errors import PROGRESS_SAVED, command
 
 
 @command("voxmill annotate", resume_hint=PROGRESS_SAVED)
 def annotate(
-    source: Annotated[str, typer.Argument(metavar="IN", help="folder, glob, or JSONL or Parquet manifest")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="folder for shards, indexes and the report")],
+    source: Annotated[
+        str, typer.Argument(metavar="IN", parser=path_text, help="folder, glob, or JSONL or Parquet manifest")
+    ],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", parser=folder_path, help="folder for shards, indexes and the report")
+    ],
     settings: JobSettings = None,
     keys: Annotated[bool, show_keys("annotate")] = False,
 ) -> None:

@@ -14,7 +14,7 @@ from voxmill.cli.annotate import annotate
 from voxmill.cli.encode import encode
 from voxmill.cli.generate import generate
 from voxmill.cli.plan import plan
-from voxmill.cli.settings import ALL_STATUSES, STATUSES, STOPPABLE_STATUSES
+from voxmill.cli.settings import ALL_STATUSES, STATUSES
 from voxmill.cli.train import train, train_vae
 from voxmill.core.errors import ExitStatus
 
@@ -73,7 +73,7 @@ def root(
 app.command(epilog=STATUSES)(annotate)
 app.command(epilog=STATUSES)(encode)
 app.command(epilog=ALL_STATUSES)(train)
-app.command("train-vae", epilog=STOPPABLE_STATUSES)(train_vae)
+app.command("train-vae", epilog=ALL_STATUSES)(train_vae)
 app.command(epilog=STATUSES)(generate)
 app.add_typer(evaluations, name="evaluate")
 app.add_typer(listenings, name="listening")

@@ -55,7 +55,7 @@ _LATENT_ORIGINS = {
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """One column, or one field of a struct in it (`quality.snr_db`, `words[].start`). `unit` is "" where it has none."""
+    """One column, or one field of a struct in it (`quality.snr_db`, `words[].start`). `unit`: "" where it has none."""
 
     name: str
     type: str
@@ -94,8 +94,8 @@ INDEXES = (
     ),
     Index(
         file="rejected.parquet",
-        text="A row for each clip that a rule dropped: all columns of clips.parquet, and why. Its audio is not in a shard "
-        "but in the work unit below `work/`; `sha256` and `position` are null.",
+        text="A row for each clip that a rule dropped: all columns of clips.parquet, and why. Its audio is not in a "
+        "shard but in the work unit below `work/`; `sha256` and `position` are null.",
         record=RejectedClip,
         schema=REJECTED,
         origins=_CLIP_ORIGINS | _ENDING,
@@ -177,16 +177,16 @@ def page() -> str:
         "",
         "| Path | What it is |",
         "|---|---|",
-        "| `shards/clips-*.tar` | WebDataset shards: `{clip_id}.flac` (mono) and `{clip_id}.json`, whose keys are the columns "
-        "of clips.parquet up to `licence` |",
+        "| `shards/clips-*.tar` | WebDataset shards: `{clip_id}.flac` (mono) and `{clip_id}.json`, whose keys are the "
+        "columns of clips.parquet up to `licence` |",
         "| `latents/latents-*.tar` | `{clip_id}.safetensors`: one bf16 tensor `latent` of frames and channels |",
         "| `*.parquet` | the indexes below; `shard`, `offset` and `size` find a clip without reading the tar |",
         "| `run.json`, `latents.json` | settings, versions and figures of the two jobs |",
         "| `report.html`, `README.md` | report and dataset card |",
         "| `work/` | what the jobs need to resume, and to change thresholds without running a model again |",
         "",
-        "From names the stage of the job that measures or decides a column, or the manifest that gives it. A column may be",
-        "null only where Null says so. This page is generated: `make docs-pages`.",
+        "From names the stage of the job that measures or decides a column, or the manifest that gives it. A column",
+        "may be null only where the column Null has a yes. This page is generated: `make docs-pages`.",
     ]
     for index in INDEXES:
         lines += ["", f"## {index.file}", "", index.text, ""]

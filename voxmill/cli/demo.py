@@ -25,11 +25,11 @@ def submit(command: list[str]) -> int:
     On a busy machine Ray's dashboard answers before it can take jobs; the same command is then given again.
     """
     for _ in range(TRIES):
-        # What Ray says of the upload is only worth reading where it fails.
-        with tempfile.TemporaryFile("w+") as said:
-            status = subprocess.run(command, env=environment(), cwd=ROOT, stderr=said).returncode
-            said.seek(0)
-            text = said.read()
+        # Ray's lines on the upload are only worth reading where it fails.
+        with tempfile.TemporaryFile("w+") as errors:
+            status = subprocess.run(command, env=environment(), cwd=ROOT, stderr=errors).returncode
+            errors.seek(0)
+            text = errors.read()
         if status == 0 or "No available agent" not in text:
             break
         print("the local Ray is not ready to take jobs yet; trying again ...", flush=True)

@@ -1,4 +1,4 @@
-"""`voxmill doctor`: what this machine has of what voxmill needs, a line each, with the mend where something is missing."""
+"""`voxmill doctor`: which libraries, models and devices this machine has, and how to get what is missing."""
 
 import importlib
 import os
@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from voxmill.core.assets import ASSETS, asset_path, weights_dir
 from voxmill.core.errors import UserError, command
 
-# Imported, not only looked up: a library that is there and does not load is what people come here for.
+# Imported, not only looked up: people come here when a library is installed and does not load.
 LIBRARIES = (
     ("torch", "torch"),
     ("torchaudio", "torchaudio"),
@@ -28,8 +27,8 @@ LIBRARIES = (
     ("safetensors", "safetensors"),
 )
 OPTIONAL = (
-    ("deepspeed", "deepspeed", "pip install voxmill[train], for voxmill train-vae"),
-    ("mlflow", "mlflow", "pip install voxmill[train], for voxmill train-vae"),
+    ("deepspeed", "deepspeed", "pip install voxmill[train], for voxmill train and train-vae"),
+    ("mlflow", "mlflow", "pip install voxmill[train], for voxmill train and train-vae"),
     (
         "pesq",
         "pesq",
@@ -46,7 +45,7 @@ FREE_GIGABYTES = 5.0
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at. `ok`: True, False, or None where it is only optional and missing."""
+    """One check. `ok`: True, False, or None where it is only optional and missing."""
 
     name: str
     ok: bool | None
@@ -54,17 +53,19 @@ class Finding:
 
 
 def examine(libraries: Sequence[tuple[str, str]] = LIBRARIES) -> list[Finding]:
-    """Everything that is looked at, in order. Importing all libraries, (name, module) each, takes seconds."""
-    found = [Finding("python", sys.version_info >= (3, 11), sys.version.split()[0])]
-    found += [_library(name, module) for name, module in libraries]
-    for name, module, mend in OPTIONAL:
+    """Every check, in order. Importing all libraries, (name, module) each, takes seconds."""
+    from voxmill.core.assets import ASSETS
+
+    findings = [Finding("python", sys.version_info >= (3, 11), sys.version.split()[0])]
+    findings += [_library(name, module) for name, module in libraries]
+    for name, module, remedy in OPTIONAL:
         finding = _library(name, module)
-        found.append(finding if finding.ok else Finding(name, None, f"not installed; {mend}"))
-    found += [_weights(name) for name in ASSETS]
-    found.append(_accelerator())
+        findings.append(finding if finding.ok else Finding(name, None, f"not installed; {remedy}"))
+    findings += [_weights(name) for name in ASSETS]
+    findings.append(_accelerator())
     free = shutil.disk_usage(os.getcwd()).free / 1e9
-    found.append(Finding("disk", free > FREE_GIGABYTES, f"{free:.0f} GB free here, {os.cpu_count()} CPUs"))
-    return found
+    findings.append(Finding("disk", free > FREE_GIGABYTES, f"{free:.0f} GB free here, {os.cpu_count()} CPUs"))
+    return findings
 
 
 def _library(name: str, module: str) -> Finding:
@@ -79,6 +80,8 @@ def _library(name: str, module: str) -> Finding:
 
 
 def _weights(name: str) -> Finding:
+    from voxmill.core.assets import ASSETS, asset_path, weights_dir
+
     try:
         asset_path(name)
     except UserError:
@@ -95,18 +98,18 @@ def _accelerator() -> Finding:
 
 
 def main(libraries: Sequence[tuple[str, str]] = LIBRARIES) -> int:
-    """Prints the findings; 0 where all that is needed is there, else 1."""
+    """Prints the findings; returns 0 if everything needed is there, else 1."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    found = examine(libraries)
+    findings = examine(libraries)
     table = Table(box=None, show_header=False)
     words = {True: "[green]ok[/]", False: "[red]missing[/]", None: "-"}
-    for finding in found:
+    for finding in findings:
         table.add_row(words[finding.ok], escape(finding.name), escape(finding.detail))
     Console().print(table)
-    return 0 if all(finding.ok is not False for finding in found) else 1
+    return 0 if all(finding.ok is not False for finding in findings) else 1
 
 
 @command("voxmill doctor")

@@ -6,13 +6,15 @@ from typing import Annotated
 import typer
 
 from voxmill.cli.keys import show_keys
-from voxmill.cli.settings import JobSettings, split_settings
+from voxmill.cli.settings import JobSettings, folder_path, split_settings
 from voxmill.core.errors import PROGRESS_SAVED, command
 
 
 @command("voxmill encode", resume_hint=PROGRESS_SAVED)
 def encode(
-    dataset: Annotated[Path, typer.Argument(metavar="DATASET", help="OUT of a finished `voxmill annotate`")],
+    dataset: Annotated[
+        Path, typer.Argument(metavar="DATASET", parser=folder_path, help="OUT of a finished `voxmill annotate`")
+    ],
     vae: Annotated[Path, typer.Option(metavar="CKPT", help="checkpoint folder whose AudioVAE encodes")],
     settings: JobSettings = None,
     keys: Annotated[bool, show_keys("encode")] = False,

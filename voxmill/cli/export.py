@@ -6,12 +6,12 @@ from typing import Annotated
 import typer
 
 from voxmill.cli.keys import show_keys
-from voxmill.cli.settings import Overrides, check_folder, split_settings
+from voxmill.cli.settings import Overrides, check_folder, folder_path, split_settings
 from voxmill.core.errors import UserError, command
 
 
 @command("voxmill report")
-def report(out: Annotated[Path, typer.Argument(metavar="OUT", help="a finished dataset")]) -> None:
+def report(out: Annotated[Path, typer.Argument(metavar="OUT", parser=folder_path, help="a finished dataset")]) -> None:
     """Writes report.html and the dataset card of a finished dataset again.
 
     \b
@@ -29,8 +29,10 @@ def report(out: Annotated[Path, typer.Argument(metavar="OUT", help="a finished d
 
 @command("voxmill export")
 def export(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="a finished dataset")],
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="where train.jsonl and audio/ are written")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", parser=folder_path, help="a finished dataset")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", parser=folder_path, help="where train.jsonl and audio/ are written")
+    ],
     settings: Overrides = None,
     keys: Annotated[bool, show_keys("export")] = False,
 ) -> None:

@@ -7,23 +7,32 @@ import sys
 import time
 import wave
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
+from voxmill.core.devices import resolve_device
 from voxmill.core.errors import JobError, UserError, command
+from voxmill.core.files import atomic_path, write_atomically
+from voxmill.core.progress import Progress
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from model.checkpoint import Checkpoint
+    from model.generation.generator import Generator
+    from model.generation.request import Request
     from model.generation.request_file import RequestLine
+    from model.generation.voice import Voice
 
 STDOUT = Path("-")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """The command line. `batch`: requests in progress at once; `dtype` None: the checkpoint's."""
+    """Options of the command. `batch`: requests in progress at once; `dtype` None: the checkpoint's."""
 
     checkpoint: Path
     out: Path
@@ -45,8 +54,20 @@ class Options:
     dtype: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """A line of results.jsonl: one request's file, its length in seconds, and the seed that gives it again."""
+
+    id: str
+    file: str
+    seconds: float
+    seed: int
+    finish: str
+    attempts: int
+
+
 def run(options: Options) -> None:
-    """Does what the command line says.
+    """Loads the checkpoint and speaks what the options ask for.
 
     Raises:
         UserError: options that do not go together, a bad request, a bad file, no checkpoint.
@@ -74,9 +95,8 @@ def _lines(options: Options) -> "list[RequestLine]":
     seed = check_seed(options.seed)
     if options.batch < 1:
         raise UserError(f"--batch {options.batch} must be 1 or more")
-    single = ("text", "description", "reference", "prompt", "prompt_text")
     if options.requests is not None:
-        for key in single:
+        for key in ("text", "description", "reference", "prompt", "prompt_text"):
             if getattr(options, key) is not None:
                 raise UserError(f"--{key.replace('_', '-')} does not go with --requests; write it into its lines")
         if options.stream:
@@ -85,27 +105,28 @@ def _lines(options: Options) -> "list[RequestLine]":
             raise UserError(f"{options.out}: with --requests, -o names a folder")
         return read_request_lines(options.requests, settings=settings, seed=seed)
     if options.text is None:
-        raise UserError("nothing to say; give --text, or --requests FILE.jsonl")
+        raise UserError("no text; give --text, or --requests FILE.jsonl")
     if options.out != STDOUT and options.out.is_dir():
         raise UserError(f"{options.out}: is a folder; name a WAV file, or - for raw PCM on stdout")
-    words: dict[str, Any] = {key: getattr(options, key) for key in single}
-    return [RequestLine("speech", **words, seed=seed, settings=check_settings(settings))]
+    line = RequestLine(
+        "speech",
+        options.text,
+        description=options.description,
+        reference=options.reference,
+        prompt=options.prompt,
+        prompt_text=options.prompt_text,
+        seed=seed,
+        settings=check_settings(settings),
+    )
+    return [line]
 
 
-def _load(options: Options) -> Any:
+def _load(options: Options) -> "Checkpoint":
     import torch
 
     from model.checkpoint import load_checkpoint
 
-    device = options.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        usable = torch.device(device).type != "cuda" or torch.cuda.is_available()
-    except RuntimeError:
-        usable = False
-    if not usable:
-        raise UserError(f"--device {device}: not there; use cpu or auto")
+    device = resolve_device(options.device, setting="--device")
     dtypes = {"bfloat16": torch.bfloat16, "float32": torch.float32}
     if options.dtype is not None and options.dtype not in dtypes:
         raise UserError(f"--dtype {options.dtype}: use {' or '.join(dtypes)}")
@@ -119,17 +140,17 @@ def _load(options: Options) -> Any:
     return checkpoint
 
 
-def _requests(lines: "list[RequestLine]", generator: Any) -> list[Any]:
+def _requests(lines: "list[RequestLine]", generator: "Generator") -> "list[Request]":
     """Every request with its voice, checked; each file is read once."""
     from model.generation.request import Request
     from model.sequence.layouts import compose_text
 
-    voices: dict[tuple[Path | None, Path | None, str | None], Any] = {}
-    found = []
+    voices: dict[tuple[Path | None, Path | None, str | None], Voice] = {}
+    requests = []
     for line in lines:
-        with _told(line.location):
+        with _located(line.location):
             if not line.text.strip():
-                raise UserError("the text is empty; give some words to say")
+                raise UserError("the text is empty; give some words to speak")
             compose_text(line.text, description=line.description, prompt_text=line.prompt_text)
             key = (line.reference, line.prompt, line.prompt_text)
             if key not in voices:
@@ -138,25 +159,24 @@ def _requests(lines: "list[RequestLine]", generator: Any) -> list[Any]:
                 )
             request = Request(line.text, line.description, voices[key], line.settings, line.seed)
             generator.prepare(request)
-            found.append(request)
-    return found
+            requests.append(request)
+    return requests
 
 
 @contextlib.contextmanager
-def _told(place: str) -> Iterator[None]:
-    """Puts the line of a requests file before the error."""
+def _located(location: str) -> Iterator[None]:
+    """Puts the line of a requests file before an error's message."""
     try:
         yield
     except UserError as error:
-        raise UserError(f"{place}: {error}" if place else str(error)) from None
+        raise UserError(f"{location}: {error}" if location else str(error)) from None
 
 
-def _one(options: Options, request: Any, generator: Any, loading: float) -> None:
+def _one(options: Options, request: "Request", generator: "Generator", loading: float) -> None:
     clock = time.perf_counter()
-    with _progress() as progress:
-        task = progress.add_task("speaking", total=None, said="")
-        # A speech in pieces and a speech at once are the same; at once may be tried again.
-        speech = generator.generate(request, on_patch=lambda count: progress.update(task, said=_said(generator, count)))
+    with _progress().stage("Speaking", None, "patches") as bar:
+        # Not streamed: a whole speech may be tried again, and the audio is the same.
+        speech = generator.generate(request, on_patch=lambda count: bar.advance(note=_length(generator, count)))
     wall = time.perf_counter() - clock
     if options.out == STDOUT:
         with _pipe() as sink:
@@ -164,66 +184,74 @@ def _one(options: Options, request: Any, generator: Any, loading: float) -> None
     else:
         _write_wav(options.out, speech.audio_T, speech.sample_rate)
     _warn(options.out, speech.finish)
-    tries = "" if speech.attempts == 1 else f", {speech.attempts} attempts"
-    _tell(options, f"{_rtf(speech.seconds, wall)} (loading {loading:.1f} s, seed {speech.seed}{tries})")
+    attempts = "" if speech.attempts == 1 else f", {speech.attempts} attempts"
+    _report(options, f"{_rtf(speech.seconds, wall)} (loading {loading:.1f} s, seed {speech.seed}{attempts})")
 
 
-def _stream(options: Options, request: Any, generator: Any, loading: float) -> None:
+def _stream(options: Options, request: "Request", generator: "Generator", loading: float) -> None:
     clock = time.perf_counter()
     first, seconds, seed, finish = 0.0, 0.0, 0, None
     with contextlib.ExitStack() as stack:
-        progress = stack.enter_context(_progress())
-        task = progress.add_task("speaking", total=None, said="")
-        sink: Any = stack.enter_context(_pipe()) if options.out == STDOUT else None
-        if sink is None:
-            sink = stack.enter_context(_open_wav(options.out, generator.sample_rate))
+        bar = stack.enter_context(_progress().stage("Speaking", None, "patches"))
+        pipe, file = None, None
+        if options.out == STDOUT:
+            pipe = stack.enter_context(_pipe())
+        else:
+            file = stack.enter_context(_open_wav(options.out, generator.sample_rate))
         for count, piece in enumerate(generator.stream_many([request], batch_size=1), start=1):
-            if options.out == STDOUT:
-                sink.write(_pcm(piece.audio_T))
-                sink.flush()
-            else:
-                sink.writeframes(_pcm(piece.audio_T))  # and the header's length with it: the file is whole at any time
+            if pipe is not None:
+                pipe.write(_pcm(piece.audio_T))
+                pipe.flush()
+            elif file is not None:
+                file.writeframes(_pcm(piece.audio_T))  # updates the header too: the file is whole at any time
             first = first or time.perf_counter() - clock
             seconds += piece.audio_T.shape[0] / generator.sample_rate
             seed, finish = piece.seed, piece.finish
-            progress.update(task, said=_said(generator, count))
+            bar.advance(note=_length(generator, count))
     _warn(options.out, finish)
     wall = time.perf_counter() - clock
-    _tell(options, f"{_rtf(seconds, wall)} (loading {loading:.1f} s, first piece {first * 1000:.0f} ms, seed {seed})")
+    _report(options, f"{_rtf(seconds, wall)} (loading {loading:.1f} s, first piece {first * 1000:.0f} ms, seed {seed})")
 
 
-def _many(options: Options, lines: "list[RequestLine]", requests: list[Any], generator: Any, loading: float) -> None:
+def _many(
+    options: Options,
+    lines: "list[RequestLine]",
+    requests: "list[Request]",
+    generator: "Generator",
+    loading: float,
+) -> None:
     try:
         options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{options.out}: cannot be made ({error.strerror}); name another folder") from None
     clock = time.perf_counter()
-    seconds, rows = 0.0, {}
-    with _progress() as progress:
-        task = progress.add_task("requests", total=len(requests), said="")
+    seconds = 0.0
+    results: dict[int, Result] = {}
+    with _progress().stage("Speaking", len(requests), "requests") as bar:
         for index, speech in generator.generate_many(requests, batch_size=options.batch):
             path = options.out / f"{lines[index].name}.wav"
             _write_wav(path, speech.audio_T, speech.sample_rate)
             _warn(path, speech.finish)
             seconds += speech.seconds
-            rows[index] = {
-                "id": lines[index].name,
-                "file": path.name,
-                "seconds": round(speech.seconds, 3),
-                "seed": speech.seed,
-                "finish": speech.finish,
-                "attempts": speech.attempts,
-            }
-            progress.update(task, advance=1, said=f"{seconds:.1f} s of speech")
+            results[index] = Result(
+                id=lines[index].name,
+                file=path.name,
+                seconds=round(speech.seconds, 3),
+                seed=speech.seed,
+                finish=speech.finish,
+                attempts=speech.attempts,
+            )
+            bar.advance(note=f"{seconds:.1f} s of speech")
     wall = time.perf_counter() - clock
-    text = "".join(json.dumps(rows[index], ensure_ascii=False) + "\n" for index in sorted(rows))
-    (options.out / "results.jsonl").write_text(text, encoding="utf-8")
-    _tell(options, f"{len(rows)} requests, {_rtf(seconds, wall)} (loading {loading:.1f} s)")
+    text = "".join(json.dumps(asdict(results[index]), ensure_ascii=False) + "\n" for index in sorted(results))
+    write_atomically(options.out / "results.jsonl", text)
+    _report(options, f"{len(results)} requests, {_rtf(seconds, wall)} (loading {loading:.1f} s)")
 
 
-def _pcm(audio_T: Any) -> bytes:
-    """16-bit little-endian samples."""
-    return (audio_T.clamp(-1, 1) * 32767).round().numpy().astype("<i2").tobytes()  # type: ignore[no-any-return]
+def _pcm(audio_T: "Tensor") -> bytes:
+    """16-bit little-endian samples of audio in [-1, 1]; louder samples are clipped."""
+    samples: bytes = (audio_T.clamp(-1, 1) * 32767).round().numpy().astype("<i2").tobytes()
+    return samples
 
 
 def _open_wav(path: Path, rate: int) -> wave.Wave_write:
@@ -238,12 +266,12 @@ def _open_wav(path: Path, rate: int) -> wave.Wave_write:
     return file
 
 
-def _write_wav(path: Path, audio_T: Any, rate: int) -> None:
-    """Under another name first, so that a WAV file there is a whole one."""
-    part = path.with_name(f".{path.name}.part")
-    with _open_wav(part, rate) as file:
-        file.writeframes(_pcm(audio_T))
-    os.replace(part, path)
+def _write_wav(path: Path, audio_T: "Tensor", rate: int) -> None:
+    try:
+        with atomic_path(path) as temporary, _open_wav(temporary, rate) as file:
+            file.writeframes(_pcm(audio_T))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); name another file") from None
 
 
 @contextlib.contextmanager
@@ -256,23 +284,12 @@ def _pipe() -> Iterator[IO[bytes]]:
         raise JobError("stdout was closed before the speech was finished") from None
 
 
-def _progress() -> Any:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[said]}"),
-        TimeElapsedColumn(),
-    )
-    console = Console(stderr=True)
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+def _progress() -> Progress:
+    # stdout may carry the speech.
+    return Progress(file=sys.stderr, transient=True)
 
 
-def _said(generator: Any, patches: int) -> str:
+def _length(generator: "Generator", patches: int) -> str:
     samples = patches * generator.config.patch_size * generator.vae.samples_per_latent
     return f"{samples / generator.sample_rate:.2f} s of speech"
 
@@ -284,12 +301,11 @@ def _rtf(seconds: float, wall: float) -> str:
 def _warn(path: Path, finish: str | None) -> None:
     if finish == "length":
         name = "stdout" if path == STDOUT else path
-        print(
-            f"voxmill generate: {name}: ended by its length, not by the model; the end may be cut off", file=sys.stderr
-        )
+        problem = "stopped at its longest length, not by the model; the end may be cut off"
+        print(f"voxmill generate: {name}: {problem}", file=sys.stderr)
 
 
-def _tell(options: Options, text: str) -> None:
+def _report(options: Options, text: str) -> None:
     stdout = options.out == STDOUT
     print(f"{'stdout' if stdout else options.out}: {text}", file=sys.stderr if stdout else sys.stdout)
 

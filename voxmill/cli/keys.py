@@ -69,7 +69,7 @@ class KeyTable:
 TABLES = {
     "annotate": KeyTable(
         example="voxmill annotate recordings/ dataset/ select.min_dnsmos_ovr=3.0",
-        text="Keys under `select`, `write` and `run` can be changed on a finished dataset without running a model again.",
+        text="Keys under `select`, `write` and `run` can be changed on a finished dataset; no model runs again.",
         models=_annotate,
     ),
     "encode": KeyTable(
@@ -77,8 +77,8 @@ TABLES = {
     ),
     "train": KeyTable(
         example="voxmill train stage1 init=VoxCPM2/ datasets.main.path=dataset/ run.out=run/",
-        text="Recipes that come with voxmill (stage1, finetune_lora ...) set other defaults; the keys from `num_workers` "
-        "on stand on the command line only and launch the ranks with Ray Train.",
+        text="Recipes that come with voxmill (stage1, finetune_lora ...) set other defaults; the keys from "
+        "`num_workers` on stand on the command line only and launch the ranks with Ray Train.",
         models=_train,
     ),
     "train-vae": KeyTable(
@@ -126,8 +126,8 @@ def page() -> str:
         "# Configuration",
         "",
         "Every key of every command, with its default. A recipe is a YAML file of these keys; `key=value` after the",
-        "positional arguments overrides it, with dots between a section and its key. `voxmill COMMAND --keys` prints the",
-        "same list. This page is generated: `make docs-pages`.",
+        "positional arguments overrides it, with dots between a section and its key. `voxmill COMMAND --keys` prints",
+        "the same list. This page is generated: `make docs-pages`.",
     ]
     for name, table in TABLES.items():
         lines += ["", f"## voxmill {name}", "", table.text, "", f"    {table.example}", ""]

@@ -1,4 +1,4 @@
-"""`voxmill plan`: what a run takes before a machine is asked for; the sums are in `cluster/`."""
+"""`voxmill plan`: what a run will take, before any machine is reserved; the sums are in `cluster/planner/`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from model.config import LanguageModelConfig, VoxCPM2Config
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """The words of the command; None where nothing was said."""
+    """Options of the command; None where one was not given."""
 
     model: str
     gpus: int
@@ -102,14 +102,14 @@ def run(options: Options, console: "Console | None" = None) -> None:
         offload=options.offload,
         recompute=options.recompute,
     )
-    found = choices(shape, base, options.gpu_memory * 1e9, zero=_zero(options.zero))
+    candidates = choices(shape, base, options.gpu_memory * 1e9, zero=_zero(options.zero))
     console.print(
         f"{options.model}: {shape.parameters / 1e6:.4g} M parameters, {options.dtype}, {options.gpus} x "
         f"{options.gpu_memory:g} GB, rows of {options.positions} positions, {options.audio:.0%} of them audio",
         soft_wrap=True,
     )
-    console.print(_table(found))
-    for line in advice_lines(options, shape, found):
+    console.print(_table(candidates))
+    for line in advice_lines(options, shape, candidates):
         console.print(line, soft_wrap=True)
 
 
@@ -140,14 +140,14 @@ def _check(options: Options) -> None:
             raise UserError(f"--{name} {getattr(options, name)}: a share, 0 to 1")
 
 
-def _table(found: list[Choice]) -> "Table":
+def _table(candidates: list[Choice]) -> "Table":
     from rich import box
     from rich.table import Table
 
     table = Table(
         "ZeRO", "again", "weights", "grads", "optim.", "activ.", "buffers", "step", "peak", "fits", box=box.SIMPLE
     )
-    for choice in found:
+    for choice in candidates:
         m, setup = choice.memory, choice.setup
         sizes = (m.weights, m.gradients, m.optimizer, m.activations, m.communication, m.step, m.peak)
         name = f"{setup.zero}{' CPU' if setup.offload else ''}"
@@ -160,22 +160,22 @@ def _table(found: list[Choice]) -> "Table":
     return table
 
 
-def advice_lines(options: Options, shape: ModelShape, found: list[Choice]) -> list[str]:
-    """What to take, and how long it is."""
+def advice_lines(options: Options, shape: ModelShape, candidates: list[Choice]) -> list[str]:
+    """The recommended settings, and how long the run takes with them."""
     lines = [
-        f"GB a rank. again: activations are computed again (activation checkpointing); CPU: offloaded; step: copies while "
-        f"the optimizer runs, after the activations; {HEADROOM:.0%} of a GPU stays free. States and what autograd saves were checked on a CPU, the rest "
-        "is an estimate."
+        f"GB a rank. again: activations are computed again (activation checkpointing); CPU: offloaded; step: copies "
+        f"while the optimizer runs, after the activations; {HEADROOM:.0%} of a GPU stays free. States and what "
+        "autograd saves were checked on a CPU, the rest is an estimate."
     ]
-    best = recommended(found)
+    best = recommended(candidates)
     if best is None:
-        longest = max(longest_row(shape, choice.setup, options.gpu_memory * 1e9) for choice in found)
+        longest = max(longest_row(shape, choice.setup, options.gpu_memory * 1e9) for choice in candidates)
         more = (
             f"; rows of {longest} positions would fit"
             if longest
             else "; more GPUs, or GPUs with more memory, are needed"
         )
-        return [*lines, f"nothing of it fits{more}"]
+        return [*lines, f"none of these fits{more}"]
     setup = best.setup
     rows = whole_rows(options.rows, options.gpus)
     words = [f"engine.zero={setup.zero}"] + (["engine.offload=true"] if setup.offload else [])
@@ -192,8 +192,9 @@ def advice_lines(options: Options, shape: ModelShape, found: list[Choice]) -> li
     if options.train_positions is not None:
         hours = gpu_hours(flops * options.train_positions, peak_tflops=options.peak_tflops, mfu=options.mfu)
         lines.append(
-            f"{options.train_positions:.3g} positions at an assumed MFU of {options.mfu:.0%} of {options.peak_tflops:g} "
-            f"TFLOP/s: {hours:,.0f} GPU-hours, {hours / options.gpus / 24:,.1f} days on {options.gpus}"
+            f"{options.train_positions:.3g} positions at an assumed MFU of {options.mfu:.0%} of "
+            f"{options.peak_tflops:g} TFLOP/s: {hours:,.0f} GPU-hours, "
+            f"{hours / options.gpus / 24:,.1f} days on {options.gpus}"
         )
     return lines
 

@@ -44,7 +44,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasureSummary:
-    """Mean of a measure over `count` clips with its 95 % interval; `missing` clips had no value. NaN where undefined."""
+    """Mean of a measure over `count` clips, with its 95 % interval; NaN where undefined; `missing` clips have none."""
 
     mean: float
     low: float

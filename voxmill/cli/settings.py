@@ -18,6 +18,24 @@ JobSettings = Annotated[
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[key=value ...]", show_default=False, help="values that override it")
 ]
+
+
+def path_text(text: str) -> str:
+    """A path as it was written; typer shows the error.
+
+    Raises:
+        typer.BadParameter: it is empty, as an unset variable of the shell makes it.
+    """
+    if not text:
+        raise typer.BadParameter("is empty; name a file or folder")
+    return text
+
+
+def folder_path(text: str) -> Path:
+    """The same as a `Path`."""
+    return Path(path_text(text))
+
+
 LocalRank = Annotated[
     int, typer.Option("--local_rank", "--local-rank", hidden=True, help="from deepspeed's launcher; LOCAL_RANK is used")
 ]
@@ -39,9 +57,6 @@ def describe_statuses(statuses: Sequence[ExitStatus]) -> str:
 
 
 STATUSES = describe_statuses(_ANY)
-STOPPABLE_STATUSES = describe_statuses(
-    (ExitStatus.DONE, ExitStatus.FAILED, ExitStatus.USER_ERROR, ExitStatus.STOPPED, ExitStatus.INTERRUPTED)
-)
 ALL_STATUSES = describe_statuses(tuple(ExitStatus))
 
 # What a dotted key looks like; `out/lang=en` does not, so it is a path.

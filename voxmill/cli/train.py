@@ -6,13 +6,24 @@ from typing import Annotated
 import typer
 
 from voxmill.cli.keys import show_keys
-from voxmill.cli.settings import JobSettings, LocalRank, Overrides, check_apart, check_folder, split_settings
+from voxmill.cli.settings import (
+    JobSettings,
+    LocalRank,
+    Overrides,
+    check_apart,
+    check_folder,
+    folder_path,
+    path_text,
+    split_settings,
+)
 from voxmill.core.errors import PROGRESS_SAVED, command
 
 
 @command("voxmill train", resume_hint=PROGRESS_SAVED)
 def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="YAML file, or stage1, finetune_lora and so on")],
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", parser=path_text, help="YAML file, or stage1, finetune_lora and so on")
+    ],
     settings: Overrides = None,
     check: Annotated[
         bool, typer.Option("--check", help="read recipe and index, print the plan, train nothing")
@@ -44,8 +55,10 @@ def train(
 
 @command("voxmill train-vae", resume_hint=PROGRESS_SAVED)
 def train_vae(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="a finished dataset, or a folder of audio")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="folder for checkpoints and metrics")],
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", parser=path_text, help="a finished dataset, or a folder of audio")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", parser=folder_path, help="folder for checkpoints and metrics")],
     settings: JobSettings = None,
     keys: Annotated[bool, show_keys("train-vae")] = False,
     local_rank: LocalRank = 0,

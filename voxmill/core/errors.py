@@ -51,7 +51,8 @@ def command(name: str, *, resume_hint: str = "") -> Callable[[Callable[P, int | 
                 return work(*args, **kwargs) or ExitStatus.DONE
             except (UserError, JobError, OSError, KeyboardInterrupt) as error:
                 status, line = status_and_line(error, resume_hint=resume_hint)
-                print(f"{name}: {line}", file=sys.stderr)
+                # One line, whatever a path or a library put into the message.
+                print(f"{name}: {' '.join(line.split(chr(10)))}", file=sys.stderr)
                 return status
 
         return run

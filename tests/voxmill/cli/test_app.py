@@ -201,6 +201,25 @@ def test_positional_paths_are_paths_whatever_their_names(
     assert "in: no clip of" in mistake(capsys, "train-vae", "--", "in", name)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["annotate", "", "out"],
+        ["annotate", "in", ""],
+        ["encode", "", "--vae", "ckpt"],
+        ["train", ""],
+        ["train-vae", "data", ""],
+        ["export", "out", ""],
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert "is empty; name a file or folder" in mistake(capsys, *words)
+
+
+def test_a_line_break_in_a_path_makes_no_second_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "two lines.yaml" in mistake(capsys, "annotate", str(tmp_path), str(tmp_path.parent), "two\nlines.yaml")
+
+
 def test_words_after_the_positionals_are_overrides_or_one_recipe() -> None:
     assert split_settings(["a.yaml", "b.c=1", "d={e: f}"]) == ("a.yaml", ["b.c=1", "d={e: f}"])
     assert split_settings(["b=1", "out/lang=en.yaml"]) == ("out/lang=en.yaml", ["b=1"])

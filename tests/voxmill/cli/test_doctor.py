@@ -1,4 +1,4 @@
-"""`voxmill doctor` tells what is there and what is missing, and its exit status says so."""
+"""`voxmill doctor` prints what is there and what is missing, and its exit status agrees."""
 
 import subprocess
 import sys
@@ -11,9 +11,9 @@ from voxmill.cli import doctor
 
 
 def test_a_whole_installation_is_well() -> None:
-    found = {finding.name: finding for finding in doctor.examine()}
-    assert all(finding.ok is not False for finding in found.values()), found
-    assert found["torch"].detail and "MIT" in found["weights whisper-base"].detail
+    findings = {finding.name: finding for finding in doctor.examine()}
+    assert all(finding.ok is not False for finding in findings.values()), findings
+    assert findings["torch"].detail and "MIT" in findings["weights whisper-base"].detail
 
 
 def test_missing_weights_are_named_with_the_mend(

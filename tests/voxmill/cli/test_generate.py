@@ -1,4 +1,4 @@
-"""`voxmill generate` on the oracle's checkpoint: files, streams, many requests, and every mistake told in one line."""
+"""`voxmill generate` on the oracle's checkpoint: files, streams, many requests; a mistake is answered in one line."""
 
 import json
 import os
@@ -56,8 +56,8 @@ def test_a_wav_file_is_what_the_library_says(
     out = tmp_path / "new folder" / "speech.wav"
     words = ("--text", "hello test", "--description", "sad", "--reference", oracle.wav("ref_24k.wav"), "--seed", 7)
     assert generate(monkeypatch, oracle, *words, *FAST, "-o", out) == 0
-    told = capsys.readouterr().out
-    assert re.search(r"speech\.wav: [\d.]+ s of speech in [\d.]+ s, RTF [\d.]+ \(loading [\d.]+ s, seed 7\)", told)
+    line = capsys.readouterr().out
+    assert re.search(r"speech\.wav: [\d.]+ s of speech in [\d.]+ s, RTF [\d.]+ \(loading [\d.]+ s, seed 7\)", line)
     generator = Generator.of(load_checkpoint(oracle.checkpoint))
     voice = generator.voice(reference=oracle.wav("ref_24k.wav"))
     speech = generator.generate(Request("hello test", "sad", voice, Settings(steps=3, max_len=5), 7))
@@ -77,8 +77,8 @@ def test_streams(
     assert piped.returncode == 0 and b"RTF" in piped.stderr
     expected = read(tmp_path / "whole.wav")
     pcm = np.frombuffer(piped.stdout, "<i2").astype("float32") / 32768
-    for found in (read(tmp_path / "streamed.wav"), pcm):
-        assert found.shape == expected.shape and np.abs(found - expected).max() <= 2 / 32768
+    for samples in (read(tmp_path / "streamed.wav"), pcm):
+        assert samples.shape == expected.shape and np.abs(samples - expected).max() <= 2 / 32768
     assert np.abs(expected).max() > 0.01
 
 
@@ -144,7 +144,7 @@ def recordings(tmp_path: Path) -> Path:
 
 HELLO = ("--text", "hello")
 MISTAKES = {
-    "nothing": ((), r"nothing to say; give --text, or --requests"),
+    "nothing": ((), r"no text; give --text, or --requests"),
     "empty text": (("--text", " \n"), r"the text is empty"),
     "missing reference": ((*HELLO, "--reference", "gone.wav"), r"gone\.wav: .*no such file"),
     "unreadable reference": ((*HELLO, "--reference", "noise.wav"), r"noise\.wav: "),
@@ -163,7 +163,7 @@ MISTAKES = {
     "guidance": ((*HELLO, "--guidance", "-1"), r"guidance = -1\.0: "),
     "seed": ((*HELLO, "--seed", "-1"), r"seed = -1 must be an integer"),
     "batch": ((*HELLO, "--batch", "0"), r"--batch 0 must be 1 or more"),
-    "device": ((*HELLO, "--device", "abacus"), r"--device abacus: not there"),
+    "device": ((*HELLO, "--device", "abacus"), r"--device = 'abacus': no device"),
     "dtype": ((*HELLO, "--dtype", "int3"), r"--dtype int3: use bfloat16 or float32"),
     "adapter": ((*HELLO, "--lora", "a folder"), r"a folder"),
     "text and requests": ((*HELLO, "--requests", "r.jsonl"), r"--text does not go with --requests"),
@@ -174,7 +174,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistakes_are_told_in_one_line(
+def test_mistakes_are_answered_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     oracle: Oracle,
@@ -182,11 +182,11 @@ def test_mistakes_are_told_in_one_line(
     mistake: str,
 ) -> None:
     monkeypatch.chdir(recordings)
-    words, told = MISTAKES[mistake]
+    words, message = MISTAKES[mistake]
     out = () if "-o" in words else ("-o", "out.wav" if "--requests" not in words else "out")
     assert generate(monkeypatch, oracle, *words, *out) == 2
     error = capsys.readouterr().err
-    assert re.fullmatch(r"voxmill generate: [^\n]+\n", error) and re.search(told, error), error
+    assert re.fullmatch(r"voxmill generate: [^\n]+\n", error) and re.search(message, error), error
     assert not (recordings / "out.wav").exists() and not (recordings / "out").exists()
 
 
@@ -219,13 +219,13 @@ def test_a_bad_line_is_named(
     recordings: Path,
     mistake: str,
 ) -> None:
-    line, told = LINES[mistake]
+    line, message = LINES[mistake]
     content = line if isinstance(line, bytes) else line.encode()
     requests = recordings / "requests.jsonl"
     requests.write_bytes(b'{"text": "hello", "id": "one"}\n' + content + b"\n")
     assert generate(monkeypatch, oracle, "--requests", requests, "-o", recordings / "out") == 2
     error = capsys.readouterr().err
-    assert re.fullmatch(r"voxmill generate: [^\n]+\n", error) and re.search(told, error), error
+    assert re.fullmatch(r"voxmill generate: [^\n]+\n", error) and re.search(message, error), error
     assert not (recordings / "out").exists()
 
 

@@ -1,4 +1,4 @@
-"""Every configuration key has a default or must be given, and one line that says what it is."""
+"""Every configuration key has a default or must be given, and one line that documents it."""
 
 import pytest
 
