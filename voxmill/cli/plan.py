@@ -1,20 +1,21 @@
 """`voxmill plan`: what a run will take, before any machine is reserved; the sums are in `cluster/planner/`."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cluster.planner.compute import AnnotationSpeed, gpu_hours, measured_speed, position_flops, whole_rows
-from cluster.planner.memory import SIZES, Dtype, ModelShape, Setup, Stack, Zero
-from cluster.planner.plan import HEADROOM, Choice, choices, longest_row, recommended
 from voxmill.core.errors import UserError, command
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from cluster.planner.memory import Dtype, ModelShape, Stack, Zero
+    from cluster.planner.plan import Choice
     from model.config import LanguageModelConfig, VoxCPM2Config
 
 
@@ -42,16 +43,17 @@ class Options:
     cores: int
 
 
-def shape_of(config: "VoxCPM2Config") -> ModelShape:
+def shape_of(config: VoxCPM2Config) -> ModelShape:
     """What the planner needs of a model; parameters are counted on the module tree."""
     import torch
 
+    from cluster.planner.memory import ModelShape, Stack
     from model.voxcpm2 import VoxCPM2
 
     with torch.device("meta"):
         parameters = sum(parameter.numel() for parameter in VoxCPM2(config).parameters())
 
-    def stack(size: "LanguageModelConfig", tokens: int = 1, kept: int = 1) -> Stack:
+    def stack(size: LanguageModelConfig, tokens: int = 1, kept: int = 1) -> Stack:
         return Stack(
             layers=size.num_hidden_layers,
             hidden=size.hidden_size,
@@ -73,7 +75,7 @@ def shape_of(config: "VoxCPM2Config") -> ModelShape:
     )
 
 
-def run(options: Options, console: "Console | None" = None) -> None:
+def run(options: Options, console: Console | None = None) -> None:
     """Prints the plan.
 
     Raises:
@@ -81,6 +83,8 @@ def run(options: Options, console: "Console | None" = None) -> None:
     """
     from rich.console import Console
 
+    from cluster.planner.memory import Setup
+    from cluster.planner.plan import choices
     from model.config import read_config
     from model.presets import PRESETS, preset
 
@@ -114,6 +118,8 @@ def run(options: Options, console: "Console | None" = None) -> None:
 
 
 def _dtype(name: str) -> Dtype:
+    from cluster.planner.memory import SIZES
+
     for known in SIZES:
         if name == known:
             return known
@@ -140,7 +146,7 @@ def _check(options: Options) -> None:
             raise UserError(f"--{name} {getattr(options, name)}: a share, 0 to 1")
 
 
-def _table(candidates: list[Choice]) -> "Table":
+def _table(candidates: list[Choice]) -> Table:
     from rich import box
     from rich.table import Table
 
@@ -162,6 +168,9 @@ def _table(candidates: list[Choice]) -> "Table":
 
 def advice_lines(options: Options, shape: ModelShape, candidates: list[Choice]) -> list[str]:
     """The recommended settings, and how long the run takes with them."""
+    from cluster.planner.compute import gpu_hours, position_flops, whole_rows
+    from cluster.planner.plan import HEADROOM, longest_row, recommended
+
     lines = [
         f"GB a rank. again: activations are computed again (activation checkpointing); CPU: offloaded; step: copies "
         f"while the optimizer runs, after the activations; {HEADROOM:.0%} of a GPU stays free. States and what "
@@ -201,6 +210,8 @@ def advice_lines(options: Options, shape: ModelShape, candidates: list[Choice]) 
 
 def annotation_lines(options: Options) -> list[str]:
     """Core-hours and GPU-hours of so many hours of audio."""
+    from cluster.planner.compute import AnnotationSpeed, measured_speed
+
     speeds = []
     if options.run_json is not None:
         speeds.append(measured_speed(options.run_json))

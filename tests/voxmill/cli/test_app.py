@@ -1,9 +1,9 @@
 """The command line: what it imports, how it helps, and every mistake answered in one line with status 2."""
 
 import os
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -42,9 +42,11 @@ def test_the_command_line_is_there_within_a_second_and_imports_nothing_heavy() -
     assert done.stdout.strip() == "[]"
     spent = []
     for _ in range(3):
-        clock = time.perf_counter()
+        # CPU time: other tests may keep the machine busy.
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-m", "voxmill", "--help"], capture_output=True, check=True, cwd=ROOT)
-        spent.append(time.perf_counter() - clock)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(spent) < 1.0, spent
 
 
@@ -77,7 +79,7 @@ def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str])
         ("encode", "batch_seconds=120.0"),
         ("train", "optimizer.learning_rate "),
         ("train", "num_workers "),
-        ("train-vae", "batch=16"),
+        ("train-vae", "rows=16"),
         ("evaluate", "scoring.recognition.model=embedded"),
         ("export", "max_seconds=30.0"),
     ],
