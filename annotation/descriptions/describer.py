@@ -31,7 +31,7 @@ from voxmill.core.audio import RATE_16K, encode_wav
 from voxmill.core.config import Config
 from voxmill.core.hashing import sha256_text
 from voxmill.core.http import NoAnswerError
-from voxmill.core.languages import base_language, language_name
+from voxmill.data.languages import base_language, language_name
 from voxmill.data.records import Axis, Description, FactWord, Granularity
 from voxmill.llm.batch_chat import BatchLlmConfig
 from voxmill.llm.chat_endpoint import EndpointConfig, user_message

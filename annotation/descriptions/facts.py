@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from voxmill.core.config import Config
-from voxmill.core.languages import base_language
+from voxmill.data.languages import base_language
 from voxmill.data.records import Axis, Fact, Prosody
 
 Scale = Literal["pitch", "intonation", "rate", "energy", "clarity"]

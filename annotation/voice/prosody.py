@@ -18,7 +18,7 @@ import numpy as np
 
 from annotation.speech.text_checks import normalise
 from voxmill.core.config import Config
-from voxmill.core.languages import base_language
+from voxmill.data.languages import base_language
 from voxmill.data.records import Prosody, Word
 
 RATE = 16000

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from evaluation.benchmarks.benchmark import Benchmark, Collector, Utterance, first_existing, lines_of
 from voxmill.core.errors import UserError
-from voxmill.core.languages import LANGUAGES
+from voxmill.data.languages import LANGUAGES
 
 NAME = "thirty-languages"
 SENTENCES = 500

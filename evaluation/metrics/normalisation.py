@@ -16,7 +16,7 @@ import unicodedata
 from functools import cache
 from typing import TYPE_CHECKING
 
-from voxmill.core.languages import CHARACTER_BASED, base_language
+from voxmill.data.languages import CHARACTER_BASED, base_language
 
 if TYPE_CHECKING:
     from opencc import OpenCC

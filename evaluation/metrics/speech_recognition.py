@@ -15,7 +15,7 @@ import numpy as np
 from voxmill.core.assets import asset_path, asset_sha256
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
-from voxmill.core.languages import base_language
+from voxmill.data.languages import base_language
 
 
 class RecognitionConfig(Config):

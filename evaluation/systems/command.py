@@ -14,7 +14,7 @@ from evaluation.systems.base import Failure, System, partial_wav
 from voxmill.core.errors import UserError
 from voxmill.core.files import publish
 from voxmill.core.hashing import sha256_file
-from voxmill.core.languages import base_language
+from voxmill.data.languages import base_language
 
 
 class Command(System):

@@ -4,7 +4,7 @@ from operator import attrgetter
 
 from pipelines.config import SelectConfig
 from pipelines.corpus.clips import CorpusClip
-from voxmill.core.languages import base_language
+from voxmill.data.languages import base_language
 from voxmill.data.records import Ending, StageName
 
 # Threshold -> (the stage that measured, where the clip has the measure); `min_` and `max_` name the side that is kept.

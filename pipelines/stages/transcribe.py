@@ -12,7 +12,7 @@ from annotation.speech.transcription import Transcriber, clamp_words
 from annotation.speech.word_edges import tighten
 from pipelines.stages.base import NO_SAMPLES, Stage, StageContext, UnitOutput, WindowAudio, model_source
 from voxmill.core.audio import RATE_16K, resample
-from voxmill.core.languages import from_whisper
+from voxmill.data.languages import from_whisper
 from voxmill.data.records import Candidate, ClipId, FunnelStep, StageName, WindowResult, WorkUnit
 
 

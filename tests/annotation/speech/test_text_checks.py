@@ -5,7 +5,7 @@ import pytest
 from annotation.speech.text_checks import compression_ratio, error_rate, repeated_ngram, text_language
 from annotation.speech.transcription import Transcript
 from voxmill.core.errors import UserError
-from voxmill.core.languages import DIALECTS, LANGUAGES, language_code, language_name
+from voxmill.data.languages import DIALECTS, LANGUAGES, language_code, language_name
 
 
 def test_a_loop_shows_in_every_sign() -> None:

@@ -75,7 +75,7 @@ def language_code(name: str) -> str:
         if wanted in (code, full.lower()):
             return code
     raise UserError(
-        f"language {name!r} is not one of the 30 languages and 9 Chinese dialects; see voxmill/core/languages.py"
+        f"language {name!r} is not one of the 30 languages and 9 Chinese dialects; see voxmill/data/languages.py"
     )
 
 
