@@ -88,7 +88,7 @@ def encode(dataset: Path, checkpoint: Path, config: EncodeConfig) -> LatentsSumm
         units = plan_units(clips, space, settings.patch_size, config)
         undone = [unit for unit in units if not result_path(dataset, unit.unit_id).exists()]
         if len(undone) < len(units):
-            progress.print(f"found done: {len(units) - len(undone)} of {len(units)} latent shards")
+            progress.print(f"already encoded: {len(units) - len(undone)} of {len(units)} latent shards")
         if undone:
             hours = {unit.unit_id: unit.seconds / 3600 for unit in undone}
             with progress.stage("Encoding", sum(hours.values()), "audio hours") as bar:
@@ -209,7 +209,7 @@ def run(units: list[EncodeUnit], dataset: Path, checkpoint: Path, config: Encode
 
     if not ray.is_initialized():
         join_ray()
-    resources = ray.cluster_resources()
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     gpus = int(resources.get("GPU", 0))
     workers = config.workers or max(gpus or int(resources.get("CPU", 1)), 1)
     quiet_context().max_errored_blocks = -1

@@ -103,7 +103,7 @@ def _describe_chunk(
 def answer(
     pending: dict[str, tuple[list[ChatCompletionMessageParam], int]], config: BatchLlmConfig, cache: Path
 ) -> dict[str, str]:
-    """Asks every noted question; replies go to the cache. Returns the reasons, by key, of requests without an answer."""
+    """Asks every noted question; replies go to the cache. Returns why, by key, requests had no answer."""
     import ray.data
     from ray.data.llm import build_processor
 

@@ -192,7 +192,7 @@ def test_the_job_resumes_gives_the_same_bytes_and_refuses_another_vae(tmp_path: 
     (folder / "latents" / f"latents-{'0' * 24}.tar").write_bytes(b"of a dataset that was")
     done = run(*arguments, "workers=2")
     assert done.returncode == 0, done.stderr
-    assert f"found done: {len(made) - 1} of {len(made)}" in done.stdout
+    assert f"already encoded: {len(made) - 1} of {len(made)}" in done.stdout
     assert {path.name: path.read_bytes() for path in (folder / "latents").iterdir()} == made
     assert (folder / "latents.parquet").read_bytes() == index
     assert json.loads((folder / "latents.json").read_text())["encoded"] == 1

@@ -1,4 +1,4 @@
-"""Shards: sessions whole, sizes bounded, bytes that depend on contents alone, members where their index row names them."""
+"""Shards: sessions whole, sizes bounded, bytes of contents alone, members where their index row names them."""
 
 import hashlib
 from pathlib import Path
