@@ -4,23 +4,22 @@ A clip is a number, `clip`, over all datasets in the recipe's order. Which clips
 alone, and every clip that does not is counted under its reason.
 """
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from torch import Tensor
 
 from training.curriculum.recipe import Recipe, ValidationConfig
 from voxmill.core.errors import UserError
 from voxmill.core.hashing import stable_fraction
+from voxmill.data.dataset import Dataset
 from voxmill.data.records import MODES, Mode
 from voxmill.data.shards import read_latent
 
@@ -39,6 +38,27 @@ _COLUMNS = (
     "stage_modes",
 )
 _AXIS: dict[str, str] = {"design": "design", "controllable": "style"}
+
+
+class VerdictRow(TypedDict):
+    """Of the column `descriptions`: whether a labeller confirmed a claim."""
+
+    verdict: str
+
+
+class DescriptionRow(TypedDict):
+    """An element of the column `descriptions`."""
+
+    axis: str
+    text: str
+    verdicts: list[VerdictRow] | None
+
+
+class StageModesRow(TypedDict):
+    """An element of the column `stage_modes`."""
+
+    stage: int | str
+    modes: list[Mode] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +114,10 @@ class Corpus:
     def descriptions(self, clip: int, mode: Mode) -> list[str]:
         """Descriptions for the clip in this mode, `design` or `controllable`."""
         axis = _AXIS[mode]
+        descriptions: list[DescriptionRow] = self.value(clip, "descriptions") or []
         return [
             description["text"]
-            for description in self.value(clip, "descriptions") or []
+            for description in descriptions
             if description["axis"] == axis and (not self.verified_only or _verified(description))
         ]
 
@@ -128,45 +149,28 @@ def read_corpus(recipe: Recipe, *, latent_space: str | None = None) -> Corpus:
         UserError: a dataset is missing, has no latents, or its latents are of another AudioVAE; the message names the
             dataset and the command to run.
     """
-    datasets, spaces, patch_sizes = [], {}, {}
+    sources, spaces = [], {}
     for name, config in recipe.datasets.items():
-        values = _latents_of(name, config.path)
-        spaces[name], patch_sizes[name] = values["latent_space"], int(values["patch_size"])
-        datasets.append(Source(name, config.path, _joined(name, config.path, values["latent_space"]), config.weight))
-    wanted = latent_space or next(iter(spaces.values()))
+        try:
+            dataset = Dataset.open(config.path)
+            spaces[name] = dataset.latent_space()
+            table = dataset.table_with_latents(_COLUMNS, latent_space=spaces[name].latent_space)
+        except UserError as error:
+            raise UserError(f"datasets.{name}: {error}") from None
+        sources.append(Source(name, config.path, table, config.weight))
+    first, *_ = spaces
+    wanted = latent_space or spaces[first].latent_space
     for name, space in spaces.items():
-        if space != wanted:
-            whose = f"the AudioVAE of {recipe.init}" if latent_space else f"that of {next(iter(spaces))}"
+        if space.latent_space != wanted:
+            whose = f"the AudioVAE of {recipe.init}" if latent_space else f"that of {first}"
             raise UserError(
-                f"datasets.{name}: latents of another AudioVAE ({space[:12]}) than {whose} ({wanted[:12]}); "
-                f"run: voxmill encode {recipe.datasets[name].path} --vae {recipe.init} replace=true"
+                f"datasets.{name}: latents of another AudioVAE ({space.latent_space[:12]}) than {whose} "
+                f"({wanted[:12]}); run: voxmill encode {recipe.datasets[name].path} --vae {recipe.init} replace=true"
             )
+    patch_sizes = {name: space.patch_size for name, space in spaces.items()}
     if len(set(patch_sizes.values())) > 1:
         raise UserError(f"datasets: patch sizes differ ({patch_sizes}); encode them with one checkpoint")
-    return _select(datasets, recipe, wanted, next(iter(patch_sizes.values())))
-
-
-def _latents_of(name: str, path: Path) -> dict[str, Any]:
-    for file, command in (("clips.parquet", "annotate ... "), ("latents.json", "encode ")):
-        if not (path / file).is_file():
-            raise UserError(f"datasets.{name}: {path / file} is not there; run: voxmill {command}{path}")
-    values: dict[str, Any] = json.loads((path / "latents.json").read_text())
-    return values
-
-
-def _joined(name: str, path: Path, space: str) -> pa.Table:
-    """Rows of `clips.parquet`, with the place of their latents (null where there are none)."""
-    try:
-        clips = pq.read_table(path / "clips.parquet", columns=list(_COLUMNS))
-        latents = pq.read_table(path / "latents.parquet")
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"datasets.{name}: an index of {path} cannot be read ({error})") from None
-    if pc.unique(latents["latent_space"]).to_pylist() not in ([space], []):
-        raise UserError(f"datasets.{name}: {path / 'latents.parquet'} mixes AudioVAEs; run voxmill encode again")
-    rows = pc.index_in(clips["clip_id"], value_set=latents["clip_id"])
-    for column in ("shard", "offset", "size", "sha256", "num_frames"):
-        clips = clips.append_column(f"latent_{column}", latents[column].take(rows))
-    return clips.combine_chunks()
+    return _select(sources, recipe, wanted, patch_sizes[first])
 
 
 def _select(datasets: list[Source], recipe: Recipe, space: str, patch_size: int) -> Corpus:
@@ -175,7 +179,7 @@ def _select(datasets: list[Source], recipe: Recipe, space: str, patch_size: int)
     left_out: Counter[str] = Counter()
     usable = np.ones(len(whole), dtype=bool)
 
-    def rule(reason: str, keep: Any) -> None:
+    def rule(reason: str, keep: NDArray[np.bool_]) -> None:
         nonlocal usable
         kept = usable & np.asarray(keep, dtype=bool)
         if kept.sum() < usable.sum():
@@ -195,12 +199,16 @@ def _select(datasets: list[Source], recipe: Recipe, space: str, patch_size: int)
     if clips.min_quality is not None:
         quality = pc.struct_field(whole["quality"], "dnsmos_ovr")
         rule("quality", pc.greater_equal(quality, clips.min_quality).fill_null(False).to_numpy())
+    entries: list[list[StageModesRow] | None]
     if recipe.stage == "finetune":
         entries = [[{"stage": recipe.stage, "modes": modes}] for modes in whole["modes"].to_pylist()]
     else:
         entries = whole["stage_modes"].to_pylist()
     modes_CM = _modes(entries, recipe.stage)
-    rule(f"not_for_stage_{recipe.stage}" if recipe.stage != "finetune" else "teaches_nothing", modes_CM.any(axis=1))
+    rule(
+        f"not_for_stage_{recipe.stage}" if recipe.stage != "finetune" else "teaches_nothing",
+        np.asarray(modes_CM.any(axis=1)),
+    )
     modes_CM[~usable] = False
     held_out = _held_out(whole, recipe.validation, usable)
     encoded = pc.dictionary_encode(whole["language"].combine_chunks().fill_null(""))
@@ -255,7 +263,7 @@ def _held_out(whole: pa.Table, config: ValidationConfig | None, usable: NDArray[
     return held
 
 
-def _modes(stage_modes: Sequence[Any], stage: int | str) -> NDArray[np.bool_]:
+def _modes(stage_modes: Sequence[list[StageModesRow] | None], stage: int | str) -> NDArray[np.bool_]:
     """Modes that each clip is trained in at this stage, [clips, modes]."""
     modes_CM = np.zeros((len(stage_modes), len(MODES)), dtype=bool)
     for clip, entries in enumerate(stage_modes):
@@ -300,5 +308,5 @@ def _drop_unteachable(corpus: Corpus) -> None:
                 corpus.left_out[f"mode_{mode}_without_description"] += 1
 
 
-def _verified(description: dict[str, Any]) -> bool:
+def _verified(description: DescriptionRow) -> bool:
     return all(verdict["verdict"] == "pass" for verdict in description["verdicts"] or [])

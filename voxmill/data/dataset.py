@@ -1,5 +1,6 @@
 """A finished dataset, read: the clips of its index, their audio, their latents. Free of Ray, and of torch at import."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,14 @@ class StoredClip(ShardPlace):
     end_sample: int
     sample_rate: Hertz
     duration: Seconds
+
+
+@dataclass(frozen=True, slots=True)
+class LatentSpace:
+    """What all latents of a dataset share, from `latents.json`: the AudioVAE's fingerprint, and frames a patch."""
+
+    latent_space: str
+    patch_size: int
 
 
 class Dataset:
@@ -78,6 +87,21 @@ class Dataset:
             UserError: the index cannot be read, or lacks a column.
         """
         return self._read("clips.parquet", columns, "annotate")
+
+    def latent_space(self) -> LatentSpace:
+        """The space of the dataset's latents.
+
+        Raises:
+            UserError: `latents.json` is not there or cannot be read.
+        """
+        path = self.path / "latents.json"
+        if not path.is_file():
+            raise UserError(f"{path}: not there; run `voxmill encode` first")
+        try:
+            values = json.loads(path.read_bytes())
+            return LatentSpace(str(values["latent_space"]), int(values["patch_size"]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: cannot be read ({error}); run `voxmill encode` again") from None
 
     def table_with_latents(self, columns: Sequence[str], *, latent_space: str) -> pa.Table:
         """The same, and the place of each clip's latents as columns `latent_*`, null where a clip has none.

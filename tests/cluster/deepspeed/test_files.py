@@ -18,12 +18,12 @@ def recipe(*overrides: str) -> Recipe:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_the_trainer_tells_deepspeed_what_the_file_says(path: Path) -> None:
+def test_deepspeed_gets_the_content_of_the_file(path: Path) -> None:
     zero, offload = int(path.stem[4]), path.stem.endswith("_offload")
     settings = recipe(f"engine.zero={zero}", f"engine.offload={offload}", "optimizer.clip=0.5", "rows=64")
-    told, file = deepspeed_config(settings, 4), json.loads(path.read_text())
-    assert {key: told.pop(key) for key in file} == file
-    assert told == {"gradient_accumulation_steps": 16, "gradient_clipping": 0.5, "bf16": {"enabled": True}}
+    config, file = deepspeed_config(settings, 4), json.loads(path.read_text())
+    assert {key: config.pop(key) for key in file} == file
+    assert config == {"gradient_accumulation_steps": 16, "gradient_clipping": 0.5, "bf16": {"enabled": True}}
     assert file["zero_optimization"]["stage"] == zero
     assert ("offload_optimizer" in file["zero_optimization"]) == offload
 

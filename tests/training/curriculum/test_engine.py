@@ -1,4 +1,4 @@
-"""The engine: what is trained, its moving average, and recomputed activations, under every ZeRO stage."""
+"""The engine: trained weights, their moving average, and recomputed activations, under every ZeRO stage."""
 
 from pathlib import Path
 
@@ -90,7 +90,7 @@ def test_the_average_follows_the_weights_and_is_put_to_use(encoded: Path, world:
         else:
             ours = both(None)
             assert ours == pytest.approx(both(plain), rel=1e-5)
-    # Outside nothing is left of it, and the run goes on as if nothing had been asked.
+    # Outside nothing is left of it, and the run continues as without it.
     assert both(None) == ours
     after = state(engine)
     assert all(torch.equal(after[name][kind], now[name][kind]) for name in now for kind in now[name])

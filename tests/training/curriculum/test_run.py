@@ -33,7 +33,7 @@ def test_a_run_learns_and_its_export_is_a_released_checkpoint(whole: Path) -> No
     }
 
 
-def test_every_step_says_what_it_did_by_mode_language_and_source(whole: Path) -> None:
+def test_every_step_is_reported_by_mode_language_and_source(whole: Path) -> None:
     for line in metrics(whole):
         assert {"stop_recall", "data_seconds", "learning_rate", "teraflops", "positions_per_second"} <= set(line)
         assert "mfu" not in line  # no peak is known of a CPU
@@ -47,7 +47,7 @@ def test_every_step_says_what_it_did_by_mode_language_and_source(whole: Path) ->
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_a_run_that_was_ended_goes_on_with_the_same_losses(
+def test_a_stopped_run_resumes_with_the_same_losses(
     encoded: Path, whole: Path, tmp_path: Path, how: signal.Signals
 ) -> None:
     out = tmp_path / "out"
@@ -84,7 +84,7 @@ def test_another_recipe_is_refused_in_one_line(encoded: Path, whole: Path) -> No
 @pytest.mark.parametrize("zero", [1, 2, 3])
 def test_the_loss_sequence_is_the_same_when_ranks_change(encoded: Path, tmp_path: Path, zero: int) -> None:
     """2 → 1 → 4 ranks with kills between. AdamW divides small gradients by their own size, which makes rounding large;
-    a large eps keeps it small, and what is compared is not the noise."""
+    a large eps keeps it small, so that the comparison is not of noise."""
     same = ("optimizer.eps=0.001", f"engine.zero={zero}", "optimizer.ema=0.9")
     reference, out = tmp_path / "reference", tmp_path / "out"
     train(encoded, reference, *same, world=1)
@@ -106,7 +106,7 @@ def test_the_loss_sequence_is_the_same_when_ranks_change(encoded: Path, tmp_path
 
 @pytest.mark.slow
 @pytest.mark.parametrize("change", [(0, 3), (3, 1), (2, 3)])
-def test_a_run_goes_on_under_another_zero_stage(
+def test_a_run_resumes_under_another_zero_stage(
     encoded: Path, whole: Path, tmp_path: Path, change: tuple[int, int]
 ) -> None:
     out, eps = tmp_path / "out", "optimizer.eps=0.001"

@@ -109,7 +109,7 @@ def test_rows_are_bounded_modes_come_as_wanted_and_no_sample_comes_twice(encoded
     assert set(Counter(s.mode for row in rows for s in row)) == set(MODES)
 
 
-def test_a_run_cut_anywhere_goes_on_with_the_same_rows_in_any_world(encoded: Path) -> None:
+def test_a_run_resumed_anywhere_has_the_same_rows_in_any_world(encoded: Path) -> None:
     settings = recipe(encoded, "steps=24", "rows=12")
     corpus = read_corpus(settings)
     whole = SampleStream(corpus, settings, TOKENIZER)

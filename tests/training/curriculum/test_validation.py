@@ -133,8 +133,8 @@ def test_a_run_learns_the_same_with_and_without_it(
         for step in range(3):
             if validated and step < 2:
                 before = torch.get_rng_state()
-                told = validation.run(step, tracker)
-                assert told == validation.run(step, None), "nothing is dropped, the same noise each time"
+                metrics = validation.run(step, tracker)
+                assert metrics == validation.run(step, None), "nothing is dropped, the same noise each time"
                 assert torch.equal(torch.get_rng_state(), before)
             rows = read_rows(stream.next_step(), engine, stream.corpus, settings)
             result = stepper(*rows, step=step, rate=1e-3)
@@ -146,7 +146,7 @@ def test_a_run_learns_the_same_with_and_without_it(
     assert len(spoken) == (2 * 3 + 3 if zero < 3 else 0)
 
 
-def test_what_is_spoken_is_kept_with_pictures(encoded: Path, world: World, tmp_path: Path) -> None:
+def test_generated_audio_is_kept_with_pictures(encoded: Path, world: World, tmp_path: Path) -> None:
     *_, validation = parts(world, recipe(encoded))
     tracker = Tracker(tmp_path / "out", uri="none", experiment="e", name="n", step=-1)
     validation.run(4, tracker)
@@ -160,7 +160,7 @@ def test_what_is_spoken_is_kept_with_pictures(encoded: Path, world: World, tmp_p
     assert len(recorded) / rate == pytest.approx(float(validation.corpus.patches[first.draw.clip]) * 0.16, rel=0.01)
 
 
-def test_shards_that_cannot_be_read_are_told(encoded: Path, world: World) -> None:
+def test_shards_that_cannot_be_read_are_reported(encoded: Path, world: World) -> None:
     *_, validation = parts(world, recipe(encoded, "validation.listen=0"))
     validation.corpus.datasets[0] = type(validation.corpus.datasets[0])(
         "main", Path("/nowhere"), validation.corpus.datasets[0].table, 1.0
@@ -176,7 +176,7 @@ def validated(out: Path) -> list[dict[str, Any]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("zero", [1, 3])
 def test_two_ranks_validate_as_one_does(encoded: Path, tmp_path: Path, zero: int) -> None:
-    """Also an odd number of rows; the script goes on with other settings of when and how it validates."""
+    """Also an odd number of rows; the script resumes with other settings of when and how it validates."""
     same = ("optimizer.eps=0.001", f"engine.zero={zero}", "packing.positions=512")
     often = f"validation={{every: 1, clips: {HELD_OUT}, listen: 1}}"
     train(encoded, tmp_path / "one", *same, often)

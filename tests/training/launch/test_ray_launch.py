@@ -52,7 +52,7 @@ def address() -> Iterator[str]:
 
 
 def words(encoded: Path, out: Path) -> list[str]:
-    """What the script is told."""
+    """Arguments of the script."""
     return [
         "tiny_stage2",
         f"init={CHECKPOINT}",
@@ -67,7 +67,7 @@ def words(encoded: Path, out: Path) -> list[str]:
 
 
 class Job:
-    """A run under Ray Train as a process of its own; what it says is in `log`."""
+    """A run under Ray Train as a process of its own; its output is in `log`."""
 
     def __init__(self, address: str, encoded: Path, out: Path, *overrides: str) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -80,14 +80,14 @@ class Job:
     def status(self) -> int:
         return self.process.wait(timeout=240)
 
-    def said(self) -> str:
+    def output(self) -> str:
         return self.log.read_text(errors="replace")
 
     def wait_for(self, out: Path, steps: int) -> None:
         deadline = time.monotonic() + 200
         while len(metrics(out)) < steps and self.process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
-        assert self.process.poll() is None and len(metrics(out)) >= steps, self.said()[-4000:]
+        assert self.process.poll() is None and len(metrics(out)) >= steps, self.output()[-4000:]
 
 
 @pytest.fixture(scope="module")
@@ -100,13 +100,13 @@ def under_torchrun(encoded: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.mark.slow
 def test_the_losses_are_those_of_torchrun(address: str, encoded: Path, under_torchrun: Path, tmp_path: Path) -> None:
     job = Job(address, encoded, tmp_path / "out")
-    assert job.status() == 0, job.said()[-4000:]
+    assert job.status() == 0, job.output()[-4000:]
     assert figures(tmp_path / "out") == figures(under_torchrun)
     assert (tmp_path / "out" / "export" / "model.safetensors").exists()
 
 
 @pytest.mark.slow
-def test_sigterm_saves_the_same_command_goes_on_and_ctrl_c_is_no_success(
+def test_sigterm_saves_the_same_command_resumes_and_ctrl_c_is_no_success(
     address: str, encoded: Path, under_torchrun: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -115,15 +115,15 @@ def test_sigterm_saves_the_same_command_goes_on_and_ctrl_c_is_no_success(
     job = Job(address, encoded, out, *longer)
     job.wait_for(out, 3)
     job.process.send_signal(signal.SIGTERM)
-    assert job.status() == 75, job.said()[-4000:]
+    assert job.status() == 75, job.output()[-4000:]
     done = len(metrics(out))
-    assert 3 <= done < 400 and "stopped by a signal after step" in job.said()
+    assert 3 <= done < 400 and "stopped by a signal after step" in job.output()
     again = Job(address, encoded, out, *longer)
     again.wait_for(out, done + 1)
-    assert "resuming from" in again.said()
+    assert "resuming from" in again.output()
     again.process.send_signal(signal.SIGINT)
-    assert again.status() == 130, again.said()[-4000:]
-    assert again.said().strip().splitlines()[-1].endswith("progress is saved; run the same command again to resume")
+    assert again.status() == 130, again.output()[-4000:]
+    assert again.output().strip().splitlines()[-1].endswith("progress is saved; run the same command again to resume")
     assert [line["step"] for line in metrics(out)] == list(range(len(metrics(out))))
 
 
@@ -135,10 +135,10 @@ def test_a_killed_rank_is_started_again_and_the_losses_are_the_same(
     longer = ("steps=40", "run.save_every=4")
     job = Job(address, encoded, out, *longer)
     job.wait_for(out, 6)
-    pid = re.findall(r"pid=(\d+)\) world_rank=1", job.said())
+    pid = re.findall(r"pid=(\d+)\) world_rank=1", job.output())
     os.kill(int(pid[-1]), signal.SIGKILL)
-    assert job.status() == 0, job.said()[-4000:]
-    assert "resuming from" in job.said()
+    assert job.status() == 0, job.output()[-4000:]
+    assert "resuming from" in job.output()
     train(encoded, tmp_path / "whole", *longer, world=2)
     assert figures(out) == figures(tmp_path / "whole")
 
@@ -148,9 +148,9 @@ def test_a_mistake_that_ranks_find_is_one_line_and_no_restart(
     address: str, encoded: Path, under_torchrun: Path
 ) -> None:
     job = Job(address, encoded, under_torchrun, "seed=5")
-    assert job.status() == 2, job.said()[-4000:]
-    assert "seed: 0 -> 5" in job.said().strip().splitlines()[-1]
-    assert "Traceback" not in job.said()
+    assert job.status() == 2, job.output()[-4000:]
+    assert "seed: 0 -> 5" in job.output().strip().splitlines()[-1]
+    assert "Traceback" not in job.output()
 
 
 @pytest.mark.slow

@@ -54,7 +54,7 @@ with Watchdog(None, rank=0) as watchdog:
 
 @pytest.mark.slow
 def test_a_rank_that_stops_ends_the_run(encoded: Path, tmp_path: Path) -> None:
-    """Two ranks, one of which is stopped by the system: the other waits for it in a sum, and says so."""
+    """Two ranks, one of which is stopped by the system: the other waits for it in a sum, and reports it."""
     out = tmp_path / "out"
     process = subprocess.Popen(
         command(encoded, out, "run.hang_seconds=4", "steps=2000", "run.save_every=2000", world=2),

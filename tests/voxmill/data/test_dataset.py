@@ -1,6 +1,7 @@
 """A finished dataset through its reader: clips, audio and latents as written, and one line where it is none."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,15 @@ def test_a_clip_without_latents_has_null_places(tmp_path: Path, folder: Path) ->
     (more / "latents.parquet").write_bytes((folder / "latents.parquet").read_bytes())
     shards = Dataset.open(more).table_with_latents(["clip_id"], latent_space=space(folder))["latent_shard"].to_pylist()
     assert None not in shards[:3] and shards[3] is None
+
+
+def test_the_space_of_the_latents_is_read_from_their_header(tmp_path: Path, folder: Path) -> None:
+    shutil.copytree(folder, tmp_path / "out")
+    dataset = Dataset.open(tmp_path / "out")
+    assert dataset.latent_space().latent_space == space(folder) and dataset.latent_space().patch_size > 0
+    (tmp_path / "out" / "latents.json").write_text("{}")
+    with pytest.raises(UserError, match="latents.json: cannot be read"):
+        dataset.latent_space()
 
 
 def test_altered_bytes_are_no_audio(tmp_path: Path) -> None:
