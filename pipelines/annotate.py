@@ -47,11 +47,11 @@ VERSIONS = ("voxmill", "ray", "torch", "pyannote.audio", "faster-whisper", "demu
 
 
 def annotate(source: str, out: Path, config: AnnotateConfig) -> Run:
-    """Runs the whole job and returns what `run.json` says.
+    """Runs the whole job and returns the content of `run.json`.
 
     Raises:
         UserError: IN names nothing, OUT was made with other labels, or it cannot be written.
-        JobError: the machine cannot go on; the same command goes on from there.
+        JobError: the machine fails; the same command resumes.
     """
     import ray
 
@@ -63,7 +63,7 @@ def annotate(source: str, out: Path, config: AnnotateConfig) -> Run:
     with Workspace(out).claim(config.label):
         if not ray.is_initialized():
             join_ray()
-        resources = ray.cluster_resources()
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         workers = config.run.workers or max(int(resources.get("CPU", 1)), 1)
         progress = Progress(enabled=config.run.progress)
         with progress.stage("Scanning", len(entries), "recordings") as bar:

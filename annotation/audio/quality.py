@@ -92,7 +92,8 @@ def _log_mel(audio: np.ndarray) -> np.ndarray:
     import librosa
 
     mel = librosa.feature.melspectrogram(y=audio, sr=RATE, n_fft=321, hop_length=160, n_mels=120)
-    return ((librosa.power_to_db(mel, ref=np.max) + 40) / 40).T.astype(np.float32)
+    mel_TF: np.ndarray = ((librosa.power_to_db(mel, ref=np.max) + 40) / 40).T.astype(np.float32)
+    return mel_TF
 
 
 def bandwidth(audio: np.ndarray, rate: int) -> float:

@@ -103,7 +103,8 @@ class _UNet(nn.Module):
         y = self.get_submodule("up1")(skips[5])
         for i in range(2, 7):
             y = self.get_submodule(f"up{i}")(torch.cat([skips[6 - i], y], dim=1))
-        return self.get_submodule("up7")(y) * x
+        masked: torch.Tensor = self.get_submodule("up7")(y) * x
+        return masked
 
 
 class _Crop(nn.Module):

@@ -28,7 +28,7 @@ def kept_frames(seconds: float) -> int:
 class CroppedPipeline(BatchedInferencePipeline):  # type: ignore[misc]
     """faster-whisper's batched pipeline, the features of every batch cropped; batch what is about equally long."""
 
-    def forward(self, features: np.ndarray, tokenizer: Any, chunks_metadata: list[dict], options: Any) -> Any:
+    def forward(self, features: np.ndarray, tokenizer: Any, chunks_metadata: list[Any], options: Any) -> Any:
         """Cropped features [batch, mels, frames] take the usual way; on a CPU, few at a time, to save memory."""
         frames = kept_frames(max(chunk["duration"] for chunk in chunks_metadata))
         cropped = features[..., :frames]

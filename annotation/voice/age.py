@@ -1,6 +1,6 @@
 """Age of a voice in four bands, or an abstention.
 
-No age model is embedded: no package was found that carries one, so without a model every clip abstains and claims of
+No age model is embedded: no package carries one, so without a model every clip abstains and claims of
 age stay unverified. Production names an audio classifier whose labels are ages or bands (`twenties`, `20-29`, `young`,
 `child`) by hub id or path.
 """

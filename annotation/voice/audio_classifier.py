@@ -53,7 +53,8 @@ class AudioClassifier:
 
         self._device = device
         try:
-            self._extract: Any = AutoFeatureExtractor.from_pretrained(model)
+            extractors: Any = AutoFeatureExtractor
+            self._extract = extractors.from_pretrained(model)
             self._model: Any = AutoModelForAudioClassification.from_pretrained(model).to(device).eval()
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).strip().splitlines()[0]

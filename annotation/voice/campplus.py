@@ -69,7 +69,8 @@ class CamPlusPlus(nn.Module):
         x_BCT = self.xvector.out_nonlinear(x)
         moments = torch.cat([x_BCT.mean(2), x_BCT.std(2, unbiased=True)], dim=1)[..., None]
         dense = self.xvector.dense
-        return dense.nonlinear["batchnorm"](dense.linear(moments))[..., 0]
+        embedding_BD: torch.Tensor = dense.nonlinear["batchnorm"](dense.linear(moments))[..., 0]
+        return embedding_BD
 
 
 class _FrequencyHead(nn.Module):
@@ -125,7 +126,8 @@ class _Tdnn(nn.Module):
         self.nonlinear = _NormRelu(outputs)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.nonlinear(self.linear(x))
+        y_BCT: torch.Tensor = self.nonlinear(self.linear(x))
+        return y_BCT
 
 
 class _Transit(nn.Module):
@@ -135,7 +137,8 @@ class _Transit(nn.Module):
         self.linear = nn.Conv1d(inputs, outputs, 1, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.linear(self.nonlinear(x))
+        y_BCT: torch.Tensor = self.linear(self.nonlinear(x))
+        return y_BCT
 
 
 class _DenseLayer(nn.Module):
@@ -147,7 +150,8 @@ class _DenseLayer(nn.Module):
         self.cam_layer = _ContextMasked(bottleneck, outputs, dilation)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.cam_layer(self.nonlinear2(self.linear1(self.nonlinear1(x))))
+        y_BCT: torch.Tensor = self.cam_layer(self.nonlinear2(self.linear1(self.nonlinear1(x))))
+        return y_BCT
 
 
 class _ContextMasked(nn.Module):
@@ -166,7 +170,8 @@ class _ContextMasked(nn.Module):
         # The context is constant over a segment, so its mask is computed once a segment and then spread.
         mask = torch.sigmoid(self.linear2(F.relu(self.linear1(segments + x_BCT.mean(2, keepdim=True)))))
         spread = mask.repeat_interleave(self.segment, dim=2)[..., : x_BCT.shape[2]]
-        return self.linear_local(x_BCT) * spread
+        masked_BCT: torch.Tensor = self.linear_local(x_BCT) * spread
+        return masked_BCT
 
 
 def log_mel(audio: np.ndarray) -> torch.Tensor:
@@ -179,4 +184,5 @@ def log_mel(audio: np.ndarray) -> torch.Tensor:
 
     wave = torch.from_numpy(np.ascontiguousarray(audio, dtype=np.float32))[None]
     mel = fbank(wave, num_mel_bins=NUM_MELS, sample_frequency=RATE, dither=0.0)
-    return mel - mel.mean(0, keepdim=True)
+    centred_TF: torch.Tensor = mel - mel.mean(0, keepdim=True)
+    return centred_TF

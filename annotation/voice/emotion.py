@@ -1,6 +1,6 @@
 """Emotion of a clip, or an abstention and its reason.
 
-No emotion model is embedded: no package was found that carries one under a suitable licence. Without a model every
+No emotion model is embedded: no package carries one under a suitable licence. Without a model every
 clip abstains, expressiveness rests on prosody, and claims of emotion stay unverified. Production names a model by hub
 id or path (emotion2vec exported for transformers, wav2vec2-type classifiers), loaded by
 `AutoModelForAudioClassification`.

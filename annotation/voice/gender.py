@@ -225,7 +225,8 @@ def _cepstral_pitch(wave: np.ndarray) -> np.ndarray:
     shortest = MODEL_RATE // 280
     peak = np.argmax(cepstrum[:, shortest : FRAME // 2], axis=1)
     hertz = MODEL_RATE / (shortest + peak)
-    return hertz[(peak > 0) & (hertz >= 50) & (hertz <= 280)] / 1000
+    pitches: np.ndarray = hertz[(peak > 0) & (hertz >= 50) & (hertz <= 280)] / 1000
+    return pitches
 
 
 def _dominant_frequency(wave: np.ndarray) -> np.ndarray:
@@ -233,7 +234,8 @@ def _dominant_frequency(wave: np.ndarray) -> np.ndarray:
     magnitude = np.abs(np.fft.rfft(_frames(wave, FRAME) * np.hanning(FRAME), axis=1))[:, :-1]
     khz = np.arange(magnitude.shape[1]) * (MODEL_RATE / 1000 / FRAME)
     magnitude = magnitude[:, khz <= 7.0]
-    return khz[magnitude[magnitude.max(axis=1) > 1e-12].argmax(axis=1)]
+    strongest: np.ndarray = khz[magnitude[magnitude.max(axis=1) > 1e-12].argmax(axis=1)]
+    return strongest
 
 
 class _NeuralGender:

@@ -239,7 +239,8 @@ def period_changes(audio: np.ndarray, f0: np.ndarray) -> tuple[float | None, flo
 def _steady(periods: np.ndarray) -> np.ndarray:
     """Which neighbours may be compared: a jump of more than 1.3 is a lost period, not a rough voice."""
     ratio = periods[1:] / np.maximum(periods[:-1], 1e-9)
-    return (ratio < 1.3) & (ratio > 1 / 1.3)
+    steady: np.ndarray = (ratio < 1.3) & (ratio > 1 / 1.3)
+    return steady
 
 
 def _walk(wave: np.ndarray, f0: np.ndarray, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:

@@ -25,10 +25,10 @@ RATE = 16000
 
 
 class SpeakerConfig(Config):
-    """Which encoder and how much of a clip it hears.
+    """Which encoder, and how much of a clip it takes.
 
     `batch_size` 1 gives the same bits whatever else is in the call; more is for GPUs. A clip shorter than
-    `min_seconds` has no embedding, of a longer one than `max_seconds` the middle is heard.
+    `min_seconds` has no embedding, of one longer than `max_seconds` the middle counts.
     """
 
     model: str = "embedded"
@@ -60,7 +60,8 @@ class _CamBackend:
 
         from annotation.voice.campplus import log_mel
 
-        return self.network(torch.stack([log_mel(wave) for wave in waves]).to(self.device))
+        embeddings_BD: Tensor = self.network(torch.stack([log_mel(wave) for wave in waves]).to(self.device))
+        return embeddings_BD
 
 
 class _XVectorBackend:
@@ -71,7 +72,8 @@ class _XVectorBackend:
 
         self.device = device
         try:
-            self.extract: Any = AutoFeatureExtractor.from_pretrained(model)
+            extractors: Any = AutoFeatureExtractor
+            self.extract = extractors.from_pretrained(model)
             self.network: Any = AutoModelForAudioXVector.from_pretrained(model)
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).strip().splitlines()[0]
@@ -82,7 +84,8 @@ class _XVectorBackend:
 
     def __call__(self, waves: list[np.ndarray]) -> "Tensor":
         inputs = self.extract(waves, sampling_rate=RATE, return_tensors="pt").to(self.device)
-        return self.network(**inputs).embeddings
+        embeddings_BD: Tensor = self.network(**inputs).embeddings
+        return embeddings_BD
 
 
 class SpeakerEncoder:

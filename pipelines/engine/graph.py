@@ -1,8 +1,9 @@
 """The Ray Data graph of `annotate`: decode, events, separation, segmentation, transcription, quality, write, voices.
 
-Where the cluster has GPUs, every model is a pool of actors: separation, segmentation, transcription and voice attributes
-take a share of a GPU each, and CPU shares add up to one a worker. Without GPUs one pool runs all stages in one process a
-worker: nothing waits for a GPU there, and eight processes would each import torch and fight for the same core.
+Where the cluster has GPUs, every model is a pool of actors: separation, segmentation, transcription and voice
+attributes take a share of a GPU each, and CPU shares add up to one a worker. Without GPUs one pool runs all stages in
+one process a worker: nothing waits for a GPU there, and eight processes would each import torch and fight for the same
+core.
 """
 
 import warnings

@@ -1,8 +1,8 @@
 """Runs what is not done yet, and finds the recordings that end the process that reads them.
 
-A unit whose worker dies over it again and again comes back without a result. Such units are run once more alone, so that
-only the guilty fail. A guilty unit is split for good (`work/split`), and a single recording that still ends its worker
-gets the terminal state `crash`; over voices, a guilty unit stays without those labels.
+A unit whose worker dies over it again and again comes back without a result. Such units are run once more alone, so
+that only the guilty fail. A guilty unit is split for good (`work/split`), and a single recording that still ends its
+worker gets the terminal state `crash`; over voices, a guilty unit stays without those labels.
 """
 
 import dataclasses

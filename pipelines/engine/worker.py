@@ -1,4 +1,4 @@
-"""The actor of the graph: runs stages over work units, keeps their costs, and isolates what no recording is to blame for.
+"""The actor of the graph: runs stages over work units, keeps their costs, and tells failures of the machine apart.
 
 A row of the graph is one unit: its record as JSON, its audio beside it as Arrow lists of float32.
 """

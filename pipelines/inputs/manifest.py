@@ -98,7 +98,7 @@ def _walk(root: Path) -> Iterator[Entry]:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Any]]:
-    """(line number from 1, row) of a manifest; a row that is not an object is a string that says why."""
+    """(line number from 1, row) of a manifest; a row that is not an object is a string with the reason."""
     if path.suffix == ".parquet":
         import pyarrow as pa
         import pyarrow.parquet as pq

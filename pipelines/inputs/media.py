@@ -1,4 +1,4 @@
-"""Recordings decoded as a stream with PyAV, whatever the container says; memory is bounded by what the caller keeps.
+"""Recordings decoded as a stream with PyAV, whatever the container claims; memory is bounded by what the caller keeps.
 
 The container is sniffed from content, not taken from the name. Everything is mono float32 at the source's rate,
 above 48 kHz resampled to 48 kHz. A window of a long file is read by a jump into it; whether a decoder gives the same
@@ -134,21 +134,23 @@ def _channels(path: str, damage: _Damage, jump_to: int = 0) -> Iterator[tuple[in
 
 
 def _to_float(frame: Any) -> np.ndarray:
-    samples = frame.to_ndarray()
+    samples: np.ndarray = frame.to_ndarray()
     channels = frame.layout.nb_channels
     if not frame.format.is_planar:
         samples = samples.reshape(-1, channels).T
-    if samples.dtype.kind == "f":
-        return samples.astype(np.float32)
     if samples.dtype == np.uint8:
-        return ((samples.astype(np.float32) - 128.0) / 128.0).astype(np.float32)
-    return (samples.astype(np.float64) / -float(np.iinfo(samples.dtype).min)).astype(np.float32)
+        samples = (samples.astype(np.float32) - 128.0) / 128.0
+    elif samples.dtype.kind != "f":
+        samples = samples.astype(np.float64) / -float(np.iinfo(samples.dtype).min)
+    as_float: np.ndarray = samples.astype(np.float32)
+    return as_float
 
 
 def _mono(block: np.ndarray, channel: Channel) -> np.ndarray:
+    mixed: np.ndarray = block[1 if channel == "right" and len(block) > 1 else 0]
     if channel == "mean" or block.shape[0] == 1:
-        return block.mean(axis=0, dtype=np.float32)
-    return block[0 if channel == "left" else 1]
+        mixed = block.mean(axis=0, dtype=np.float32)
+    return mixed
 
 
 class _Limiter:
@@ -232,7 +234,7 @@ def scan(
     seconds = count / min(rate, MAX_RATE)
     # Some containers only estimate their length; what is missing must be more than that to be worth a word.
     if not damage.warning and seconds < 0.98 * damage.declared_seconds - 0.5:
-        damage.warning = f"ends early ({seconds:.1f} s where the header says {damage.declared_seconds:.1f} s)"
+        damage.warning = f"ends early ({seconds:.1f} s where the header has {damage.declared_seconds:.1f} s)"
     if damage.nonfinite > count / 2:
         raise AudioProblem("non_finite", f"{damage.nonfinite} of {count} samples are not finite")
     if damage.nonfinite:
@@ -293,7 +295,8 @@ class _Frames:
         joined = np.concatenate([self._rest, block])
         whole = len(joined) // self.size * self.size
         self._rest = joined[whole:]
-        return np.square(joined[:whole].reshape(-1, self.size)).mean(axis=1)
+        energy: np.ndarray = np.square(joined[:whole].reshape(-1, self.size)).mean(axis=1)
+        return energy
 
 
 def _cut(

@@ -12,7 +12,7 @@ import numpy as np
 
 from pipelines.config import LabelConfig, VoiceAttributesConfig
 from voxmill.core.assets import asset_path
-from voxmill.data.records import Ending, FunnelStep, StageName, WindowResult, WorkUnit
+from voxmill.data.records import Ending, StageName, WindowResult, WorkUnit
 
 log = logging.getLogger("voxmill")
 
@@ -21,7 +21,7 @@ NO_SAMPLES = np.zeros(0, dtype=np.float32)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageContext:
-    """What every stage is built from. `out` is the job's OUT, `threads` the CPU threads of a model, `device` torch's."""
+    """What every stage is built from: the job's OUT, recipes of the labels, CPU threads of a model, torch's device."""
 
     out: Path
     label: LabelConfig
@@ -63,7 +63,6 @@ class UnitOutput(NamedTuple):
 class Stage(ABC):
     """Base of every stage. A subclass loads its models when it is built, and implements `window` or `run`.
 
-    name, uses_gpu, funnel_step: as the engine and the report need them.
     cpu_share: measured share of a core on the sample recordings; Ray only uses it to place actors.
 
     Raises:
@@ -73,7 +72,6 @@ class Stage(ABC):
     name: ClassVar[StageName]
     uses_gpu: ClassVar[bool] = False
     cpu_share: ClassVar[float]
-    funnel_step: ClassVar[FunnelStep]
 
     @abstractmethod
     def __init__(self, context: StageContext) -> None: ...

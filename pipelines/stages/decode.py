@@ -1,14 +1,13 @@
 """Reads the windows of recordings; one is decoded at a time."""
 
 import dataclasses
-from typing import ClassVar
 
 import numpy as np
 
 from pipelines.inputs import media
 from pipelines.stages.base import Stage, StageContext, WindowAudio, WindowOutput
 from voxmill.core.audio import AudioProblem
-from voxmill.data.records import FunnelStep, StageName, WindowResult
+from voxmill.data.records import StageName, WindowResult
 
 
 class Decode(Stage):
@@ -16,7 +15,6 @@ class Decode(Stage):
 
     name = StageName.DECODE
     cpu_share = 0.05
-    funnel_step: ClassVar[FunnelStep] = "readable"
 
     def __init__(self, context: StageContext) -> None:
         pass

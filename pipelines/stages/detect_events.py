@@ -2,12 +2,11 @@
 
 import dataclasses
 from pathlib import Path
-from typing import ClassVar
 
 from annotation.audio.events import AudioEvents
 from pipelines.stages.base import Stage, StageContext, WindowAudio, WindowOutput, model_source
 from voxmill.core.audio import RATE_16K, resample
-from voxmill.data.records import FunnelStep, StageName, WindowResult
+from voxmill.data.records import StageName, WindowResult
 
 
 class DetectEvents(Stage):
@@ -15,7 +14,6 @@ class DetectEvents(Stage):
 
     name = StageName.EVENTS
     cpu_share = 0.05
-    funnel_step: ClassVar[FunnelStep] = "speech"
 
     def __init__(self, context: StageContext) -> None:
         self.config = context.label.events

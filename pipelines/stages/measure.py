@@ -1,11 +1,10 @@
 """Quality of every candidate clip."""
 
 import dataclasses
-from typing import ClassVar
 
 from annotation.audio.quality import QualityMeter
 from pipelines.stages.base import Stage, StageContext, WindowAudio, WindowOutput, clip_slice
-from voxmill.data.records import FunnelStep, StageName, WindowResult
+from voxmill.data.records import StageName, WindowResult
 
 
 class Measure(Stage):
@@ -13,7 +12,6 @@ class Measure(Stage):
 
     name = StageName.QUALITY
     cpu_share = 0.2
-    funnel_step: ClassVar[FunnelStep] = "kept"
 
     def __init__(self, context: StageContext) -> None:
         self.meter = QualityMeter(context.label.quality, context.threads)

@@ -1,14 +1,13 @@
 """Candidate clips of one speaker each, and their names."""
 
 import dataclasses
-from typing import ClassVar
 
 from annotation.audio.segmentation import SpeechSegmenter
 from pipelines.stages.base import Stage, StageContext, WindowAudio, WindowOutput, model_source
 from voxmill.core.audio import RATE_16K, resample
 from voxmill.core.devices import limit_threads
 from voxmill.core.hashing import sha256_text
-from voxmill.data.records import Candidate, ClipId, FunnelStep, StageName, Window, WindowResult
+from voxmill.data.records import Candidate, ClipId, StageName, Window, WindowResult
 
 
 class Segment(Stage):
@@ -17,7 +16,6 @@ class Segment(Stage):
     name = StageName.SEGMENTATION
     uses_gpu = True
     cpu_share = 0.05
-    funnel_step: ClassVar[FunnelStep] = "clips"
 
     def __init__(self, context: StageContext) -> None:
         limit_threads(context.threads)

@@ -1,7 +1,6 @@
 """The voice without its background, where there is one and where separation helps."""
 
 import dataclasses
-from typing import ClassVar
 
 from annotation.audio.quality import Dnsmos
 from annotation.audio.separation import Separator, plan_separation
@@ -9,7 +8,7 @@ from pipelines.stages.base import NO_SAMPLES, Stage, StageContext, WindowAudio, 
 from voxmill.core.assets import asset_path
 from voxmill.core.audio import RATE_16K, resample
 from voxmill.core.devices import limit_threads
-from voxmill.data.records import FunnelStep, StageName, WindowResult
+from voxmill.data.records import StageName, WindowResult
 
 
 class Separate(Stage):
@@ -18,7 +17,6 @@ class Separate(Stage):
     name = StageName.SEPARATION
     uses_gpu = True
     cpu_share = 0.1
-    funnel_step: ClassVar[FunnelStep] = "clips"
 
     def __init__(self, context: StageContext) -> None:
         limit_threads(context.threads)

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from annotation.speech.word_edges import tighten
 from pipelines.stages.base import NO_SAMPLES, Stage, StageContext, UnitOutput, WindowAudio, model_source
 from voxmill.core.audio import RATE_16K, resample
 from voxmill.data.languages import from_whisper
-from voxmill.data.records import Candidate, ClipId, FunnelStep, StageName, WindowResult, WorkUnit
+from voxmill.data.records import Candidate, ClipId, StageName, WindowResult, WorkUnit
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +30,6 @@ class Transcribe(Stage):
     name = StageName.TRANSCRIPTION
     uses_gpu = True
     cpu_share = 0.3
-    funnel_step: ClassVar[FunnelStep] = "kept"
 
     def __init__(self, context: StageContext) -> None:
         self.config = context.label.transcription

@@ -7,7 +7,6 @@ again or has another model gives what it would have given in the first run; none
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import ClassVar
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from pipelines.units.store import LabelStore, UnitLabels, read_unit, unit_path
 from voxmill.core.assets import asset_path
 from voxmill.core.audio import RATE_16K
 from voxmill.core.devices import limit_threads
-from voxmill.data.records import Candidate, Cost, FunnelStep, Label, StageName, WorkUnit
+from voxmill.data.records import Candidate, Cost, Label, StageName, WorkUnit
 
 log = logging.getLogger("voxmill")
 
@@ -33,7 +32,6 @@ class VoiceAttributes(Stage):
     name = StageName.VOICE_ATTRIBUTES
     uses_gpu = True
     cpu_share = 0.2
-    funnel_step: ClassVar[FunnelStep] = "kept"
 
     def __init__(self, context: StageContext) -> None:
         limit_threads(context.threads)

@@ -1,14 +1,13 @@
 """The unit's file: labels first, then every candidate clip as FLAC at its stated loudness. Renamed into place."""
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import numpy as np
 
 from pipelines.stages.base import Stage, StageContext, UnitOutput, WindowAudio, clip_slice
 from pipelines.units.store import unit_path, write_unit
 from voxmill.core.audio import RATE_16K, decode_flac, encode_flac, resample
-from voxmill.data.records import ClipId, FunnelStep, StageName, WorkUnit
+from voxmill.data.records import ClipId, StageName, WorkUnit
 
 
 class Write(Stage):
@@ -16,7 +15,6 @@ class Write(Stage):
 
     name = StageName.WRITE
     cpu_share = 0.05
-    funnel_step: ClassVar[FunnelStep] = "kept"
 
     def __init__(self, context: StageContext) -> None:
         self.out = context.out

@@ -1,4 +1,4 @@
-"""Files of finished work units below OUT/work: what the stages found, the clips' audio, and the labels of their voices.
+"""Files of finished work units below OUT/work: results of the stages, the clips' audio, the labels of their voices.
 
 A unit's tar begins with `unit.json`, a `WorkUnit`; then comes every candidate clip as FLAC. Every voice labeller has a
 file a unit of its own (`work/voice_attributes/<labeller>-<configuration>/`), so that one can be added to a finished

@@ -1,4 +1,4 @@
-"""A work folder below OUT belongs to one identity (a configuration, a latent space) and, while a job runs, to that job."""
+"""A work folder below OUT belongs to one configuration or latent space and, while a job runs, to that job."""
 
 import fcntl
 import json

@@ -16,28 +16,28 @@ def activity(*regions: tuple[float, float, int], seconds: float = 60.0) -> np.nd
 
 
 def test_a_short_pause_joins_and_a_long_one_splits() -> None:
-    found = cut(activity((1, 4, 0), (4.5, 8, 0), (12, 15, 0)), FRAME, 60.0, SegmentationConfig())
-    assert [(round(s.start, 2), round(s.end, 2)) for s in found.segments] == [(0.85, 8.15), (11.85, 15.15)]
+    segmentation = cut(activity((1, 4, 0), (4.5, 8, 0), (12, 15, 0)), FRAME, 60.0, SegmentationConfig())
+    assert [(round(s.start, 2), round(s.end, 2)) for s in segmentation.segments] == [(0.85, 8.15), (11.85, 15.15)]
 
 
 def test_overlap_is_cut_out_and_splits() -> None:
-    found = cut(activity((1, 6, 0), (5, 10, 1)), FRAME, 60.0, SegmentationConfig())
-    assert found.overlap_seconds == pytest.approx(1.0)
-    first, second = found.segments
+    segmentation = cut(activity((1, 6, 0), (5, 10, 1)), FRAME, 60.0, SegmentationConfig())
+    assert segmentation.overlap_seconds == pytest.approx(1.0)
+    first, second = segmentation.segments
     assert first.end <= 5.0 and second.start >= 6.0 and first.cut == "overlap"
     assert first.speaker != second.speaker
 
 
 def test_a_speaker_change_splits_without_a_pause() -> None:
-    found = cut(activity((1, 5, 0), (5, 9, 1)), FRAME, 60.0, SegmentationConfig())
-    assert [s.cut for s in found.segments] == ["speaker", "pause"]
+    segmentation = cut(activity((1, 5, 0), (5, 9, 1)), FRAME, 60.0, SegmentationConfig())
+    assert [s.cut for s in segmentation.segments] == ["speaker", "pause"]
 
 
 def test_a_long_run_is_cut_at_its_longest_pause_and_never_elsewhere_unmarked() -> None:
     regions = [(0, 12, 0), (12.3, 20, 0), (20.6, 38, 0)]
-    found = cut(activity(*regions), FRAME, 60.0, SegmentationConfig())
-    assert [s.cut for s in found.segments] == ["pause", "pause"]
-    assert found.segments[0].end <= 20.3 <= found.segments[1].start
+    segmentation = cut(activity(*regions), FRAME, 60.0, SegmentationConfig())
+    assert [s.cut for s in segmentation.segments] == ["pause", "pause"]
+    assert segmentation.segments[0].end <= 20.3 <= segmentation.segments[1].start
     endless = cut(activity((0, 50, 0)), FRAME, 60.0, SegmentationConfig())
     assert {s.cut for s in endless.segments} == {"forced"}
 

@@ -23,9 +23,9 @@ def test_sentences_are_heard_through_the_cropped_encoder() -> None:
     turns = next(row["turns"] for row in truth if row["path"] == "recordings/en-1.flac")[:4]
     transcriber = Transcriber(TranscriptionConfig(), str(asset_path("whisper-base")), "cpu", 1)
     pieces = [bad_input.turn("en-1", number).astype("float32") for number in range(4)]
-    heard = transcriber.transcribe(pieces, "en")
-    wer = error_rate(" ".join(t["text"] for t in turns), " ".join(h.text for h in heard), "en")
+    transcripts = transcriber.transcribe(pieces, "en")
+    wer = error_rate(" ".join(t["text"] for t in turns), " ".join(h.text for h in transcripts), "en")
     assert wer is not None and wer < 0.25
-    for piece, found in zip(pieces, heard, strict=True):
-        words = [dataclasses.astuple(word)[1:3] for word in found.words]
+    for piece, transcript in zip(pieces, transcripts, strict=True):
+        words = [dataclasses.astuple(word)[1:3] for word in transcript.words]
         assert words and all(0 <= a <= b for a, b in words) and words[-1][1] <= len(piece) / 16000 + 0.3

@@ -21,8 +21,8 @@ def test_a_loop_shows_in_every_sign() -> None:
     [("Composez votre mot de passe suivi du dièse", "fr"), ("Пожалуйста, введите пароль", "ru"), ("请输入密码", "zh")],
 )
 def test_the_language_of_a_text(text: str, language: str) -> None:
-    found, probability = text_language(text)
-    assert found == language and probability > 0.5
+    code, probability = text_language(text)
+    assert code == language and probability > 0.5
 
 
 def test_empty_text_is_measured_not_refused() -> None:

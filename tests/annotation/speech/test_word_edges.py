@@ -13,12 +13,13 @@ def speech(seconds: float) -> np.ndarray:
     """Continuous loud speech cut from a sample recording."""
     audio, _ = soundfile.read(bad_input.RECORDINGS / "en-1.flac", dtype="float32")
     loud = np.flatnonzero(np.abs(audio) > 0.05)[0]
-    return audio[loud : loud + int(seconds * RATE)]
+    piece: np.ndarray = audio[loud : loud + int(seconds * RATE)]
+    return piece
 
 
 def test_pauses_around_a_word_are_not_its_own() -> None:
-    said = speech(0.3)
-    audio = np.concatenate([np.zeros(RATE // 2), said, np.zeros(RATE // 2)]).astype(np.float32)
+    spoken = speech(0.3)
+    audio = np.concatenate([np.zeros(RATE // 2), spoken, np.zeros(RATE // 2)]).astype(np.float32)
     word = tighten([Word("word", 0.1, 1.2, 0.9)], audio)[0]
     assert abs(word.start - 0.5) <= 0.03 and abs(word.end - 0.8) <= 0.05 and word.word == "word"
 
@@ -31,10 +32,12 @@ def test_edges_in_continuous_speech_stay() -> None:
 
 
 def test_the_last_word_before_a_pause_ends_with_its_sound() -> None:
-    said = speech(0.6)
-    audio = np.concatenate([said, np.zeros(RATE // 2, dtype=np.float32), said, np.zeros(RATE // 2, dtype=np.float32)])
-    found = tighten([Word("a", 0.0, 0.3, 1.0), Word("b", 0.8, 1.5, 1.0)], audio)
-    assert abs(found[0].end - 0.6) <= 0.03 and found[1].start >= 1.0 and abs(found[1].end - 1.7) <= 0.03
+    spoken = speech(0.6)
+    audio = np.concatenate(
+        [spoken, np.zeros(RATE // 2, dtype=np.float32), spoken, np.zeros(RATE // 2, dtype=np.float32)]
+    )
+    words = tighten([Word("a", 0.0, 0.3, 1.0), Word("b", 0.8, 1.5, 1.0)], audio)
+    assert abs(words[0].end - 0.6) <= 0.03 and words[1].start >= 1.0 and abs(words[1].end - 1.7) <= 0.03
 
 
 def test_silence_and_no_words_are_left_as_they_are() -> None:
@@ -46,5 +49,5 @@ def test_silence_and_no_words_are_left_as_they_are() -> None:
 
 def test_order_is_kept() -> None:
     audio = np.concatenate([speech(0.4), np.zeros(RATE // 2, dtype=np.float32), speech(0.4)])
-    found = tighten([Word("a", 0.0, 0.6, 1.0), Word("b", 0.6, 1.3, 1.0)], audio)
-    assert found[0].end <= found[1].start and all(w.start <= w.end for w in found)
+    words = tighten([Word("a", 0.0, 0.6, 1.0), Word("b", 0.6, 1.3, 1.0)], audio)
+    assert words[0].end <= words[1].start and all(w.start <= w.end for w in words)

@@ -36,10 +36,10 @@ def test_without_a_model_age_abstains_with_a_reason() -> None:
 def test_a_model_is_loaded_by_path_and_bands_are_added_up(tmp_path: Path) -> None:
     path = save_classifier(tmp_path / "ages", ["teens", "twenties", "sixties"])
     clips = [0.1 * np.random.default_rng(0).normal(size=RATE).astype(np.float32), np.zeros(RATE, dtype=np.float32)]
-    found = AgeClassifier(AgeConfig(model=path, min_probability=0.0))([*clips, clips[0][:100]])
-    age = found[0].value
+    labels = AgeClassifier(AgeConfig(model=path, min_probability=0.0))([*clips, clips[0][:100]])
+    age = labels[0].value
     assert age is not None and set(age.probabilities) == {"young", "elderly"} and age.label in ("young", "elderly")
-    assert [label.reason for label in found[1:]] == ["silent", "too_short"]
+    assert [label.reason for label in labels[1:]] == ["silent", "too_short"]
     unsure = AgeClassifier(AgeConfig(model=path, min_probability=1.0))(clips)[0]
     assert unsure == Label(reason="unsure", withheld=age)
 

@@ -17,8 +17,8 @@ def noise(seconds: float) -> np.ndarray:
 
 
 def test_without_a_model_emotion_abstains_with_a_reason() -> None:
-    found = EmotionClassifier(EmotionConfig())([noise(1.0)] * 2)
-    assert found == [Label(reason="no_model")] * 2
+    labels = EmotionClassifier(EmotionConfig())([noise(1.0)] * 2)
+    assert labels == [Label(reason="no_model")] * 2
 
 
 def test_emotion_is_named_only_where_it_is_clear() -> None:
@@ -52,13 +52,13 @@ def test_models_labels_get_our_names(label: str, name: str) -> None:
 def test_a_model_is_loaded_by_path_and_abstains_from_silence(tmp_path: Path) -> None:
     path = save_classifier(tmp_path / "emotions", ["ang", "neu", "hap"])
     clips = [noise(2.0), np.zeros(RATE, dtype=np.float32), np.zeros(10, dtype=np.float32), noise(2.0)]
-    found = EmotionClassifier(EmotionConfig(model=path))(clips)
-    first = found[0].measured
+    labels = EmotionClassifier(EmotionConfig(model=path))(clips)
+    first = labels[0].measured
     assert first is not None and set(first.probabilities) == {"angry", "neutral", "happy"}
     assert sum(first.probabilities.values()) == pytest.approx(1.0, abs=1e-4)
-    assert [label.reason for label in found[1:3]] == ["silent", "too_short"]
+    assert [label.reason for label in labels[1:3]] == ["silent", "too_short"]
     # Its neighbours in the call change nothing.
-    assert found[0] == found[3]
+    assert labels[0] == labels[3]
 
 
 def test_of_a_long_clip_the_middle_counts(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from annotation.voice.gender import RATE, BoostedTrees, GenderClassifier, GenderConfig, voice_features
+from annotation.voice.audio_classifier import RATE
+from annotation.voice.gender import BoostedTrees, GenderClassifier, GenderConfig, voice_features
 from samples.turns import Turn, sample_turns
 from tests.support.saved_classifier import save_classifier
 from voxmill.core.assets import asset_path
@@ -32,33 +33,34 @@ def voice(hz: float, seconds: float = 2.0) -> np.ndarray:
     while position < seconds * RATE:
         wave[int(position) : int(position) + 400] += pulse
         position += RATE / hz * (1 + 0.01 * rng.normal())
-    return (0.5 * wave / np.abs(wave).max()).astype(np.float32)
+    scaled: np.ndarray = (0.5 * wave / np.abs(wave).max()).astype(np.float32)
+    return scaled
 
 
 def test_the_embedded_model_knows_the_women_and_not_the_man(classifier: GenderClassifier, turns: list[Turn]) -> None:
     """A change either way should be seen."""
-    found = classifier([turn.audio for turn in turns])
+    labels = classifier([turn.audio for turn in turns])
     answers = {
-        name: [g.value.label for g, t in zip(found, turns, strict=True) if t.speaker == name and g.value]
+        name: [g.value.label for g, t in zip(labels, turns, strict=True) if t.speaker == name and g.value]
         for name in ("allison-smith", "june-wallack", "carlo-flora")
     }
     assert set(answers["allison-smith"]) == set(answers["june-wallack"]) == {"female"}
     assert len(answers["allison-smith"]) + len(answers["june-wallack"]) == 50
     assert answers["carlo-flora"].count("male") <= 5
-    assert all(label.measured is not None and (label.value or label.reason == "unsure") for label in found)
+    assert all(label.measured is not None and (label.value or label.reason == "unsure") for label in labels)
 
 
 def test_every_way_to_abstain_has_its_reason(
     classifier: GenderClassifier, turns: list[Turn], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     silence = np.zeros(RATE, dtype=np.float32)
-    found = classifier([silence, silence[:100]])
-    assert [label.reason for label in found] == ["silent", "too_short"]
+    labels = classifier([silence, silence[:100]])
+    assert [label.reason for label in labels] == ["silent", "too_short"]
     with monkeypatch.context() as patch:
         patch.setattr("annotation.voice.gender._cepstral_pitch", lambda wave: np.zeros(0))
-        found += classifier([turns[0].audio])
-    assert found[2].reason == "no_pitch"
-    assert all(label.measured is None for label in found)
+        labels += classifier([turns[0].audio])
+    assert labels[2].reason == "no_pitch"
+    assert all(label.measured is None for label in labels)
     assert classifier([]) == []
     never_sure = GenderClassifier(GenderConfig(min_probability=1.0), asset_path("voice2gender"))
     unsure = never_sure([turns[0].audio])[0]
@@ -75,11 +77,11 @@ def test_features_follow_the_voice() -> None:
     assert low is not None and high is not None
     # The data set's cepstral pitch errs by octaves in single frames: its mean is near, not at, the pitch.
     assert low["meanfun"] == pytest.approx(0.09, rel=0.15) and high["meanfun"] == pytest.approx(0.22, rel=0.15)
-    for found in (low, high):
-        assert 0 <= found["Q25"] <= found["median"] <= found["Q75"] <= 0.28
-        assert found["IQR"] == pytest.approx(found["Q75"] - found["Q25"]) and 0 < found["sp.ent"] <= 1
-        assert found["mindom"] <= found["meandom"] <= found["maxdom"] and 0 < found["sfm"] <= 1
-        assert all(np.isfinite(value) for value in found.values())
+    for features in (low, high):
+        assert 0 <= features["Q25"] <= features["median"] <= features["Q75"] <= 0.28
+        assert features["IQR"] == pytest.approx(features["Q75"] - features["Q25"]) and 0 < features["sp.ent"] <= 1
+        assert features["mindom"] <= features["meandom"] <= features["maxdom"] and 0 < features["sfm"] <= 1
+        assert all(np.isfinite(value) for value in features.values())
 
 
 def forest(thresholds: list[float], base: str) -> dict[str, Any]:
@@ -115,11 +117,11 @@ def test_weights_are_read_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_model_is_loaded_by_path_and_a_third_class_is_left_out(tmp_path: Path, turns: list[Turn]) -> None:
     path = save_classifier(tmp_path / "three", ["female", "male", "child"])
     config = GenderConfig(model=path, min_probability=0.5)
-    found = GenderClassifier(config)([turns[0].audio, np.zeros(RATE, dtype=np.float32)])
-    gender = found[0].value
+    labels = GenderClassifier(config)([turns[0].audio, np.zeros(RATE, dtype=np.float32)])
+    gender = labels[0].value
     assert gender is not None and gender.label == ("female" if gender.female >= 0.5 else "male")
     assert 0 <= gender.female <= 1
-    assert found[1].reason == "silent"
+    assert labels[1].reason == "silent"
 
 
 def test_a_model_that_does_not_answer_the_question_is_named(tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ def voice(f0: np.ndarray, jitter: float = 0.0, shimmer: float = 0.0, noise: floa
         wave[start : start + 400] += decay * (1 + shimmer * rng.normal())
         position += RATE / f0[start] * (1 + jitter * rng.normal())
     wave = wave[: len(f0)] / np.abs(wave).max() * 0.5
-    return (wave + noise * rng.normal(size=len(wave))).astype(np.float32)
+    noisy: np.ndarray = (wave + noise * rng.normal(size=len(wave))).astype(np.float32)
+    return noisy
 
 
 def steady(hz: float, seconds: float = 2.0) -> np.ndarray:
@@ -43,17 +44,17 @@ def measure(meter: ProsodyMeter, audio: np.ndarray) -> Prosody:
 
 @pytest.mark.parametrize("hz", [80.0, 120.0, 200.0, 400.0])
 def test_a_steady_voice_has_its_pitch_and_no_range(meter: ProsodyMeter, hz: float) -> None:
-    found = measure(meter, voice(steady(hz)))
-    assert found.f0_median_hz == pytest.approx(hz, rel=0.03)
-    assert found.f0_range_semitones is not None and found.f0_range_semitones < 0.5
-    assert found.voiced_share > 0.9
+    prosody = measure(meter, voice(steady(hz)))
+    assert prosody.f0_median_hz == pytest.approx(hz, rel=0.03)
+    assert prosody.f0_range_semitones is not None and prosody.f0_range_semitones < 0.5
+    assert prosody.voiced_share > 0.9
 
 
 def test_a_glide_of_an_octave_has_a_range_of_an_octave(meter: ProsodyMeter) -> None:
-    found = measure(meter, voice(np.geomspace(120, 240, 3 * RATE)))
+    prosody = measure(meter, voice(np.geomspace(120, 240, 3 * RATE)))
     # 5th to 95th percentile of twelve semitones.
-    assert found.f0_range_semitones == pytest.approx(10.8, abs=0.8)
-    assert found.f0_std_semitones == pytest.approx(12 / np.sqrt(12), abs=0.4)
+    assert prosody.f0_range_semitones == pytest.approx(10.8, abs=0.8)
+    assert prosody.f0_std_semitones == pytest.approx(12 / np.sqrt(12), abs=0.4)
 
 
 def test_roughness_and_noise_show_in_their_own_measures(meter: ProsodyMeter) -> None:
@@ -77,29 +78,29 @@ def test_level_changes_only_what_is_about_changes_of_level(meter: ProsodyMeter) 
 
 @pytest.mark.parametrize("num", [0, 1, 500, 1024, 16000])
 def test_silence_of_any_length_has_nothing_to_measure(meter: ProsodyMeter, num: int) -> None:
-    found = measure(meter, np.zeros(num, dtype=np.float32))
-    assert found.f0_median_hz is found.hnr_db is found.jitter is found.energy_std_db is None
-    assert found.voiced_share == 0.0
+    prosody = measure(meter, np.zeros(num, dtype=np.float32))
+    assert prosody.f0_median_hz is prosody.hnr_db is prosody.jitter is prosody.energy_std_db is None
+    assert prosody.voiced_share == 0.0
 
 
 def test_a_whisper_has_no_pitch_but_energy(meter: ProsodyMeter) -> None:
     noise = 0.1 * np.random.default_rng(0).normal(size=2 * RATE).astype(np.float32)
-    found = measure(meter, noise)
-    assert found.f0_median_hz is found.f0_std_semitones is found.spectral_tilt_db is None
-    assert found.energy_std_db is not None and found.rate is None
+    prosody = measure(meter, noise)
+    assert prosody.f0_median_hz is prosody.f0_std_semitones is prosody.spectral_tilt_db is None
+    assert prosody.energy_std_db is not None and prosody.rate is None
 
 
 def test_rate_and_pauses_come_from_word_times(meter: ProsodyMeter) -> None:
     words = [Word("banana", 0.5, 1.0, 1.0), Word("banana", 1.05, 1.5, 1.0), Word("banana", 2.0, 2.5, 1.0)]
-    found = meter(voice(steady(150.0, 3.0)), words, "banana banana, banana", "en")
-    assert found.rate == pytest.approx(9 / 2.0) and found.articulation_rate == pytest.approx(9 / 1.5)
-    assert (found.pauses, found.longest_pause) == (1, pytest.approx(0.5))
-    assert found.pause_share == pytest.approx(0.25)
+    prosody = meter(voice(steady(150.0, 3.0)), words, "banana banana, banana", "en")
+    assert prosody.rate == pytest.approx(9 / 2.0) and prosody.articulation_rate == pytest.approx(9 / 1.5)
+    assert prosody.pauses == 1 and prosody.longest_pause == pytest.approx(0.5)
+    assert prosody.pause_share == pytest.approx(0.25)
 
 
 def test_words_at_one_moment_have_no_rate(meter: ProsodyMeter) -> None:
-    found = meter(voice(steady(150.0)), [Word("a", 1.0, 1.0, 0.1)], "a", "en")
-    assert found.rate is None and found.pause_share == 0.0
+    prosody = meter(voice(steady(150.0)), [Word("a", 1.0, 1.0, 0.1)], "a", "en")
+    assert prosody.rate is None and prosody.pause_share == 0.0
 
 
 @pytest.mark.parametrize(
@@ -124,19 +125,19 @@ def test_syllables_by_their_letters(text: str, language: str, expected: tuple[in
 def test_the_sample_voices_measure_as_people_do_and_fast(meter: ProsodyMeter) -> None:
     rows = [json.loads(line) for line in (SAMPLES / "truth.jsonl").read_text(encoding="utf-8").splitlines()]
     turns = {row["path"]: row["turns"] for row in rows}
-    heard, elapsed = 0.0, 0.0
+    seconds, elapsed = 0.0, 0.0
     for name in ("en-1", "it-1", "ru-1"):
         audio, _ = soundfile.read(SAMPLES / "recordings" / f"{name}.flac", dtype="float32")
         for turn in turns[f"recordings/{name}.flac"][:5]:
             clip = audio[round(turn["start"] * RATE) : round(turn["end"] * RATE)]
             words = [Word(turn["text"], 0.0, len(clip) / RATE, 1.0)]
             started = time.perf_counter()
-            found = meter(clip, words, turn["text"], name[:2])
+            prosody = meter(clip, words, turn["text"], name[:2])
             elapsed += time.perf_counter() - started
-            heard += len(clip) / RATE
-            assert found.f0_median_hz is not None and 120 < found.f0_median_hz < 260
-            assert found.f0_std_semitones is not None and 1 < found.f0_std_semitones < 9
-            assert found.rate is not None and 2 < found.rate < 9
-            assert found.hnr_db is not None and 3 < found.hnr_db < 25
+            seconds += len(clip) / RATE
+            assert prosody.f0_median_hz is not None and 120 < prosody.f0_median_hz < 260
+            assert prosody.f0_std_semitones is not None and 1 < prosody.f0_std_semitones < 9
+            assert prosody.rate is not None and 2 < prosody.rate < 9
+            assert prosody.hnr_db is not None and 3 < prosody.hnr_db < 25
     # 2 s a minute where it was measured; ten times that is still not the pipeline's slowest stage.
-    assert elapsed / heard * 60 < 20
+    assert elapsed / seconds * 60 < 20

@@ -3,7 +3,6 @@
 import dataclasses
 import errno
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -17,7 +16,6 @@ from voxmill.core.errors import UserError
 from voxmill.data.records import (
     Candidate,
     Cost,
-    FunnelStep,
     JobFailure,
     SourceInfo,
     StageName,
@@ -61,7 +59,6 @@ class Double(Stage):
 
     name = StageName.QUALITY
     cpu_share = 0.1
-    funnel_step: ClassVar[FunnelStep] = "kept"
 
     def __init__(self, context: StageContext) -> None:
         pass

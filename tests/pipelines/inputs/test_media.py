@@ -1,4 +1,4 @@
-"""Decoding as a stream: windows are exact, formats sniffed, lack of permission told apart."""
+"""Decoding as a stream: windows are exact, formats are sniffed, lack of permission has its own reason."""
 
 import os
 import subprocess
@@ -130,8 +130,8 @@ def test_a_jump_into_a_file_reads_the_same_samples(
     seen = counted(monkeypatch)
     middle, end = media.BLOCK + 100_003, info.num_samples
     for start, stop in ((middle, middle + 200_001), (2 * media.BLOCK, end), (end - 5, end)):
-        found = media.read_window(path, start, stop, "mean", media.digests_of(info.digests, start, stop))
-        assert np.array_equal(found, whole[start:stop])
+        window = media.read_window(path, start, stop, "mean", media.digests_of(info.digests, start, stop))
+        assert np.array_equal(window, whole[start:stop])
     assert bool(seen) != jumps
 
 
@@ -141,8 +141,8 @@ def test_a_damaged_or_resampled_file_is_not_jumped_into(tmp_path: Path) -> None:
     content = (tmp_path / "whole.flac").read_bytes()
     (tmp_path / "cut.flac").write_bytes(content[: len(content) // 2])
     soundfile.write(tmp_path / "fast.flac", np.resize(audio, 96000), 96000)
-    found = {path.name: len(media.scan(str(path))[0].digests) for path in tmp_path.iterdir()}
-    assert found == {"cut.flac": 0, "fast.flac": 0, "whole.flac": 1}
+    counts = {path.name: len(media.scan(str(path))[0].digests) for path in tmp_path.iterdir()}
+    assert counts == {"cut.flac": 0, "fast.flac": 0, "whole.flac": 1}
 
 
 def test_a_file_that_changed_after_scanning_is_decoded_anew(tmp_path: Path) -> None:
@@ -151,8 +151,8 @@ def test_a_file_that_changed_after_scanning_is_decoded_anew(tmp_path: Path) -> N
     digests = media.scan(str(tmp_path / "x.wav"))[0].digests
     soundfile.write(tmp_path / "x.wav", samples[::-1], 16000)
     start, end = media.BLOCK + 5, media.BLOCK + 1000
-    found = media.read_window(str(tmp_path / "x.wav"), start, end, "mean", media.digests_of(digests, start, end))
-    assert np.allclose(found, samples[::-1][start:end], atol=1e-4)
+    window = media.read_window(str(tmp_path / "x.wav"), start, end, "mean", media.digests_of(digests, start, end))
+    assert np.allclose(window, samples[::-1][start:end], atol=1e-4)
 
 
 def test_a_file_that_may_not_be_read_says_so(tmp_path: Path) -> None:
