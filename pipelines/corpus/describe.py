@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from annotation.descriptions.describer import (
     PARAPHRASE,
@@ -28,6 +27,7 @@ from pipelines.corpus.figures import DescriptionFigures, VerdictCounts
 from pipelines.corpus.labels import class_probabilities
 from voxmill.core.assets import asset_path
 from voxmill.core.audio import RATE_16K, decode_flac, resample
+from voxmill.core.local_ray import map_actors
 from voxmill.core.progress import Progress
 from voxmill.data.shards import read_member
 from voxmill.llm.batch_chat import BatchUsage
@@ -136,9 +136,6 @@ class _Writer:
 def _write(
     rows: list[CorpusClip], out: Path, rule: DescriptionsConfig, workers: int, counts: Counter[str]
 ) -> Iterator[Descriptions]:
-    import ray
-    from ray.util import ActorPool
-
     cache = _cache(out).resolve()
     chunks = [rows[i : i + CLIPS_A_TASK] for i in range(0, len(rows), CLIPS_A_TASK)]
     undone = [[_clip(row, out, send_audio=False) for row in chunk] for chunk in chunks]
@@ -148,15 +145,11 @@ def _write(
         counts.update(counted)
         yield from results
         return
-    remote: Any = ray.remote(num_cpus=1, max_restarts=2, max_task_retries=2)(_Writer)
-    actors = [remote.remote(rule, cache) for _ in range(min(workers, len(chunks)))]
-    try:
-        for results, counted in ActorPool(actors).map(lambda actor, clips: actor.write.remote(clips), undone):
-            counts.update(counted)
-            yield from results
-    finally:
-        for actor in actors:
-            ray.kill(actor)
+    options = {"num_cpus": 1, "max_restarts": 2, "max_task_retries": 2}
+    pool = map_actors(_Writer, (rule, cache), "write", undone, count=workers, ordered=True, **options)
+    for results, counted in pool:
+        counts.update(counted)
+        yield from results
 
 
 def _cache(out: Path) -> Path:

@@ -1,0 +1,99 @@
+"""Descriptions of a corpus: by actors as in one process, and by an endpoint that is sent the clips of the shards."""
+
+import base64
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines.config import AnnotateConfig
+from pipelines.corpus import describe as job
+from pipelines.corpus.clips import CorpusClip
+from pipelines.corpus.describe import describe
+from tests.pipelines.corpus.made_clips import made_clip
+from tests.support.chat_server import Handler, chat_server
+from voxmill.core.audio import decode, encode_flac
+from voxmill.core.config import load_config
+from voxmill.core.errors import UserError
+from voxmill.core.progress import Progress
+from voxmill.data.records import Fact
+
+SILENT = Progress(enabled=False)
+
+
+def clips(count: int) -> list[CorpusClip]:
+    listed = []
+    for number in range(count):
+        clip = made_clip(number)
+        clip.facts = [Fact("pitch", "style", ("low", "medium", "high")[number % 3], value=120.0, unit="Hz", z=0.0)]
+        listed.append(clip)
+    return listed
+
+
+@pytest.fixture
+def ray_here() -> Iterator[None]:
+    import ray
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        yield
+        ray.shutdown()
+
+
+def test_actors_write_what_one_process_writes_and_in_order(
+    ray_here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = AnnotateConfig()
+    alone, spread = clips(7), clips(7)
+    figures = describe(alone, tmp_path, config, 2, SILENT)
+    monkeypatch.setattr(job, "CLIPS_A_TASK", 2)
+    again = describe(spread, tmp_path, config, 2, SILENT)
+    assert [clip.descriptions for clip in spread] == [clip.descriptions for clip in alone]
+    assert all(clip.descriptions for clip in alone)
+    assert {**again, "seconds": 0} == {**figures, "seconds": 0} and figures["counts"]["by_template"] > 7
+
+
+def test_an_endpoint_is_sent_the_clip_at_16_khz(tmp_path: Path) -> None:
+    times = np.arange(44100, dtype=np.float32) / 44100
+    flac = encode_flac(np.sin(2 * np.pi * 440 * times).astype(np.float32) / 2, 44100)
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "0.tar").write_bytes(b"before" + flac + b"after")
+    clip = clips(1)[0]
+    clip.place = replace(clip.place, shard="shards/0.tar", offset=6, size=len(flac))
+    text = {key: "A medium pitch." for key in ("tags", "phrase", "sentence", "paragraph")}
+
+    def answer(handler: Handler, number: int, body: dict[str, Any]) -> None:
+        handler.reply(json.dumps({"design": text, "style": text}))
+
+    with chat_server(answer) as server:
+        endpoint = {"url": server.url, "model": "m"}
+        rule = {"writer": "endpoint", "send_audio": True, "wordings": 1, "endpoint": endpoint}
+        config = AnnotateConfig.model_validate({"corpus_labels": {"descriptions": rule}})
+        figures = describe([clip], tmp_path, config, 1, SILENT)
+        content = server.seen[0]["body"]["messages"][0]["content"]
+    samples_TC, rate = decode(base64.b64decode(content[1]["input_audio"]["data"]))
+    assert rate == 16000 and samples_TC.shape == (16000, 1) and 0.49 < samples_TC.max() < 0.51
+    assert figures["usage"]["requests"] == len(server.seen) and figures["writer"] == "endpoint"
+
+
+def test_without_clips_or_where_no_descriptions_are_wanted_there_are_no_figures(tmp_path: Path) -> None:
+    assert describe([], tmp_path, AnnotateConfig(), 1, SILENT) == {}
+    config = AnnotateConfig.model_validate({"corpus_labels": {"labels": ["speakers"]}})
+    assert describe(clips(1), tmp_path, config, 1, SILENT) == {}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("run.askers=2", "run.concurrent_requests"),
+        ("corpus_labels.descriptions.hears=true", "corpus_labels.descriptions.send_audio"),
+    ],
+)
+def test_old_keys_are_answered_with_the_new_name(old: str, new: str) -> None:
+    with pytest.raises(UserError, match=f"it is now '{new}'"):
+        load_config(AnnotateConfig, overrides=[old])
