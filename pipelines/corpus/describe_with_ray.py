@@ -103,7 +103,7 @@ def _describe_chunk(
 def answer(
     pending: dict[str, tuple[list[ChatCompletionMessageParam], int]], config: BatchLlmConfig, cache: Path
 ) -> dict[str, str]:
-    """Asks every noted question; replies go to the cache. Returns why, by key, requests had no answer."""
+    """Asks every noted question; replies go to the cache. Returns, by key, why a request brought no answer."""
     import ray.data
     from ray.data.llm import build_processor
 

@@ -1,4 +1,4 @@
-"""Descriptions by grammar state exactly their facts, in every language and at every granularity, and read back as them."""
+"""Descriptions by grammar state exactly their facts, in every language and granularity, and read back as them."""
 
 import itertools
 

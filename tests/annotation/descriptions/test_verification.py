@@ -1,4 +1,4 @@
-"""Claims are read out of free sentences and checked; what is not known abstains, or fails for writers without the audio."""
+"""Claims are read out of free sentences and checked; the unknown abstains, or fails for writers without the audio."""
 
 import pytest
 

@@ -29,7 +29,8 @@ def clips(count: int) -> list[CorpusClip]:
     listed = []
     for number in range(count):
         clip = made_clip(number)
-        clip.facts = [Fact("pitch", "style", ("low", "medium", "high")[number % 3], value=120.0, unit="Hz", z=0.0)]
+        word, z = (("low", -1.0), ("medium", 0.0), ("high", 1.0))[number % 3]
+        clip.facts = [Fact("pitch", "style", word, value=120.0, unit="Hz", z=z)]
         listed.append(clip)
     return listed
 

@@ -39,7 +39,7 @@ def test_an_sdk_connects_to_the_endpoint_and_to_nothing_else(kind: str) -> None:
     with chat_server(answer) as server:
         command = [sys.executable, "-c", PROGRAM, kind, server.url]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-        host, port = server.server_address[:2]
+        host, port = str(server.server_address[0]), server.server_address[1]
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[-1] == "answer good" and len(server.seen) == 2
