@@ -1,8 +1,8 @@
 """Configuration of the two jobs. Of `annotate`: what labels depend on, what selection uses, how it runs.
 
 Only `label` decides which clips are cut and how they are transcribed; each labeller of `voice_attributes` and each
-label of `corpus_labels` can be changed or added on a finished dataset. Changing `select`, `write` or `run` runs no model
-again.
+label of `corpus_labels` can be changed or added on a finished dataset. Changing `select`, `write` or `run` runs no
+model again.
 """
 
 from typing import ClassVar, Literal

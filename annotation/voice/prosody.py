@@ -12,7 +12,7 @@ voice or a language. A measure that cannot be taken is None: a whispered clip ha
 
 import unicodedata
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -50,22 +50,9 @@ class ProsodyMeter:
     """All prosody of a clip. Holds no weights; built once because librosa compiles its first call."""
 
     def __init__(self, config: ProsodyConfig):
-        import librosa
-
         self.config = config
         # The first call compiles for seconds: at start, not inside the first clip.
-        librosa.pyin(np.zeros(RATE // 2, dtype=np.float32), **self._pyin_options())
-
-    def _pyin_options(self) -> dict[str, Any]:
-        return {
-            "sr": RATE,
-            "fmin": self.config.min_f0_hz,
-            "fmax": self.config.max_f0_hz,
-            "frame_length": FRAME,
-            "hop_length": HOP,
-            "resolution": 0.15,
-            "n_thresholds": 50,
-        }
+        self.pitch(np.zeros(RATE // 2, dtype=np.float32))
 
     def __call__(self, audio: np.ndarray, words: Sequence[Word], text: str, language: str) -> Prosody:
         """Measures one clip.
@@ -117,7 +104,16 @@ class ProsodyMeter:
         """F0 in Hz a 20 ms frame, NaN where unvoiced, of float32 [samples] at 16 kHz."""
         import librosa
 
-        f0, voiced, _ = librosa.pyin(audio, **self._pyin_options())
+        f0, voiced, _ = librosa.pyin(
+            audio,
+            sr=RATE,
+            fmin=self.config.min_f0_hz,
+            fmax=self.config.max_f0_hz,
+            frame_length=FRAME,
+            hop_length=HOP,
+            resolution=0.15,
+            n_thresholds=50,
+        )
         return np.where(voiced, f0, np.nan)
 
     def _timing(
