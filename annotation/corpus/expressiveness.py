@@ -36,8 +36,8 @@ MEASURES = tuple(_MEASURES)
 class ExpressivenessConfig(Config):
     """How measures become a score, and which clips are kept by it.
 
-    `limit` caps one measure's z, so that a tracking error is not an emotion. Keep clips by `top_share` (0..1 of all that
-    are scored) or by `threshold`, not both; with neither, all are kept.
+    `limit` caps one measure's z, so that a tracking error is not an emotion. Keep clips by `top_share` (0..1 of all
+    that are scored) or by `threshold`, not both; with neither, all are kept.
     """
 
     speaker_weight: float = 0.5
