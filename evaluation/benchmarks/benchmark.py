@@ -1,4 +1,4 @@
-"""What a benchmark is to the rest of evaluation: utterances to speak, and lines that could not be read."""
+"""A benchmark as its readers return it: utterances to speak, and lines that could not be read."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from voxmill.core.errors import UserError
+from voxmill.core.hashing import sha256_file
 
 
 @dataclass(frozen=True)
@@ -15,8 +16,8 @@ class Utterance:
     """One text to speak.
 
     `id` names the wav (`ja/uttid_1` lies in a subfolder); `group` is the row of the benchmark's table that it counts
-    for; `reference` is a recording of the speaker to clone, `reference_text` what is said in it; `description` says how
-    to speak (InstructTTSEval); `emotion` is the one that the reference has, and `emotion_level` how much of it
+    for; `reference` is a recording of the speaker to clone, `reference_text` its transcript; `description` tells how
+    to speak (InstructTTSEval); `emotion` is the one that the reference has, and `emotion_level` its strength
     (CV3-Eval: high, low).
     """
 
@@ -33,7 +34,7 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Malformed:
-    """A line that says no utterance, and why."""
+    """A line that is no utterance, and why."""
 
     path: Path
     line: int
@@ -45,7 +46,7 @@ class Malformed:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark as read. `protocol` says how its official scores are normalised (`normalisation.PROTOCOLS`)."""
+    """A benchmark as read. `protocol` names the normalisation of its official scores (`normalisation.PROTOCOLS`)."""
 
     name: str
     protocol: str
@@ -53,19 +54,18 @@ class Benchmark:
     malformed: tuple[Malformed, ...] = field(default_factory=tuple)
 
     def fingerprint(self) -> str:
-        """sha256 (hex) of all that is spoken, in order; of references their contents, not their places."""
+        """sha256 (hex) of all utterances, in order; of references the contents, not the paths."""
         digest = hashlib.sha256()
         contents: dict[Path, str] = {}
         for one in self.utterances:
             if one.reference is not None and one.reference not in contents:
                 try:
-                    with open(one.reference, "rb") as file:
-                        contents[one.reference] = hashlib.file_digest(file, "sha256").hexdigest()
+                    contents[one.reference] = sha256_file(one.reference)
                 except OSError:
                     contents[one.reference] = "missing"
             parts = (one.id, one.text, one.language, one.reference_text or "", one.description or "")
-            said = "\0".join([*parts, contents[one.reference] if one.reference else ""])
-            digest.update(said.encode() + b"\n")
+            joined = "\0".join([*parts, contents[one.reference] if one.reference else ""])
+            digest.update(joined.encode() + b"\n")
         return digest.hexdigest()
 
 
@@ -95,7 +95,7 @@ class Collector:
         self.malformed.append(Malformed(path, line, reason))
 
     def benchmark(self, name: str, protocol: str, source: Path) -> Benchmark:
-        """What was gathered.
+        """The benchmark of what was collected.
 
         Raises:
             UserError: nothing usable; names the first malformed line.

@@ -26,12 +26,12 @@ def read_cv3_eval(path: Path) -> Benchmark:
         raise UserError(
             f"{path}: no folder with `text` and `prompt_wav.scp` in it; name one of CV3-Eval's data folders"
         )
-    found = Collector()
+    collector = Collector()
     for folder in folders:
         below = folder.relative_to(path).as_posix()
         prefix = "" if below == "." else f"{below}/"
-        _read(folder, prefix, found)
-    return found.benchmark(NAME, NAME, path)
+        _read(folder, prefix, collector)
+    return collector.benchmark(NAME, NAME, path)
 
 
 def _folders(path: Path) -> list[Path]:
@@ -39,13 +39,13 @@ def _folders(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         return []
-    return [found for child in sorted(path.iterdir()) if child.is_dir() for found in _folders(child)]
+    return [folder for child in sorted(path.iterdir()) if child.is_dir() for folder in _folders(child)]
 
 
-def _read(folder: Path, prefix: str, found: Collector) -> None:
+def _read(folder: Path, prefix: str, collector: Collector) -> None:
     language = _language(folder)
-    prompt_texts = _table(folder / "prompt_text", found)
-    prompt_wavs = _table(folder / "prompt_wav.scp", found)
+    prompt_texts = _table(folder / "prompt_text", collector)
+    prompt_wavs = _table(folder / "prompt_wav.scp", collector)
     # The zero-shot sets are the report's Table 5, whose columns have the languages' names alone.
     group = (prefix.rstrip("/") or folder.name).removeprefix("zero_shot/").replace("_", "-")
     for number, line in lines_of(folder / "text"):
@@ -53,10 +53,10 @@ def _read(folder: Path, prefix: str, found: Collector) -> None:
         emotion = _EMOTION.match(id_)
         place = prompt_wavs.get(id_)
         if not text.strip():
-            found.fail(folder / "text", number, f"an id and its text are needed, found {line.strip()[:40]!r}")
+            collector.fail(folder / "text", number, f"an id and its text are needed, not {line.strip()[:40]!r}")
             continue
         if place is None:
-            found.fail(folder / "text", number, f"{id_} has no line in prompt_wav.scp")
+            collector.fail(folder / "text", number, f"{id_} has no line in prompt_wav.scp")
             continue
         utterance = Utterance(
             prefix + id_,
@@ -68,10 +68,10 @@ def _read(folder: Path, prefix: str, found: Collector) -> None:
             emotion=emotion[1] if emotion else None,
             emotion_level=emotion[2] if emotion else None,
         )
-        found.add(utterance, folder / "text", number)
+        collector.add(utterance, folder / "text", number)
 
 
-def _table(path: Path, found: Collector) -> dict[str, str]:
+def _table(path: Path, collector: Collector) -> dict[str, str]:
     """Kaldi's `key value` lines; a missing `prompt_text` is an empty table."""
     rows: dict[str, str] = {}
     if path.name == "prompt_text" and not path.exists():
@@ -79,9 +79,9 @@ def _table(path: Path, found: Collector) -> dict[str, str]:
     for number, line in lines_of(path):
         key, _, value = line.strip().partition(" ")
         if not value.strip():
-            found.fail(path, number, f"a key and a value are needed, found {line.strip()[:40]!r}")
+            collector.fail(path, number, f"a key and a value are needed, not {line.strip()[:40]!r}")
         elif key in rows:
-            found.fail(path, number, f"{key} is there twice")
+            collector.fail(path, number, f"{key} is there twice")
         else:
             rows[key] = value.strip()
     return rows

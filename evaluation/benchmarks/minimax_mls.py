@@ -1,6 +1,6 @@
 """MiniMax-MLS-Test: `text/LANGUAGE.txt` of `speaker|text` lines, recordings under `speaker/` (arXiv:2505.07916).
 
-24 languages, 100 lines and two speakers each. The set has no official scorer; ours is stated in `normalisation`.
+24 languages, 100 lines and two speakers each. There is no official scorer; this project's is in `normalisation`.
 """
 
 from pathlib import Path
@@ -49,8 +49,8 @@ def read_minimax_mls(path: Path) -> Benchmark:
         raise UserError(f"{path}: no text/*.txt in it; name the folder of the data set")
     root = files[0].parent.parent
     speakers = _speakers(root / "speaker")
-    found = Collector()
-    texts = _prompt_texts(root / "speaker" / "prompt_text.txt", found)
+    collector = Collector()
+    texts = _prompt_texts(root / "speaker" / "prompt_text.txt", collector)
     for file in files:
         language = LANGUAGES.get(file.stem.lower())
         if language is None:
@@ -60,27 +60,27 @@ def read_minimax_mls(path: Path) -> Benchmark:
             key = Path(speaker).stem
             if not bar or key not in speakers:
                 why = "no '|' in it; write speaker|text" if not bar else f"no recording of {speaker!r} under speaker/"
-                found.fail(file, number, why)
+                collector.fail(file, number, why)
                 continue
             recording = speakers[key]
-            said = texts.get(recording.stem) or texts.get(key)
+            reference_text = texts.get(recording.stem) or texts.get(key)
             id_ = f"{file.stem.lower()}/{key}-{number:03d}"
-            found.add(Utterance(id_, text, language, file.stem.lower(), recording, said), file, number)
-    return found.benchmark(NAME, NAME, path)
+            collector.add(Utterance(id_, text, language, file.stem.lower(), recording, reference_text), file, number)
+    return collector.benchmark(NAME, NAME, path)
 
 
 def _speakers(folder: Path) -> dict[str, Path]:
     """Recordings by their own name and by their folder's (`english_female`), both of which lists use."""
-    found: dict[str, Path] = {}
+    recordings: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in AUDIO:
-            found.setdefault(path.stem, path)
-            found.setdefault(path.parent.name, path)
-    return found
+            recordings.setdefault(path.stem, path)
+            recordings.setdefault(path.parent.name, path)
+    return recordings
 
 
-def _prompt_texts(path: Path, found: Collector) -> dict[str, str]:
-    """What is said in the recordings, by file name without ending; the file may be missing."""
+def _prompt_texts(path: Path, collector: Collector) -> dict[str, str]:
+    """Transcripts of the recordings, by file name without ending; the file may be missing."""
     texts: dict[str, str] = {}
     if not path.exists():
         return texts
@@ -91,5 +91,5 @@ def _prompt_texts(path: Path, found: Collector) -> dict[str, str]:
         if bar and text.strip():
             texts[Path(name.strip()).stem] = text.strip()
         else:
-            found.fail(path, number, "no '|' or tab between a recording and its text")
+            collector.fail(path, number, "no '|' or tab between a recording and its text")
     return texts

@@ -24,7 +24,7 @@ def read_seed_tts_eval(path: Path) -> Benchmark:
     rows = list(lines_of(path))
     language = path.parent.name if path.parent.name in ("en", "zh") else _language([line for _, line in rows])
     group = f"test-{language}" + ("-hard" if "hard" in path.stem else "")
-    found = Collector()
+    collector = Collector()
     for number, line in rows:
         fields = [field.strip() for field in line.strip().split("|")]
         id_, text, reference, reference_text = fields[0], fields[-1], "", ""
@@ -36,11 +36,11 @@ def read_seed_tts_eval(path: Path) -> Benchmark:
         elif len(fields) in (4, 5):
             id_, reference_text, reference, text = fields[:4]
         else:
-            found.fail(path, number, f"{len(fields)} fields split by '|'; 2 to 5 are known")
+            collector.fail(path, number, f"{len(fields)} fields split by '|'; 2 to 5 are known")
             continue
         place = path.parent / reference if reference else None
-        found.add(Utterance(id_, text, language, group, place, reference_text or None), path, number)
-    return found.benchmark(NAME, NAME, path)
+        collector.add(Utterance(id_, text, language, group, place, reference_text or None), path, number)
+    return collector.benchmark(NAME, NAME, path)
 
 
 def _language(lines: list[str]) -> str:

@@ -5,8 +5,8 @@ A folder holds a folder a language, named by a code or as the corpus names it (`
     Common Voice   LANGUAGE/test.tsv (header with `path` and `sentence`) and LANGUAGE/clips/
     FLEURS         LANGUAGE/test.tsv (no header: id, file, raw text, ...) and LANGUAGE/audio/test/
 
-The report's own set is not published. A text is cloned from another speaker's recording: the next one of the file, whose
-words are its `reference_text`.
+The report's own set is not published. A text is cloned from another speaker's recording: the next one of the file,
+whose sentence is its `reference_text`.
 """
 
 import csv
@@ -23,7 +23,7 @@ _ALIASES = {"cmn": "zh", "nb": "no", "nn": "no", "fil": "tl", "iw": "he", "in": 
 
 
 def read_thirty_languages(path: Path) -> Benchmark:
-    """Utterances of all languages found, the first 500 distinct sentences of each, ids `LANGUAGE/CLIP`.
+    """Utterances of all languages in the folder, the first 500 distinct sentences of each, ids `LANGUAGE/CLIP`.
 
     Raises:
         UserError: no `LANGUAGE/test.tsv` below the folder.
@@ -31,14 +31,14 @@ def read_thirty_languages(path: Path) -> Benchmark:
     files = sorted(path.glob("*/test.tsv"))
     if not files:
         raise UserError(f"{path}: no LANGUAGE/test.tsv in it; name a folder in Common Voice's or FLEURS's layout")
-    found = Collector()
+    collector = Collector()
     for file in files:
         language = _language(file.parent.name)
         if language is None:
-            found.fail(file, 1, f"{file.parent.name!r} is none of the 30 languages; passed by")
+            collector.fail(file, 1, f"{file.parent.name!r} is none of the 30 languages; skipped")
             continue
-        _read(file, language, found)
-    return found.benchmark(NAME, NAME, path)
+        _read(file, language, collector)
+    return collector.benchmark(NAME, NAME, path)
 
 
 def _language(folder: str) -> str | None:
@@ -47,7 +47,7 @@ def _language(folder: str) -> str | None:
     return code if code in LANGUAGES else None
 
 
-def _read(file: Path, language: str, found: Collector) -> None:
+def _read(file: Path, language: str, collector: Collector) -> None:
     rows: list[tuple[int, str, str]] = []
     texts: set[str] = set()
     header: list[str] | None = None
@@ -59,18 +59,18 @@ def _read(file: Path, language: str, found: Collector) -> None:
             continue
         clip, text = _fields(fields, header)
         if not clip or not text:
-            found.fail(file, number, f"{len(fields)} columns, no clip and sentence among them")
+            collector.fail(file, number, f"{len(fields)} columns, no clip and sentence among them")
         elif text not in texts:
             texts.add(text)
             rows.append((number, clip, text))
         if len(rows) == SENTENCES:
             break
     for index, (number, clip, text) in enumerate(rows):
-        _, other, said = rows[(index + 1) % len(rows)]
+        _, other, reference_text = rows[(index + 1) % len(rows)]
         reference = _audio(file.parent, other) if len(rows) > 1 else None
         id_ = f"{language}/{Path(clip).stem}"
-        one = Utterance(id_, text, language, language, reference, said if reference else None)
-        found.add(one, file, number)
+        one = Utterance(id_, text, language, language, reference, reference_text if reference else None)
+        collector.add(one, file, number)
 
 
 def _fields(fields: list[str], header: list[str] | None) -> tuple[str, str]:

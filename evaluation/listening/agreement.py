@@ -11,7 +11,7 @@ import numpy as np
 def krippendorff_alpha(ratings_LI: np.ndarray, level: Literal["nominal", "ordinal", "interval"] = "ordinal") -> float:
     """Alpha of ratings [listeners, items], nan where one is missing; 1 is perfect agreement, 0 chance.
 
-    Returns nan where no item has two ratings, or all ratings are the same: then chance cannot be told.
+    Returns nan where no item has two ratings, or all ratings are the same: then agreement by chance is undefined.
     """
     values = np.unique(ratings_LI[~np.isnan(ratings_LI)])
     # counts[i, v]: how many listeners gave item i the value v; items with one rating pair with nothing.

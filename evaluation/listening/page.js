@@ -25,7 +25,7 @@ function shuffled(list, next) {
   return result;
 }
 function place() { return "voxmill-listening-" + data.session + "-" + state.listener; }
-// A page opened from a file may have no storage: then a reload begins anew, and nothing else is lost.
+// A page opened from a file may have no storage: then a reload starts again, and nothing else is lost.
 function keep() { try { localStorage.setItem(place(), JSON.stringify({ answers: state.answers, heard: state.heard, position: state.position })); } catch (error) { console.info("not kept: " + error.name); } }
 function restore() {
   try { Object.assign(state, JSON.parse(localStorage.getItem(place()) || "{}")); } catch (error) { console.info("not restored: " + error.name); }

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from voxmill.core.devices import resolve_device
 from voxmill.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -88,9 +89,7 @@ def measure(generator: Generator, requests: Sequence[Request], concurrency: int)
 
 
 def run(checkpoint: Path, texts: Path, levels: Sequence[int], device: str) -> list[Efficiency]:
-    """Every level of concurrency on the texts of a list (`texts` benchmark), with its references where it has any."""
-    import torch
-
+    """Every level of concurrency on the texts of a list (`texts` benchmark), with references where there are any."""
     from evaluation.benchmarks.text_list import read_text_list
     from model.checkpoint import load_checkpoint
     from model.generation.generator import Generator
@@ -100,18 +99,17 @@ def run(checkpoint: Path, texts: Path, levels: Sequence[int], device: str) -> li
     if any(level < 1 for level in levels) or not levels:
         raise UserError(f"--concurrency {','.join(map(str, levels))}: write whole numbers from 1, such as 1,4,16")
     utterances = read_text_list(texts).utterances
-    where = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    generator = Generator.of(load_checkpoint(checkpoint, device=where))
+    generator = Generator.of(load_checkpoint(checkpoint, device=resolve_device(device, setting="--device")))
     voices = {path: generator.voice(reference=path) for path in {u.reference for u in utterances} if path}
     requests = [
         Request(one.text, one.description, voices[one.reference] if one.reference else Voice(), seed=number)
         for number, one in enumerate(utterances)
     ]
-    found = []
+    figures = []
     for level in levels:
         measure(generator, requests[:level], level)
-        found.append(measure(generator, requests, level))
-    return found
+        figures.append(measure(generator, requests, level))
+    return figures
 
 
 def report(rounds: Sequence[Efficiency], out: Path | None) -> None:

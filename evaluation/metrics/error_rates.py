@@ -1,7 +1,7 @@
 """Errors of a hypothesis against its reference, counted and laid side by side (report 4.1: WER and CER).
 
-Two numbers a set that are not the same: `official` is the mean of the utterances' own rates over those that were there,
-as the published scripts have it; `strict` is all errors over all reference units, where a missing or failed utterance
+Two numbers a set that differ: `official` is the mean of the rates of the utterances that were spoken, as in the
+published scripts; `strict` is all errors over all reference units, where a missing or failed utterance
 counts as wrong from end to end.
 """
 
@@ -35,7 +35,7 @@ class Errors:
 
     @property
     def rate(self) -> float:
-        """Errors a unit, 0 and up; a reference without units has rate 1 if anything was heard."""
+        """Errors a unit, 0 and up; a reference without units has rate 1 if there is a hypothesis."""
         return self.total / self.length if self.length else float(self.total > 0)
 
 
@@ -48,23 +48,21 @@ class UtteranceErrors:
 
 
 def official_errors(hypothesis: str, reference: str, *, by_character: bool) -> Errors | None:
-    """What the official `process_one` counts; None where it stops for want of a reference."""
+    """What the official `process_one` counts; None where it stops because the reference is empty."""
     return _count(official(reference, by_character=by_character), official(hypothesis, by_character=by_character))
 
 
 def strict_errors(hypothesis: str, reference: str, language: str) -> Errors:
     """Errors after strict normalisation."""
-    words, heard = strict(reference, language), strict(hypothesis, language)
-    return _count(words, heard) or Errors(0, 0, len(heard.split()), 0)
+    units = strict(hypothesis, language)
+    return _count(strict(reference, language), units) or Errors(0, 0, len(units.split()), 0)
 
 
 def score(hypothesis: str, reference: str, language: str, protocol: str) -> UtteranceErrors:
     """Both modes of one utterance."""
-    heard = official_hypothesis(hypothesis, language)
     by_character = is_official_by_character(protocol, language)
-    return UtteranceErrors(
-        official_errors(heard, reference, by_character=by_character), strict_errors(hypothesis, reference, language)
-    )
+    official = official_errors(official_hypothesis(hypothesis, language), reference, by_character=by_character)
+    return UtteranceErrors(official, strict_errors(hypothesis, reference, language))
 
 
 def all_wrong(reference: str, language: str) -> Errors:
@@ -84,9 +82,9 @@ def unit_name(protocol: str, language: str, mode: str) -> str:
 def _count(reference: str, hypothesis: str) -> Errors | None:
     import jiwer
 
-    found = jiwer.process_words(reference, hypothesis)
-    length = len(found.references[0])
-    return Errors(found.substitutions, found.deletions, found.insertions, length) if length else None
+    counts = jiwer.process_words(reference, hypothesis)
+    length = len(counts.references[0])
+    return Errors(counts.substitutions, counts.deletions, counts.insertions, length) if length else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +101,15 @@ def aligned(hypothesis: str, reference: str, language: str) -> list[Piece]:
     import jiwer
 
     joint = "" if is_strict_by_character(language) else " "
-    found = jiwer.process_words(strict(reference, language), strict(hypothesis, language))
-    said, heard = found.references[0], found.hypotheses[0]
+    alignment = jiwer.process_words(strict(reference, language), strict(hypothesis, language))
+    expected, recognised = alignment.references[0], alignment.hypotheses[0]
     return [
         Piece(
             chunk.type,
-            joint.join(said[chunk.ref_start_idx : chunk.ref_end_idx]),
-            joint.join(heard[chunk.hyp_start_idx : chunk.hyp_end_idx]),
+            joint.join(expected[chunk.ref_start_idx : chunk.ref_end_idx]),
+            joint.join(recognised[chunk.hyp_start_idx : chunk.hyp_end_idx]),
         )
-        for chunk in found.alignments[0]
+        for chunk in alignment.alignments[0]
     ]
 
 

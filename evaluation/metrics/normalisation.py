@@ -3,7 +3,7 @@
 `official` follows each benchmark's published scorer: Seed-TTS-Eval removes zhon's and ASCII's punctuation one by one
 except apostrophes, then doubled spaces once, then lowers English and splits Chinese into characters; what jiwer splits
 into words after that is compared. CV3-Eval does the same with characters for Chinese, Japanese and Korean. MiniMax-MLS
-and the 30-language set have no official scorer: ours is the same removal, characters for the languages named below.
+and the 30-language set have no official scorer: here it is the same removal, characters for the languages named below.
 
 `strict` is Unicode's view, the same for every benchmark: NFKC, case folded, punctuation and symbols gone except
 apostrophes inside words, Chinese simplified, characters for the character-based languages of report Table 8.
@@ -55,7 +55,7 @@ def official(text: str, *, by_character: bool) -> str:
 
 
 def official_hypothesis(text: str, language: str) -> str:
-    """What the recogniser heard as the official scorers take it: Chinese in simplified characters."""
+    """A transcript as the official scorers take it: Chinese in simplified characters."""
     return _to_simplified().convert(text) if base_language(language) == "zh" else text
 
 
@@ -89,5 +89,5 @@ def _punctuation() -> tuple[str, ...]:
 def _to_simplified() -> OpenCC:
     from opencc import OpenCC
 
-    # The official scripts use zhconv (GPL) to zh-cn; of OpenCC's conversions this one is nearest to it: docs/evaluation.md.
+    # The official scripts use zhconv (GPL) to zh-cn; this is the nearest of OpenCC's conversions: docs/evaluation.md.
     return OpenCC("tw2s")

@@ -1,9 +1,9 @@
 """How well a codec reconstructs audio: the measures of report Table 10, and SI-SDR.
 
 MelD is DAC's distance (`model/codec/mel_distance.py`), once at the codec's rate and once with both sides at 16 kHz. A
-source of a lower rate is compared up to its own Nyquist frequency, since nothing is known of what lies above. STOI, PESQ
-(wide band) and SI-SDR are computed at 16 kHz. A measure that is undefined for a clip, such as PESQ where it detects no
-utterance, is NaN.
+source of a lower rate is compared up to its own Nyquist frequency, since nothing is known of what lies above. STOI,
+PESQ (wide band) and SI-SDR are computed at 16 kHz. A measure that is undefined for a clip, such as PESQ where it
+detects no utterance, is NaN.
 """
 
 from collections.abc import Callable
@@ -81,7 +81,7 @@ def si_sdr(recorded: np.ndarray, made: np.ndarray) -> float:
 
 
 def vae_codec(vae: AudioVAE) -> Codec:
-    """A frozen AudioVAE, whose input is resampled to its own rate and whose decoder is conditioned on the source's rate."""
+    """A frozen AudioVAE: input is resampled to its own rate, and the decoder is conditioned on the source's rate."""
 
     @torch.no_grad()
     def reconstruct(audio: np.ndarray, rate: int) -> tuple[np.ndarray, int]:

@@ -1,7 +1,7 @@
 """Wavs of systems to scores; what is cached is not computed again, and where everything is, no model is loaded.
 
-The leading process reads and writes the cache; workers (this process, or Ray actors) only measure audio. A score depends
-on its own clip alone, so any number of workers gives the same scores.
+The leading process reads and writes the cache; workers (this process, or Ray actors) only measure audio. A score
+depends on its own clip alone, so any number of workers gives the same scores.
 """
 
 from __future__ import annotations

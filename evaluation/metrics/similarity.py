@@ -1,8 +1,8 @@
 """SIM: the cosine of a clip's and its reference's speaker embeddings (report 4.1).
 
-The report's numbers come from WavLM-large with an ECAPA-TDNN head (Seed-TTS-Eval) and ERes2Net (CV3-Eval), whose files a
-user names; the embedded encoder is CAM++, whose cosines are other numbers. `encoder_name` says which one it was and
-stands beside every score; compare only what has the same one.
+The report's numbers come from WavLM-large with an ECAPA-TDNN head (Seed-TTS-Eval) and ERes2Net (CV3-Eval), whose files
+a user names; the embedded encoder is CAM++, whose cosines are other numbers. The name of the encoder stands beside
+every score: compare only scores of the same one.
 """
 
 import hashlib
@@ -20,19 +20,20 @@ from evaluation.metrics.speech_recognition import ModelName
 from voxmill.core.assets import asset_path, asset_sha256
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
+from voxmill.core.hashing import sha256_file
 
 PUBLISHED = {"wavlm": "WavLM-large SV", "eres2net": "ERes2Net"}
 """Encoders of the official scorers, by the kind that `--sim KIND=PATH` names."""
 LONGEST = {"speaker": 12.0, "wavlm": 60.0, "eres2net": 60.0}
-"""Seconds of a clip that are heard, its middle. The official scorers hear all; attention over more fills the memory."""
+"""Seconds of a clip that are embedded, its middle. The official scorers embed all; attention over more needs too much
+memory."""
 
 
 class SimilarityConfig(Config):
     """Which encoder measures SIM; `--sim KIND=PATH` sets `encoder` and `model`.
 
     `encoder`: wavlm or eres2net with the published weight file as `model`; speaker with `model` as the annotation job's
-    encoder has it (embedded, CAM++ weights, or an x-vector model of transformers by path or hub id). A clip shorter than
-    `min_seconds` has no SIM. `max_seconds`: null is the encoder's own (12 s, of the published ones 60 s).
+    encoder has it (embedded, CAM++ weights, or an x-vector model of transformers by path or hub id).
     """
 
     encoder: Literal["speaker", "wavlm", "eres2net"] = "speaker"
@@ -45,8 +46,8 @@ class SimilarityConfig(Config):
     """Of a longer clip the middle this many seconds are used; null: 12, of published encoders 60."""
 
     @property
-    def heard_seconds(self) -> float:
-        """Seconds of a clip that are heard at most."""
+    def embedded_seconds(self) -> float:
+        """Seconds of a clip that are embedded at most."""
         return LONGEST[self.encoder] if self.max_seconds is None else self.max_seconds
 
 
@@ -68,7 +69,7 @@ def encoder_name(config: SimilarityConfig) -> ModelName:
     Raises:
         UserError: the weight file is not there.
     """
-    rest = f"{config.min_seconds}:{config.heard_seconds}:1"
+    rest = f"{config.min_seconds}:{config.embedded_seconds}:1"
     if config.encoder != "speaker":
         path = Path(config.model)
         if not path.is_file():
@@ -91,7 +92,7 @@ class Similarity:
 
     def __init__(self, config: SimilarityConfig, device: str = "cpu"):
         embedded = config.encoder == "speaker" and config.model == "embedded"
-        speaker = SpeakerConfig(model=config.model, min_seconds=config.min_seconds, max_seconds=config.heard_seconds)
+        speaker = SpeakerConfig(model=config.model, min_seconds=config.min_seconds, max_seconds=config.embedded_seconds)
         weights = asset_path("speaker-campplus") if embedded else None
         self._encoder = SpeakerEncoder(speaker, weights, device, _published(config, device))
         self._references: dict[str, np.ndarray | None] = {}
@@ -111,7 +112,7 @@ class Similarity:
 
 
 def _published(config: SimilarityConfig, device: str) -> Backend | None:
-    """The network of an official scorer on what it hears; None for the encoders of the annotation job."""
+    """The network of an official scorer with its features; None for the encoders of the annotation job."""
     path = Path(config.model)
     if config.encoder == "wavlm":
         from evaluation.metrics.encoders.wavlm_speaker import WavLMSpeaker
@@ -131,8 +132,7 @@ def weights_digest(model: str) -> str:
     """sha256 (hex) of a model's weights by its file or folder; of a hub id its name, as nothing is loaded."""
     path = Path(model)
     if path.is_file():
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_file(path)
     weights = sorted([*path.glob("*.safetensors"), *path.glob("*.bin")]) if path.is_dir() else []
     if not weights:
         return f"hub:{path}"

@@ -1,10 +1,9 @@
-"""What a recogniser hears in a system's speech: Whisper through faster-whisper, or Paraformer for Chinese.
+"""Transcripts of a system's speech: Whisper through faster-whisper, or Paraformer for Chinese.
 
-One clip at a time: in a batch Whisper's answer depends on the neighbours' lengths, and a score must not. Audio over 30 s
-is cut at its quietest moments and heard in whole, where the official scripts hear the first 30 s.
+One clip at a time: in a batch Whisper's answer depends on the neighbours' lengths, and a score must not. Audio over
+30 s is cut at its quietest moments and transcribed whole, where the official scripts transcribe the first 30 s.
 """
 
-import hashlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,13 +14,14 @@ import numpy as np
 from voxmill.core.assets import asset_path, asset_sha256
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
+from voxmill.core.hashing import sha256_file
 from voxmill.data.languages import base_language
 
 
 class RecognitionConfig(Config):
     """`model`: embedded (Whisper base), a folder of a CTranslate2 Whisper model or a hub id such as `large-v3`.
 
-    `chinese`: `paraformer` hears Chinese by FunASR (`pip install voxmill[funasr]`), as the official scorers do.
+    `chinese`: `paraformer` transcribes Chinese by FunASR (`pip install voxmill[funasr]`), as the official scorers do.
     """
 
     model: str = "embedded"
@@ -43,7 +43,7 @@ class ModelName:
 
 
 def recogniser_name(config: RecognitionConfig, language: str) -> ModelName:
-    """Who hears a language; loads no model, but a hub id is downloaded for its checksum.
+    """Which recogniser transcribes a language; loads no model, but a hub id is downloaded for its checksum.
 
     Raises:
         UserError: the model is no folder of CTranslate2 weights and cannot be fetched.
@@ -60,7 +60,7 @@ class Recogniser(Protocol):
     """Texts from audio."""
 
     def __call__(self, samples: np.ndarray, language: str) -> str:
-        """What is said in float32 [T] at 16 kHz in a language of ours."""
+        """The transcript of float32 [T] at 16 kHz; `language` as in `voxmill.core.languages`."""
 
 
 WHISPER_CODES = {"zh-yue": "yue"}
@@ -80,7 +80,7 @@ class Whisper:
 
     def __call__(self, samples: np.ndarray, language: str) -> str:
         code = WHISPER_CODES.get(language, base_language(language))
-        # A language that this Whisper does not know is heard as none of its own would be: by its own choice.
+        # For a language that this Whisper does not know it chooses one itself.
         known = self._transcriber.model.supported_languages
         if code not in known:
             code = self._transcriber.detect_language(samples)[0]
@@ -111,21 +111,20 @@ class Recognition:
         self._chinese = Paraformer(device) if config.chinese == "paraformer" else None
 
     def of(self, language: str) -> Recogniser:
-        """Who hears this language."""
+        """The recogniser of this language."""
         return self._chinese if self._chinese and base_language(language) == "zh" else self._whisper
 
 
 @cache
 def _digest(model: str) -> str:
-    """sha256 of a model folder's weights; a hub id is downloaded (or found) first."""
+    """sha256 of a model folder's weights; a hub id is downloaded first, unless it is cached."""
     folder = Path(model)
     try:
         if not folder.is_dir():
             from faster_whisper.utils import download_model
 
             folder = Path(download_model(model))
-        with open(folder / "model.bin", "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_file(folder / "model.bin")
     except (OSError, ValueError) as error:
         why = str(error).strip().splitlines()[0]
         raise UserError(

@@ -13,7 +13,7 @@ from evaluation.metrics.error_rates import UtteranceErrors
 from evaluation.metrics.instruction_judge import InstructionVerdict
 
 Status = Literal["ok", "failed", "missing", "unreadable", "empty", "silent", "not_numbers", "too_long"]
-"""`failed`: the system reported it. `missing`: it reported nothing and there is no wav. `empty`: shorter than 0.05 s."""
+"""`failed`: the system reported why. `missing`: there is no wav and no reason. `empty`: shorter than 0.05 s."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

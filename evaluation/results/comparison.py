@@ -217,7 +217,7 @@ def compare_pair(
 
 
 def counts_of(scores: Sequence[UtteranceScore]) -> dict[str, int]:
-    """Utterances by status, then those with another rate than 16 kHz, an empty hypothesis, no similarity, no verdict."""
+    """Utterances by status; then those with a rate other than 16 kHz, an empty hypothesis, no SIM, no verdict."""
     statuses = Counter(str(score.status) for score in scores)
     counts = {"ok": statuses.pop("ok", 0), **dict(sorted(statuses.items()))}
     ok = [score for score in scores if score.status == "ok"]

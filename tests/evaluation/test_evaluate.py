@@ -204,7 +204,7 @@ def test_the_spread_of_several_seeds_is_reported_beside_the_interval(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--system", "a=wavs:x", "--out", "o"], "no benchmark"),
         (["texts:x.jsonl", "--out", "o"], "no system"),
@@ -221,11 +221,11 @@ def test_the_spread_of_several_seeds_is_reported_beside_the_interval(tmp_path: P
     ],
 )
 def test_mistakes_on_the_command_line_are_told(
-    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert voxmill(["evaluate", *arguments]) == 2
     line = capsys.readouterr().err
-    assert line.startswith("voxmill evaluate") and line.count("\n") == 1 and said in line
+    assert line.startswith("voxmill evaluate") and line.count("\n") == 1 and message in line
 
 
 def test_a_mistake_is_one_line_and_exit_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -235,8 +235,8 @@ def test_a_mistake_is_one_line_and_exit_status_2(tmp_path: Path, capsys: pytest.
         )
         == 2
     )
-    told = capsys.readouterr().err
-    assert told.startswith("voxmill evaluate: ") and told.count("\n") == 1 and "not there" in told
+    message = capsys.readouterr().err
+    assert message.startswith("voxmill evaluate: ") and message.count("\n") == 1 and "not there" in message
 
 
 def test_a_weight_file_of_sim_is_named_on_the_command_line_and_looked_for_before_anyone_speaks(
@@ -254,5 +254,5 @@ def test_a_weight_file_of_sim_is_named_on_the_command_line_and_looked_for_before
     gone = f"eres2net={tmp_path}/gone.ckpt"
     assert read_items(command[1:2], [gone])[1].scoring.similarity.encoder == "eres2net"
     assert voxmill([*command, "--sim", gone]) == 2
-    told = capsys.readouterr().err
-    assert "gone.ckpt: no such file" in told and told.count("\n") == 1 and not (tmp_path / "o").exists()
+    message = capsys.readouterr().err
+    assert "gone.ckpt: no such file" in message and message.count("\n") == 1 and not (tmp_path / "o").exists()

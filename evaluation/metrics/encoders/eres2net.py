@@ -99,7 +99,7 @@ class ERes2Net(nn.Module):
 
 
 class _Block(nn.Module):
-    """A residual block whose channels are split in `scale` branches, each of which takes the one before: summed, or fused."""
+    """A residual block of `scale` branches, each of which takes the output of the one before: summed, or fused."""
 
     def __init__(self, channels: int, planes: int, stride: int, size: ERes2NetSize, fuses: bool):
         super().__init__()

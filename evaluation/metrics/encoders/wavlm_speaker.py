@@ -26,8 +26,8 @@ HEAD = ("layer1.", "layer2.", "layer3.", "layer4.", "conv.", "pooling.", "bn.", 
 
 # transformers' names as patterns, fairseq's.
 _NAMES = tuple(
-    (re.compile(ours), theirs)
-    for ours, theirs in (
+    (re.compile(transformers_name), fairseq_name)
+    for transformers_name, fairseq_name in (
         (r"masked_spec_embed", "mask_emb"),
         (r"feature_projection\.layer_norm\.(\w+)", r"layer_norm.\1"),
         (r"feature_projection\.projection\.(\w+)", r"post_extract_proj.\1"),

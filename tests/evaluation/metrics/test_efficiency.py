@@ -18,10 +18,10 @@ def test_rounds_add_up_and_are_written(tmp_path: Path, capsys: pytest.CaptureFix
     assert voxmill([*arguments, "--concurrency", "1,2", "--out", str(tmp_path / "o.json")]) == 0
     one, two = json.loads((tmp_path / "o.json").read_text())
     assert (one["concurrency"], two["concurrency"]) == (1, 2)
-    for found in (one, two):
-        assert found["rtf"] == pytest.approx(found["wall_seconds"] / found["audio_seconds"])
-        assert 0 < found["first_patch_median"] <= found["first_patch_p95"] < found["wall_seconds"]
-        assert found["requests"] == 2 and 0.05 < found["peak_gigabytes"] < 50
+    for figures in (one, two):
+        assert figures["rtf"] == pytest.approx(figures["wall_seconds"] / figures["audio_seconds"])
+        assert 0 < figures["first_patch_median"] <= figures["first_patch_p95"] < figures["wall_seconds"]
+        assert figures["requests"] == 2 and 0.05 < figures["peak_gigabytes"] < 50
     # The same requests with the same seeds say the same, however many at once.
     assert one["audio_seconds"] == two["audio_seconds"]
     assert "published, RTX 4090: VoxCPM2 (PyTorch) | 0.30" in capsys.readouterr().out

@@ -26,12 +26,12 @@ IDS = ("happy_high_uttid_1", "happy_low_uttid_2", "sad_high_uttid_1", "angry_low
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A benchmark in CV3-Eval's layout, and a system's wavs of it."""
     folder = tmp_path_factory.mktemp("cv3")
-    said = turns("en-1", len(IDS))
+    spoken = turns("en-1", len(IDS))
     en = folder / "emotion_zeroshot" / "en"
     en.mkdir(parents=True)
-    (en / "text").write_text("".join(f"{id_} {text}\n" for id_, (_, _, text) in zip(IDS, said, strict=True)))
+    (en / "text").write_text("".join(f"{id_} {text}\n" for id_, (_, _, text) in zip(IDS, spoken, strict=True)))
     (en / "prompt_wav.scp").write_text("".join(f"{id_} waveform/{id_}.wav\n" for id_ in IDS))
-    for id_, (start, end, _) in zip(IDS, said, strict=True):
+    for id_, (start, end, _) in zip(IDS, spoken, strict=True):
         cut("en-1", start, end, folder / "wavs" / f"{id_}.wav")
     return folder
 
@@ -55,8 +55,8 @@ def test_the_likeliest_class_counts_however_unsure(data: Path, model: str) -> No
 
 
 def test_ids_hold_the_emotion_and_its_level(data: Path) -> None:
-    found = read_benchmark(f"cv3-eval:{data / 'emotion_zeroshot'}").utterances
-    assert [(one.emotion, one.emotion_level) for one in found] == [
+    utterances = read_benchmark(f"cv3-eval:{data / 'emotion_zeroshot'}").utterances
+    assert [(one.emotion, one.emotion_level) for one in utterances] == [
         ("happy", "high"),
         ("happy", "low"),
         ("sad", "high"),

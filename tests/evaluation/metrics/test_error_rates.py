@@ -15,17 +15,17 @@ def test_official_errors_are_what_the_published_script_returned_for_every_pair()
     pairs = [json.loads(line) for line in PAIRS.read_text(encoding="utf-8").split("\n") if line]
     assert len(pairs) >= 500 and sum(pair["rate"] is None for pair in pairs) >= 10
     for pair in pairs:
-        found = error_rates.official_errors(
+        errors = error_rates.official_errors(
             pair["hypothesis"], pair["reference"], by_character=pair["language"] == "zh"
         )
         if pair["rate"] is None:
-            assert found is None, pair
+            assert errors is None, pair
             continue
-        assert found is not None and found.rate == pair["rate"], pair
-        if found.length and "substitutions" in pair and pair["substitutions"]:
+        assert errors is not None and errors.rate == pair["rate"], pair
+        if errors.length and "substitutions" in pair and pair["substitutions"]:
             # The script divides by its own count of words, which counts empty ones too: only the shares compare.
-            assert found.substitutions * pair["deletions"] == pytest.approx(found.deletions * pair["substitutions"])
-            assert found.substitutions * pair["insertions"] == pytest.approx(found.insertions * pair["substitutions"])
+            assert errors.substitutions * pair["deletions"] == pytest.approx(errors.deletions * pair["substitutions"])
+            assert errors.substitutions * pair["insertions"] == pytest.approx(errors.insertions * pair["substitutions"])
 
 
 @pytest.mark.parametrize(
@@ -48,8 +48,8 @@ def test_strict_text(text: str, language: str, expected: str) -> None:
 
 
 def test_a_reference_without_units_is_none_officially_and_counts_insertions_strictly() -> None:
-    found = error_rates.score("oh no", "...", "en", "seed-tts-eval")
-    assert found.official is None and found.strict == error_rates.Errors(0, 0, 2, 0) and found.strict.rate == 1.0
+    errors = error_rates.score("oh no", "...", "en", "seed-tts-eval")
+    assert errors.official is None and errors.strict == error_rates.Errors(0, 0, 2, 0) and errors.strict.rate == 1.0
     assert error_rates.score("", "?!", "en", "texts").strict.rate == 0.0
     # An empty hypothesis is all wrong in both modes.
     silent = error_rates.score("", "two words", "en", "seed-tts-eval")
@@ -58,8 +58,8 @@ def test_a_reference_without_units_is_none_officially_and_counts_insertions_stri
 
 def test_traditional_characters_are_no_errors_and_units_follow_the_protocol() -> None:
     assert official_hypothesis("繁體中文", "zh") == "繁体中文" and official_hypothesis("繁體", "ja") == "繁體"
-    found = error_rates.score("今天天氣很好", "今天天气很好。", "zh", "seed-tts-eval")
-    assert found.official == error_rates.Errors(0, 0, 0, 6) == found.strict
+    errors = error_rates.score("今天天氣很好", "今天天气很好。", "zh", "seed-tts-eval")
+    assert errors.official == error_rates.Errors(0, 0, 0, 6) == errors.strict
     assert set(PROTOCOLS) >= {"seed-tts-eval", "cv3-eval", "minimax-mls", "thirty-languages"}
     assert error_rates.unit_name("cv3-eval", "ko", "official") == "CER"
     assert error_rates.unit_name("cv3-eval", "ru", "official") == "WER"

@@ -62,11 +62,11 @@ def test_only_the_band_of_the_source_counts() -> None:
 
 def test_means_are_over_the_clips_that_have_a_value() -> None:
     values = list(np.random.default_rng(2).normal(3.0, 1.0, 200))
-    found = summarise([*values, float("nan")])
-    assert (found.count, found.missing) == (200, 1)
+    summary = summarise([*values, float("nan")])
+    assert (summary.count, summary.missing) == (200, 1)
     half = 1.96 * np.std(values) / np.sqrt(200)
-    assert found.low == pytest.approx(found.mean - half, abs=0.03)
-    assert found.high == pytest.approx(found.mean + half, abs=0.03)
+    assert summary.low == pytest.approx(summary.mean - half, abs=0.03)
+    assert summary.high == pytest.approx(summary.mean + half, abs=0.03)
     assert summarise(values) == summarise(values)
     assert np.isnan(summarise([1.0]).low)
 

@@ -13,15 +13,15 @@ def test_intervals_hold_the_true_mean_about_as_often_as_they_say() -> None:
     for _ in range(100):
         # Skewed as error rates are: most utterances without an error.
         values = generator.binomial(1, 0.3, 60) * generator.exponential(0.2, 60)
-        found = statistics.mean(values)
-        assert found.low <= found.value <= found.high and found.n == 60
-        held += found.low <= 0.06 <= found.high
+        estimate = statistics.mean(values)
+        assert estimate.low <= estimate.value <= estimate.high and estimate.n == 60
+        held += estimate.low <= 0.06 <= estimate.high
     assert 85 <= held <= 100
 
 
 def test_a_ratio_is_of_sums_and_moves_with_long_utterances() -> None:
-    found = statistics.ratio([0, 0, 10], [10, 10, 10])
-    assert found.value == pytest.approx(1 / 3) and found.low == 0.0 and found.high == 1.0
+    estimate = statistics.ratio([0, 0, 10], [10, 10, 10])
+    assert estimate.value == pytest.approx(1 / 3) and estimate.low == 0.0 and estimate.high == 1.0
     assert statistics.ratio([1, 0], [1, 99]).value == pytest.approx(0.01)
 
 

@@ -177,7 +177,7 @@ def test_a_speech_endpoint_that_breaks_off_leaves_nothing_half_written(tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("named", "said"),
+    ("named", "message"),
     [
         ("espeak-ng", "NAME=KIND:REST"),
         ("a/b=wavs:x", "NAME=KIND:REST"),
@@ -193,10 +193,10 @@ def test_a_speech_endpoint_that_breaks_off_leaves_nothing_half_written(tmp_path:
         ("a=speech:http://localhost:eighty#m/v", "write speech:http"),
     ],
 )
-def test_mistakes_are_told_in_one_line(named: str, said: str) -> None:
+def test_mistakes_are_told_in_one_line(named: str, message: str) -> None:
     with pytest.raises(UserError, match="--system") as caught:
         read_system(named)
-    assert said in str(caught.value) and "\n" not in str(caught.value)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_an_unknown_recipe_is_named() -> None:

@@ -42,15 +42,15 @@ HIDDEN = [
 
 def published(name: str) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a published network; `{2-5}` in a line stands for four of them."""
-    found: dict[str, tuple[int, ...]] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for line in (TENSORS / f"{name}.txt").read_text().splitlines():
         pattern, shape = line.split(" ")
         several = re.search(r"\{(\d+)-(\d+)\}", pattern)
         numbers = range(int(several[1]), int(several[2]) + 1) if several else [None]
         for number in numbers:
             full = pattern if number is None else re.sub(r"\{.*\}", str(number), pattern)
-            found[full] = tuple(int(size) for size in shape.split("x"))
-    return found
+            shapes[full] = tuple(int(size) for size in shape.split("x"))
+    return shapes
 
 
 def shapes_of(state: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
@@ -116,8 +116,8 @@ def test_eres2net_gives_what_its_published_code_gives(name: str, size: ERes2NetS
     path = tmp_path / "weights.ckpt"
     torch.save(drawn({key: value.shape for key, value in ERes2Net(size).state_dict().items()}), path)
     with torch.inference_mode():
-        found = ERes2Net.load(path)(log_mel(wave(1.3))[None])
-    assert summary(found) == pytest.approx(EXPECTED[name], abs=2e-4)
+        embedding = ERes2Net.load(path)(log_mel(wave(1.3))[None])
+    assert summary(embedding) == pytest.approx(EXPECTED[name], abs=2e-4)
 
 
 def test_wavlm_sv_gives_what_its_published_code_gives(tmp_path: Path) -> None:
@@ -125,10 +125,10 @@ def test_wavlm_sv_gives_what_its_published_code_gives(tmp_path: Path) -> None:
     model = saved_wavlm(tmp_path / "weights.pth", **{"loss_calculator.projection.weight": torch.zeros(3, 2)})
     audio = torch.from_numpy(wave(1.3))[None]
     with torch.inference_mode():
-        found, hidden = model(audio), model.hidden_states(audio)
-    assert summary(found) == pytest.approx(EXPECTED["wavlm"], abs=2e-4)
-    told = [(float(one.mean()), float(one.std()), float(one[0, 3, 5])) for one in hidden]
-    assert np.allclose(told, HIDDEN, atol=1e-4)
+        embedding, hidden = model(audio), model.hidden_states(audio)
+    assert summary(embedding) == pytest.approx(EXPECTED["wavlm"], abs=2e-4)
+    moments = [(float(one.mean()), float(one.std()), float(one[0, 3, 5])) for one in hidden]
+    assert np.allclose(moments, HIDDEN, atol=1e-4)
 
 
 def test_the_hidden_states_are_those_of_torchaudio_too(tmp_path: Path) -> None:
@@ -224,14 +224,14 @@ def test_a_wrong_file_is_named_with_its_first_wrong_key(tmp_path: Path, monkeypa
         "shape": good | {"linear.bias": torch.zeros(3)},
     }
     del files["gone"]["feature_extract.model.mask_emb"]
-    said = {
+    messages = {
         "gone": "missing feature_extract.model.mask_emb; name the weights",
         "more": "unexpected feature_extract.model.encoder.layers.3.fc1.weight",
         "shape": r"linear.bias is \[3\] instead of \[256\]",
     }
     for name, state in files.items():
         torch.save({"model": state}, tmp_path / name)
-        with pytest.raises(UserError, match=said[name]) as caught:
+        with pytest.raises(UserError, match=messages[name]) as caught:
             WavLMSpeaker.load(tmp_path / name, model.wavlm.config)
         assert str(tmp_path / name) in str(caught.value) and "\n" not in str(caught.value)
     torch.save(good, tmp_path / "swapped")
