@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--dataset", type=Path, help="OUT of a finished voxmill annotate")
     parser.add_argument("--vae", type=Path, help="checkpoint folder whose AudioVAE is used")
     parser.add_argument("--ranks", type=int, default=1)
-    parser.add_argument("--steps", type=int, help="of every stage; default: as the recipes say")
+    parser.add_argument("--steps", type=int, help="of every stage; default: that of the recipes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "curriculum")
     options = parser.parse_args()

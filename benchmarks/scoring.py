@@ -35,7 +35,7 @@ CONFIG = ScoringConfig()
 
 def clips(folder: Path, count: int) -> list[SystemOutput]:
     """Turns of all recordings of one speaker, as wavs."""
-    found: list[SystemOutput] = []
+    outputs: list[SystemOutput] = []
     for line in (ROOT / "samples" / "truth.jsonl").read_text(encoding="utf-8").splitlines():
         record = json.loads(line)
         path = ROOT / "samples" / record["path"]
@@ -47,10 +47,10 @@ def clips(folder: Path, count: int) -> list[SystemOutput]:
             wav = folder / f"{path.stem}-{number}.wav"
             soundfile.write(wav, samples[int(turn["start"] * rate) : int((turn["end"] + 0.3) * rate)], rate)
             language = path.stem.split("-")[0]
-            found.append(
+            outputs.append(
                 SystemOutput(utterance=Utterance(wav.stem, turn["text"], language, language, reference), wav=wav)
             )
-    return found[:: max(len(found) // count, 1)][:count]
+    return outputs[:: max(len(outputs) // count, 1)][:count]
 
 
 def timed(outputs: list[SystemOutput], cache: Path, work: Work) -> tuple[list[UtteranceScore], float]:

@@ -3,7 +3,7 @@
     python benchmarks/speakers.py [--model embedded|PATH|HUB_ID] [--cosine 0.7] [--resamples 500] [--picture FILE.png]
 
 Clips are the known turns of the sample recordings without music: four voices, one of them in two languages. All pairs
-of clips are scored. The interval is over clips; four studio voices say little about voices in general, so calibrate on
+of clips are scored. The interval is over clips; four studio voices do not stand for voices in general, so calibrate on
 your own recordings with known speakers before a real corpus. The last line is one JSON object.
 """
 

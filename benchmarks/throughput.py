@@ -3,7 +3,7 @@
     python benchmarks/throughput.py [--preset small] [--repeats 5] [--steps 2] [--rows 2] [--out FOLDER]
 
 Clips are one to four turns of the sample recordings, with descriptions and references; weights are random and the
-same. Ours is the script itself in a process of its own (DeepSpeed, one rank, ZeRO 0, fp32): latents from shards,
+same. voxmill is the script itself in a process of its own (DeepSpeed, one rank, ZeRO 0, fp32): latents from shards,
 packed rows, losses where they are needed. The released loop (`released_loop.py`) gets the very samples of our steps,
 in as many optimizer steps, and encodes them as it goes. Sides take turns; medians of the pairs' ratios. What counts
 is the duration of the targets; references and padding are not useful. Encoding the clips once is timed too:

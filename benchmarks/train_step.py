@@ -3,7 +3,7 @@
     python benchmarks/train_step.py [--preset small] [--samples 4] [--repeats 7] [--threads 1] [--seed 0]
 
 Both sides have the same weights (random), the same samples and the same random numbers in the loss; fp32 on the CPU.
-The released code gets them as its trainer would: padded to the longest. Ours are packed. Sides take turns, and the
+The released code gets them as its trainer would: padded to the longest; voxmill's are packed. Sides take turns, and the
 median of the pairs' ratios is given, so that a machine that slows down slows both. One thread by default: threads that
 wait for one another measure what else the machine does. The released code is `pip install --no-deps voxcpm==2.0.3`.
 The last line is one JSON object.

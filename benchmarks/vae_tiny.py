@@ -71,15 +71,15 @@ def main() -> None:
         baselines=True,
         tracking_uri="none",
     )
-    found = run(asked, {"its initial state": vae_codec(untrained.freeze())}).scores
+    scores_of = run(asked, {"its initial state": vae_codec(untrained.freeze())}).scores
     if not options.rescore and held_out == HELD_OUT:
         draw_curve(options.out / "metrics.jsonl", ROOT / "docs" / "vae-tiny.svg")
-    naive = [name for name in found if name != "AudioVAE"]
+    naive = [name for name in scores_of if name != "AudioVAE"]
     last: dict[str, object] = {"checkpoint": paths[0].name, "minutes": round(minutes, 1)}
     for measure, better in (("mel_full", -1), ("mel_16k", -1), ("stoi_16k", 1)):
-        ours = found["AudioVAE"][measure].mean
+        ours = scores_of["AudioVAE"][measure].mean
         last[measure] = round(ours, 4)
-        last[f"{measure}_beats"] = [name for name in naive if (ours - found[name][measure].mean) * better > 0]
+        last[f"{measure}_beats"] = [name for name in naive if (ours - scores_of[name][measure].mean) * better > 0]
     print(json.dumps(last))
 
 

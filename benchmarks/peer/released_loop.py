@@ -74,7 +74,7 @@ def collate(batch: Sequence[Sample]) -> Collated:
 
 
 class ReleasedLoop:
-    """A model of the released code in training, with the weights of ours."""
+    """A model of the released code in training, with the checkpoint's weights."""
 
     def __init__(self, checkpoint: Checkpoint, *, learning_rate: float) -> None:
         config = checkpoint.config
@@ -122,7 +122,7 @@ class ReleasedLoop:
 def _packers() -> Any:
     """The module `voxcpm.training.packers` alone."""
     package = importlib.util.find_spec("voxcpm")
-    assert package is not None and package.submodule_search_locations, "`peer_of` says so where it is missing"
+    assert package is not None and package.submodule_search_locations, "`peer_of` checks that it is installed"
     path = Path(package.submodule_search_locations[0]) / "training" / "packers.py"
     spec = importlib.util.spec_from_file_location("voxcpm_packers", path)
     assert spec is not None and spec.loader is not None

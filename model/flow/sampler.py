@@ -79,7 +79,7 @@ def sample(
         mu_RMC: TSLM's and RALM's projections, [R, 2, C].
         condition_RPD: the previous patches.
         noise_RPD: the start, standard normal.
-        guidance: one weight, or one a request [R]; 2.0 as the report says, 1.0 to 3.0 in practice.
+        guidance: one weight, or one a request [R]; 2.0 in the report, 1.0 to 3.0 in practice.
         mean_mode: the estimator was trained with MeanFlow and takes the length of each step.
     """
     rows = noise_RPD.shape[0]

@@ -89,7 +89,7 @@ def _request(
             raise UserError(f"{location}: unknown field {key!r}; {hint}")
     values = {key: value for key, value in values.items() if value is not None}
     if "text" not in values:
-        raise UserError(f'{location}: no text; add "text": "what to say"')
+        raise UserError(f'{location}: no text; add "text": "the words to speak"')
     for key in TEXT_FIELDS:
         if not isinstance(values.get(key, ""), str):
             raise UserError(f"{location}: {key} = {values[key]!r} must be a string")

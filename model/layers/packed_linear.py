@@ -78,7 +78,7 @@ class PackedMLP(nn.Module):
 
 
 def can_pack(dtype: torch.dtype) -> bool:
-    """Whether this machine's PyTorch has the kernels for `dtype`, found out by a small product."""
+    """Whether this machine's PyTorch has the kernels for `dtype`, tested by a small product."""
     if dtype not in (torch.float32, torch.bfloat16) or not torch.backends.mkldnn.is_available():
         return False
     weight, rows = (torch.linspace(-1, 1, 16 * n, dtype=dtype).view(n, 16) for n in (8, 4))

@@ -37,17 +37,17 @@ def rewrite(path: Path, change: Callable[[dict[str, Tensor]], None]) -> None:
     save_file(weights, path)
 
 
-def equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
-    return found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
+def equal(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
+    return actual.keys() == expected.keys() and all(torch.equal(actual[name], expected[name]) for name in expected)
 
 
 def leaves(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Every leaf of nested JSON by its dotted name."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in values.items():
         name = f"{prefix}{key}"
-        found |= leaves(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return found
+        flat |= leaves(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return flat
 
 
 def test_full_size_module_tree_is_the_released_one() -> None:
@@ -55,25 +55,25 @@ def test_full_size_module_tree_is_the_released_one() -> None:
     config = preset("voxcpm2")
     with torch.device("meta"):
         model, vae = VoxCPM2(config), AudioVAE(config.audio_vae_config)
-    found = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    assert len(found) == 577 and sum(value.numel() for value in model.parameters()) == 2_290_004_544
-    found |= {f"audio_vae.{name}": tuple(value.shape) for name, value in vae.state_dict().items()}
-    assert found == released
+    loaded = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    assert len(loaded) == 577 and sum(value.numel() for value in model.parameters()) == 2_290_004_544
+    loaded |= {f"audio_vae.{name}": tuple(value.shape) for name, value in vae.state_dict().items()}
+    assert loaded == released
     assert vae.decoder.sr_bin_boundaries is not None and vae.decoder.sr_bin_boundaries.dtype == torch.int32
     assert sum(value.numel() for value in vae.state_dict().values()) == 94_213_957
 
 
 def test_load() -> None:
     oracle = read_oracle()
-    found = load_checkpoint(oracle.checkpoint)
-    assert found.config == oracle.config
-    assert equal(found.model.state_dict(), oracle.weights) and equal(found.vae.state_dict(), oracle.vae_weights)
-    assert not found.model.training and not found.vae.training
-    assert all(weight.requires_grad for weight in found.model.parameters())
-    assert not any(weight.requires_grad for weight in found.vae.parameters())
+    loaded = load_checkpoint(oracle.checkpoint)
+    assert loaded.config == oracle.config
+    assert equal(loaded.model.state_dict(), oracle.weights) and equal(loaded.vae.state_dict(), oracle.vae_weights)
+    assert not loaded.model.training and not loaded.vae.training
+    assert all(weight.requires_grad for weight in loaded.model.parameters())
+    assert not any(weight.requires_grad for weight in loaded.vae.parameters())
     fresh = VoxCPM2(oracle.config)  # tables that no file holds
     tables = [(name, table) for name, table in fresh.named_buffers() if name.endswith("_LD")]
-    assert tables and all(torch.equal(found.model.get_buffer(name), table) for name, table in tables)
+    assert tables and all(torch.equal(loaded.model.get_buffer(name), table) for name, table in tables)
 
 
 def test_dtype_is_the_configurations_or_the_callers(folder: Path) -> None:
@@ -94,8 +94,8 @@ def test_round_trip(tmp_path: Path) -> None:
     assert not [path for path in target.parent.iterdir() if path != target]  # nothing half-written stays
     assert all(path.stat().st_mode & 0o044 == 0o044 for path in [target, *target.iterdir()])  # others may read
     written, original = (json.loads((place / "config.json").read_text()) for place in (target, source))
-    found = leaves(written)  # what was left to defaults is written too
-    assert {name: found[name] for name in leaves(original)} == leaves(original)
+    loaded = leaves(written)  # what was left to defaults is written too
+    assert {name: loaded[name] for name in leaves(original)} == leaves(original)
     second = load_checkpoint(target)
     assert second.config == first.config
     assert equal(second.model.state_dict(), first.model.state_dict())
@@ -105,29 +105,31 @@ def test_round_trip(tmp_path: Path) -> None:
 
 def test_save_in_another_dtype(tmp_path: Path) -> None:
     source = read_oracle().checkpoint
-    found = load_checkpoint(source)
+    loaded = load_checkpoint(source)
     save_checkpoint(
         tmp_path / "half",
-        config=found.config,
-        model=found.model,
-        vae=found.vae,
+        config=loaded.config,
+        model=loaded.model,
+        vae=loaded.vae,
         tokenizer_from=source,
         dtype=torch.bfloat16,
     )
     stored = load_file(tmp_path / "half" / "model.safetensors")
-    assert equal(stored, {name: value.bfloat16() for name, value in found.model.state_dict().items()})
+    assert equal(stored, {name: value.bfloat16() for name, value in loaded.model.state_dict().items()})
 
 
 def test_save_refuses(tmp_path: Path) -> None:
     source = read_oracle().checkpoint
-    found = load_checkpoint(source)
+    loaded = load_checkpoint(source)
     with pytest.raises(UserError, match="is not empty"):
-        save_checkpoint(source, config=found.config, model=found.model, vae=found.vae, tokenizer_from=source)
+        save_checkpoint(source, config=loaded.config, model=loaded.model, vae=loaded.vae, tokenizer_from=source)
     with pytest.raises(UserError, match="tokenizer.json: no such file"):
-        save_checkpoint(tmp_path / "a", config=found.config, model=found.model, vae=found.vae, tokenizer_from=tmp_path)
-    found.model.stop_head.register_parameter("lora_A", torch.nn.Parameter(torch.zeros(1)))
+        save_checkpoint(
+            tmp_path / "a", config=loaded.config, model=loaded.model, vae=loaded.vae, tokenizer_from=tmp_path
+        )
+    loaded.model.stop_head.register_parameter("lora_A", torch.nn.Parameter(torch.zeros(1)))
     with pytest.raises(ValueError, match=r"unexpected stop_head\.lora_A"):
-        save_checkpoint(tmp_path / "b", config=found.config, model=found.model, vae=found.vae, tokenizer_from=source)
+        save_checkpoint(tmp_path / "b", config=loaded.config, model=loaded.model, vae=loaded.vae, tokenizer_from=source)
     assert not list(tmp_path.iterdir())
 
 

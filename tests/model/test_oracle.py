@@ -103,7 +103,7 @@ def test_sampler(oracle: Oracle, model: VoxCPM2) -> None:
 
 
 def layouts_of(oracle: Oracle) -> dict[int, Layout]:
-    """The oracle's samples by their row, built anew from their parts.
+    """The oracle's samples by their row, built again from their parts.
 
     Without the row of `is_prompt`, a row without any loss, which `arrange` does not build.
     """

@@ -24,9 +24,9 @@ def oracle() -> Oracle:
 
 @pytest.fixture(scope="module")
 def vae(oracle: Oracle) -> AudioVAE:
-    found = AudioVAE(oracle.config.audio_vae_config)
-    found.load_state_dict(oracle.vae_weights)
-    return found.freeze()
+    actual = AudioVAE(oracle.config.audio_vae_config)
+    actual.load_state_dict(oracle.vae_weights)
+    return actual.freeze()
 
 
 def stir(module: nn.Module, seed: int) -> None:
@@ -39,9 +39,9 @@ def stir(module: nn.Module, seed: int) -> None:
 
 def tiny(**changes: Any) -> AudioVAE:
     torch.manual_seed(1)
-    found = AudioVAE(TINY.model_copy(update=changes))
-    stir(found, seed=1)
-    return found
+    actual = AudioVAE(TINY.model_copy(update=changes))
+    stir(actual, seed=1)
+    return actual
 
 
 @torch.no_grad()
@@ -61,8 +61,8 @@ def test_oracle_decoder(oracle: Oracle, vae: AudioVAE) -> None:
         rate = int(name.removeprefix("vae.dec_")) if conditioned else None
         audio_BT = vae.decode(oracle["vae.z"], sample_rate=rate)
         assert error(audio_BT, oracle[name]) <= 1e-5, name
-    heard = error(vae.decode(oracle["vae.z"], sample_rate=16000 if conditioned else None), oracle["vae.dec_48000"])
-    assert (heard > 1e-3) == conditioned
+    difference = error(vae.decode(oracle["vae.z"], sample_rate=16000 if conditioned else None), oracle["vae.dec_48000"])
+    assert (difference > 1e-3) == conditioned
     assert error(vae.decode(oracle["vae.z"]), oracle[f"vae.dec_{vae.config.out_sample_rate}"]) <= 1e-5
 
 
@@ -81,12 +81,12 @@ def test_streams_share_a_pass_and_come_and_go(oracle: Oracle, vae: AudioVAE) -> 
     length = first.shape[-1]
     rate = 16000 if vae.config.sr_bin_boundaries else None
     early, late = vae.decoder_stream(), vae.decoder_stream(sample_rate=rate)
-    found = [early.push(first[..., :4])]
+    actual = [early.push(first[..., :4])]
     both = push_together([early, late], torch.cat([first[..., 4:8], second[..., :4]]))
-    found.append(both[:1])
-    found.append(early.push(first[..., 8:]))
+    actual.append(both[:1])
+    actual.append(early.push(first[..., 8:]))
     rest = late.push(second[..., 4:])
-    assert error(torch.cat(found, dim=1), vae.decode(first)) <= 1e-5
+    assert error(torch.cat(actual, dim=1), vae.decode(first)) <= 1e-5
     assert error(torch.cat([both[1:], rest], dim=1), vae.decode(second, sample_rate=rate)) <= 1e-5
     assert early.push(first[..., :1]).shape == (1, vae.samples_per_latent) and length > 8
     with pytest.raises(ValueError, match="2 rows of latents for streams of"):
@@ -191,17 +191,17 @@ def test_peer(seed: int) -> None:
         torch.manual_seed(seed)  # the noise block draws from the global generator
         audio = decode(encoded)
         (audio.square().mean() + log_variance.square().mean()).backward()
-        found = {name: parameter.grad for name, parameter in module.named_parameters() if parameter.grad is not None}
-        return {"mean": encoded, "log_variance": log_variance, "audio": audio} | found
+        actual = {name: parameter.grad for name, parameter in module.named_parameters() if parameter.grad is not None}
+        return {"mean": encoded, "log_variance": log_variance, "audio": audio} | actual
 
     released = peer.encoder(peer.preprocess(audio_BT[:, None], config.sample_rate))
     tensor = None if rate is None else torch.tensor([rate], dtype=torch.int32)
     expected = results(released["mu"], released["logvar"], lambda z: peer.decode(z, tensor), peer)
-    found = results(*ours.encode_distribution(audio_BT), lambda z: ours.decode(z, sample_rate=rate), ours)
-    assert found.keys() == expected.keys()
+    actual = results(*ours.encode_distribution(audio_BT), lambda z: ours.decode(z, sample_rate=rate), ours)
+    assert actual.keys() == expected.keys()
     for name, value in expected.items():
-        assert error(found[name], value) <= (1e-5 if name in ("mean", "log_variance", "audio") else 1e-4), name
+        assert error(actual[name], value) <= (1e-5 if name in ("mean", "log_variance", "audio") else 1e-4), name
     if not config.use_noise_block:
         stream = ours.freeze().decoder_stream(sample_rate=rate)  # frozen weights are laid out otherwise
-        streamed = [stream.push(piece) for piece in found["mean"].detach().split(2, dim=-1)]
+        streamed = [stream.push(piece) for piece in actual["mean"].detach().split(2, dim=-1)]
         assert error(torch.cat(streamed, dim=1), expected["audio"]) <= 1e-5

@@ -98,5 +98,5 @@ def deaf(generator: Generator) -> Generator:
     model = VoxCPM2(generator.config)
     model.load_state_dict(read_oracle().weights)
     with torch.no_grad():
-        model.stop_head.weight.zero_()  # equal logits: argmax says "go on"
+        model.stop_head.weight.zero_()  # equal logits: argmax is 0, continue
     return Generator(model.eval(), generator.vae, generator.tokenizer)

@@ -66,10 +66,12 @@ def test_static_generator(oracle: Oracle, model: VoxCPM2, vae: AudioVAE, generat
     static = Generator(model, vae, generator.tokenizer, pack=False, static=True)
     plain = Generator(model, vae, generator.tokenizer, pack=False)
     for _ in range(2):  # the second time in the buffers of the first
-        found, expected = (dict(which.generate_many(sentences(), batch_size=3)) for which in (static, plain))
+        spoken_by_number, expected = (dict(which.generate_many(sentences(), batch_size=3)) for which in (static, plain))
         for number, speech in expected.items():
-            assert found[number].finish == speech.finish and len(found[number].patches_GPD) == len(speech.patches_GPD)
-            assert (found[number].patches_GPD - speech.patches_GPD).abs().max() <= 1e-3
+            assert spoken_by_number[number].finish == speech.finish and len(
+                spoken_by_number[number].patches_GPD
+            ) == len(speech.patches_GPD)
+            assert (spoken_by_number[number].patches_GPD - speech.patches_GPD).abs().max() <= 1e-3
     assert [batch.slots for batch in static._idle] == [4]
     pieces = static.stream_many(sentences(), batch_size=3)
     next(pieces)
@@ -98,15 +100,15 @@ def test_many_are_as_alone(oracle: Oracle, vae: AudioVAE, generator: Generator, 
     speaker = Generator(oracle.core().to(dtype), vae, generator.tokenizer)
     requests = sentences(max_len=20)
     for size in (3, 5):
-        found = dict(speaker.generate_many(iter(requests), batch_size=size))
-        assert sorted(found) == list(range(len(requests)))
+        spoken_by_number = dict(speaker.generate_many(iter(requests), batch_size=size))
+        assert sorted(spoken_by_number) == list(range(len(requests)))
         for number, request in enumerate(requests):
             alone = speaker.generate(request)
             if can_pack(dtype):
-                assert same(alone, found[number])
+                assert same(alone, spoken_by_number[number])
             else:  # later patches amplify the rounding of the first
-                assert (alone.patches_GPD[0] - found[number].patches_GPD[0]).abs().max() <= 0.05
-    assert len({len(speech.patches_GPD) for speech in found.values()}) > 1  # they left one by one
+                assert (alone.patches_GPD[0] - spoken_by_number[number].patches_GPD[0]).abs().max() <= 0.05
+    assert len({len(speech.patches_GPD) for speech in spoken_by_number.values()}) > 1  # they left one by one
 
 
 def test_requests_are_taken_as_slots_become_free(generator: Generator) -> None:

@@ -54,19 +54,19 @@ def test_streams_of_continuations_start_warm(oracle: Oracle, generator: Generato
     cold = open_decoder(generator.vae, patches(oracle, 0), seed=0)
     with torch.no_grad():
         first = decode_next([cold], [speech.patches_GPD[0]])[0]
-    assert (first - speech.audio_T[: len(first)]).abs().max() > 1e-3  # the context is heard
+    assert (first - speech.audio_T[: len(first)]).abs().max() > 1e-3  # the context has an effect
 
 
 def test_two_threads_speak_as_one_after_another(oracle: Oracle, generator: Generator) -> None:
     requests = [request_of(oracle, case) for case in ("gen.zero_shot.a", "gen.ref_continuation.b")]
     alone = [generator.generate(request) for request in requests]
-    found: list[list[Speech]] = [[], []]
+    results: list[list[Speech]] = [[], []]
     barrier = threading.Barrier(2)
 
     def speak(number: int) -> None:
         barrier.wait()
         for _ in range(3):
-            found[number].append(generator.generate(requests[number]))
+            results[number].append(generator.generate(requests[number]))
 
     threads = [threading.Thread(target=speak, args=(number,)) for number in range(2)]
     for thread in threads:
@@ -74,20 +74,20 @@ def test_two_threads_speak_as_one_after_another(oracle: Oracle, generator: Gener
     for thread in threads:
         thread.join()
     for number in range(2):
-        assert len(found[number]) == 3 and all(same(speech, alone[number]) for speech in found[number])
+        assert len(results[number]) == 3 and all(same(speech, alone[number]) for speech in results[number])
 
 
 @pytest.mark.parametrize("shortest", [0, 2, 5])
 def test_minimum_and_maximum_length(generator: Generator, shortest: int) -> None:
-    """The stop predictor is heard from patch min_len + 2 on; max_len ends the speech."""
-    found = []
+    """The stop predictor counts from patch min_len + 2 on; max_len ends the speech."""
+    lengths = []
     for seed in range(8):
         settings = Settings(steps=3, min_len=shortest, max_len=9, attempts=1)
         speech = generator.generate(Request("hello test", settings=settings, seed=seed))
-        found.append(len(speech.patches_GPD))
-        assert speech.finish == "stop" or found[-1] == 9
-        assert speech.audio_T.shape == (found[-1] * generator.config.patch_size * generator.vae.samples_per_latent,)
-    assert min(found) >= shortest + 2 and max(found) <= 9
+        lengths.append(len(speech.patches_GPD))
+        assert speech.finish == "stop" or lengths[-1] == 9
+        assert speech.audio_T.shape == (lengths[-1] * generator.config.patch_size * generator.vae.samples_per_latent,)
+    assert min(lengths) >= shortest + 2 and max(lengths) <= 9
     assert len(generator.generate(Request("test", settings=Settings(steps=3, max_len=1), seed=0)).patches_GPD) == 1
 
 
@@ -138,7 +138,7 @@ def test_what_does_not_fit_is_refused_with_its_length(oracle: Oracle, generator:
     voice = Voice(reference_RPD=patches(oracle, longest - 6))
     with pytest.raises(UserError, match=rf"leave room for .* takes {longest}"):
         generator.generate(Request("test", voice=voice))
-    # One that leaves little: the speech ends at the model's length and says so.
+    # One that leaves little: the speech ends at the model's length, with the finish "length".
     voice = Voice(reference_RPD=patches(oracle, longest - 10))
     prepared = generator.prepare(Request("test", voice=voice))
     assert prepared.limit == longest - len(prepared.layout) + 1 >= 4

@@ -67,8 +67,8 @@ def test_padding_stands_where_it_is_asked(vae: AudioVAE) -> None:
 
 def test_trim_keeps_a_fifth_of_a_second() -> None:
     silence = np.zeros(RATE, dtype=np.float32)
-    found = trim_silence(torch.from_numpy(np.concatenate([silence, tone(1.0), silence])), rate=RATE)
-    assert 1.4 <= len(found) / RATE <= 1.4 + 4 * 2048 / RATE  # frames overlap the edges
+    samples_T = trim_silence(torch.from_numpy(np.concatenate([silence, tone(1.0), silence])), rate=RATE)
+    assert 1.4 <= len(samples_T) / RATE <= 1.4 + 4 * 2048 / RATE  # frames overlap the edges
     speech = torch.from_numpy(tone(0.1, level=0.01))
     assert len(trim_silence(speech, rate=RATE)) == len(speech)  # shorter than one frame
 
@@ -76,18 +76,18 @@ def test_trim_keeps_a_fifth_of_a_second() -> None:
 @pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (44100, 2), (48000, 1)])
 def test_rates_and_channels(tmp_path: Path, rate: int, channels: int) -> None:
     audio = np.stack([tone(0.5, rate, level=0.2 * (index + 1)) for index in range(channels)], axis=1)
-    found = read_audio(write(tmp_path / "a.wav", audio, rate), rate=RATE)
+    samples_T = read_audio(write(tmp_path / "a.wav", audio, rate), rate=RATE)
     expected = torch.from_numpy(tone(0.5, level=0.1 * (channels + 1)))
-    assert found.shape == expected.shape and found.dtype == torch.float32
-    assert (found - expected)[800:-800].abs().max() < 0.01
+    assert samples_T.shape == expected.shape and samples_T.dtype == torch.float32
+    assert (samples_T - expected)[800:-800].abs().max() < 0.01
 
 
 @pytest.mark.parametrize(
     ("suffix", "subtype"), [("wav", "PCM_16"), ("flac", "PCM_24"), ("ogg", "VORBIS"), ("mp3", "MPEG_LAYER_III")]
 )
 def test_formats(tmp_path: Path, suffix: str, subtype: str) -> None:
-    found = read_audio(write(tmp_path / f"a.{suffix}", tone(0.5), subtype=subtype), rate=RATE)
-    assert (found - torch.from_numpy(tone(0.5)))[500:-500].abs().max() < 0.02 and len(found) == RATE / 2
+    samples_T = read_audio(write(tmp_path / f"a.{suffix}", tone(0.5), subtype=subtype), rate=RATE)
+    assert (samples_T - torch.from_numpy(tone(0.5)))[500:-500].abs().max() < 0.02 and len(samples_T) == RATE / 2
 
 
 def test_what_only_ffmpeg_reads(tmp_path: Path) -> None:
@@ -100,8 +100,8 @@ def test_what_only_ffmpeg_reads(tmp_path: Path) -> None:
         frame.sample_rate = 48000
         for packet in [*stream.encode(frame), *stream.encode()]:
             container.mux(packet)
-    found = read_audio(path, rate=RATE)
-    assert abs(len(found) - RATE / 2) < 0.1 * RATE and 0.25 < found[2000:6000].max() < 0.35
+    samples_T = read_audio(path, rate=RATE)
+    assert abs(len(samples_T) - RATE / 2) < 0.1 * RATE and 0.25 < samples_T[2000:6000].max() < 0.35
 
 
 def test_bad_recordings(tmp_path: Path, vae: AudioVAE) -> None:

@@ -52,12 +52,12 @@ def test_released_limit(oracle: Oracle, generator: Generator) -> None:
 def test_released_audio_and_stream(oracle: Oracle, vae: AudioVAE, generator: Generator, case: str) -> None:
     """Both ways of decoding give the released full decode, in continuation too, where the released stream does not."""
     context = context_of(generator.prepare(request_of(oracle, case)).layout)
-    said, expected = oracle[f"{case}.pred"], oracle[f"{case}.audio"][0]
+    patches_GPD, expected = oracle[f"{case}.pred"], oracle[f"{case}.audio"][0]
     with torch.no_grad():
-        assert (decode(vae, said, context, seed=0) - expected).abs().max() <= 1e-5
+        assert (decode(vae, patches_GPD, context, seed=0) - expected).abs().max() <= 1e-5
         stream = open_decoder(vae, context, seed=0)
-        pieces = [decode_next([stream], [patch])[0] for patch in said]
-    assert {len(piece) for piece in pieces} == {len(expected) // len(said)}
+        pieces = [decode_next([stream], [patch])[0] for patch in patches_GPD]
+    assert {len(piece) for piece in pieces} == {len(expected) // len(patches_GPD)}
     assert (torch.cat(pieces) - expected).abs().max() <= 1e-5
     assert len(context) == oracle.json[f"{case}.meta"]["context_len"]
 
@@ -123,12 +123,12 @@ def test_half_precision_beside_the_released_code(oracle: Oracle, generator: Gene
             )[1][0]
         prepared = generator.prepare(request)
         seeded = torch.Generator().manual_seed(request.seed or 0)
-        found = first_patch(ours, ActiveRequest(prepared.layout, request.settings, 1, seeded))
+        patch_PD = first_patch(ours, ActiveRequest(prepared.layout, request.settings, 1, seeded))
         seeded.manual_seed(request.seed or 0)
         shape = (oracle.config.patch_size, oracle.config.feat_dim)
         noise = start_noise(*shape, generator=seeded, dtype=torch.bfloat16).float()
         wide = first_patch(oracle.core(), ActiveRequest(prepared.layout, request.settings, 1, None, noise_NPD=noise))
-        near.append(error(found, expected.float()))
+        near.append(error(patch_PD, expected.float()))
         far.append(error(wide, expected.float()))
     assert sum(near) < sum(far)
     assert max(near) <= 0.2

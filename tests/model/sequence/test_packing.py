@@ -88,8 +88,8 @@ def test_equal_to_the_padded_path(model: VoxCPM2, progress: float) -> None:
     sums: LossSums = model(
         pack(layouts), flow_noise=rows_of(flow_noise, padded.loss_BT.flatten() > 0), progress=progress
     )
-    found = sums.mean()
-    assert error(found[0], diffusion) <= 1e-5 and error(found[1], stop) <= 1e-5
+    actual = sums.mean()
+    assert error(actual[0], diffusion) <= 1e-5 and error(actual[1], stop) <= 1e-5
     assert (sums.num_patches, sums.num_frames) == (9, 9 * CONFIG.patch_size)
     wanted = gradients(model, diffusion + stop)
     for name, gradient in gradients(model, sums.total()).items():
@@ -114,14 +114,14 @@ def test_sums_by_sample_are_those_of_the_samples_and_change_no_bit(model: VoxCPM
     layouts = samples()
     batch = pack(layouts)
     flow_noise = draw_flow_noise(batch.target_GPD, CONFIG.dit_config.cfm_config)
-    plain, told = model(batch, flow_noise=flow_noise), model(batch, flow_noise=flow_noise, by_sample=True)
-    assert plain.samples_SK is None and torch.equal(plain.diffusion, told.diffusion)
-    assert torch.equal(plain.stop, told.stop)
-    wanted, found = gradients(model, plain.total()), gradients(model, told.total())
-    assert all(torch.equal(found[name], gradient) for name, gradient in wanted.items())
-    assert not told.samples_SK.requires_grad and told.samples_SK.shape == (3, len(SAMPLE_SUMS))
+    plain, by_sample = model(batch, flow_noise=flow_noise), model(batch, flow_noise=flow_noise, by_sample=True)
+    assert plain.samples_SK is None and torch.equal(plain.diffusion, by_sample.diffusion)
+    assert torch.equal(plain.stop, by_sample.stop)
+    wanted, actual = gradients(model, plain.total()), gradients(model, by_sample.total())
+    assert all(torch.equal(actual[name], gradient) for name, gradient in wanted.items())
+    assert not by_sample.samples_SK.requires_grad and by_sample.samples_SK.shape == (3, len(SAMPLE_SUMS))
     rows = torch.arange(9).split([target for *_, target in SAMPLES])
-    for one, r, sums_K in zip(layouts, rows, told.samples_SK, strict=True):
+    for one, r, sums_K in zip(layouts, rows, by_sample.samples_SK, strict=True):
         alone = model(pack([one]), flow_noise=rows_of(flow_noise, r))
         sums = dict(zip(SAMPLE_SUMS, sums_K.tolist(), strict=True))
         assert sums["diffusion"] == pytest.approx(float(alone.diffusion), rel=1e-5)
@@ -193,8 +193,8 @@ def test_training_in_half_precision(model: VoxCPM2, autocast: bool) -> None:
         flow_noise = FlowNoise(**{name: value.bfloat16() for name, value in vars(flow_noise).items()})
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         sums = half(batch, flow_noise=flow_noise)
-    for found, wanted in zip(sums.mean(), exact, strict=True):
-        assert found.dtype == torch.float32 and error(found, wanted) <= 3e-2
+    for actual, wanted in zip(sums.mean(), exact, strict=True):
+        assert actual.dtype == torch.float32 and error(actual, wanted) <= 3e-2
     sums.total().backward()
     gradients = [parameter.grad for parameter in half.parameters()]
     assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
