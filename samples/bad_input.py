@@ -2,7 +2,7 @@
 
     python samples/bad_input.py FOLDER
 
-The tests and the audit run the job over it. `CASES` says how each one must end.
+The tests and the audit run the job over it. `CASES` has how each one must end.
 """
 
 import json
@@ -23,7 +23,7 @@ RATE = 16000
 
 @dataclass(frozen=True)
 class Case:
-    """How an input must end: its state, and its reasons where the state does not say it all."""
+    """How an input must end: its state, and its reasons where the state alone does not tell."""
 
     state: str
     reasons: tuple[str, ...] = ()
@@ -72,36 +72,36 @@ def make(folder: Path) -> dict[str, Case]:
     for below in ("", "a", "b"):
         (folder / below).mkdir(parents=True, exist_ok=True)
     # Every kept case has audio of its own, or it would end as a duplicate.
-    said = [turn("en-1", number) for number in range(8)] + [turn("en-2", number) for number in range(4)]
+    english = [turn("en-1", number) for number in range(8)] + [turn("en-2", number) for number in range(4)]
     french = [turn("fr-1", number) for number in range(2)]
 
     (folder / "zero bytes.wav").touch()
     (folder / "text.wav").write_text("this is no audio\n" * 50)
-    soundfile.write(folder / "whole.flac", np.concatenate(said[:2]), RATE)
+    soundfile.write(folder / "whole.flac", np.concatenate(english[:2]), RATE)
     content = (folder / "whole.flac").read_bytes()
     (folder / "truncated.flac").write_bytes(content[: len(content) * 2 // 3])
     (folder / "whole.flac").unlink()
-    soundfile.write(folder / "wrong extension.mp3", said[1], RATE, format="FLAC")
-    soundfile.write(folder / "lying header.wav", said[2], RATE)
+    soundfile.write(folder / "wrong extension.mp3", english[1], RATE, format="FLAC")
+    soundfile.write(folder / "lying header.wav", english[2], RATE)
     _claim_an_hour(folder / "lying header.wav")
     soundfile.write(folder / "silence.wav", np.zeros(3 * RATE), RATE)
     soundfile.write(folder / "all nan.wav", np.full(3 * RATE, np.nan), RATE, subtype="FLOAT")
-    some = said[3].copy()
+    some = english[3].copy()
     some[1000:1010] = np.nan
     soundfile.write(folder / "some nan.wav", some, RATE, subtype="FLOAT")
-    soundfile.write(folder / "antiphase.flac", np.stack([said[4], -said[4]], axis=1), RATE)
-    soundfile.write(folder / "clipped.flac", np.clip(said[5] * 30, -1, 1), RATE)
-    soundfile.write(folder / "dc offset.flac", said[6] + 0.3, RATE)
-    soundfile.write(folder / "8 kHz upsampled.flac", _band_limited(said[7]), 48000)
-    soundfile.write(folder / "0.2 s.wav", said[0][RATE // 2 : RATE // 2 + RATE // 5], RATE)
+    soundfile.write(folder / "antiphase.flac", np.stack([english[4], -english[4]], axis=1), RATE)
+    soundfile.write(folder / "clipped.flac", np.clip(english[5] * 30, -1, 1), RATE)
+    soundfile.write(folder / "dc offset.flac", english[6] + 0.3, RATE)
+    soundfile.write(folder / "8 kHz upsampled.flac", _band_limited(english[7]), 48000)
+    soundfile.write(folder / "0.2 s.wav", english[0][RATE // 2 : RATE // 2 + RATE // 5], RATE)
     music, _ = soundfile.read(RECORDINGS / "music.flac", frames=6 * RATE)
     soundfile.write(folder / "music only.flac", music, RATE)
     both, _ = soundfile.read(RECORDINGS / "two-at-once.flac", frames=12 * RATE)
     soundfile.write(folder / "two at once.flac", both, RATE)
-    soundfile.write(folder / "two languages.flac", np.concatenate([said[8], *french]), RATE)
-    soundfile.write(folder / "a/same name.flac", said[9], RATE)
-    soundfile.write(folder / "b/same name.flac", said[10], RATE)
-    soundfile.write(folder / "dotted.name.v1.2.flac", said[11], RATE)
+    soundfile.write(folder / "two languages.flac", np.concatenate([english[8], *french]), RATE)
+    soundfile.write(folder / "a/same name.flac", english[9], RATE)
+    soundfile.write(folder / "b/same name.flac", english[10], RATE)
+    soundfile.write(folder / "dotted.name.v1.2.flac", english[11], RATE)
     for name in ("right to left \u202eعربي.flac", "emoji 🎙.flac", "new\nline.flac"):
         shutil.copy(folder / "dotted.name.v1.2.flac", folder / name)
     for name, target in (("loop.wav", "loop.wav"), ("dangling.wav", "nothing.wav")):

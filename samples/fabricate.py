@@ -1,4 +1,7 @@
-"""A small finished dataset of the sample recordings: real clips, texts and languages, labels as `annotate` gives."""
+"""Small datasets and folders for tests and benchmarks, made of the sample recordings.
+
+Clips, texts and languages are real; labels are such as `annotate` gives.
+"""
 
 import io
 import json
@@ -7,6 +10,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import soundfile
 
 from model.checkpoint import load_vae
@@ -15,6 +19,7 @@ from model.config import read_config
 from pipelines.config import EncodeConfig
 from pipelines.encode import write_latents_index
 from pipelines.latents.units import encode_unit, plan_units
+from voxmill.core.audio import RATE_16K, Samples, decode, mono, resample
 from voxmill.data.dataset import Dataset
 from voxmill.data.schemas import CLIPS, write_index
 from voxmill.data.shards import TarWriter
@@ -121,4 +126,49 @@ def add_latents(folder: Path, checkpoint: Path = CHECKPOINT, unit_seconds: float
     for unit in units:
         encode_unit(unit, Dataset(folder), vae, patch_size=settings.patch_size, batch_seconds=config.batch_seconds)
     write_latents_index(folder, units, vae, settings, config, encoded=len(units), wall_seconds=0.0)
+    return folder
+
+
+def turns(recording: str, count: int) -> list[tuple[float, float, str]]:
+    """(start, end, text) of the first turns of a recording, in seconds."""
+    for line in (SAMPLES / "truth.jsonl").read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        if record["path"] == f"recordings/{recording}.flac":
+            return [(turn["start"], turn["end"], turn["text"]) for turn in record["turns"][:count]]
+    raise LookupError(recording)
+
+
+def cut(recording: str, start: float, end: float, path: Path) -> Path:
+    """Writes a part of a recording, from and to so many seconds and 0.2 s around it, as a WAV file."""
+    samples_TC, rate = decode(SAMPLES / "recordings" / f"{recording}.flac")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, samples_TC[max(int((start - 0.2) * rate), 0) : int((end + 0.2) * rate)], rate)
+    return path
+
+
+def speech(name: str = "en-1", seconds: float = 3.0, start: float = 1.0, rate: int = RATE_16K) -> Samples:
+    """Mono float32 [samples] of a sample recording at `rate` hertz, from `start` seconds on."""
+    path = SAMPLES / "recordings" / f"{name}.flac"
+    samples_TC, file_rate = decode(path, start=int(start * RATE_16K), length=int(seconds * RATE_16K))
+    return resample(mono(samples_TC), file_rate, rate)
+
+
+def make_folder(folder: Path) -> Path:
+    """Audio files as a trainer meets them: four good ones of several rates and channels, eight kinds of bad ones."""
+    folder.mkdir(parents=True, exist_ok=True)
+    soundfile.write(folder / "a.flac", speech("en-1"), 16000)
+    soundfile.write(folder / "b.wav", speech("fr-1"), 16000)
+    soundfile.write(folder / "c.wav", speech("it-1", rate=48000), 48000)
+    channel = speech("es-1", rate=22050)
+    soundfile.write(folder / "d.wav", np.stack([channel, channel], axis=1), 22050)
+    (folder / "empty.wav").touch()
+    (folder / "text.wav").write_text("this is no audio\n" * 20)
+    soundfile.write(folder / "short.wav", speech(seconds=0.1), 16000)
+    soundfile.write(folder / "telex.wav", speech(rate=4000), 4000)
+    soundfile.write(folder / "silence.wav", np.zeros(64000, dtype=np.float32), 16000)
+    soundfile.write(folder / "nan.wav", np.full(64000, np.nan, dtype=np.float32), 16000, subtype="FLOAT")
+    soundfile.write(folder / "cut.flac", speech("ru-1"), 16000)
+    content = (folder / "cut.flac").read_bytes()
+    (folder / "cut.flac").write_bytes(content[: len(content) // 4])
+    (folder / "notes.txt").write_text("not audio by its name, and not counted")
     return folder

@@ -61,7 +61,7 @@ LOST_ACCENTS = re.compile(
     r"ingese|ocupadas?|uniran|esta terriblemente|esten|escucharas|vacias|esta usted|esta a punto)\b",
     re.IGNORECASE,
 )
-# Left out: Whisper hears the voice say something else than the list, or the list misspells it.
+# Left out: by Whisper, the voice reads something else than the list has, or the list misspells it.
 WRONG = frozenset(
     ["en/conf-userwilljoin", "es/priv-recordintro", "es/vm-savefolder", "es/conf-placeintoconf", "es/pbx-parkingfailed"]
     + ["fr/please-try-call-later", "fr/queue-thereare", "fr/vm-newuser", "it/queue-thereare", "it/vm-incorrect-mailbox"]
@@ -193,7 +193,7 @@ def power(audio: np.ndarray) -> float:
 
 
 class Samples:
-    """Writes recordings and remembers what the manifest and the truth say of them."""
+    """Writes recordings and collects the rows of their manifest and truth."""
 
     def __init__(self, out: Path):
         self.out = out
@@ -202,14 +202,14 @@ class Samples:
         shutil.rmtree(out / "recordings", ignore_errors=True)
         (out / "recordings").mkdir(parents=True)
 
-    def add(self, name: str, audio: np.ndarray, turns: list[dict[str, object]], licence: str, **said: str) -> None:
-        """Writes one recording; `said` is what the manifest claims of it (speaker, language)."""
+    def add(self, name: str, audio: np.ndarray, turns: list[dict[str, object]], licence: str, **labels: str) -> None:
+        """Writes one recording; `labels` are its columns in the manifest (speaker, language)."""
         noise = np.random.default_rng(SEED + len(self.manifest)).standard_normal(len(audio)).astype(np.float32) * NOISE
         audio = audio + noise
         audio = audio * min(1.0, 0.95 / float(np.abs(audio).max()))
         path = f"recordings/{name}.flac"
         soundfile.write(self.out / path, audio, RATE, subtype="PCM_16", format="FLAC", compression_level=1.0)
-        self.manifest.append({"path": path, "session": name, **said, "licence": licence})
+        self.manifest.append({"path": path, "session": name, **labels, "licence": licence})
         self.truth.append({"path": path, "turns": turns})
 
     def close(self) -> None:

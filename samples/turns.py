@@ -1,4 +1,4 @@
-"""The known turns of the sample recordings: who says what, when, and in which language."""
+"""The known turns of the sample recordings: speaker, text, time and language."""
 
 import json
 from dataclasses import dataclass

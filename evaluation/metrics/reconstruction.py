@@ -14,6 +14,7 @@ import torch
 
 from model.codec.audio_vae import AudioVAE
 from model.codec.mel_distance import MelDistance, band_limit
+from voxmill.core.audio import resample
 
 SPEECH_RATE = 16_000
 MEASURES = ("mel_full", "mel_16k", "stoi_16k", "pesq_16k", "si_sdr_16k")
@@ -122,13 +123,6 @@ def mel_codec(*, bands: int = 64, pool: int = 4, iterations: int = 32) -> Codec:
         return made.astype(np.float32), SPEECH_RATE
 
     return reconstruct
-
-
-def resample(audio: np.ndarray, rate: int, target: int) -> np.ndarray:
-    """Mono float32 [T] at `target` hertz."""
-    import soxr
-
-    return audio if rate == target else soxr.resample(audio, rate, target)
 
 
 def _together(recorded: np.ndarray, rate: int, made: np.ndarray, made_rate: int, target: int) -> np.ndarray:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from evaluation.config import TrackingConfig
 from evaluation.results.records import Outcome, Run
 from evaluation.results.report import examples, highlighted
+from voxmill.core.tracking import find_experiment, first_line
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -44,17 +45,13 @@ def track(outcome: Outcome, config: TrackingConfig) -> str | None:
             return None
         except (MlflowException, RequestException, OSError) as error:
             if uri == local:
-                return f"MLflow cannot write {LOCAL} ({_first_line(error)})"
-            why = f"the tracking server {uri} does not take the runs ({_first_line(error)})"
+                return f"MLflow cannot write {LOCAL} ({first_line(error)})"
+            why = f"the tracking server {uri} does not take the runs ({first_line(error)})"
         try:
             _log(outcome, local, config.experiment)
         except (MlflowException, OSError) as error:
-            return f"{why}, nor can {LOCAL} be written ({_first_line(error)})"
+            return f"{why}, nor can {LOCAL} be written ({first_line(error)})"
     return f"{why}; they are in {outcome.out / LOCAL}"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
 
 
 @contextmanager
@@ -72,13 +69,7 @@ def _log(outcome: Outcome, uri: str, experiment: str) -> None:
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracking_uri=uri)
-    known = client.get_experiment_by_name(experiment)
-    if known is not None:
-        experiment_id = known.experiment_id
-    else:
-        # A local database keeps its files beside it, and not where the command happened to run.
-        place = (outcome.out / "mlartifacts").resolve().as_uri() if uri.startswith("sqlite:") else None
-        experiment_id = client.create_experiment(experiment, artifact_location=place)
+    experiment_id = find_experiment(client, experiment, outcome.out if uri.startswith("sqlite:") else None)
     systems = list(dict.fromkeys(run.system for run in outcome.runs))
     parent = client.create_run(experiment_id, run_name=" vs ".join(systems)[:200]).info.run_id
     status = "FAILED"

@@ -12,9 +12,9 @@ import soundfile
 
 from evaluation.results.comparison import counts_of
 from evaluation.results.records import read_scores
+from samples.fabricate import cut, turns
 from tests.evaluation.utterances import score_of
 from tests.support.chat_server import Handler, chat_server
-from tests.support.speech import cut, turns
 from voxmill.cli.app import run as voxmill
 
 WORDS = "Two words."

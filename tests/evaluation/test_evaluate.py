@@ -14,7 +14,7 @@ import pytest
 
 from evaluation.results.records import read_scores
 from evaluation.results.report import write_reports  # noqa: F401  (the module that the job imports late must import)
-from tests.support.speech import cut, turns
+from samples.fabricate import cut, turns
 from voxmill.cli.app import run as voxmill
 from voxmill.cli.demo import submit
 from voxmill.cli.evaluate import read_items

@@ -38,9 +38,9 @@ class Page:
 
     async def value(self, expression: str) -> Any:
         """What an expression in the page gives."""
-        found = await self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in found, found
-        return found["result"].get("value")
+        reply = await self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in reply, reply
+        return reply["result"].get("value")
 
     async def wait(self, expression: str, seconds: float = 30) -> None:
         """Until an expression is true."""
@@ -53,18 +53,18 @@ class Page:
 
 @asynccontextmanager
 async def open_page(address: str, profile: Path) -> AsyncIterator[Page]:
-    """A tab at this address, with sound that nobody hears."""
+    """A tab at this address, muted."""
     assert CHROMIUM is not None
     command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--mute-audio", "--remote-debugging-port=0"]
     command += ["--autoplay-policy=no-user-gesture-required", f"--user-data-dir={profile}", "about:blank"]
     browser = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        told = profile / "DevToolsActivePort"
+        port_file = profile / "DevToolsActivePort"
         for _ in range(1200):
-            if told.exists() and len(told.read_text().splitlines()) == 2:
+            if port_file.exists() and len(port_file.read_text().splitlines()) == 2:
                 break
             await asyncio.sleep(0.05)
-        port = told.read_text().splitlines()[0]
+        port = port_file.read_text().splitlines()[0]
         async with aiohttp.ClientSession() as session:
             async with session.get(f"http://127.0.0.1:{port}/json") as response:
                 tabs = await response.json()

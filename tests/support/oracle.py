@@ -45,7 +45,8 @@ class Oracle:
     @cached_property
     def json(self) -> dict[str, Any]:
         """Everything of `oracle.json`: names, shapes and notes of the tensors, arguments, measured differences."""
-        return loads((self.folder / "oracle.json").read_text(encoding="utf-8"))
+        content: dict[str, Any] = loads((self.folder / "oracle.json").read_text(encoding="utf-8"))
+        return content
 
     @cached_property
     def config(self) -> VoxCPM2Config:
@@ -60,7 +61,8 @@ class Oracle:
     @cached_property
     def vae_weights(self) -> dict[str, Tensor]:
         """State dict of the AudioVAE."""
-        return torch.load(self.checkpoint / "audiovae.pth", weights_only=True)["state_dict"]
+        state: dict[str, Tensor] = torch.load(self.checkpoint / "audiovae.pth", weights_only=True)["state_dict"]
+        return state
 
     def core(self) -> VoxCPM2:
         """A new model without its AudioVAE, fp32, with the checkpoint's weights."""
@@ -76,14 +78,14 @@ def read_oracle() -> Oracle:
     return Oracle(Path(os.environ.get("VOXMILL_ORACLE") or here))
 
 
-def error(found: Tensor, expected: Tensor) -> float:
+def error(actual: Tensor, expected: Tensor) -> float:
     """Largest absolute difference over the largest expected magnitude; dimensions of size 1 are no difference.
 
     This is the relative error that the tests bound. NaN or infinity on either side gives infinity.
     """
-    found, expected = found.detach().squeeze(), expected.detach().squeeze()
-    assert found.shape == expected.shape, f"shape {tuple(found.shape)} instead of {tuple(expected.shape)}"
-    if not (found.isfinite().all() and expected.isfinite().all()):
+    actual, expected = actual.detach().squeeze(), expected.detach().squeeze()
+    assert actual.shape == expected.shape, f"shape {tuple(actual.shape)} instead of {tuple(expected.shape)}"
+    if not (actual.isfinite().all() and expected.isfinite().all()):
         return float("inf")
     scale = expected.abs().max().item() or 1.0
-    return (found - expected).abs().max().item() / scale
+    return (actual - expected).abs().max().item() / scale

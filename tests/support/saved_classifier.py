@@ -20,5 +20,5 @@ def save_classifier(folder: Path, labels: list[str]) -> str:
         label2id={label: i for i, label in enumerate(labels)},
     )
     Wav2Vec2ForSequenceClassification(config).save_pretrained(folder)
-    Wav2Vec2FeatureExtractor().save_pretrained(folder)
+    Wav2Vec2FeatureExtractor().save_pretrained(folder)  # type: ignore[no-untyped-call]
     return str(folder)

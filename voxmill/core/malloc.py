@@ -1,4 +1,4 @@
-"""Memory that a process keeps after it was freed, wanted or not. It concerns glibc only; other C libraries are left alone.
+"""Memory that a process keeps after it was freed, wanted or not. Only glibc is handled; other C libraries are not.
 
 Models on a CPU ask for the same large arrays again and again. By default malloc returns each to the system, and Whisper
 spends a fifth of its time on fresh pages: processes that hold models start with `KEEP_FREED_MEMORY_ENV`. In exchange a

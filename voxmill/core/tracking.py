@@ -1,8 +1,8 @@
-"""What a run says of itself: `metrics.jsonl` always, MLflow beside it.
+"""The record of a run: `metrics.jsonl` always, MLflow beside it.
 
 The file is the truth and MLflow a copy, sent by a thread of its own: a server that is down or hangs costs the run
-nothing. What it missed waits in memory, in order, and goes out when it answers; what still waits at the end is told.
-Numbers that a killed run had not sent yet are sent from the file when the run goes on.
+nothing. What it missed waits in memory, in order, and goes out when it answers; what still waits at the end is
+reported. Numbers that a killed run had not sent yet are sent from the file when the run is resumed.
 """
 
 import json
@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+from voxmill.core.files import write_atomically
 
 RETRY_SECONDS = 60.0
 """Between two attempts to reach a server that did not answer."""
@@ -53,7 +55,8 @@ class Tracker:
     Args:
         out: folder of the run; gets `metrics.jsonl`, `media/`, and MLflow's database where no server is named.
         uri: MLflow tracking URI; None takes MLFLOW_TRACKING_URI, else a database in `out`; "none" leaves MLflow out.
-        experiment: name in MLflow. name: of the run. run_id: an earlier `run_id`, to go on with that run; None: a new one.
+        experiment: name in MLflow. name: of the run.
+        run_id: an earlier `run_id`, to resume that run; None: a new one.
         step: lines of `metrics.jsonl` after this step are dropped: they are about to be made again.
     """
 
@@ -62,13 +65,13 @@ class Tracker:
     ) -> None:
         self.out, self.name = out, name
         self.run_id = run_id or uuid.uuid4().hex
-        """MLflow's id of the run once a server has given it; before that a name of our own that it is found by, too."""
+        """MLflow's id of the run once a server has given it; until then a random name, kept there as the tag `TAG`."""
         self._uri, self._experiment, self._is_new = uri, experiment, run_id is None
         self._client: Any = None
         self._waiting: deque[_Entry] = deque()
         self._change = threading.Condition()
         self._silent_until, self._trying, self._hurry = 0.0, False, False
-        self._told, self._num_refused = False, 0
+        self._is_reported, self._num_refused = False, 0
         out.mkdir(parents=True, exist_ok=True)
         self.path = out / "metrics.jsonl"
         lines = _forget_after(self.path, step)
@@ -101,7 +104,7 @@ class Tracker:
         self._later(_Entry([], send))
 
     def metrics(self, step: int, values: Mapping[str, Any]) -> None:
-        """Numbers of one step, nested or not: `{"a": {"b": 1}}` is `a/b` in MLflow. What is no number is in the file alone."""
+        """Numbers of one step, nested or not: `{"a": {"b": 1}}` is `a/b` in MLflow; the rest is in the file only."""
         line = {"step": step, "time": round(time.time(), 3), **values}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -129,9 +132,7 @@ class Tracker:
         return int(sent["lines"]) if sent["uri"] == self._address else 0
 
     def _note_sent(self, num_lines: int) -> None:
-        temporary = self.out / f".{SENT}"
-        temporary.write_text(json.dumps({"uri": self._address, "lines": num_lines}), encoding="utf-8")
-        temporary.replace(self.out / SENT)
+        write_atomically(self.out / SENT, json.dumps({"uri": self._address, "lines": num_lines}))
 
     def file(self, path: Path, folder: str | None = None) -> None:
         """A file of `out` as an artifact, into `folder` there."""
@@ -166,7 +167,7 @@ class Tracker:
             return not self._waiting
 
     def finish(self, status: str = "FINISHED") -> None:
-        """Ends the run as FINISHED, FAILED or KILLED, and says what MLflow never got. Takes a minute at most."""
+        """Ends the run as FINISHED, FAILED or KILLED, and reports what MLflow never got. Takes a minute at most."""
         self._later(_Entry([], lambda client, run_id: client.set_terminated(run_id, status)))
         if not self.wait():
             print(
@@ -224,14 +225,14 @@ class Tracker:
 
     def _next(self) -> list[_Entry]:
         """The first entry, or the first ones together where they are metrics that fit into one request."""
-        found, room = [self._waiting[0]], AT_ONCE - len(self._waiting[0].metrics)
-        if found[0].send is None:
+        entries, room = [self._waiting[0]], AT_ONCE - len(self._waiting[0].metrics)
+        if entries[0].send is None:
             for entry in islice(self._waiting, 1, None):
                 room -= len(entry.metrics)
                 if entry.send is not None or room < 0:
                     break
-                found.append(entry)
-        return found
+                entries.append(entry)
+        return entries
 
     def _sent(self, entries: list[_Entry]) -> bool:
         """Whether these are dealt with: taken by MLflow, or refused for good."""
@@ -240,7 +241,7 @@ class Tracker:
         try:
             client = self._connect()
         except Exception as error:  # whatever it is, the thread must live on and try again
-            return self._tell(error)
+            return self._report(error)
         try:
             for entry in entries[:1]:
                 if entry.send is not None:
@@ -250,24 +251,24 @@ class Tracker:
                 client.log_batch(self.run_id, metrics=metrics)
         except Exception as error:
             if getattr(error, "error_code", None) not in REFUSED and not isinstance(error, FileNotFoundError):
-                return self._tell(error)
+                return self._report(error)
             self._num_refused += len(entries)
-            print(f"tracking: MLflow refused {len(entries)} entries ({_reason(error)})", file=sys.stderr)
+            print(f"tracking: MLflow refused {len(entries)} entries ({first_line(error)})", file=sys.stderr)
         lines = [entry.line for entry in entries if entry.line is not None]
         if lines:
             try:
                 self._note_sent(lines[-1])
             except OSError as error:  # at worst these lines are sent again
-                print(f"tracking: {self.out / SENT} cannot be written ({_reason(error)})", file=sys.stderr)
-        if self._told:
+                print(f"tracking: {self.out / SENT} cannot be written ({first_line(error)})", file=sys.stderr)
+        if self._is_reported:
             print("tracking: MLflow answers again", file=sys.stderr)
-            self._told = False
+            self._is_reported = False
         return True
 
-    def _tell(self, error: Exception) -> bool:
-        if not self._told:
-            print(f"tracking: MLflow does not answer ({_reason(error)}); training goes on", file=sys.stderr)
-            self._told = True
+    def _report(self, error: Exception) -> bool:
+        if not self._is_reported:
+            print(f"tracking: MLflow does not answer ({first_line(error)}); training continues", file=sys.stderr)
+            self._is_reported = True
         return False
 
     def _connect(self) -> Any:
@@ -282,7 +283,7 @@ class Tracker:
         return self._client
 
     def _make_database(self) -> None:
-        """Makes the database under another name first: MLflow takes seconds for it and never mends a half-made one."""
+        """Makes the database under another name first: MLflow takes seconds for it and never repairs half a one."""
         from mlflow import MlflowClient
 
         final = self.out / "mlflow.db"
@@ -295,7 +296,7 @@ class Tracker:
         attempt.rename(final)
 
     def _find_run(self, client: Any) -> str:
-        """MLflow's id of the run, made where there is none: by its id, or by the name that we gave it before."""
+        """MLflow's id of the run, made where there is none: by its id, or by the name that it was tagged with."""
         from mlflow.exceptions import MlflowException
 
         if not self._is_new:
@@ -305,25 +306,32 @@ class Tracker:
             except MlflowException as error:
                 if error.error_code not in REFUSED:
                     raise
-        experiment = self._experiment_id(client)
+        experiment = find_experiment(client, self._experiment, self.out if self._is_own else None)
         # An answer that was lost on its way here must not make two of one run.
         named = client.search_runs([experiment], filter_string=f"tags.`{TAG}` = '{self.run_id}'", max_results=1)
         if named:
-            found: str = named[0].info.run_id
-            client.update_run(found, status="RUNNING")
-            return found
+            run_id: str = named[0].info.run_id
+            client.update_run(run_id, status="RUNNING")
+            return run_id
         made: str = client.create_run(experiment, run_name=self.name, tags={TAG: self.run_id}).info.run_id
         return made
 
-    def _experiment_id(self, client: Any) -> str:
-        found = client.get_experiment_by_name(self._experiment)
-        if found is not None:
-            known: str = found.experiment_id
-            return known
-        # Beside a database of our own; a server keeps artifacts where it likes.
-        place = (self.out / "mlartifacts").resolve().as_uri() if self._is_own else None
-        made: str = client.create_experiment(self._experiment, artifact_location=place)
-        return made
+
+def find_experiment(client: Any, name: str, database_folder: Path | None) -> str:
+    """MLflow's id of the experiment, made where there is none.
+
+    Args:
+        client: an MlflowClient.
+        database_folder: where the database lies, for artifacts beside it and not where the command happened to run;
+            None: a server, which keeps them where it likes.
+    """
+    known = client.get_experiment_by_name(name)
+    if known is not None:
+        known_id: str = known.experiment_id
+        return known_id
+    place = (database_folder / "mlartifacts").resolve().as_uri() if database_folder is not None else None
+    made_id: str = client.create_experiment(name, artifact_location=place)
+    return made_id
 
 
 def _forget_after(path: Path, step: int) -> list[dict[str, Any]]:
@@ -338,14 +346,13 @@ def _forget_after(path: Path, step: int) -> list[dict[str, Any]]:
             continue  # the last line of a run that was killed while it wrote
         if line["step"] <= step:
             kept.append((text, line))
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(text + "\n" for text, _ in kept), encoding="utf-8")
-    temporary.replace(path)
+    write_atomically(path, "".join(text + "\n" for text, _ in kept))
     return [line for _, line in kept]
 
 
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, or its type where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _flat(values: Mapping[str, Any], between: str, prefix: str = "") -> Iterator[tuple[str, Any]]:

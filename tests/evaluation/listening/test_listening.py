@@ -12,9 +12,9 @@ import soundfile
 from evaluation.listening.answers import Rating, opinion_scores, read_answers, table
 from evaluation.listening.session import build_session
 from evaluation.metrics.utterance_score import UtteranceScore
+from samples.fabricate import cut, turns
 from tests.evaluation.utterances import score_of
 from tests.support.browser import CHROMIUM, open_page
-from tests.support.speech import cut, turns
 from voxmill.core.errors import UserError
 
 TEXT = "</script><script>window.hacked = true</script> <b>bold</b>"

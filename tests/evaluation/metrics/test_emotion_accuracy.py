@@ -13,9 +13,9 @@ from evaluation.metrics.measurement import RecognisedEmotion
 from evaluation.metrics.utterance_score import EmotionScore
 from evaluation.results.comparison import scores_of
 from evaluation.results.records import read_scores
+from samples.fabricate import cut, turns
 from tests.evaluation.utterances import score_of
 from tests.support.saved_classifier import save_classifier
-from tests.support.speech import cut, turns
 from voxmill.cli.app import run as voxmill
 from voxmill.core.errors import UserError
 

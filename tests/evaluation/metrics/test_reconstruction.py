@@ -14,7 +14,7 @@ import torch
 from evaluation.metrics.reconstruction import MEASURES, CodecScorer, mel_codec, resample, si_sdr, vae_codec
 from model.codec.audio_vae import AudioVAE
 from model.config import AudioVAEConfig
-from tests.support.codec_corpus import speech
+from samples.fabricate import speech
 from tests.support.oracle import read_oracle
 from voxmill.cli.reconstruction import summarise
 

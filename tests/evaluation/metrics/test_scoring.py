@@ -14,7 +14,7 @@ from evaluation.metrics.score_cache import ScoreCache, score_key
 from evaluation.metrics.scoring import ScoringConfig, Task, in_process, score_outputs
 from evaluation.results.comparison import counts_of, scores_of, verdicts_of
 from evaluation.systems.base import SystemOutput
-from tests.support.speech import cut, turns
+from samples.fabricate import cut, turns
 from voxmill.core.audio import AudioProblem
 from voxmill.core.errors import UserError
 

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 import torch
 
-from tests.support.codec_corpus import make_folder, speech
+from samples.fabricate import make_folder, speech
 from training.codec.crops import CropSource, hold_out
 from voxmill.core.audio import AudioProblem
 from voxmill.core.errors import UserError

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from model.codec.audio_vae import AudioVAE
-from tests.support.codec_corpus import SETTINGS, make_folder
+from samples.fabricate import make_folder
+from tests.support.codec_corpus import SETTINGS
 from training.codec.config import read_recipe
 from training.codec.crops import Crops, CropSource
 from training.codec.initial_weights import FIT_CROPS, fit_to_data

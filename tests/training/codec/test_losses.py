@@ -3,7 +3,7 @@
 import torch
 
 from model.codec.mel_distance import MelDistance, band_limit
-from tests.support.codec_corpus import speech
+from samples.fabricate import speech
 from training.codec.config import DiscriminatorConfig, OptimizerConfig, VAETrainConfig
 from training.codec.discriminators import Discriminators
 from training.codec.losses import (

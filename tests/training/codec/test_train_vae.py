@@ -14,7 +14,8 @@ import torch
 
 from model.checkpoint import load_vae
 from model.config import read_config
-from tests.support.codec_corpus import SETTINGS, make_folder
+from samples.fabricate import make_folder
+from tests.support.codec_corpus import SETTINGS
 from training.codec.config import VAETrainConfig, read_recipe
 from voxmill.cli.app import run as voxmill
 from voxmill.core.config import known_keys

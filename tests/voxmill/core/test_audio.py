@@ -52,7 +52,7 @@ def test_a_path_bytes_and_an_open_file_give_the_same(tmp_path: Path) -> None:
     expected_TC, rate = soundfile.read(path, dtype="float32", always_2d=True)
     with path.open("rb") as file:
         decoded = [decode(path), decode(str(path)), decode(content), decode(file)]
-    assert all(found == rate == 16000 and np.array_equal(samples_TC, expected_TC) for samples_TC, found in decoded)
+    assert all(r == rate == 16000 and np.array_equal(samples_TC, expected_TC) for samples_TC, r in decoded)
 
 
 def test_a_piece_is_the_piece_of_the_whole(tmp_path: Path) -> None:

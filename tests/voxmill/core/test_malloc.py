@@ -25,7 +25,7 @@ for _ in range(2):
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc is told; others are left as they are")
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc's malloc is handled")
 def test_free_memory_is_held_until_it_is_given_back() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     (held, given), (held_again, soon_again) = (map(int, line.split()) for line in done.stdout.splitlines())
@@ -50,15 +50,15 @@ print(faults())
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc is told; others are left as they are")
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc's malloc is handled")
 def test_a_process_with_one_heap_asks_for_no_fresh_pages() -> None:
     plain = {name: value for name, value in os.environ.items() if name not in malloc.KEEP_FREED_MEMORY_ENV}
     # Left to itself malloc would learn from the first large array that is freed, up to 32 MB.
-    found = [
+    faults = [
         int(subprocess.check_output([sys.executable, "-c", ARRAYS], env=environment))
         for environment in (plain | {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}, plain | malloc.KEEP_FREED_MEMORY_ENV)
     ]
-    assert found[0] > 10 * 16_000_000 / 4096 / 2 and found[1] < 100
+    assert faults[0] > 10 * 16_000_000 / 4096 / 2 and faults[1] < 100
 
 
 def test_a_process_knows_whether_it_keeps_what_is_freed() -> None:

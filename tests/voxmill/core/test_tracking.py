@@ -1,4 +1,4 @@
-"""What a run says of itself: the file always, MLflow as far as it answers."""
+"""The record of a run: the file always, MLflow as far as it answers."""
 
 import json
 import os
@@ -74,7 +74,7 @@ def test_file_and_database(tmp_path: Path) -> None:
     named = tracker.run_id
     assert tracker.wait()
     run_id = tracker.run_id
-    # As after a kill: step 2 will be made again, and the run goes on.
+    # As after a kill: step 2 will be made again, and the run is resumed.
     again = Tracker(out, uri=uri, experiment="e", name="first", run_id=run_id, step=1)
     again.metrics(2, {"loss": 1.25})
     again.audio("tone", 2, np.zeros(100, dtype=np.float32), 16000)
@@ -120,7 +120,7 @@ def test_what_a_killed_run_had_not_sent_is_sent_from_the_file(tmp_path: Path) ->
     assert steps(other, moved.run_id) == [0, 1, 2, 3, 4]
 
 
-def test_a_database_that_was_half_made_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_that_was_half_made_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As after a kill while MLflow was making it."""
     pytest.importorskip("mlflow")
     from mlflow import MlflowClient
@@ -168,8 +168,8 @@ def test_a_server_that_is_down(
         tracker.metrics(step, {"loss": float(step)})
     tracker.finish()
     assert time.monotonic() - started < 30
-    said = capsys.readouterr().err
-    assert said.count("MLflow does not answer") == 1 and "51 entries never reached MLflow" in said
+    stderr = capsys.readouterr().err
+    assert stderr.count("MLflow does not answer") == 1 and "51 entries never reached MLflow" in stderr
     assert len(tracker.path.read_text().splitlines()) == 50
 
 
