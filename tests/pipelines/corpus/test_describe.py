@@ -61,7 +61,7 @@ def test_actors_write_what_one_process_writes_and_in_order(
 
 def test_an_endpoint_is_sent_the_clip_at_16_khz(tmp_path: Path) -> None:
     times = np.arange(44100, dtype=np.float32) / 44100
-    flac = encode_flac(np.sin(2 * np.pi * 440 * times).astype(np.float32) / 2, 44100)
+    flac = encode_flac((np.sin(2 * np.pi * 440 * times) / 2).astype(np.float32), 44100)
     (tmp_path / "shards").mkdir()
     (tmp_path / "shards" / "0.tar").write_bytes(b"before" + flac + b"after")
     clip = clips(1)[0]
