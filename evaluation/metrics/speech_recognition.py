@@ -60,7 +60,7 @@ class Recogniser(Protocol):
     """Texts from audio."""
 
     def __call__(self, samples: np.ndarray, language: str) -> str:
-        """The transcript of float32 [T] at 16 kHz; `language` as in `voxmill.core.languages`."""
+        """The transcript of float32 [T] at 16 kHz; `language` as in `voxmill.data.languages`."""
 
 
 WHISPER_CODES = {"zh-yue": "yue"}
