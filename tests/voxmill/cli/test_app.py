@@ -1,7 +1,6 @@
 """The command line: what it imports, how it helps, and every mistake answered in one line with status 2."""
 
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -35,19 +34,11 @@ def mistake(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return output.err.strip()
 
 
-def test_the_command_line_is_there_within_a_second_and_imports_nothing_heavy() -> None:
+def test_the_command_line_imports_nothing_heavy() -> None:
     heavy = "{'torch', 'ray', 'transformers', 'numpy', 'pyarrow', 'pydantic', 'pipelines', 'training', 'evaluation'}"
     check = f"import sys, voxmill.cli.app; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
-    spent = []
-    for _ in range(3):
-        # CPU time: other tests may keep the machine busy.
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-m", "voxmill", "--help"], capture_output=True, check=True, cwd=ROOT)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(spent) < 1.0, spent
 
 
 @pytest.mark.parametrize("name", [*COMMANDS, *GROUPS, *LISTENING])
