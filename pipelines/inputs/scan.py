@@ -73,7 +73,7 @@ def scan(entries: list[Entry], out: Path, label: LabelConfig) -> Iterator[Scanne
         JobError: the machine, not a file, is at fault.
     """
 
-    def run(item: tuple[Entry, Path | None]) -> FileScan:
+    def scan_recording(item: tuple[Entry, Path | None]) -> FileScan:
         entry, cache = item
         result = scan_file(entry.path, label.window_seconds)
         if cache is not None:
@@ -90,7 +90,7 @@ def scan(entries: list[Entry], out: Path, label: LabelConfig) -> Iterator[Scanne
         else:
             unknown.append((entry, cache))
     # A file that ends the decoder's process is tried twice; then that file is rejected and the job continues.
-    for (entry, _), result in map_tasks(run, unknown, max_retries=1, on_error=_failed):
+    for (entry, _), result in map_tasks(scan_recording, unknown, max_retries=1, on_error=_failed):
         yield Scanned(entry, result)
 
 

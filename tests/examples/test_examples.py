@@ -26,7 +26,7 @@ def test_the_notebook_runs_on_a_finished_dataset(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("VOXMILL_DATASET", str(dataset))
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    notebook = nbformat.read(EXAMPLES / "notebooks" / "first_minutes.ipynb", as_version=4)
+    notebook = nbformat.reads((EXAMPLES / "notebooks" / "first_minutes.ipynb").read_text(), as_version=4)  # type: ignore[no-untyped-call]
     assert all(not cell.get("outputs") for cell in notebook.cells), "the notebook is stored without outputs"
     NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(EXAMPLES / "notebooks")}}).execute()
     shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]

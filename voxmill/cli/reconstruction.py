@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evaluation.results.records import without_nan
 from voxmill.core.errors import UserError
 from voxmill.core.files import write_atomically
 
@@ -65,7 +66,7 @@ class ClipScores:
     def line(self) -> str:
         """The line, with the measures beside the clip's name."""
         names = {"clip": self.clip, "rate": self.rate, "codec": self.codec}
-        return json.dumps(_without_nan(names | asdict(self.scores)), ensure_ascii=False) + "\n"
+        return json.dumps(without_nan(names | asdict(self.scores)), ensure_ascii=False) + "\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,18 +215,9 @@ def _write(out: Path, result: Reconstruction, rows: Sequence[ClipScores]) -> Non
         "mean [95 % bootstrap interval over clips]"
     )
     write_atomically(out / "reconstruction.md", f"{head}\n\n{text}\n")
-    plain = _without_nan(asdict(result))
+    plain = without_nan(asdict(result))
     write_atomically(out / "reconstruction.json", json.dumps(plain, indent=1, ensure_ascii=False))
     write_atomically(out / "clips.jsonl", "".join(row.line() for row in rows))
-
-
-def _without_nan(value: object) -> object:
-    """JSON has no NaN: a measure without a value is null."""
-    if isinstance(value, dict):
-        return {key: _without_nan(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(inner) for inner in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _track(options: Options, result: Reconstruction) -> None:

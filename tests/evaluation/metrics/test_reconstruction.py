@@ -11,12 +11,13 @@ import pytest
 import soundfile
 import torch
 
-from evaluation.metrics.reconstruction import MEASURES, CodecScorer, mel_codec, resample, si_sdr, vae_codec
+from evaluation.metrics.reconstruction import MEASURES, CodecScorer, mel_codec, si_sdr, vae_codec
 from model.codec.audio_vae import AudioVAE
 from model.config import AudioVAEConfig
 from samples.fabricate import speech
 from tests.support.oracle import read_oracle
 from voxmill.cli.reconstruction import summarise
+from voxmill.core.audio import resample
 
 ROOT = Path(__file__).resolve().parents[3]
 
