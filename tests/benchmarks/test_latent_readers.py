@@ -39,7 +39,7 @@ def test_every_format_gives_every_clip_as_it_was_written(folder: Path, side: str
 
 
 @pytest.mark.parametrize("side", SIDES)
-def test_a_resumed_reader_goes_on_where_the_first_one_was(folder: Path, side: str) -> None:
+def test_a_resumed_reader_continues_where_the_first_one_stopped(folder: Path, side: str) -> None:
     state, given = state_after(folder, 0, CLIPS // 2)
     whole = [clip_id for clip_id, _, _ in islice(read(side, folder, 0), CLIPS if side != "voxmill" else given + 30)]
     resumed = read(side, folder, 0, skip=given, state=state if side == "voxmill" else None)

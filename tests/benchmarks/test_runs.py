@@ -44,7 +44,7 @@ def test_curriculum_goes_through_three_stages_and_speaks(tmp_path: Path) -> None
     assert all(len(stages) == 4 for stages in found["losses"].values())
 
 
-def test_overfit_learns_and_says_how_it_was_heard(tmp_path: Path) -> None:
+def test_overfit_learns_and_reports_what_was_recognised(tmp_path: Path) -> None:
     found = run("overfit", "--vae", str(CHECKPOINT), "--steps", "40", "--out", str(tmp_path / "out"))
     assert found["diffusion_last"] < found["diffusion_first"]
     assert 0 <= found["wer_recording"] < 0.5 and {"wer_audiovae", "wer_teacher_forced", "wer_basic"} <= set(found)

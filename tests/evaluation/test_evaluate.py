@@ -220,7 +220,7 @@ def test_the_spread_of_several_seeds_is_reported_beside_the_interval(tmp_path: P
         ),
     ],
 )
-def test_mistakes_on_the_command_line_are_told(
+def test_mistakes_on_the_command_line_are_reported(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert voxmill(["evaluate", *arguments]) == 2

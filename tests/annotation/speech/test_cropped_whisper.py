@@ -16,7 +16,7 @@ def test_frames_are_even_and_bounded() -> None:
     assert all(kept_frames(s / 7) % 2 == 0 for s in range(300))
 
 
-def test_sentences_are_heard_through_the_cropped_encoder() -> None:
+def test_sentences_are_transcribed_through_the_cropped_encoder() -> None:
     import json
 
     truth = [json.loads(line) for line in (Path(bad_input.RECORDINGS).parent / "truth.jsonl").read_text().splitlines()]

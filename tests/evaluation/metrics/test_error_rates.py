@@ -68,7 +68,7 @@ def test_traditional_characters_are_no_errors_and_units_follow_the_protocol() ->
     assert error_rates.unit_name("minimax-mls", "zh-yue", "official") == "CER"
 
 
-def test_alignment_shows_what_was_heard_instead() -> None:
+def test_alignment_shows_what_was_recognised_instead() -> None:
     pieces = error_rates.aligned("please press start now", "Please press star, now or never.", "en")
     assert [(p.kind, p.reference, p.hypothesis) for p in pieces] == [
         ("equal", "please press", "please press"),

@@ -193,7 +193,7 @@ def test_a_speech_endpoint_that_breaks_off_leaves_nothing_half_written(tmp_path:
         ("a=speech:http://localhost:eighty#m/v", "write speech:http"),
     ],
 )
-def test_mistakes_are_told_in_one_line(named: str, message: str) -> None:
+def test_mistakes_are_reported_in_one_line(named: str, message: str) -> None:
     with pytest.raises(UserError, match="--system") as caught:
         read_system(named)
     assert message in str(caught.value) and "\n" not in str(caught.value)

@@ -62,7 +62,7 @@ def test_crops_hang_on_their_number(tmp_path: Path) -> None:
     assert not torch.equal(source_of(clips, seed=4).batch(0, 12).target_BT, whole.target_BT)
 
 
-def test_heard_and_aim_are_the_same_sound() -> None:
+def test_input_and_target_are_the_same_sound() -> None:
     """A 1 kHz tone of a 24 kHz source is in both, in phase, at the drawn level."""
     rate, seconds = 24000, 3.0
     tone = 0.25 * np.sin(2 * np.pi * 1000 * np.arange(int(rate * seconds)) / rate).astype(np.float32)

@@ -101,7 +101,7 @@ def test_a_spike_is_a_bad_row_once_enough_is_known(engine: Engine, corpus: Corpu
     assert set(result.bad_clips) == {clip for sample in rows[1].samples for clip in sample.clips}
 
 
-def test_a_damaged_shard_is_named_counted_and_passed_by(
+def test_a_damaged_shard_is_named_counted_and_skipped(
     engine: Engine, corpus: Corpus, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream = SampleStream(corpus, recipe, TextTokenizer.from_folder(CHECKPOINT))

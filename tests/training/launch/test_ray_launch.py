@@ -20,7 +20,7 @@ from voxmill.core import local_ray
 from voxmill.core.errors import UserError
 
 
-def test_words_on_the_launch_are_told_from_the_recipe_s() -> None:
+def test_launch_settings_are_separated_from_the_recipe_s() -> None:
     launch, rest = read_launch(["num_workers=2", "rows=4", "max_failures=0"])
     assert launch == LaunchConfig(num_workers=2, max_failures=0) and rest == ["rows=4"]
     assert read_launch(["rows=4"]) == (None, ["rows=4"])

@@ -29,7 +29,7 @@ with Watchdog(0.5, rank=3) as watchdog:
 """
 
 
-def test_stacks_rank_and_step_are_told_and_the_status_is_its_own() -> None:
+def test_stacks_rank_and_step_are_printed_and_the_status_is_its_own() -> None:
     began = time.monotonic()
     done = subprocess.run([sys.executable, "-c", HANGS], cwd=ROOT, capture_output=True, text=True, timeout=30)
     assert done.returncode == ExitStatus.HUNG and "the clock has not begun" in done.stdout

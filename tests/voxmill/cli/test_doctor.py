@@ -16,7 +16,7 @@ def test_a_whole_installation_is_well() -> None:
     assert findings["torch"].detail and "MIT" in findings["weights whisper-base"].detail
 
 
-def test_missing_weights_are_named_with_the_mend(
+def test_missing_weights_are_named_with_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("VOXMILL_CACHE", str(tmp_path))
