@@ -1,6 +1,7 @@
 """The command line: what it imports, how it helps, and every mistake answered in one line with status 2."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -251,6 +252,6 @@ def test_the_rank_that_deepspeed_appends_is_accepted(capsys: pytest.CaptureFixtu
 
 
 def test_a_reader_that_leaves_is_no_traceback() -> None:
-    command = f"{sys.executable} -m voxmill annotate --keys | head -1"
+    command = f"{shlex.quote(sys.executable)} -m voxmill annotate --keys | head -1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.count("\n") == 1 and "Traceback" not in done.stderr and "Exception" not in done.stderr
