@@ -113,16 +113,21 @@ def local_ray(dashboard_port: int | None = None, num_cpus: int | None = None) ->
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def join_ray(*, log_to_driver: bool = False) -> None:
+def join_ray(
+    *, log_to_driver: bool = False, num_cpus: int | None = None, env_vars: dict[str, str] | None = None
+) -> None:
     """Connects this process to the cluster that RAY_ADDRESS names; without one, to a Ray that ends with this process.
 
     Args:
         log_to_driver: whether what workers print is printed here, too.
+        num_cpus: CPUs of a Ray that is started here; None: all.
+        env_vars: added to the environment of workers.
     """
     import ray
 
+    runtime_env = {"env_vars": env_vars} if env_vars else None
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(address="auto", log_to_driver=log_to_driver)
+        ray.init(address="auto", log_to_driver=log_to_driver, runtime_env=runtime_env)
         return
     before = sys.executable
     folder = Path(tempfile.mkdtemp(prefix="voxmill-python-"))
@@ -130,7 +135,7 @@ def join_ray(*, log_to_driver: bool = False) -> None:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     sys.executable = _python(folder)
     try:
-        ray.init(log_to_driver=log_to_driver)
+        ray.init(log_to_driver=log_to_driver, num_cpus=num_cpus, runtime_env=runtime_env)
     finally:
         sys.executable = before
 

@@ -19,6 +19,7 @@ from tests.support.chat_server import Handler, chat_server
 from voxmill.core.audio import decode, encode_flac
 from voxmill.core.config import load_config
 from voxmill.core.errors import UserError
+from voxmill.core.local_ray import join_ray
 from voxmill.core.progress import Progress
 from voxmill.data.records import Fact
 
@@ -41,7 +42,7 @@ def ray_here() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        join_ray(num_cpus=2)
         yield
         ray.shutdown()
 

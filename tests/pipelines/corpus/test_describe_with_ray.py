@@ -14,6 +14,7 @@ from pipelines.corpus.describe_with_ray import describe_in_rounds
 from tests.support.chat_server import Handler, chat_server
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.http import NoAnswerError
+from voxmill.core.local_ray import join_ray
 from voxmill.data.records import Fact
 from voxmill.llm.batch_chat import BatchChat, BatchLlmConfig, BatchUsage
 
@@ -24,7 +25,7 @@ def ray_here() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        join_ray(num_cpus=2)
         yield
         ray.shutdown()
 

@@ -8,16 +8,14 @@ from pathlib import Path
 import pytest
 
 from voxmill.core.errors import UserError
-from voxmill.core.local_ray import map_actors, map_tasks
+from voxmill.core.local_ray import join_ray, map_actors, map_tasks
 
 
 @pytest.fixture(scope="module", autouse=True)
 def two_cpus() -> Iterator[None]:
     import ray
 
-    root = str(Path(__file__).resolve().parents[3])
-    environment = {"env_vars": {"PYTHONPATH": root}}
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=environment)
+    join_ray(num_cpus=2, env_vars={"PYTHONPATH": str(Path(__file__).resolve().parents[3])})
     yield
     ray.shutdown()
 
