@@ -25,9 +25,8 @@ class ShardMember:
 
 def write_shards(groups: list[list[CorpusClip]], out: Path) -> list[ShardEntry]:
     """Writes a shard a group and gives every clip its place in it; returns one entry a shard."""
-    members = [[shard_member(clip) for clip in group] for group in groups]
     shards: list[ShardEntry] = []
-    for group, (places, shard) in zip(groups, _written(members, out), strict=True):
+    for group, (places, shard) in zip(groups, _written(groups, out), strict=True):
         for clip, place in zip(group, places, strict=True):
             clip.place = place
         shards.append(shard)
@@ -39,12 +38,12 @@ def shard_member(clip: CorpusClip) -> ShardMember:
     return ShardMember(clip.metadata(clip.window.source.speaker), clip.place)
 
 
-def _written(groups: list[list[ShardMember]], out: Path) -> Iterator[tuple[list[ShardPlace], ShardEntry]]:
-    """What `write_shard` returns for every group, in order."""
-    numbered = list(enumerate(groups))
+def _written(groups: list[list[CorpusClip]], out: Path) -> Iterator[tuple[list[ShardPlace], ShardEntry]]:
+    """What `write_shard` returns for every group, in order; members are made group by group, as they are written."""
+    numbered = ((number, [shard_member(clip) for clip in group]) for number, group in enumerate(groups))
     if len(groups) == 1:
         # To start one worker takes longer than to write.
-        yield write_shard(*numbered[0], out)
+        yield write_shard(*next(numbered), out)
         return
 
     def write(item: tuple[int, list[ShardMember]]) -> tuple[list[ShardPlace], ShardEntry]:

@@ -25,7 +25,7 @@ class ZeroState:
     """The state of one DeepSpeed engine whose optimizer is `torch.optim.AdamW`.
 
     Args:
-        engine: what `deepspeed.initialize` returned. optimizer: DeepSpeed's, wrapped around AdamW.
+        optimizer: what `deepspeed.initialize` returned for AdamW, wrapped around it.
         names: the trained parameters and their names.
         zero: ZeRO stage. dtype: in which the module computes; masters, moments and averages are fp32.
         ema: decay of the weights' moving average; None: without one. It lies where the moments lie, so it is divided

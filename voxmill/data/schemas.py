@@ -6,11 +6,12 @@ Every column may hold nulls, as is Arrow's own default; the records' `X | None` 
 import dataclasses
 import enum
 import io
+import itertools
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pyarrow as pa
@@ -97,17 +98,30 @@ def columns_of(kind: "type[DataclassInstance]") -> tuple[str, ...]:
 
 
 def to_table(records: Sequence[R], kind: type[R], vector_size: int | None = None) -> pa.Table:
-    """Records as a table, one column a field."""
-    columns = {name: [_plain(getattr(record, name)) for record in records] for name in _hints(kind)}
+    """Records as a table, one column a field; built column by column, without a dict a record."""
+    columns = [
+        _column(hint, [getattr(record, name) for record in records], vector_size) for name, hint in _hints(kind).items()
+    ]
     return pa.table(columns, schema=schema_of(kind, vector_size))
 
 
-def _plain(value: object) -> object:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return value
+def _column(hint: object, values: list[Any], vector_size: int | None) -> pa.Array:
+    """The values of one field: structs by their fields, lists flattened, both with a mask of nulls."""
+    hint = _without_none(hint)
+    is_struct = isinstance(hint, type) and dataclasses.is_dataclass(hint)
+    if not is_struct and get_origin(hint) is not tuple:
+        return pa.array(values, _arrow_type(hint, vector_size))
+    is_null = pa.array([value is None for value in values], pa.bool_())
+    if is_struct:
+        children = [
+            _column(inner, [None if value is None else getattr(value, name) for value in values], vector_size)
+            for name, inner in _hints(hint).items()
+        ]
+        return pa.StructArray.from_arrays(children, fields=_fields(hint, vector_size), mask=is_null)
+    lengths = [0 if value is None else len(value) for value in values]
+    items = [item for value in values if value is not None for item in value]
+    offsets = pa.array([0, *itertools.accumulate(lengths)], pa.int32())
+    return pa.ListArray.from_arrays(offsets, _column(get_args(hint)[0], items, vector_size), mask=is_null)
 
 
 def from_table(kind: type[R], table: pa.Table) -> list[R]:
