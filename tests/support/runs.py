@@ -17,12 +17,9 @@ ROOT = Path(__file__).resolve().parents[2]
 STEPS = 8
 
 
-def command(encoded: Path, out: Path, *overrides: str, world: int = 1, recipe: str = "tiny_stage2") -> list[str]:
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world)] if world > 1 else []
+def arguments(encoded: Path, out: Path, *overrides: str, recipe: str = "tiny_stage2") -> list[str]:
+    """Arguments of the training script for a run of `STEPS` steps that saves every second one."""
     return [
-        sys.executable,
-        *launcher,
-        str(ROOT / "training" / "train.py"),
         recipe,
         f"init={CHECKPOINT}",
         f"datasets.main.path={encoded}",
@@ -30,10 +27,16 @@ def command(encoded: Path, out: Path, *overrides: str, world: int = 1, recipe: s
         f"steps={STEPS}",
         "optimizer.warmup_steps=1",
         "run.save_every=2",
-        "run.tracking_uri=none",
         "rows=4",
         *overrides,
     ]
+
+
+def command(encoded: Path, out: Path, *overrides: str, world: int = 1, recipe: str = "tiny_stage2") -> list[str]:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world)] if world > 1 else []
+    script = str(ROOT / "training" / "train.py")
+    own = arguments(encoded, out, "run.tracking_uri=none", *overrides, recipe=recipe)
+    return [sys.executable, *launcher, script, *own]
 
 
 # A run that is started from this process would take them for its own launcher's.

@@ -108,20 +108,19 @@ def to_table(records: Sequence[R], kind: type[R], vector_size: int | None = None
 def _column(hint: object, values: list[Any], vector_size: int | None) -> pa.Array:
     """The values of one field: structs by their fields, lists flattened, both with a mask of nulls."""
     hint = _without_none(hint)
-    is_struct = isinstance(hint, type) and dataclasses.is_dataclass(hint)
-    if not is_struct and get_origin(hint) is not tuple:
-        return pa.array(values, _arrow_type(hint, vector_size))
     is_null = pa.array([value is None for value in values], pa.bool_())
-    if is_struct:
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         children = [
             _column(inner, [None if value is None else getattr(value, name) for value in values], vector_size)
             for name, inner in _hints(hint).items()
         ]
         return pa.StructArray.from_arrays(children, fields=_fields(hint, vector_size), mask=is_null)
-    lengths = [0 if value is None else len(value) for value in values]
-    items = [item for value in values if value is not None for item in value]
-    offsets = pa.array([0, *itertools.accumulate(lengths)], pa.int32())
-    return pa.ListArray.from_arrays(offsets, _column(get_args(hint)[0], items, vector_size), mask=is_null)
+    if get_origin(hint) is tuple:
+        offsets = itertools.accumulate((0 if value is None else len(value) for value in values), initial=0)
+        items = [item for value in values if value is not None for item in value]
+        column = _column(get_args(hint)[0], items, vector_size)
+        return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), column, mask=is_null)
+    return pa.array(values, _arrow_type(hint, vector_size))
 
 
 def from_table(kind: type[R], table: pa.Table) -> list[R]:

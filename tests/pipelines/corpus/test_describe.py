@@ -2,7 +2,6 @@
 
 import base64
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from tests.support.chat_server import Handler, chat_server
 from voxmill.core.audio import decode, encode_flac
 from voxmill.core.config import load_config
 from voxmill.core.errors import UserError
-from voxmill.core.local_ray import join_ray
 from voxmill.core.progress import Progress
 from voxmill.data.records import Fact
 
@@ -34,17 +32,6 @@ def clips(count: int) -> list[CorpusClip]:
         clip.facts = [Fact("pitch", "style", word, value=120.0, unit="Hz", z=z)]
         listed.append(clip)
     return listed
-
-
-@pytest.fixture
-def ray_here() -> Iterator[None]:
-    import ray
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "disabled")
-        join_ray(num_cpus=2)
-        yield
-        ray.shutdown()
 
 
 def test_actors_write_what_one_process_writes_and_in_order(

@@ -14,20 +14,10 @@ from pipelines.corpus.describe_with_ray import describe_in_rounds
 from tests.support.chat_server import Handler, chat_server
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.http import NoAnswerError
-from voxmill.core.local_ray import join_ray
 from voxmill.data.records import Fact
 from voxmill.llm.batch_chat import BatchChat, BatchLlmConfig, BatchUsage
 
-
-@pytest.fixture(scope="module", autouse=True)
-def ray_here() -> Iterator[None]:
-    import ray
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "disabled")
-        join_ray(num_cpus=2)
-        yield
-        ray.shutdown()
+pytestmark = pytest.mark.usefixtures("ray_here")
 
 
 def clips(num: int) -> Iterator[DescribedClip]:

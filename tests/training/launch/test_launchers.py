@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from samples.fabricate import CHECKPOINT
-from tests.support.runs import ROOT, STEPS, environment, figures, train
+from tests.support.runs import ROOT, arguments, environment, figures, train
 from voxmill.core.local_ray import free_port
 
 pytestmark = pytest.mark.slow
@@ -24,15 +23,7 @@ def by_deepspeed(encoded: Path, out: Path, *overrides: str) -> subprocess.Comple
         "--master_port",
         str(free_port()),
         "training/train.py",
-        "tiny_stage2",
-        f"init={CHECKPOINT}",
-        f"datasets.main.path={encoded}",
-        f"run.out={out}",
-        f"steps={STEPS}",
-        "optimizer.warmup_steps=1",
-        "run.save_every=2",
-        "rows=4",
-        *overrides,
+        *arguments(encoded, out, *overrides),
     ]
     ours = environment() | {"DS_ACCELERATOR": "cpu", "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
     return subprocess.run(command, env=ours, cwd=ROOT, capture_output=True, text=True, timeout=280)

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from samples.fabricate import CHECKPOINT
-from tests.support.runs import ROOT, STEPS, environment, figures, metrics, train
+from tests.support.runs import ROOT, arguments, environment, figures, metrics, train
 from training.launch.launch_config import LaunchConfig, read_launch
 from training.launch.ray_launch import _uses_gpu
 from voxmill.cli.demo import submit
@@ -51,28 +50,17 @@ def address() -> Iterator[str]:
             yield address
 
 
-def words(encoded: Path, out: Path) -> list[str]:
-    """Arguments of the script."""
-    return [
-        "tiny_stage2",
-        f"init={CHECKPOINT}",
-        f"datasets.main.path={encoded}",
-        f"run.out={out}",
-        f"steps={STEPS}",
-        "optimizer.warmup_steps=1",
-        "run.save_every=2",
-        "rows=4",
-        "num_workers=2",
-    ]
-
-
 class Job:
     """A run under Ray Train as a process of its own; its output is in `log`."""
 
     def __init__(self, address: str, encoded: Path, out: Path, *overrides: str) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         self.log = out.with_suffix(".log")
-        command = [sys.executable, str(ROOT / "training" / "train.py"), *words(encoded, out), *overrides]
+        command = [
+            sys.executable,
+            str(ROOT / "training" / "train.py"),
+            *arguments(encoded, out, "num_workers=2", *overrides),
+        ]
         ours = local_ray.environment() | environment() | {"RAY_ADDRESS": address}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, env=ours, stdout=log, stderr=log)
@@ -158,6 +146,6 @@ def test_a_submitted_job_trains_as_torchrun_does(encoded: Path, under_torchrun: 
     port = local_ray.free_port()
     with local_ray.local_ray(port, num_cpus=2):
         ray = [str(Path(sys.executable).parent / "ray"), "job", "submit", f"--address=http://127.0.0.1:{port}"]
-        command = ["python", "training/train.py", *words(encoded, tmp_path / "out")]
+        command = ["python", "training/train.py", *arguments(encoded, tmp_path / "out", "num_workers=2")]
         assert submit([*ray, f"--working-dir={ROOT}", "--", *command]) == 0
     assert figures(tmp_path / "out") == figures(under_torchrun)

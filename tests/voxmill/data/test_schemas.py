@@ -124,3 +124,30 @@ def test_a_field_that_no_column_holds_is_refused() -> None:
 
 def test_a_rejected_clip_is_a_clip_and_its_ending() -> None:
     assert schema_of(RejectedClip).names[: len(CLIPS)] == schema_of(Clip).names
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    name: str | None
+    weight: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Tree:
+    root: Leaf | None
+    leaves: tuple[Leaf, ...] | None
+    groups: tuple[tuple[int, ...], ...]
+
+
+def test_a_table_has_the_values_and_nulls_that_arrow_makes_of_plain_rows() -> None:
+    """At every depth: null and empty lists, null structs, nulls in structs, structs in lists, lists in lists."""
+    trees = [
+        Tree(Leaf("a", 1.0), (Leaf("b", 2.0), Leaf(None, 3.0)), ((1, 2), (), (3,))),
+        Tree(None, None, ()),
+        Tree(Leaf(None, 4.0), (), ((),)),
+    ]
+    plain = [dataclasses.asdict(tree) for tree in trees]
+    table = to_table(trees, Tree)
+    table.validate(full=True)
+    assert table.equals(pa.Table.from_pylist(plain, schema=schema_of(Tree)))
+    assert to_table([], Tree).equals(pa.Table.from_pylist([], schema=schema_of(Tree)))
