@@ -173,7 +173,10 @@ def activation_bytes(shape: ModelShape, setup: Setup) -> float:
 
 def _communication_numel(parameters: int, setup: Setup) -> float:
     buckets = read_buckets(setup.zero, offload=setup.offload)
-    numel = buckets.reduce_bucket_size * (2 if buckets.overlap_comm and setup.zero < 3 else 1)
+    if setup.zero == 0:
+        # Gradients are reduced as flat copies of at most one bucket; a single rank reduces nothing.
+        return float(min(parameters, buckets.reduce_bucket_size)) if setup.world > 1 else 0.0
+    numel = buckets.reduce_bucket_size * (2 if buckets.overlaps and setup.zero < 3 else 1)
     if setup.zero == 3:
         numel += min(parameters, buckets.stage3_max_live_parameters) + buckets.stage3_prefetch_bucket_size
     return float(numel)

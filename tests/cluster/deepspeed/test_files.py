@@ -5,11 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from cluster.deepspeed.files import FOLDER, deepspeed_file
+from cluster.deepspeed.files import FOLDER, ZeroBuckets, deepspeed_file, read_buckets
+from cluster.planner.memory import Setup, Zero, rank_memory
+from model.presets import preset
 from training.curriculum.engine import deepspeed_config
 from training.curriculum.recipe import Recipe, load_recipe
+from voxmill.cli.plan import shape_of
 from voxmill.core.errors import UserError
 
+SHAPE = shape_of(preset("voxcpm2"))
 FILES = sorted(FOLDER.glob("*.json"))
 
 
@@ -53,3 +57,41 @@ def test_an_edited_file_is_what_the_trainer_runs_with(monkeypatch: pytest.Monkey
     monkeypatch.setattr("cluster.deepspeed.files.FOLDER", tmp_path)
     assert deepspeed_file(2, offload=False).parent == tmp_path
     assert deepspeed_config(recipe(), 1)["zero_optimization"] == values["zero_optimization"]
+
+
+def test_a_size_that_no_file_has_is_deepspeeds_default() -> None:
+    from deepspeed.runtime.engine import MEMORY_OPT_ALLREDUCE_SIZE
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+
+    for stage in (0, 1, 2, 3):
+        theirs, ours = DeepSpeedZeroConfig(stage=stage), ZeroBuckets(stage=stage)
+        assert ours.reduce_bucket_size == theirs.reduce_bucket_size == MEMORY_OPT_ALLREDUCE_SIZE
+        assert ours.overlaps == theirs.overlap_comm
+        assert ours.stage3_max_live_parameters == theirs.max_live_parameters
+        assert ours.stage3_prefetch_bucket_size == theirs.prefetch_bucket_size
+
+
+SIZES = ("reduce_bucket_size", "overlap_comm", "stage3_prefetch_bucket_size", "stage3_max_live_parameters")
+
+
+@pytest.mark.parametrize(("zero", "numel"), [(1, 5e8), (2, 5e8), (3, 5e8 + 5e7 + 1e9)])
+def test_memory_is_counted_by_the_default_where_a_file_has_no_size(
+    zero: Zero, numel: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    values = json.loads(deepspeed_file(zero, offload=False).read_text())
+    for key in SIZES:
+        values["zero_optimization"].pop(key, None)
+    (tmp_path / f"zero{zero}.json").write_text(json.dumps(values))
+    monkeypatch.setattr("cluster.deepspeed.files.FOLDER", tmp_path)
+    setup = Setup(zero=zero, dtype="bfloat16", world=8, positions=256)
+    assert rank_memory(SHAPE, setup).communication == 2 * numel
+
+
+def test_a_size_that_cannot_be_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("cluster.deepspeed.files.FOLDER", tmp_path)
+    (tmp_path / "zero1.json").write_text('{"zero_optimization": {"stage": 1, "reduce_bucket_size": "huge"}}')
+    with pytest.raises(UserError, match=r"zero1.json: zero_optimization.reduce_bucket_size: .*integer"):
+        read_buckets(1, offload=False)
+    (tmp_path / "zero1.json").write_text("{}")
+    with pytest.raises(UserError, match="zero1.json: zero_optimization: "):
+        read_buckets(1, offload=False)
