@@ -1,6 +1,7 @@
 """Whole files and folders or none: a hidden temporary name beside the target, fsync, rename, fsync of the parent.
 
-Temporary names are `.NAME.HEX.tmp`; HEX is random, since two machines may share a folder and a process number.
+Temporary names are `.NAME.HEX.tmp`; HEX is random, since two machines may share a folder and a process number. What
+goes to object storage is made in the scratch folder and uploaded, which is whole or not at all by itself.
 """
 
 import os
@@ -11,35 +12,36 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from voxmill.core.storage import is_remote, scratch_folder, upload
+
 _TEMPORARIES = ".*.tmp"
 
 
-def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None:
+def write_atomically(path: Path, content: bytes | str) -> None:
     """Writes a whole file, text as UTF-8; makes missing parent folders."""
     with atomic_file(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
 @contextmanager
-def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """A binary file, open for reading and writing, that appears as `path` when the block ends without an error."""
     with atomic_path(path) as temporary, open(temporary, "w+b") as file:
         yield file
 
 
 @contextmanager
-def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary name for what opens files itself; what is written there becomes `path` when the block ends.
 
     Raises:
         FileNotFoundError: nothing was written there.
     """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_beside(target)
+    make_parents(path)
+    temporary = temporary_beside(path)
     try:
         yield temporary
-        publish(temporary, target)
+        publish(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -77,20 +79,36 @@ def atomic_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Ite
         raise
 
 
+def make_parents(path: Path) -> None:
+    """Makes missing parent folders; object storage has none."""
+    if not is_remote(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+
 def temporary_beside(path: Path) -> Path:
-    """A new temporary name for `path` in the same folder, for writers that end with `publish`."""
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    """A new temporary name for `path`, always on this machine, for writers that end with `publish`."""
+    name = f".{path.name}.{uuid.uuid4().hex[:12]}.tmp"
+    return scratch_folder() / name if is_remote(path) else path.with_name(name)
 
 
 def publish(temporary: Path, path: Path) -> None:
-    """Syncs a finished temporary file and renames it to `path`, over an older one."""
+    """Syncs a finished temporary file and renames it to `path`, or uploads and removes it; an older one is replaced."""
+    if is_remote(path):
+        upload(temporary, path)
+        temporary.unlink()
+        return
     _sync(temporary)
     os.replace(temporary, path)
     _sync(path.parent)
 
 
 def sweep_temporaries(folder: Path, *, recursive: bool = False) -> None:
-    """Removes temporary files and folders that a killed process left in `folder`, and below it if `recursive`."""
+    """Removes temporary files and folders that a killed process left in `folder`, and below it if `recursive`.
+
+    Object storage holds none.
+    """
+    if is_remote(folder):
+        return
     for path in list(folder.rglob(_TEMPORARIES) if recursive else folder.glob(_TEMPORARIES)):
         if path.is_dir():
             shutil.rmtree(path)

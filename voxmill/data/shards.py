@@ -13,8 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from voxmill.core.files import publish, temporary_beside
+from voxmill.core.files import make_parents, publish, temporary_beside
 from voxmill.core.hashing import sha256_bytes
+from voxmill.core.storage import is_remote, read_range
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +43,7 @@ class TarWriter:
     def __init__(self, path: Path, named_by_content: bool = False):
         self.path, self.sha256, self.size = path, "", 0
         self._by_content = named_by_content
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_parents(path)
         self._temporary = temporary_beside(path)
         self._file = _HashingFile(self._temporary)
         self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)  # type: ignore[call-overload]  # noqa: SIM115
@@ -98,14 +99,16 @@ class _HashingFile:
 
 def read_member(out: Path, shard: str, offset: int, size: int) -> bytes:
     """Content of one member by its index row. Raises ValueError for a shard path that leaves `out`."""
-    with open(_path_inside(out, shard), "rb") as file:
-        file.seek(offset)
-        return file.read(size)
+    return read_range(_path_inside(out, shard), offset, size)
 
 
 @lru_cache(maxsize=4096)
 def _path_inside(out: Path, shard: str) -> Path:
     # A trainer reads a shard hundreds of times; resolving its path took a third of each (`benchmarks/loader.py`).
+    if is_remote(out):
+        if shard.startswith("/") or ".." in shard.split("/"):
+            raise ValueError(f"shard {shard!r} leaves {out}")
+        return out / shard
     path = (out / shard).resolve()
     if not path.is_relative_to(out.resolve()):
         raise ValueError(f"shard {shard!r} leaves {out}")

@@ -17,7 +17,7 @@ def test_text_and_bytes_replace_what_was_there_and_parents_are_made(tmp_path: Pa
     path = tmp_path / "new" / "folder" / "a.json"
     write_atomically(path, "é")
     assert path.read_bytes() == "é".encode()
-    write_atomically(str(path), b"2")
+    write_atomically(path, b"2")
     assert path.read_bytes() == b"2" and names(path.parent) == ["a.json"]
 
 

@@ -1,0 +1,93 @@
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.support.s3_server import BUCKET, s3_server
+from voxmill.core.errors import UserError
+from voxmill.core.files import atomic_file, write_atomically
+from voxmill.core.storage import (
+    absolute,
+    arrow_filesystem,
+    create_exclusively,
+    file_names,
+    is_remote,
+    read_range,
+    read_ranges,
+    to_path,
+    uri,
+)
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[Path]:
+    with s3_server():
+        yield to_path(f"s3://{BUCKET}/folder")
+
+
+@pytest.fixture(params=["local", "s3"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    if request.param == "local":
+        return tmp_path
+    remote: Path = request.getfixturevalue("s3")
+    return remote / tmp_path.name
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("ftp://host/x", "unknown scheme 'ftp'"),
+        ("s3:/bucket/x", "two slashes"),
+        ("s3://", "names no bucket"),
+        ("file://relative", "absolute path"),
+    ],
+)
+def test_what_no_storage_has_is_refused(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        to_path(text)
+
+
+def test_local_paths_and_uris(tmp_path: Path) -> None:
+    assert to_path(f"file://{tmp_path}") == tmp_path
+    assert to_path("a:b/c") == Path("a:b/c")
+    remote = to_path("s3://bucket/a/")
+    assert is_remote(remote) and not is_remote(tmp_path)
+    assert uri(absolute(remote) / "b c") == "s3://bucket/a/b c"
+    assert to_path(remote) is remote
+
+
+def test_a_file_is_written_whole_or_not_at_all(folder: Path) -> None:
+    target = folder / "deep" / "a.txt"
+    write_atomically(target, "one")
+    with pytest.raises(RuntimeError), atomic_file(target) as file:
+        file.write(b"two")
+        raise RuntimeError
+    assert target.read_bytes() == b"one"
+    assert file_names(target.parent) == {"a.txt"}
+    assert file_names(folder / "none") == set()
+
+
+def test_ranges(folder: Path) -> None:
+    target = folder / "digits"
+    write_atomically(target, b"0123456789")
+    assert read_range(target, 2, 3) == b"234"
+    assert read_ranges(target, [(0, 1), (8, 9)]) == [b"0", b"89"]
+    with pytest.raises(FileNotFoundError):
+        read_range(folder / "none", 0, 1)
+
+
+def test_only_one_can_create_a_file(folder: Path) -> None:
+    assert create_exclusively(folder / "lease", b"first")
+    assert not create_exclusively(folder / "lease", b"second")
+    assert (folder / "lease").read_bytes() == b"first"
+
+
+def test_arrow_reads_the_same_file_in_another_process(folder: Path) -> None:
+    folder = pickle.loads(pickle.dumps(folder))
+    write_atomically(folder / "x" / "y", b"")
+    filesystem, name = arrow_filesystem(folder / "t.parquet")
+    pq.write_table(pa.table({"a": [1, 2]}), name, filesystem=filesystem)
+    assert pq.read_table(name, filesystem=filesystem)["a"].to_pylist() == [1, 2]

@@ -1,0 +1,168 @@
+"""Where files lie: on this machine or in object storage, behind pathlib's interface.
+
+`to_path` makes a `pathlib.Path` of a local path and a `upath.UPath` of a URI; both have the same methods, and
+annotations say `Path` for either. What pathlib cannot say is here: ranged reads, a file that only one writer can make,
+Arrow's view of the same storage. `voxmill.core.files` writes whole files or none to both. Credentials and endpoints
+come from the environment, as the clouds' own tools read them (`AWS_*` with `AWS_ENDPOINT_URL` for other S3 servers,
+`GOOGLE_APPLICATION_CREDENTIALS`, `AZURE_STORAGE_*`, `HF_TOKEN`).
+"""
+
+import errno
+import importlib.util
+import os
+import pathlib
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+from urllib.parse import urlsplit
+
+from voxmill.core.errors import UserError
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
+# What speaks each protocol, and the extra of this package that installs it.
+_DRIVERS = {
+    "s3": ("s3fs", "s3"),
+    "gs": ("gcsfs", "gs"),
+    "abfs": ("adlfs", "azure"),
+    "hf": ("huggingface_hub", ""),
+}
+SCHEMES = ("file", *_DRIVERS)
+
+
+def to_path(text: str | Path) -> Path:
+    """A local path or a URI (`s3://`, `gs://`, `abfs://`, `hf://`, `file://`) as something with pathlib's methods.
+
+    Raises:
+        UserError: the scheme is unknown, its package is missing, or it names no bucket.
+    """
+    if not isinstance(text, str):
+        return text
+    if text.startswith("file:"):
+        if not text.startswith("file:///"):
+            raise UserError(f"{text}: a file URI names an absolute path, such as file:///data/out")
+        return Path(text.removeprefix("file://"))
+    scheme, separator, rest = text.partition("://")
+    # "s3:/b" is what pathlib makes of "s3://b".
+    if not separator and text.startswith(tuple(f"{known}:/" for known in SCHEMES)):
+        raise UserError(f"{text}: a URI has two slashes after its scheme")
+    if not separator:
+        return Path(text)
+    if scheme not in _DRIVERS:
+        raise UserError(f"{text}: unknown scheme {scheme!r}; a local path or one of {', '.join(SCHEMES)}")
+    if not rest.strip("/"):
+        raise UserError(f"{text}: names no bucket; such as {scheme}://bucket/folder")
+    driver, extra = _DRIVERS[scheme]
+    if importlib.util.find_spec(driver) is None:
+        raise UserError(f"{text}: {driver} is missing; pip install 'voxmill[{extra}]'")
+    from upath import UPath
+
+    # Another process changes what lies there: a cached listing would hide its files.
+    return cast(Path, UPath(text.rstrip("/"), use_listings_cache=False))
+
+
+def is_remote(path: Path) -> bool:
+    """Whether a path is in object storage."""
+    return not isinstance(path, pathlib.Path)
+
+
+def absolute(path: Path) -> Path:
+    """The same place for every process, whatever its current folder."""
+    return path if is_remote(path) else path.resolve()
+
+
+def uri(path: Path) -> str:
+    """What a user may write to name it: `to_path` gives the same path again."""
+    return str(path)
+
+
+def read_range(path: Path, offset: int, size: int) -> bytes:
+    """`size` bytes from `offset`; fewer where the file ends before.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if is_remote(path):
+        return cast(bytes, path.fs.cat_file(path.path, start=offset, end=offset + size))  # type: ignore[attr-defined]
+    with open(path, "rb") as file:
+        file.seek(offset)
+        return file.read(size)
+
+
+def read_ranges(path: Path, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+    """The same for many (offset, size) of one file; from object storage at once."""
+    if is_remote(path):
+        starts, ends = [start for start, _ in spans], [start + size for start, size in spans]
+        names = [path.path] * len(spans)  # type: ignore[attr-defined]
+        return list(path.fs.cat_ranges(names, starts, ends, on_error="raise"))  # type: ignore[attr-defined]
+    with open(path, "rb") as file:
+        contents = []
+        for offset, size in spans:
+            file.seek(offset)
+            contents.append(file.read(size))
+        return contents
+
+
+def upload(local: Path, path: Path) -> None:
+    """Puts a local file into object storage, whole or not at all."""
+    path.fs.put_file(str(local), path.path)  # type: ignore[attr-defined]
+
+
+def create_exclusively(path: Path, content: bytes) -> bool:
+    """Writes a file that must not exist yet; False where it does. Of many that try at once one succeeds.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    try:
+        if is_remote(path):
+            path.fs.pipe_file(path.path, content, mode="create")  # type: ignore[attr-defined]
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            try:
+                os.write(handle, content)
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno == errno.EEXIST:
+            return False
+        raise
+    return True
+
+
+def file_names(folder: Path) -> set[str]:
+    """Names of what lies in a folder, by one listing; none where the folder is not there."""
+    try:
+        if is_remote(folder):
+            names: list[str] = folder.fs.ls(folder.path, detail=False, refresh=True)  # type: ignore[attr-defined]
+            return {name.rstrip("/").rpartition("/")[2] for name in names}
+        return {entry.name for entry in folder.iterdir()}
+    except FileNotFoundError:
+        return set()
+
+
+def arrow_filesystem(path: Path) -> "tuple[FileSystem, str]":
+    """The file system and the name in it under which Arrow's readers and writers find a path."""
+    from pyarrow import fs
+
+    if is_remote(path):
+        return fs.PyFileSystem(fs.FSSpecHandler(path.fs)), path.path  # type: ignore[attr-defined]
+    return fs.LocalFileSystem(), str(path)
+
+
+def bucket_of(path: Path) -> str:
+    """The bucket of a path in object storage, for messages."""
+    return urlsplit(uri(path)).netloc
+
+
+def scratch_folder() -> Path:
+    """A folder on this machine's own disk for what is on its way: `$VOXMILL_SCRATCH`, or the system's temporary one."""
+    folder = Path(os.environ.get("VOXMILL_SCRATCH") or tempfile.gettempdir())
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
