@@ -13,7 +13,8 @@ from voxmill.cli import doctor, evaluate, export, listening
 from voxmill.cli.annotate import annotate
 from voxmill.cli.encode import encode
 from voxmill.cli.generate import generate
-from voxmill.cli.plan import plan
+from voxmill.cli.plan import data as plan_data
+from voxmill.cli.plan import train as plan_train
 from voxmill.cli.settings import ALL_STATUSES, STATUSES
 from voxmill.cli.train import train, train_vae
 from voxmill.core.errors import ExitStatus
@@ -41,6 +42,18 @@ listenings = typer.Typer(
     Examples:
       voxmill listening build scores/ session/
       voxmill listening read session/ answers/
+    """,
+    epilog=STATUSES,
+)
+plans = typer.Typer(
+    help="""What a dataset or a training run takes, before any machine is reserved.
+
+    Without a command, `voxmill plan --audio-hours ...` is `plan data` and `voxmill plan MODEL ...` is `plan train`.
+
+    \b
+    Examples:
+      voxmill plan --audio-hours 2e6 --gpus 64
+      voxmill plan VoxCPM2/ --gpus 64 --train-positions 1e11
     """,
     epilog=STATUSES,
 )
@@ -79,7 +92,7 @@ app.add_typer(evaluations, name="evaluate")
 app.add_typer(listenings, name="listening")
 app.command(epilog=STATUSES)(export.report)
 app.command(epilog=STATUSES)(export.export)
-app.command(epilog=STATUSES)(plan)
+app.add_typer(plans, name="plan")
 app.command(epilog=STATUSES)(doctor.fetch)
 app.command(epilog=STATUSES)(doctor.doctor)
 evaluations.command(epilog=STATUSES)(evaluate.benchmark)
@@ -87,8 +100,11 @@ evaluations.command(epilog=STATUSES)(evaluate.reconstruction)
 evaluations.command(epilog=STATUSES)(evaluate.efficiency)
 listenings.command(epilog=STATUSES)(listening.build)
 listenings.command(epilog=STATUSES)(listening.read)
+plans.command(epilog=STATUSES)(plan_data.data)
+plans.command(epilog=STATUSES)(plan_train.train)
 
 _EVALUATIONS = ("benchmark", "reconstruction", "efficiency")
+_PLANS = ("data", "train")
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -96,6 +112,8 @@ def run(arguments: Sequence[str]) -> int:
     words = list(arguments) or ["--help"]
     if words[0] == "evaluate" and len(words) > 1 and _is_benchmark(words[1]):
         words.insert(1, "benchmark")
+    if words[0] == "plan" and words[1:2] not in ([name] for name in ("-h", "--help", *_PLANS)):
+        words.insert(1, "data" if any(word.startswith("--audio-hours") for word in words) else "train")
     try:
         status = typer.main.get_command(app).main(words, prog_name="voxmill", standalone_mode=False)
         sys.stdout.flush()

@@ -10,7 +10,7 @@ from cluster.planner.memory import Setup, Zero, rank_memory
 from model.presets import preset
 from training.curriculum.engine import deepspeed_config
 from training.curriculum.recipe import Recipe, load_recipe
-from voxmill.cli.plan import shape_of
+from voxmill.cli.plan.train import shape_of
 from voxmill.core.errors import UserError
 
 SHAPE = shape_of(preset("voxcpm2"))

@@ -1,18 +1,15 @@
-"""`voxmill plan`: what fits and what is advised, hours from positions and from a finished run."""
+"""`voxmill plan train`: what fits and what is advised, hours from positions."""
 
-import json
 import re
-from pathlib import Path
 
 import pytest
 
-from cluster.planner.compute import gpu_hours, measured_speed, position_flops
+from cluster.planner.compute import gpu_hours, position_flops
 from cluster.planner.memory import Setup, rank_memory
 from cluster.planner.plan import HEADROOM, choices, longest_row, recommended
 from model.presets import preset
 from voxmill.cli.app import run
-from voxmill.cli.plan import shape_of
-from voxmill.core.errors import UserError
+from voxmill.cli.plan.train import shape_of
 
 SHAPE = shape_of(preset("voxcpm2"))
 GPU = 80e9
@@ -67,19 +64,6 @@ def test_the_command_prints_the_hours_that_the_sums_give(capsys: pytest.CaptureF
     assert re.search(r"take engine\.zero=\d.*rows=256 \(16 a rank\)", output)
 
 
-def write_run(folder: Path, **changes: object) -> Path:
-    run = {"hours_in": 6.0, "wall_seconds": 3600.0, "workers": 2, "config": {"run": {"threads": 1}}, "found_done": 0}
-    (folder / "run.json").write_text(json.dumps(run | changes))
-    return folder / "run.json"
-
-
-def test_annotation_hours_come_from_a_finished_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = write_run(tmp_path)
-    assert measured_speed(path).hours == 3.0
-    assert run(["plan", "--audio-hours", "3000", "--run-json", str(path), "--cores", "100"]) == 0
-    assert "1,000 core-hours, 0.4 days on 100" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -89,20 +73,9 @@ def test_annotation_hours_come_from_a_finished_run(tmp_path: Path, capsys: pytes
         (["--zero", "1", "--offload"], "only ZeRO 2 and 3"),
         (["--gpus", "0"], "--gpus 0: must be more than 0"),
         (["--mfu", "1.5"], "--mfu 1.5: a share"),
-        (["--audio-hours", "10"], "needs a speed"),
-        (["--audio-hours", "10", "--run-json", "gone.json"], "gone.json: cannot be read"),
-        (["--audio-hours", "10", "--hours-per-gpu-hour", "0"], "must be more than 0"),
     ],
 )
 def test_mistakes_are_named(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["plan", *arguments]) == 2
     line = capsys.readouterr().err
     assert words in line and line.count("\n") == 1
-
-
-def test_a_run_that_found_work_done_is_no_measure(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="found 3 units done"):
-        measured_speed(write_run(tmp_path, found_done=3))
-    (tmp_path / "run.json").write_text('{"hours_in": 1}')
-    with pytest.raises(UserError, match="not the run.json"):
-        measured_speed(tmp_path / "run.json")

@@ -13,9 +13,10 @@ from voxmill.cli.settings import is_override, split_settings
 from voxmill.core.errors import ExitStatus, UserError
 
 ROOT = Path(__file__).resolve().parents[3]
-COMMANDS = ("annotate", "encode", "train", "train-vae", "generate", "report", "export", "plan", "fetch", "doctor")
+COMMANDS = ("annotate", "encode", "train", "train-vae", "generate", "report", "export", "fetch", "doctor")
 GROUPS = ("evaluate", "evaluate benchmark", "evaluate reconstruction", "evaluate efficiency")
 LISTENING = ("listening", "listening build", "listening read")
+PLANS = ("plan", "plan data", "plan train")
 SCRIPTS = {
     "pipelines/annotate.py": "annotate",
     "pipelines/encode.py": "encode",
@@ -42,7 +43,7 @@ def test_the_command_line_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("name", [*COMMANDS, *GROUPS, *LISTENING])
+@pytest.mark.parametrize("name", [*COMMANDS, *GROUPS, *LISTENING, *PLANS])
 def test_help_has_an_example_and_the_exit_statuses(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*name.split(), "--help"]) == ExitStatus.DONE
     text = capsys.readouterr().out
@@ -99,8 +100,8 @@ def test_keys_are_printed(name: str, key: str, capsys: pytest.CaptureFixture[str
         (["encode", "--vae"], "voxmill encode: option '--vae' requires an argument"),
         (["train"], "missing argument 'RECIPE'"),
         (["train-vae", "data"], "missing argument 'OUT'"),
-        (["plan", "--gpus", "many"], "voxmill plan: invalid value for '--gpus': "),
-        (["plan", "--gpus", "0"], "voxmill plan: --gpus 0: must be more than 0"),
+        (["plan", "--gpus", "many"], "voxmill plan train: invalid value for '--gpus': "),
+        (["plan", "--gpus", "0"], "voxmill plan train: --gpus 0: must be more than 0"),
         (["listening"], "voxmill listening: missing command"),
         (["report", "nowhere"], "voxmill report: nowhere: no run.json there"),
         (["export", "nowhere"], "missing argument 'FOLDER'"),

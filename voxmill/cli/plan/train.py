@@ -1,9 +1,8 @@
-"""`voxmill plan`: what a run will take, before any machine is reserved; the sums are in `cluster/planner/`."""
+"""`voxmill plan train`: what a training run will take, before any machine is reserved."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -36,11 +35,6 @@ class Options:
     train_positions: float | None
     mfu: float
     peak_tflops: float
-    audio_hours: float | None
-    run_json: Path | None
-    hours_per_core_hour: float | None
-    hours_per_gpu_hour: float | None
-    cores: int
 
 
 def shape_of(config: VoxCPM2Config) -> ModelShape:
@@ -79,7 +73,7 @@ def run(options: Options, console: Console | None = None) -> None:
     """Prints the plan.
 
     Raises:
-        UserError: no such model, a value that cannot be, or annotation without a speed.
+        UserError: no such model, or a value that cannot be.
     """
     from rich.console import Console
 
@@ -90,11 +84,6 @@ def run(options: Options, console: Console | None = None) -> None:
 
     console = console or Console(highlight=False)
     _check(options)
-    if options.audio_hours is not None:
-        for line in annotation_lines(options):
-            console.print(line, soft_wrap=True)
-        if options.train_positions is None:
-            return
     config = preset(options.model) if options.model in PRESETS else read_config(options.model)
     shape = shape_of(config)
     base = Setup(
@@ -138,7 +127,7 @@ def _zero(number: int | None) -> Zero | None:
 def _check(options: Options) -> None:
     if options.offload and options.zero in (0, 1):
         raise UserError(f"--offload with --zero {options.zero}: only ZeRO 2 and 3 can be offloaded")
-    for name in ("gpus", "gpu_memory", "positions", "rows", "mfu", "peak_tflops", "cores"):
+    for name in ("gpus", "gpu_memory", "positions", "rows", "mfu", "peak_tflops"):
         if not getattr(options, name) > 0:
             raise UserError(f"--{name.replace('_', '-')} {getattr(options, name)}: must be more than 0")
     for name in ("audio", "mfu"):
@@ -208,40 +197,8 @@ def advice_lines(options: Options, shape: ModelShape, candidates: list[Choice]) 
     return lines
 
 
-def annotation_lines(options: Options) -> list[str]:
-    """Core-hours and GPU-hours of so many hours of audio."""
-    from cluster.planner.compute import AnnotationSpeed, measured_speed
-
-    speeds = []
-    if options.run_json is not None:
-        speeds.append(measured_speed(options.run_json))
-    if options.hours_per_core_hour is not None:
-        speeds.append(AnnotationSpeed(options.hours_per_core_hour, "core", "stated"))
-    if options.hours_per_gpu_hour is not None:
-        speeds.append(AnnotationSpeed(options.hours_per_gpu_hour, "GPU", "stated"))
-    if not speeds:
-        raise UserError(
-            "--audio-hours needs a speed: --run-json OUT/run.json of a finished `voxmill annotate`, "
-            "--hours-per-core-hour or --hours-per-gpu-hour"
-        )
-    lines = []
-    for speed in speeds:
-        if speed.hours <= 0:
-            raise UserError(f"{speed.hours:g} hours of audio an hour: must be more than 0")
-        assert options.audio_hours is not None
-        hours, count = (
-            speed.device_hours(options.audio_hours),
-            options.cores if speed.device == "core" else options.gpus,
-        )
-        lines.append(
-            f"annotating {options.audio_hours:,.0f} h at {speed.hours:.3g} h of audio a {speed.device}-hour "
-            f"({speed.source}): {hours:,.0f} {speed.device}-hours, {hours / count / 24:,.1f} days on {count}"
-        )
-    return lines
-
-
-@command("voxmill plan")
-def plan(
+@command("voxmill plan train")
+def train(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="a checkpoint folder, or tiny, small, voxcpm2")
     ] = "voxcpm2",
@@ -257,22 +214,13 @@ def plan(
     train_positions: Annotated[float | None, typer.Option(help="positions to train on, for days and GPU-hours")] = None,
     mfu: Annotated[float, typer.Option(help="assumed model FLOPs utilisation")] = 0.4,
     peak_tflops: Annotated[float, typer.Option(help="peak TFLOP/s of one GPU; 989 is an H100 in bf16")] = 989.0,
-    audio_hours: Annotated[
-        float | None, typer.Option(help="hours of recordings to annotate, for core-hours or GPU-hours")
-    ] = None,
-    run_json: Annotated[
-        Path | None, typer.Option(help="run.json of a finished dataset, whose measured speed is used")
-    ] = None,
-    hours_per_core_hour: Annotated[float | None, typer.Option(help="hours of audio annotated in one core-hour")] = None,
-    hours_per_gpu_hour: Annotated[float | None, typer.Option(help="hours of audio annotated in one GPU-hour")] = None,
-    cores: Annotated[int, typer.Option(help="CPU cores that annotate")] = 64,
 ) -> None:
-    """Prints what training or annotation takes: memory of each rank, what fits, GPU-hours, core-hours.
+    """Prints what training takes: memory of each rank, what fits, GPU-hours.
 
     \b
     Examples:
-      voxmill plan VoxCPM2/ --gpus 64 --train-positions 1e11 --mfu 0.4
-      voxmill plan --audio-hours 3000 --run-json dataset/run.json --cores 100
+      voxmill plan train VoxCPM2/ --gpus 64 --train-positions 1e11 --mfu 0.4
+      voxmill plan train voxcpm2 --gpus 1 --gpu-memory 24
     """
     run(
         Options(
@@ -289,10 +237,5 @@ def plan(
             train_positions=train_positions,
             mfu=mfu,
             peak_tflops=peak_tflops,
-            audio_hours=audio_hours,
-            run_json=run_json,
-            hours_per_core_hour=hours_per_core_hour,
-            hours_per_gpu_hour=hours_per_gpu_hour,
-            cores=cores,
         )
     )

@@ -1,0 +1,191 @@
+"""`voxmill plan data`: what a dataset of so many hours takes, and what of it cannot be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from voxmill.cli.settings import JobSettings, split_settings
+from voxmill.core.errors import UserError, command
+
+if TYPE_CHECKING:
+    from cluster.planner.data import DataPlan, DataSetup
+    from pipelines.config import AnnotateConfig
+
+HIGHEST_RATE = 48000.0
+"""Hz; clips are kept at their own rate up to it."""
+MOST_HOURS = 1e9
+"""More audio than people have recorded; a number above it is a mistake."""
+
+
+@command("voxmill plan data")
+def data(
+    audio_hours: Annotated[float, typer.Option(help="hours of recordings, such as 2e6")],
+    settings: JobSettings = None,
+    gpus: Annotated[int, typer.Option(help="GPUs that annotate and encode; 0: all of it on CPUs")] = 0,
+    cores: Annotated[
+        int | None, typer.Option(help="CPU cores of all machines together; by default as many as keep the GPUs busy")
+    ] = None,
+    days: Annotated[float | None, typer.Option(help="refuse a plan that takes longer")] = None,
+    rates: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--rates",
+            "--run-json",
+            help="run.json of a finished dataset, or YAML like cluster/planner/rates.yaml; repeatable, the last wins",
+        ),
+    ] = None,
+    sample_rate: Annotated[float | None, typer.Option(help="of the recordings, in Hz")] = None,
+    recording_minutes: Annotated[float | None, typer.Option(help="mean length of a recording")] = None,
+    session_minutes: Annotated[float | None, typer.Option(help="of a session; by default of a recording")] = None,
+    kbps: Annotated[float | None, typer.Option(help="of the recordings as they are; by default mono FLAC")] = None,
+    node_cores: Annotated[int, typer.Option(help="CPU cores of one machine")] = 32,
+    node_memory: Annotated[float, typer.Option(help="memory of one machine, in 1e9 bytes")] = 128.0,
+    driver_memory: Annotated[float, typer.Option(help="memory of the driver (the head node), in 1e9 bytes")] = 16.0,
+    puts_per_second: Annotated[float, typer.Option(help="files that storage takes a second")] = 3500.0,
+    gets_per_second: Annotated[float, typer.Option(help="ranges that storage answers a second")] = 5500.0,
+    gpu_price: Annotated[float | None, typer.Option(help="of a GPU for an hour, in any currency")] = None,
+    core_price: Annotated[float | None, typer.Option(help="of a core for an hour")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one line of JSON in place of the tables")] = False,
+    hours_per_core_hour: Annotated[str | None, typer.Option(hidden=True)] = None,
+    hours_per_gpu_hour: Annotated[str | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Prints what a dataset takes: GPU-hours and core-hours by stage, days, storage, files, memory.
+
+    Stage by stage it prints where a rate was measured, or that it is assumed. The best rates are those of your own
+    recordings: annotate some hours of them, then give that run's run.json. A plan that cannot be is refused with
+    status 2 and the smallest change that makes it possible. Settings are those of `voxmill annotate`.
+
+    \b
+    Examples:
+      voxmill plan data --audio-hours 2e6 --gpus 64
+      voxmill plan data --audio-hours 2e6 --gpus 64 --cores 2048 --rates trial/run.json --days 90
+      voxmill plan data --audio-hours 3000 --cores 100 recipe.yaml label.unit_seconds=600
+      voxmill plan data --audio-hours 2e6 --gpus 64 --json | jq .days
+    """
+    from cluster.planner.data import DataSetup, cores_for_gpus, data_plan, possible
+    from cluster.planner.rate_files import read_rates
+    from pipelines.config import AnnotateConfig, EncodeConfig
+    from voxmill.cli.plan.data_report import json_line, print_plan
+    from voxmill.core.config import load_config
+
+    for name, value in (("core", hours_per_core_hour), ("gpu", hours_per_gpu_hour)):
+        if value is not None:
+            raise UserError(f"--hours-per-{name}-hour is gone: rates are by stage; give --rates, run.json or YAML")
+    _check_numbers(
+        {
+            "audio-hours": audio_hours,
+            "cores": cores,
+            "days": days,
+            "sample-rate": sample_rate,
+            "recording-minutes": recording_minutes,
+            "session-minutes": session_minutes,
+            "kbps": kbps,
+            "node-cores": node_cores,
+            "node-memory": node_memory,
+            "driver-memory": driver_memory,
+            "puts-per-second": puts_per_second,
+            "gets-per-second": gets_per_second,
+        },
+        {"gpus": gpus, "gpu-price": gpu_price, "core-price": core_price},
+    )
+    if audio_hours > MOST_HOURS:
+        raise UserError(f"--audio-hours {audio_hours:g}: more than {MOST_HOURS:g}; is it in seconds?")
+    if not gpus and cores is None:
+        raise UserError("no machines: give --gpus, --cores or both")
+    recipe, overrides = split_settings(settings)
+    config = load_config(AnnotateConfig, recipe, overrides)
+    known = read_rates(rates or ())
+    recording_seconds = 60 * recording_minutes if recording_minutes else known["corpus.recording_seconds"]
+    setup = DataSetup(
+        audio_hours=audio_hours,
+        gpus=gpus,
+        cores=cores or 1,
+        days=days,
+        sample_rate=min(sample_rate or known["corpus.sample_rate"], HIGHEST_RATE),
+        recording_seconds=recording_seconds,
+        session_seconds=60 * session_minutes if session_minutes else recording_seconds,
+        recording_bytes_hour=kbps * 125 * 3600 if kbps else None,
+        stages=_stages(config),
+        unit_seconds=config.label.unit_seconds,
+        window_seconds=config.label.window_seconds,
+        shard_bytes=config.write.shard_megabytes * 1e6,
+        latent_unit_seconds=EncodeConfig().unit_seconds,
+        latent_bytes_second=_latent_bytes_second(),
+        node_cores=node_cores,
+        node_memory=node_memory * 1e9,
+        driver_memory=driver_memory * 1e9,
+        puts_per_second=puts_per_second,
+        gets_per_second=gets_per_second,
+    )
+    if cores is None:
+        setup = replace(setup, cores=cores_for_gpus(setup, known))
+    plan = data_plan(setup, known)
+    changed = possible(plan, known) if plan.problems else plan
+    if as_json:
+        print(json_line(plan, changed))
+    else:
+        print_plan(plan, gpu_price=gpu_price, core_price=core_price)
+    if plan.problems:
+        raise UserError(_refusal(plan, changed))
+
+
+def _check_numbers(positive: Mapping[str, float | None], not_negative: Mapping[str, float | None]) -> None:
+    for name, number in positive.items():
+        if number is not None and not (number > 0 and math.isfinite(number)):
+            raise UserError(f"--{name} {number:g}: must be a number above 0")
+    for name, number in not_negative.items():
+        if number is not None and not (number >= 0 and math.isfinite(number)):
+            raise UserError(f"--{name} {number:g}: must be 0 or a number above 0")
+
+
+def _stages(config: AnnotateConfig) -> tuple[str, ...]:
+    """The stages that a configuration runs; emotion and age only with a model."""
+    from cluster.planner.data import STAGES
+    from pipelines.config import LABELLERS
+
+    voices = config.voice_attributes
+    without_model = {"emotion": voices.emotion.model is None, "age": voices.age.model is None}
+    return tuple(
+        stage
+        for stage in STAGES
+        if stage not in LABELLERS or (stage in voices.labellers and not without_model.get(stage, False))
+    )
+
+
+def _latent_bytes_second() -> float:
+    """Latents of the released model, in bf16."""
+    from model.presets import preset
+
+    vae = preset("voxcpm2").audio_vae_config
+    return vae.sample_rate / math.prod(vae.encoder_rates) * vae.latent_dim * 2
+
+
+def _refusal(plan: DataPlan, changed: DataPlan | None) -> str:
+    """All that cannot be, and what it takes together, in one line."""
+    what = "; ".join(problem.what for problem in plan.problems)
+    if changed is None:
+        ways = [way for problem in plan.problems for way in problem.changes]
+        return f"{what}: no change of machines makes it possible" + (f"; try {', or '.join(ways)}" if ways else "")
+    return f"{what}: possible with {' '.join(changed_words(plan.setup, changed.setup))}"
+
+
+def changed_words(before: DataSetup, after: DataSetup) -> list[str]:
+    """Options and settings that make one setup of another."""
+    words = []
+    if after.gpus != before.gpus:
+        words.append(f"--gpus {after.gpus}")
+    if after.cores != before.cores:
+        words.append(f"--cores {after.cores}")
+    if after.node_memory != before.node_memory:
+        words.append(f"--node-memory {math.ceil(after.node_memory / 1e9)}")
+    if after.driver_memory != before.driver_memory:
+        words.append(f"--driver-memory {math.ceil(after.driver_memory / 1e9)}")
+    if after.unit_seconds != before.unit_seconds:
+        words.append(f"label.unit_seconds={after.unit_seconds:g}")
+    return words
