@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from voxmill.cli import doctor, evaluate, export, listening
+from voxmill.cli import cluster, doctor, evaluate, export, listening
 from voxmill.cli.annotate import annotate
 from voxmill.cli.encode import encode
 from voxmill.cli.generate import generate
@@ -57,6 +57,16 @@ plans = typer.Typer(
     """,
     epilog=STATUSES,
 )
+clusters = typer.Typer(
+    help="""Files that start voxmill on Kubernetes, SLURM and `ray up`.
+
+    \b
+    Examples:
+      voxmill cluster render -o my-cluster/
+      voxmill cluster render --keys
+    """,
+    epilog=STATUSES,
+)
 
 
 def _version(value: bool) -> None:
@@ -90,11 +100,13 @@ app.command("train-vae", epilog=ALL_STATUSES)(train_vae)
 app.command(epilog=STATUSES)(generate)
 app.add_typer(evaluations, name="evaluate")
 app.add_typer(listenings, name="listening")
+app.add_typer(clusters, name="cluster")
 app.command(epilog=STATUSES)(export.report)
 app.command(epilog=STATUSES)(export.export)
 app.add_typer(plans, name="plan")
 app.command(epilog=STATUSES)(doctor.fetch)
 app.command(epilog=STATUSES)(doctor.doctor)
+clusters.command(epilog=STATUSES)(cluster.render)
 evaluations.command(epilog=STATUSES)(evaluate.benchmark)
 evaluations.command(epilog=STATUSES)(evaluate.reconstruction)
 evaluations.command(epilog=STATUSES)(evaluate.efficiency)

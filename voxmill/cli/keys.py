@@ -50,6 +50,12 @@ def _evaluate() -> "Sequence[type[Config]]":
     return (EvaluateConfig,)
 
 
+def _cluster() -> "Sequence[type[Config]]":
+    from cluster.manifests.values import Values
+
+    return (Values,)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyTable:
     """The keys of one command. `models` imports them, which takes a second or more, so only where they are shown."""
@@ -95,6 +101,11 @@ TABLES = {
         example="voxmill export dataset/ finetune/ descriptions=2",
         text="A dataset as JSONL for the released fine-tuning script.",
         models=_export,
+    ),
+    "cluster render": KeyTable(
+        example="voxmill cluster render my-cluster/values.yaml -o my-cluster/",
+        text="What the files for Kubernetes, SLURM and `ray up` are made from. Memory is in GiB.",
+        models=_cluster,
     ),
 }
 

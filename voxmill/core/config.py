@@ -113,7 +113,11 @@ def _explain(kind: type[Config], error: ValidationError) -> str:
     if first["type"] in ("model_type", "model_attributes_type"):
         return f"{dotted} is a section, found {first.get('input')!r}; write {dotted}.KEY=value"
     if first["type"] != "extra_forbidden":
-        return f"{dotted} = {first.get('input')!r}: {first['msg'].removeprefix('Value error, ')}"
+        message = first["msg"].removeprefix("Value error, ")
+        if isinstance(first.get("input"), dict) and first["type"] == "value_error":
+            # Of a whole section: the message names the keys.
+            return f"{dotted}: {message}" if dotted else message
+        return f"{dotted} = {first.get('input')!r}: {message}"
     new = _new_name(kind, dotted)
     if new is not None:
         return f"unknown key {dotted!r}; it is now {new!r}"

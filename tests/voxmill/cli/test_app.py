@@ -17,6 +17,7 @@ COMMANDS = ("annotate", "encode", "train", "train-vae", "generate", "report", "e
 GROUPS = ("evaluate", "evaluate benchmark", "evaluate reconstruction", "evaluate efficiency")
 LISTENING = ("listening", "listening build", "listening read")
 PLANS = ("plan", "plan data", "plan train")
+CLUSTER = ("cluster", "cluster render")
 SCRIPTS = {
     "pipelines/annotate.py": "annotate",
     "pipelines/encode.py": "encode",
@@ -43,7 +44,7 @@ def test_the_command_line_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("name", [*COMMANDS, *GROUPS, *LISTENING, *PLANS])
+@pytest.mark.parametrize("name", [*COMMANDS, *GROUPS, *LISTENING, *PLANS, *CLUSTER])
 def test_help_has_an_example_and_the_exit_statuses(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*name.split(), "--help"]) == ExitStatus.DONE
     text = capsys.readouterr().out
@@ -75,10 +76,11 @@ def test_without_a_command_the_help_is_shown(capsys: pytest.CaptureFixture[str])
         ("train-vae", "rows=16"),
         ("evaluate", "scoring.recognition.model=embedded"),
         ("export", "max_seconds=30.0"),
+        ("cluster render", "workers.NAME.gpus=0"),
     ],
 )
 def test_keys_are_printed(name: str, key: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run([name, "--keys"]) == ExitStatus.DONE
+    assert run([*name.split(), "--keys"]) == ExitStatus.DONE
     assert any(line.startswith(key) for line in capsys.readouterr().out.splitlines())
 
 

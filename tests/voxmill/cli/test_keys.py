@@ -2,6 +2,7 @@
 
 import pytest
 
+from cluster.manifests.values import Values
 from evaluation.config import EvaluateConfig
 from pipelines.config import AnnotateConfig, EncodeConfig
 from pipelines.corpus.finetune_jsonl import FinetuneConfig
@@ -10,7 +11,7 @@ from training.curriculum.recipe import Recipe
 from training.launch.launch_config import LaunchConfig
 from voxmill.core.config import Config, describe_keys, known_keys
 
-MODELS = (AnnotateConfig, EncodeConfig, VAETrainConfig, Recipe, LaunchConfig, EvaluateConfig, FinetuneConfig)
+MODELS = (AnnotateConfig, EncodeConfig, VAETrainConfig, Recipe, LaunchConfig, EvaluateConfig, FinetuneConfig, Values)
 
 
 @pytest.mark.parametrize("model", MODELS)
