@@ -7,13 +7,17 @@ where there is one bucket, and otherwise a folder of one part a bucket: pandas, 
 `read_index` read both by the same call.
 """
 
+import errno
 import hashlib
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.dataset as pads
+import pyarrow.parquet as pq
 
 from voxmill.core.storage import arrow_filesystem, file_names
 
@@ -21,6 +25,8 @@ INDEXES = ("clips.parquet", "rejected.parquet", "recordings.parquet", "latents.p
 BUCKET_HOURS = 16.0
 """Recorded hours a bucket: about 8,000 clips, which one worker holds in memory."""
 MAX_BUCKETS = 65_536
+_PART_NAME = re.compile(r"[0-9a-f]{4}\.parquet")
+_READERS = 16
 
 
 def num_buckets(hours: float) -> int:
@@ -46,24 +52,86 @@ def part_path(out: Path, index: str, bucket: int, buckets: int) -> Path:
 
 
 def index_parts(path: Path) -> list[Path]:
-    """The files of an index, by bucket; none where it is not there."""
+    """The files of an index, by bucket; none where it is not there. Files with other names are no parts of it."""
     if path.is_file():
         return [path]
-    return [path / name for name in sorted(file_names(path)) if name.endswith(".parquet") and name[0] not in "._"]
+    return [path / name for name in sorted(file_names(path)) if _PART_NAME.fullmatch(name)]
 
 
 def read_index(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """An index whole, in the order of its buckets; `columns` that it lacks are left out.
+    """An index whole, in the order of its buckets; `columns` that no part has are left out.
+
+    A part that an older version wrote may lack columns or fields of structs: they are null there.
 
     Raises:
         FileNotFoundError: it is not there.
-        pa.ArrowException, OSError: it cannot be read.
+        pa.ArrowException, OSError: a part cannot be read; named.
     """
+    parts = _parts(path)
+    if len(parts) == 1:
+        return read_part(parts[0], columns)
+    with ThreadPoolExecutor(_READERS) as pool:
+        tables = list(pool.map(lambda part: read_part(part, columns), parts))
+    return pa.concat_tables(tables, promote_options="permissive")
+
+
+def stream_index(path: Path, columns: Sequence[str] | None = None, rows: int = 8192) -> Iterator[pa.Table]:
+    """The same by the piece: tables of at most `rows` rows of one part each. A part lacks the columns it lacks.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        pa.ArrowException, OSError: a part cannot be read; named.
+    """
+    for part in _parts(path):
+        with _named(part), _open(part) as file:
+            for batch in file.iter_batches(rows, columns=_chosen(file, columns)):
+                yield pa.Table.from_batches([batch])
+
+
+def read_part(part: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """One file of an index; `columns` that it lacks are left out.
+
+    Raises:
+        pa.ArrowException, OSError: it cannot be read; named.
+    """
+    with _named(part), _open(part) as file:
+        return file.read(columns=_chosen(file, columns))
+
+
+def count_rows(path: Path) -> int:
+    """Rows of an index, from the footers of its parts.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        pa.ArrowException, OSError: a part cannot be read; named.
+    """
+    total = 0
+    for part in _parts(path):
+        with _named(part), _open(part) as file:
+            total += file.metadata.num_rows
+    return total
+
+
+def _parts(path: Path) -> list[Path]:
     parts = index_parts(path)
     if not parts:
-        raise FileNotFoundError(2, "not there", str(path))
-    filesystem, _ = arrow_filesystem(path)
-    names = [arrow_filesystem(part)[1] for part in parts]
-    dataset = pads.dataset(names, format="parquet", filesystem=filesystem)
-    chosen = None if columns is None else [name for name in columns if name in dataset.schema.names]
-    return dataset.to_table(columns=chosen)
+        raise FileNotFoundError(errno.ENOENT, "not there", str(path))
+    return parts
+
+
+def _open(part: Path) -> pq.ParquetFile:
+    filesystem, name = arrow_filesystem(part)
+    return pq.ParquetFile(name, filesystem=filesystem)
+
+
+def _chosen(file: pq.ParquetFile, columns: Sequence[str] | None) -> list[str] | None:
+    return None if columns is None else [name for name in columns if name in file.schema_arrow.names]
+
+
+@contextmanager
+def _named(part: Path) -> Iterator[None]:
+    """Arrow's errors do not say which file is damaged."""
+    try:
+        yield
+    except pa.ArrowException as error:
+        raise pa.ArrowInvalid(f"{part.name}: {error}") from None

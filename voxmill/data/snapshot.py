@@ -1,0 +1,103 @@
+"""`dataset.json`: what a finished dataset consists of, written last. Free of Ray.
+
+Its parts and shards are whole when it names them, so a reader can tell a dataset from what a killed job left, and
+`voxmill vacuum` what nothing names any more.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from voxmill.core.errors import UserError
+from voxmill.core.files import write_atomically
+from voxmill.core.hashing import sha256_bytes
+from voxmill.data.layout import INDEXES, index_parts, part_path
+from voxmill.data.records import from_json_text, to_json_text
+
+FORMAT = 1
+FILE = "dataset.json"
+ANNOTATED = INDEXES[:3]
+"""The indexes that `voxmill annotate` writes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardFile:
+    """A tar of clips: its path below OUT, bytes, checksum, clips."""
+
+    name: str
+    bytes: int
+    sha256: str
+    clips: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartFile:
+    """A bucket's part of an index."""
+
+    rows: int
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, content: bytes, rows: int) -> "PartFile":
+        """Of a part with this content."""
+        return cls(rows=rows, bytes=len(content), sha256=sha256_bytes(content))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BucketFiles:
+    """What one bucket consists of."""
+
+    bucket: int
+    clips: PartFile
+    rejected: PartFile
+    recordings: PartFile
+    shards: tuple[ShardFile, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """A dataset of `buckets` buckets. `norms`: the file below OUT that its labels were made with; files by bucket."""
+
+    format: int = FORMAT
+    buckets: int
+    norms: str | None = None
+    files: tuple[BucketFiles, ...]
+
+    def with_files(self, files: BucketFiles) -> "Snapshot":
+        """The same with other files of one bucket."""
+        others = [row for row in self.files if row.bucket != files.bucket]
+        return dataclasses.replace(self, files=tuple(sorted((*others, files), key=lambda row: row.bucket)))
+
+
+def write_snapshot(out: Path, snapshot: Snapshot) -> None:
+    """Writes `dataset.json`, whole; what it names must be there."""
+    write_atomically(out / FILE, to_json_text(snapshot) + "\n")
+
+
+def read_snapshot(out: Path) -> Snapshot | None:
+    """`dataset.json` of a dataset; None where it has none, as of older versions.
+
+    Raises:
+        UserError: it cannot be read, or is of a newer version.
+    """
+    path = out / FILE
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        snapshot = from_json_text(Snapshot, content)
+    except ValueError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path}: cannot be read ({reason}); run `voxmill annotate` again") from None
+    if snapshot.format != FORMAT:
+        raise UserError(f"{path}: has format {snapshot.format}, this voxmill reads {FORMAT}; install a newer one")
+    return snapshot
+
+
+def missing_parts(out: Path, index: str, snapshot: Snapshot) -> list[Path]:
+    """Parts of an index that the snapshot names and that are not there."""
+    there = set(index_parts(out / index))
+    named = (part_path(out, index, row.bucket, snapshot.buckets) for row in snapshot.files)
+    return [path for path in named if path not in there]
