@@ -25,23 +25,23 @@ class ShardFile:
     """A tar of clips: its path below OUT, bytes, checksum, clips."""
 
     name: str
-    bytes: int
+    size: int
     sha256: str
     clips: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartFile:
-    """A bucket's part of an index."""
+    """A bucket's part of an index: rows, bytes, checksum."""
 
     rows: int
-    bytes: int
+    size: int
     sha256: str
 
     @classmethod
     def of(cls, content: bytes, rows: int) -> "PartFile":
         """Of a part with this content."""
-        return cls(rows=rows, bytes=len(content), sha256=sha256_bytes(content))
+        return cls(rows=rows, size=len(content), sha256=sha256_bytes(content))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from voxmill.data.snapshot import (
 
 def _files(bucket: int) -> BucketFiles:
     part = PartFile.of(b"part", 3)
-    shard = ShardFile(name=f"shards/{bucket:04x}/clips-000000.tar", bytes=9, sha256="ab", clips=3)
+    shard = ShardFile(name=f"shards/{bucket:04x}/clips-000000.tar", size=9, sha256="ab", clips=3)
     return BucketFiles(bucket=bucket, clips=part, rejected=part, recordings=part, shards=(shard,))
 
 
