@@ -53,5 +53,6 @@ def train(recipe: "Recipe", launch: "LaunchConfig | None", *, only_check: bool =
     from training.run.stop_signal import StopSignal
     from training.run.world import join_world
 
-    with StopSignal() as stop, join_world() as world:
+    # A signal while the ranks still wait for each other ends the process: nothing is lost.
+    with join_world() as world, StopSignal() as stop:
         return Run(recipe, corpus, world, stop)()

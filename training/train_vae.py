@@ -40,5 +40,6 @@ def train(data: str, out: Path, config: "VAETrainConfig") -> ExitStatus:
     from training.run.stop_signal import StopSignal
     from training.run.world import join_world
 
-    with StopSignal(signal.SIGTERM, signal.SIGINT) as stop, join_world(config.run.device) as world:
+    # A signal while the ranks still wait for each other ends the process: nothing is lost.
+    with join_world(config.run.device) as world, StopSignal(signal.SIGTERM, signal.SIGINT) as stop:
         return Run(data, out, config, world, stop)()

@@ -9,7 +9,7 @@ Tensors are whole and named by parameter, so any number of ranks reads them.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,11 +56,12 @@ def corpus_fingerprint(clips: list[Clip]) -> str:
 
 
 def fixed_settings(config: VAETrainConfig) -> dict[str, JsonValue]:
-    """Settings that a resumed run may not change: all but `run`, `engine`, `data.readers` and the learning rates."""
-    learning_rates = {"learning_rate", "discriminator_learning_rate"}
-    return config.model_dump(
-        mode="json", exclude={"run": True, "engine": True, "data": {"readers"}, "optimizer": learning_rates}
+    """Settings that a resumed run may not change, and learning rates: all but `run`, `engine` and `data.readers`."""
+    # As a checkpoint gives them back, in which infinity is null.
+    values: dict[str, JsonValue] = json.loads(
+        config.model_dump_json(exclude={"run": True, "engine": True, "data": {"readers"}})
     )
+    return values
 
 
 def write_layout(
@@ -85,9 +86,9 @@ def write_layout(
     (folder / "README.md").write_text(_card(step, config), encoding="utf-8")
 
 
-def read_network(folder: Path, name: str) -> dict[str, Kinds]:
-    """Tensors of a network by parameter and kind."""
-    return dict(read_tensors(folder / "training" / name))
+def read_network(folder: Path, name: str) -> Iterator[tuple[str, Kinds]]:
+    """(parameter, tensors by kind) of a network, read one by one."""
+    return read_tensors(folder / "training" / name)
 
 
 def read_average(folder: Path) -> dict[str, Tensor]:

@@ -8,8 +8,8 @@ from pydantic import Field, model_validator
 from model.codec.mel_distance import NUM_MELS, WINDOWS
 from model.config import AudioVAEConfig
 from model.presets import Preset
+from training.run.recipes import find_recipe
 from voxmill.core.config import Config, load_config
-from voxmill.core.errors import UserError
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes" / "codec"
 
@@ -151,7 +151,7 @@ class RunConfig(Config):
     save_every: int = Field(1000, ge=1)
     """Steps between two checkpoints."""
     keep: int = Field(2, ge=1)
-    """Newest checkpoints that stay; those saved among skipped steps do not count."""
+    """Newest sound checkpoints that stay, and the very newest; those saved among skipped steps are not sound."""
     hang_seconds: float | None = Field(900, gt=0)
     """Seconds without a finished step after which the run ends itself; null: never."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -193,10 +193,4 @@ def read_recipe(name: str | None, overrides: list[str]) -> VAETrainConfig:
     Raises:
         UserError: no such recipe, an unknown key, a wrong value.
     """
-    path: str | Path | None = name
-    if name is not None and not Path(name).exists():
-        known = sorted(recipe.stem for recipe in RECIPES.glob("*.yaml"))
-        if name not in known:
-            raise UserError(f"{name}: no such recipe; name a YAML file, or one of {', '.join(known)}")
-        path = RECIPES / f"{name}.yaml"
-    return load_config(VAETrainConfig, path, overrides)
+    return load_config(VAETrainConfig, None if name is None else find_recipe(name, RECIPES), overrides)

@@ -21,17 +21,19 @@ from training.codec.initial_weights import fit_to_data
 from training.codec.model import Autoencoder, new_vae
 from training.codec.step import Stepper, StepResult, make_discriminators, make_engines
 from training.codec.validation import Validation
-from training.run.checkpoints import Saved
+from training.run.checkpoints import Saved, changed_settings
 from training.run.ema import WeightAverage
+from training.run.run_to_end import run_to_end
 from training.run.stop_signal import StopSignal
 from training.run.watchdog import Watchdog
 from training.run.world import World
-from voxmill.core.config import differences
-from voxmill.core.errors import PROGRESS_SAVED, ExitStatus, JobError, UserError
+from voxmill.core.errors import ExitStatus, JobError, UserError
 from voxmill.core.files import write_atomically
 from voxmill.core.tracking import Tracker
 from voxmill.data.audio_sources import Clip, find_clips
 
+LEARNING_RATES = ("optimizer.learning_rate", "optimizer.discriminator_learning_rate")
+"""May change when a run resumes."""
 MAX_SKIPPED = 20
 """This many steps in a row without a finite loss end the run."""
 
@@ -109,28 +111,39 @@ class Run:
         Raises:
             JobError: no finite loss in `MAX_SKIPPED` steps in a row.
         """
-        try:
-            with Watchdog(self.config.run.hang_seconds, self.world.rank) as watchdog:
-                stopped = self._train(watchdog)
-            self.checkpoints.wait()
-            if stopped and self.world.is_first:
-                print(f"stopped by a signal after step {self.step}; {PROGRESS_SAVED}", flush=True)
-        except BaseException:
-            self._finish("FAILED")
-            raise
-        self._finish("KILLED" if stopped else "FINISHED")
-        return ExitStatus.STOPPED if stopped else ExitStatus.DONE
+        return run_to_end(self, self.config.run.hang_seconds)
 
-    def _train(self, watchdog: Watchdog) -> bool:
+    def export(self) -> None:
+        """Nothing: every checkpoint is in the released layout."""
+
+    def train(self, watchdog: Watchdog) -> bool:
         """Whether a stop signal ended it."""
         run, rows = self.config.run, self.config.rows // self.world.size
         first = self.step * self.config.rows + self.world.rank * rows
         stream = self.source.stream(first, rows, every=self.config.rows, readers=self.config.data.readers)
         begun_at, begun = self.step, time.perf_counter()
-        if self.step == 0:
-            self._validate()
         with closing(stream):
-            while self.step < run.steps:
+            while True:
+                has_stepped = self.step > begun_at
+                # Here, so that a signal that came while the run was set up is not answered by a step.
+                flags = self.world.maxima([self.stop.is_set, has_stepped and self._is_out_of_time()])
+                stopped = bool(flags[0])
+                is_last = any(flags) or self.step == run.steps
+                if not stopped and (
+                    self.step == 0 or (has_stepped and (is_last or self.step % run.validate_every == 0))
+                ):
+                    self._validate()
+                    # Rank 0 alone validates: without a barrier the clocks of the others would count that, too.
+                    self.world.barrier()
+                    watchdog.restart()
+                # While steps are skipped the weights stay those of the last good step, which may be the cause: no
+                # checkpoint of theirs takes the place of an older one.
+                if has_stepped and (is_last or (self.step % run.save_every == 0 and not self.num_skipped)):
+                    self._save()
+                    self.world.barrier()
+                    watchdog.restart()
+                if is_last:
+                    return stopped
                 result = self.stepper.step(self.step, next(stream))
                 self.step += 1
                 watchdog.beat(self.step)
@@ -138,19 +151,6 @@ class Run:
                 if not result.is_skipped:
                     self.average.update(self.engines.vae, self.step)
                 self._log(result, (self.step - begun_at) / (time.perf_counter() - begun))
-                flags = self.world.maxima([self.stop.is_set, self._is_out_of_time()])
-                stopped = bool(flags[0])
-                is_last = any(flags) or self.step == run.steps
-                if is_last or self.step % run.validate_every == 0:
-                    self._validate()
-                # While steps are skipped the weights stay those of the last good step, which may be the cause: no
-                # checkpoint of theirs takes the place of an older one.
-                if is_last or (self.step % run.save_every == 0 and not self.num_skipped):
-                    self._save()
-                watchdog.beat(self.step)
-                if is_last:
-                    return stopped
-        return False
 
     def _count_skipped(self, result: StepResult) -> None:
         if not result.is_skipped:
@@ -159,19 +159,9 @@ class Run:
         self.num_skipped += 1
         if self.num_skipped < MAX_SKIPPED:
             return
-        hint = self.world.from_first(self._resume_hint)
-        raise JobError(f"no finite loss in {MAX_SKIPPED} steps up to step {self.step}; {hint}")
-
-    def _resume_hint(self) -> str:
-        """How to continue without the weights that give no finite loss, which a checkpoint may hold, too."""
-        last_good = self.step - self.num_skipped
-        paths = self.checkpoints.paths()
-        bad = [path.name for path in paths if self.checkpoints.step_of(path) >= last_good]
-        good = [path.name for path in paths if path.name not in bad]
-        if not good:
-            return "lower optimizer.learning_rate and start again in an empty OUT"
-        remove = f", remove {' and '.join(bad)}, whose weights give none," if bad else ""
-        return f"lower optimizer.learning_rate{remove} and run the same command again to resume from {good[0]}"
+        # A checkpoint may hold the weights that give no finite loss, those of the last step that was not skipped.
+        hint = self.world.from_first(lambda: self.checkpoints.hint_without(self.step - self.num_skipped))
+        raise JobError(f"no finite loss in {MAX_SKIPPED} steps up to step {self.step}", resume_hint=hint)
 
     def _is_out_of_time(self) -> bool:
         minutes = self.config.run.max_minutes
@@ -198,7 +188,7 @@ class Run:
 
     def _save(self) -> None:
         # All ranks give their parts; the first one writes.
-        networks = {name: dict(engine.state.tensors()) for name, engine in self.engines.by_name().items()}
+        networks = {name: engine.state.tensors_on_first() for name, engine in self.engines.by_name().items()}
         if self.tracker is None:
             return
         average = {name: value.detach().cpu().clone().contiguous() for name, value in self.average.tensors.items()}
@@ -221,16 +211,19 @@ class Run:
 
     def _checked(self, path: Path) -> Saved[CodecRunState]:
         saved = self.checkpoints.read(path)
-        changed = differences(saved.state.settings, fixed_settings(self.config))
-        if changed:
-            raise UserError(f"{self.out}: was started with other settings ({'; '.join(changed[:3])}); name a new OUT")
+        changed = changed_settings(saved.state.settings, fixed_settings(self.config), free=LEARNING_RATES)
+        if changed.fixed:
+            lines = "; ".join(changed.fixed[:3])
+            raise UserError(f"{self.out}: was started with other settings ({lines}); name a new OUT")
         if saved.state.corpus != self.corpus:
             raise UserError(f"{self.out}: was started with other clips than DATA has now; name a new OUT")
+        if self.world.is_first:
+            print("; ".join([f"resuming from {path.name}", *changed.free]), flush=True)
         return saved
 
     def _restore(self, path: Path, saved: Saved[CodecRunState]) -> None:
         for name, engine in self.engines.by_name().items():
-            engine.state.restore(read_network(path, name).items(), saved.state.optimizer_steps[name])
+            engine.state.restore(read_network(path, name), saved.state.optimizer_steps[name])
         self.average.load(read_average(path))
         self.step, self.num_skipped = saved.step, saved.state.num_skipped
 
@@ -245,10 +238,6 @@ class Run:
             f"skipped: {self.unusable}; from step {self.step}, {self.world.size} ranks",
             flush=True,
         )
-
-    def _finish(self, status: str) -> None:
-        if self.tracker is not None:
-            self.tracker.finish(status)
 
 
 def _checked_rates(vae: AudioVAE, config: VAETrainConfig) -> tuple[int, int]:

@@ -4,7 +4,6 @@ Losses on the decoded audio are differentiated with respect to that audio first,
 autoencoder: the discriminators' own weights are never part of the autoencoder's backward pass.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -106,14 +105,16 @@ class Stepper:
         target_in_band_BT = within_band(crops.target_BT, crops.rate_B, self.rate_out)
         losses = self.loss(decoded_in_band_BT, target_in_band_BT, crops.rate_B / 2)
         kl = kl_divergence(mean_BDL, log_variance_BDL)
-        is_finite = all(math.isfinite(float(value.detach())) for value in (*losses.values(), kl))
+        is_finite = torch.stack([*losses.values(), kl]).detach().isfinite().all()
         if self.world.any(not is_finite):
             return StepResult({}, is_skipped=True)
 
-        of_discriminators = {}
+        of_discriminators: dict[str, Tensor] = {}
+        norms: dict[str, float] = {}
         ramp = adversarial_ramp(index, config.discriminator)
         if self.engines.discriminators is not None and index >= config.discriminator.start:
-            of_discriminators = self._update_discriminators(index, target_in_band_BT, decoded_in_band_BT.detach())
+            loss, norm = self._update_discriminators(index, target_in_band_BT, decoded_in_band_BT.detach())
+            of_discriminators, norms = {"discriminator": loss}, {"discriminator_gradient_norm": norm}
             losses |= self._adversarial_losses(target_in_band_BT, decoded_in_band_BT)
         weights = config.loss.model_dump(include={"mel", "waveform", "adversarial", "feature"})
         weights |= {name: weights[name] * ramp for name in ("adversarial", "feature")}
@@ -122,10 +123,11 @@ class Stepper:
         norm = self.engines.autoencoder.update(
             (decoded_BT * gradient_BT).sum() + config.loss.kl * kl, learning_rate(index, config.optimizer)
         )
-        losses |= {"kl": kl, "total": total + config.loss.kl * kl}
-        return StepResult(self.world.means(losses) | of_discriminators | {"gradient_norm": norm})
+        losses |= {"kl": kl, "total": total + config.loss.kl * kl} | of_discriminators
+        return StepResult(self.world.means(losses) | norms | {"gradient_norm": norm})
 
-    def _update_discriminators(self, index: int, target_BT: Tensor, decoded_BT: Tensor) -> dict[str, float]:
+    def _update_discriminators(self, index: int, target_BT: Tensor, decoded_BT: Tensor) -> tuple[Tensor, float]:
+        """(loss of this rank, norm of the gradient)."""
         engine, config = self.engines.discriminators, self.config
         assert engine is not None
         # Rows of both in one pass: DeepSpeed wants one forward pass for each backward pass.
@@ -135,8 +137,7 @@ class Stepper:
         decoded = [[output[rows:] for output in member] for member in outputs]
         loss = discriminator_loss(real, decoded)
         rate = learning_rate(index - config.discriminator.start, config.optimizer, discriminator=True)
-        norm = engine.update(loss, rate)
-        return self.world.means({"discriminator": loss}) | {"discriminator_gradient_norm": norm}
+        return loss.detach(), engine.update(loss, rate)
 
     def _adversarial_losses(self, target_BT: Tensor, decoded_BT: Tensor) -> dict[str, Tensor]:
         assert self.engines.discriminators is not None

@@ -5,6 +5,7 @@ in the released layout when it is done; MLflow gets a copy of all but the weight
 command resumes after any crash, with any number of ranks and any ZeRO stage.
 """
 
+import json
 import logging
 import time
 from dataclasses import dataclass
@@ -21,17 +22,17 @@ from training.curriculum.engine import Engine
 from training.curriculum.export import base_checksum, export
 from training.curriculum.recipe import Recipe
 from training.curriculum.sample_stream import SampleStream, SampleStreamState
-from training.curriculum.step import Stepper, StepResult, read_rows
+from training.curriculum.step import NotFinite, Stepper, StepResult, read_rows
 from training.curriculum.telemetry import Groups, Pace, StepMetrics, ValidationMetrics, peak_of, progress_line, total
 from training.curriculum.validation import Validation
-from training.run.checkpoints import Checkpoints, damage, read_tensors, write_tensors
+from training.run.checkpoints import Checkpoints, changed_settings, damage, read_tensors, write_tensors
+from training.run.run_to_end import run_to_end
 from training.run.schedule import warmup_then_cosine
 from training.run.stop_signal import StopSignal
 from training.run.watchdog import Watchdog
 from training.run.world import World
-from training.run.zero_state import AVERAGE, WEIGHT, Kinds
-from voxmill.core.config import differences
-from voxmill.core.errors import PROGRESS_SAVED, ExitStatus, UserError
+from training.run.zero_state import AVERAGE, WEIGHT
+from voxmill.core.errors import ExitStatus, JobError, UserError
 from voxmill.core.tracking import Tracker
 
 log = logging.getLogger("voxmill")
@@ -90,7 +91,13 @@ class Run:
         self.validation_loss: float | None = None
         """Of the current weights, the same on all ranks; None where it was not measured since the last step."""
         self.pace, self.peak = Pace(recipe.steps), peak_of(recipe, world.device)
-        self.bad_steps = 0
+        self.bad_steps = self.saved = 0
+        """Bad steps in a row; the step after which it was last saved."""
+
+    @property
+    def step(self) -> int:
+        """Steps that were made."""
+        return self.stream.step
 
     def __call__(self) -> ExitStatus:
         """Trains to the end (DONE), or until a stop signal (STOPPED).
@@ -99,36 +106,30 @@ class Run:
             UserError: the recipe or the data are not those of the checkpoint.
             JobError: no clip can be read, or the loss of a good row is not finite either.
         """
-        try:
-            self._resume()
-            with Watchdog(self.recipe.run.hang_seconds, self.world.rank) as watchdog:
-                stopped = self._train(watchdog)
-            self.checkpoints.wait()
-            if stopped:
-                self._print(f"stopped by a signal after step {self.stream.step}; {PROGRESS_SAVED}")
-            else:
-                self._export()
-        except BaseException:
-            self._finish("FAILED")
-            raise
-        self._finish("KILLED" if stopped else "FINISHED")
-        return ExitStatus.STOPPED if stopped else ExitStatus.DONE
+        return run_to_end(self, self.recipe.run.hang_seconds)
 
-    def _train(self, watchdog: Watchdog) -> bool:
+    def train(self, watchdog: Watchdog) -> bool:
         """Whether a stop signal ended it."""
-        while self.stream.step < self.recipe.steps:
-            result, rate, seconds, rolled_back = self._step()
-            done = self.stream.step
-            watchdog.beat(done - 1)  # a validation, with the audio that rank 0 generates in it, has its own time
-            validation = self._validate(done)
-            self._log(done, self._metrics(result, rate, seconds, rolled_back, validation))
+        self._resume()
+        while True:
+            # Here, so that a signal that came while the run was set up is not answered by a step.
             stopped = self.world.any(self.stop.is_set)
-            if stopped or done == self.recipe.steps or done % self.recipe.run.save_every == 0:
+            is_last = stopped or self.step == self.recipe.steps
+            if self.step != self.saved and (is_last or self.step % self.recipe.run.save_every == 0):
                 self._save()
-            watchdog.beat(done - 1)
-            if stopped:
-                return True
-        return False
+                # Rank 0 alone waits for the checkpoint before it, or generates audio below: without a barrier the
+                # clocks of the others would count that, too.
+                self.world.barrier()
+                watchdog.restart()
+            if is_last:
+                return stopped
+            result, rate, seconds, rolled_back = self._step()
+            watchdog.beat(self.step - 1)
+            validation = self._validate(self.step)
+            if validation is not None:
+                self.world.barrier()
+                watchdog.restart()
+            self._log(self.step, self._metrics(result, rate, seconds, rolled_back, validation))
 
     def _step(self) -> tuple[StepResult, float, float, bool]:
         """One step: (result, learning rate, seconds with its data, whether earlier weights were restored after it)."""
@@ -144,7 +145,11 @@ class Run:
             warmup_steps=optimizer.warmup_steps,
             final=optimizer.final,
         )
-        result = self.stepper(mine, unreadable, step=step, rate=rate, waited=read - began)
+        try:
+            result = self.stepper(mine, unreadable, step=step, rate=rate, waited=read - began)
+        except NotFinite as error:
+            hint = self.world.from_first(lambda: self.checkpoints.hint_without(step))
+            raise JobError(str(error), resume_hint=hint) from None
         clips = [clip for row in rows for sample in row for clip in sample.clips]
         rolled_back = self._handle_bad_rows(result, sorted(set(clips)))
         return result, rate, time.perf_counter() - began, rolled_back
@@ -188,10 +193,10 @@ class Run:
             self._save()
             return
         state = self.checkpoints.read(path).state
-        changed = differences(state.settings, fixed_settings(self.recipe))
-        if changed:
+        changed = changed_settings(state.settings, fixed_settings(self.recipe), free=("optimizer.learning_rate",))
+        if changed.fixed:
             raise UserError(
-                f"{self.recipe.run.out} was started with another recipe ({'; '.join(changed[:3])}); "
+                f"{self.recipe.run.out} was started with another recipe ({'; '.join(changed.fixed[:3])}); "
                 "name a new run.out, or restore the old recipe"
             )
         if state.base != self.base:
@@ -203,9 +208,10 @@ class Run:
         self.stream.restore(state.stream)
         self.bad_steps, self.stepper.history = state.bad_steps, list(state.history)
         self.engine.state.restore(read_tensors(path), state.optimizer_steps)
+        self.saved = self.step
         self._track(state.run_id)
-        if self.stream.step:
-            self._print(f"resuming from {path.name}")
+        if self.step or changed.free:
+            self._print("; ".join([f"resuming from {path.name}", *changed.free]))
 
     def _track(self, run_id: str | None) -> None:
         """Begins to report, or continues; lines that a killed run wrote after its last checkpoint are replaced."""
@@ -225,10 +231,6 @@ class Run:
         # At a resume, too: the run may have been killed before MLflow had them.
         self.tracker.params(self.recipe.model_dump(mode="json") | {"ranks": self.world.size})
 
-    def _finish(self, status: str) -> None:
-        if self.tracker is not None:
-            self.tracker.finish(status)
-
     def _latest(self, *, sound: bool = False) -> Path | None:
         """The checkpoint that all ranks read: rank 0 looks for it."""
 
@@ -239,10 +241,8 @@ class Run:
         return self.world.from_first(look)
 
     def _save(self) -> None:
-        tensors: dict[str, Kinds] = {}
-        for name, values in self.engine.state.tensors():
-            if self.world.is_first:
-                tensors[name] = values
+        tensors = self.engine.state.tensors_on_first()
+        self.saved = self.step
         if not self.world.is_first:
             return
         state = RunState(
@@ -260,13 +260,10 @@ class Run:
 
         self.checkpoints.save(self.stream.step, write, state, score=self.validation_loss, is_sound=not self.bad_steps)
 
-    def _export(self) -> None:
+    def export(self) -> None:
         """Exports the trained weights, or their average where the recipe has one, in the released layout."""
         kind = WEIGHT if self.recipe.optimizer.ema is None else AVERAGE
-        weights = {}
-        for name, values in self.engine.state.tensors([kind]):
-            if self.world.is_first:
-                weights[name] = values[kind]
+        weights = {name: values[kind] for name, values in self.engine.state.tensors_on_first([kind]).items()}
         if not self.world.is_first:
             return
         if self.recipe.run.export == "best":
@@ -324,13 +321,12 @@ class Run:
 
 
 def fixed_settings(recipe: Recipe) -> dict[str, JsonValue]:
-    """The settings that a resumed run may not change: all but `engine`, `run`, `init` and the learning rate.
+    """The settings that a resumed run may not change, and the learning rate: all but `engine`, `run` and `init`.
 
     Of `validation` only what is held out counts: when and how it is validated changes no weight.
     """
-    values: dict[str, JsonValue] = recipe.model_dump(
-        mode="json", exclude={"engine": True, "run": True, "init": True, "optimizer": {"learning_rate"}}
-    )
+    # As a checkpoint gives them back, in which infinity is null.
+    values: dict[str, JsonValue] = json.loads(recipe.model_dump_json(exclude={"engine", "run", "init"}))
     validation = recipe.validation
     del values["validation"]
     if validation is not None:

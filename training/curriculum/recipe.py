@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from model.lora import LoRAConfig
+from training.run.recipes import find_recipe
 from voxmill.core.config import Config, load_config
 from voxmill.core.errors import UserError
 from voxmill.data.records import Mode, Origin
@@ -153,7 +154,7 @@ class RunConfig(Config):
     save_every: int = Field(1000, ge=1)
     """Steps between two checkpoints."""
     keep: int = Field(3, ge=1)
-    """Newest checkpoints that stay."""
+    """Newest sound checkpoints that stay, and the very newest; those saved among bad steps are not sound."""
     keep_best: int = Field(0, ge=0)
     """Checkpoints of the lowest validation loss that stay besides."""
     hang_seconds: float | None = Field(900, gt=0)
@@ -212,23 +213,13 @@ LIMITS: dict[int | str, tuple[float, float, int]] = {
 """(least seconds, most seconds, most positions) by stage; a fine-tuning's are the longest of the stages."""
 
 
-def shipped() -> list[str]:
-    """Names of the recipes of stages that come with voxmill; the folder has the codec's, too."""
-    return sorted(file.stem for kind in ("*stage[123]", "*finetune_*") for file in RECIPES.glob(f"{kind}.yaml"))
-
-
 def load_recipe(name: str | Path, overrides: list[str] | None = None) -> Recipe:
     """Reads a recipe and holds it against the rules of its stage.
 
     Raises:
         UserError: unknown key or wrong value, or something that the stage may not hold; names the recipe and the key.
     """
-    path = Path(name)
-    if not path.is_file() and (RECIPES / f"{path}.yaml").is_file():
-        path = RECIPES / f"{path}.yaml"
-    if not path.is_file():
-        known = ", ".join(shipped())
-        raise UserError(f"{name}: no such recipe; name a YAML file or one of {known}")
+    path = find_recipe(name, RECIPES)
     recipe = load_config(Recipe, path, overrides)
     wrong = _against_stage(recipe)
     if wrong:

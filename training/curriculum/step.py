@@ -30,6 +30,10 @@ from voxmill.core.errors import JobError
 log = logging.getLogger("voxmill")
 
 
+class NotFinite(JobError):
+    """The weights give no finite loss, whatever the row; raised on all ranks together."""
+
+
 @dataclass
 class Row:
     """A packed row of this rank.
@@ -137,7 +141,8 @@ class Stepper:
             rate: learning rate. waited: seconds that this rank waited for data.
 
         Raises:
-            JobError: no clip of some rank can be read, or a row known to be good has no finite loss either.
+            JobError: no clip of some rank can be read.
+            NotFinite: a row known to be good has no finite loss either.
         """
         mine = [row.batch for row in rows if row.batch is not None]
         self._good = self._good or (mine[0] if mine else None)
@@ -208,10 +213,7 @@ class Stepper:
             del diffusion, stop
             diffusion, stop, samples_SK = compute(self._good if is_bad else row.batch or self._good)
             if self.engine.world.any(not math.isfinite(float(diffusion.detach() + stop.detach()))):
-                raise JobError(
-                    f"step {step}: the loss of a good row is not finite either; "
-                    "lower optimizer.learning_rate and run the same command again"
-                )
+                raise NotFinite(f"step {step}: the loss of a good row is not finite either")
         return diffusion, stop, samples_SK, row.batch is not None and not is_bad
 
     def _is_bad(self, diffusion: float, stop: float, batch: PackedBatch) -> bool:

@@ -12,18 +12,19 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import JsonValue, TypeAdapter, ValidationError
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from training.run.zero_state import WEIGHT, Kinds
+from voxmill.core.config import differences
 from voxmill.core.errors import UserError
 from voxmill.core.files import atomic_folder
 from voxmill.core.hashing import sha256_file
@@ -33,6 +34,7 @@ MANIFEST, STATE = "manifest.json", "state.json"
 FORMAT = 2
 """Of `state.json` and the layout around it; a checkpoint of another format cannot be resumed."""
 State = TypeVar("State")
+_MANIFEST_JSON = TypeAdapter(dict[str, str])
 
 
 # No slots: a frozen generic class with slots cannot be called as `Saved[State](...)`.
@@ -108,15 +110,21 @@ class Checkpoints(Generic[State]):
             files = sorted(path for path in attempt.rglob("*") if path.is_file())
             manifest = {path.relative_to(attempt).as_posix(): sha256_file(path) for path in files}
             (attempt / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-        self._remove_old()
+        self._remove_old(final)
         for path in self.folder.glob(f".{self.prefix}*.tmp"):
             shutil.rmtree(path)
 
-    def _remove_old(self) -> None:
-        saved = {path: self._read_quietly(path) for path in self.paths()}
+    def _remove_old(self, final: Path) -> None:
+        """Removes what is no longer kept beside `final`, the one just written, and all of later steps.
+
+        A later one was damaged or passed over when the run resumed: its steps are being made again. Left there, it
+        would count among the newest, and a resumed run would go on from it.
+        """
+        later = [path for path in self.paths() if self.step_of(path) > self.step_of(final)]
+        saved = {path: self._read_quietly(path) for path in self.paths() if path not in later}
         sound = [path for path, content in saved.items() if content is not None and content.is_sound]
-        kept = {*list(saved)[:1], *sound[: self.keep], *self._best(saved)}
-        for path in saved:
+        kept = {final, *sound[: self.keep], *self._best(saved)}
+        for path in (*later, *saved):
             if path not in kept:
                 shutil.rmtree(path)
 
@@ -157,6 +165,20 @@ class Checkpoints(Generic[State]):
                 return path
         return fallback
 
+    def hint_without(self, step: int) -> str:
+        """How to resume where the weights after `step` steps give no finite loss: without the checkpoints from then on.
+
+        Raises:
+            OSError: the checkpoint that was begun could not be written.
+        """
+        self.wait()
+        bad = [path.name for path in self.paths() if self.step_of(path) >= step]
+        good = next((path for path in self.paths() if self.step_of(path) < step and not damage(path)), None)
+        if good is None:
+            return "lower optimizer.learning_rate and start again in an empty OUT"
+        remove = f", remove {' and '.join(bad)}, whose weights give none," if bad else ""
+        return f"lower optimizer.learning_rate{remove} and run the same command again to resume from {good.name}"
+
     def read(self, path: Path) -> Saved[State]:
         """The state that was saved.
 
@@ -176,9 +198,31 @@ class Checkpoints(Generic[State]):
             return None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangedSettings:
+    """Lines `key: old -> new`: of settings that a resumed run may not change, and of those that it may."""
+
+    fixed: list[str]
+    free: list[str]
+
+
+def changed_settings(old: dict[str, JsonValue], new: dict[str, JsonValue], *, free: Collection[str]) -> ChangedSettings:
+    """What changed between a checkpoint's settings and those of the run that resumes from it.
+
+    Args:
+        free: dotted keys of settings that may change.
+    """
+    lines = differences(old, new)
+    allowed = [line for line in lines if line.partition(": ")[0] in free]
+    return ChangedSettings(fixed=[line for line in lines if line not in allowed], free=allowed)
+
+
 def refuse_old_format(path: Path, content: bytes) -> None:
-    """Raises UserError where a checkpoint's `state.json` is not of today's format."""
-    if json.loads(content).get("format") != FORMAT:
+    """Raises UserError where a checkpoint's `state.json` is not of today's format, ValueError where it is no object."""
+    state = json.loads(content)
+    if not isinstance(state, dict):
+        raise ValueError(f"{STATE} holds no object")
+    if state.get("format") != FORMAT:
         raise UserError(
             f"{path}: a checkpoint of another version, which cannot be resumed; start again in an empty OUT"
         )
@@ -191,14 +235,18 @@ def damage(path: Path) -> str:
         UserError: it is not damaged but of an older version, which wrote no manifest.
     """
     old = path / "training" / STATE
-    if old.is_file() and not (path / MANIFEST).exists():
-        refuse_old_format(path, old.read_bytes())
     try:
-        manifest: dict[str, str] = json.loads((path / MANIFEST).read_bytes())
+        if old.is_file() and not (path / MANIFEST).exists():
+            refuse_old_format(path, old.read_bytes())
+        manifest = _MANIFEST_JSON.validate_json((path / MANIFEST).read_bytes())
+        if STATE not in manifest:
+            return f"not whole (no {STATE} in its manifest)"
         for name, expected in manifest.items():
             if sha256_file(path / name) != expected:
                 return f"{name} was altered or cut off"
         return ""
+    except ValidationError:
+        return f"not whole (its {MANIFEST} cannot be read)"
     except (OSError, ValueError) as error:
         return f"not whole ({error})"
 

@@ -1,7 +1,6 @@
-"""Stopping a run from outside: a signal asks for it, the training loop saves at the end of its step and returns."""
+"""Stopping a run from outside: a signal asks for it, the training loop saves between two steps and returns."""
 
 import signal
-import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
@@ -12,8 +11,8 @@ Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 class StopSignal:
     """While entered, `signals` (SIGTERM alone by default) set it instead of ending the process.
 
-    Python allows handlers in the main thread only: under Ray Train, which runs a rank in another one, the launcher
-    calls `set`.
+    Python allows handlers in the main thread only. Under Ray Train, which runs a rank in another one, it is not
+    entered: the launcher calls `set`.
     """
 
     def __init__(self, *signals: signal.Signals) -> None:
@@ -23,8 +22,7 @@ class StopSignal:
         """Whether this process was asked to stop; the other ranks learn it from `World.any`."""
 
     def __enter__(self) -> "StopSignal":
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._handle) for number in self._signals}
+        self._before = {number: signal.signal(number, self._handle) for number in self._signals}
         return self
 
     def __exit__(

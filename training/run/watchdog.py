@@ -2,7 +2,7 @@
 
 One rank that hangs makes the others wait in their next collective operation, so they time out, too: each prints where
 it waits, and the launcher ends the rest. The clock starts with the first finished step, since loading and compiling
-may take longer than any step.
+may take longer than any step; validation and save have the same time each.
 """
 
 import faulthandler
@@ -51,6 +51,11 @@ class Watchdog:
         if self.seconds is not None:
             # A thread of C, for a hang that holds Python's lock, where the Python thread cannot run.
             faulthandler.dump_traceback_later(2 * self.seconds, exit=True, file=STDERR)
+
+    def restart(self) -> None:
+        """Restarts the clock, where it runs, after work between two steps that all ranks have done."""
+        if self._last is not None:
+            self.beat(self._step)
 
     def _watch(self) -> None:
         assert self.seconds is not None

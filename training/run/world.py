@@ -36,40 +36,50 @@ class World:
 
     def sums(self, values: Sequence[float]) -> list[float]:
         """The sum of each value over the ranks, in fp64."""
-        total = torch.tensor(values, dtype=torch.float64, device=self.device)
-        dist.all_reduce(total)
-        return [float(value) for value in total]
+        return self._reduced(values, dist.ReduceOp.SUM)
 
     def maxima(self, values: Sequence[float]) -> list[float]:
         """The largest of each value over the ranks."""
-        largest = torch.tensor(values, dtype=torch.float64, device=self.device)
-        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
-        return [float(value) for value in largest]
+        return self._reduced(values, dist.ReduceOp.MAX)
 
     def means(self, values: Mapping[str, Tensor]) -> dict[str, float]:
         """The mean of each scalar over the ranks, in fp64."""
         total = torch.stack([value.detach().double() for value in values.values()])
-        dist.all_reduce(total)
-        return dict(zip(values, (float(mean) for mean in total / self.size), strict=True))
+        if self.size > 1:
+            dist.all_reduce(total)
+        # One transfer from the device for all of them.
+        return dict(zip(values, (total / self.size).tolist(), strict=True))
 
     def any(self, flag: bool) -> bool:
         """Whether `flag` is set on any rank."""
         return bool(self.maxima([float(flag)])[0])
 
+    def barrier(self) -> None:
+        """Waits until every rank is here."""
+        self.any(False)
+
+    def _reduced(self, values: Sequence[float], operation: dist.ReduceOp.RedOpType) -> list[float]:
+        if self.size == 1:
+            return [float(value) for value in values]
+        reduced = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(reduced, op=operation)
+        result: list[float] = reduced.tolist()
+        return result
+
     def from_first(self, compute: Callable[[], T]) -> T:
         """What `compute` returns on the first rank, on every rank.
 
         Raises:
-            UserError: the first rank's, on every rank.
+            UserError, JobError, OSError: the first rank's, on every rank.
         """
-        result: list[T | UserError | None] = [None]
+        result: list[T | UserError | JobError | OSError | None] = [None]
         if self.is_first:
             try:
                 result = [compute()]
-            except UserError as error:
+            except (UserError, JobError, OSError) as error:
                 result = [error]
         dist.broadcast_object_list(result)
-        if isinstance(result[0], UserError):
+        if isinstance(result[0], UserError | JobError | OSError):
             raise result[0]
         return cast(T, result[0])
 

@@ -46,7 +46,7 @@ class ZeroState:
         self.kinds = (WEIGHT, *MOMENTS) if ema is None else (WEIGHT, *MOMENTS, AVERAGE)
         self.steps = 0
         """Optimizer steps so far."""
-        self._optimizer, self._device = optimizer, world.device
+        self._optimizer, self._world = optimizer, world
         self.own_masters = self._find_own_masters(zero, dtype)
         """Under ZeRO 0 each parameter's whole fp32 weight: in fp32 itself, in bf16 a copy. Empty where ZeRO divides."""
         self._make_moments()
@@ -83,13 +83,21 @@ class ZeroState:
             whole = {kind: self.whole(parameter, kind) for kind in kinds or self.kinds}
             yield name, {kind: tensor.detach().float().cpu().clone() for kind, tensor in whole.items()}
 
+    def tensors_on_first(self, kinds: Sequence[str] = ()) -> dict[str, Kinds]:
+        """What `tensors` gives, on the first rank; {} on the others. All ranks call it together."""
+        on_first: dict[str, Kinds] = {}
+        for name, values in self.tensors(kinds):
+            if self._world.is_first:
+                on_first[name] = values
+        return on_first
+
     def restore(self, tensors: Iterable[tuple[str, Kinds]], steps: int) -> None:
         """Restores what `tensors` returned after `steps` steps, in any stage and world, on all ranks together."""
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
         parameters = {name: parameter for parameter, name in self.names.items()}
         for name, saved in tensors:
-            parameter, values = parameters.pop(name), {kind: t.to(self._device) for kind, t in saved.items()}
+            parameter, values = parameters.pop(name), {kind: t.to(self._world.device) for kind, t in saved.items()}
             if (master := self.own_masters.get(parameter)) is not None:
                 with torch.no_grad():
                     master.copy_(values[WEIGHT])

@@ -1,7 +1,9 @@
 """Audio files in and out: one decoder, one resampler, and one type for audio that cannot be used.
 
 libsndfile decodes first, so that latents of a voice equal the released code's; FFmpeg (PyAV) decodes what libsndfile
-does not read: m4a, webm, the sound of a film. FFmpeg is given bytes, never a name, which might look like an address.
+does not open: m4a, webm, the sound of a film. What libsndfile opens and then fails to decode is damaged, and a piece is
+decoded by libsndfile alone: FFmpeg would decode the whole file for it each time. FFmpeg is given bytes, never a name,
+which might look like an address.
 """
 
 import io
@@ -67,7 +69,8 @@ def decode(
 
     Args:
         source: a path, the bytes of a file, or an open binary file that can seek.
-        start, length: first sample and number of samples, to decode a piece; fewer come where the audio ends before.
+        start, length: first sample and number of samples, to decode a piece of what libsndfile reads; fewer come
+            where the audio ends before.
         max_seconds: longer audio is refused before it fills the memory.
 
     Raises:
@@ -133,16 +136,21 @@ def _decode_file(
         raise AudioProblem("empty_file", "0 bytes")
     begin = file.tell()
     try:
-        with soundfile.SoundFile(file) as sound:
-            _check_length(sound.frames / sound.samplerate, max_seconds)
+        sound = soundfile.SoundFile(file)
+    except soundfile.LibsndfileError as error:
+        if start or length is not None:
+            raise AudioProblem("not_audio", f"libsndfile does not read it ({error.error_string})") from None
+        file.seek(begin)
+        return _decode_by_ffmpeg(file, max_seconds)
+    with sound:
+        _check_length(sound.frames / sound.samplerate, max_seconds)
+        try:
             if start:
                 sound.seek(min(start, sound.frames))
             samples_TC: Samples = sound.read(-1 if length is None else length, dtype="float32", always_2d=True)
-            return samples_TC, sound.samplerate
-    except soundfile.LibsndfileError:
-        file.seek(begin)
-    samples_TC, rate = _decode_by_ffmpeg(file, max_seconds)
-    return samples_TC[start : None if length is None else start + length], rate
+        except soundfile.LibsndfileError as error:
+            raise AudioProblem("decode_error", f"is damaged ({error.error_string or error.code})") from None
+        return samples_TC, sound.samplerate
 
 
 def _decode_by_ffmpeg(file: BinaryIO, max_seconds: float | None) -> tuple[Samples, int]:

@@ -33,7 +33,15 @@ class UserError(Exception):
 
 
 class JobError(Exception):
-    """The machine or a service fails (no space, no memory, a missing library); work is kept. Exit status 1."""
+    """The machine or a service fails (no space, no memory, a missing library); work is kept. Exit status 1.
+
+    Args:
+        resume_hint: how to continue after this very error, in place of the command's own hint.
+    """
+
+    def __init__(self, message: str, *, resume_hint: str | None = None) -> None:
+        super().__init__(message)
+        self.resume_hint = resume_hint
 
 
 def command(name: str, *, resume_hint: str = "") -> Callable[[Callable[P, int | None]], Callable[P, int]]:
@@ -65,10 +73,12 @@ def status_and_line(error: BaseException, *, resume_hint: str = "") -> tuple[Exi
 
     Args:
         error: a UserError, a JobError, an OSError or a KeyboardInterrupt.
-        resume_hint: appended unless the error is the user's mistake.
+        resume_hint: appended unless the error is the user's mistake, or a JobError with a hint of its own.
     """
     if isinstance(error, UserError):
         return ExitStatus.USER_ERROR, str(error)
+    if isinstance(error, JobError) and error.resume_hint is not None:
+        resume_hint = error.resume_hint
     hint = f"; {resume_hint}" if resume_hint else ""
     if isinstance(error, KeyboardInterrupt):
         return ExitStatus.INTERRUPTED, f"interrupted{hint}"

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,12 @@ from model.checkpoint import load_vae
 from model.config import read_config
 from samples.fabricate import make_folder
 from tests.support.codec_corpus import SETTINGS
+from training.codec.checkpoint import fixed_settings
 from training.codec.config import VAETrainConfig, read_recipe
+from training.codec.loop import LEARNING_RATES, Run
+from training.run.checkpoints import changed_settings
+from training.run.stop_signal import StopSignal
+from training.run.world import World
 from voxmill.cli.app import run as voxmill
 from voxmill.core.config import known_keys
 from voxmill.core.errors import ExitStatus, UserError
@@ -38,8 +44,13 @@ def environment(rank: int = 0, ranks: int = 1, port: int = 0) -> dict[str, str]:
     return base | (many | {"MASTER_PORT": str(port)} if ranks > 1 else {})
 
 
-def start(corpus: Path, out: Path, *overrides: str, ranks: int = 1) -> list[subprocess.Popen[str]]:
-    command = [sys.executable, "training/train_vae.py", str(corpus), str(out), *SETTINGS, *overrides]
+SCRIPT = ("training/train_vae.py",)
+
+
+def start(
+    corpus: Path, out: Path, *overrides: str, ranks: int = 1, script: Sequence[str] = SCRIPT
+) -> list[subprocess.Popen[str]]:
+    command = [sys.executable, *script, str(corpus), str(out), *SETTINGS, *overrides]
     port = free_port()
     return [
         subprocess.Popen(
@@ -54,8 +65,10 @@ def start(corpus: Path, out: Path, *overrides: str, ranks: int = 1) -> list[subp
     ]
 
 
-def run(corpus: Path, out: Path, *overrides: str, ranks: int = 1, status: int = 0) -> str:
-    started = start(corpus, out, *overrides, ranks=ranks)
+def run(
+    corpus: Path, out: Path, *overrides: str, ranks: int = 1, status: int = 0, script: Sequence[str] = SCRIPT
+) -> str:
+    started = start(corpus, out, *overrides, ranks=ranks, script=script)
     said = [process.communicate(timeout=240)[0] for process in started]
     assert [process.returncode for process in started] == [status] * ranks, "\n".join(said)
     return said[0]
@@ -144,6 +157,78 @@ def test_terminated(corpus: Path, tmp_path: Path) -> None:
     assert len(list(out.glob("checkpoint-*"))) == 1 and "stopped by a signal after step" in said
 
 
+def test_a_stop_signal_before_the_first_step_is_answered_before_it(
+    corpus: Path, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, stop = tmp_path / "out", StopSignal()
+    made = Run(str(corpus), out, read_recipe(None, SETTINGS), world, stop)
+    stop.set()
+    assert made() == ExitStatus.STOPPED and made.step == 0
+    assert "stopped by a signal before the first step" in capsys.readouterr().out
+    assert not list(out.glob("checkpoint-*")) and not (out / "metrics.jsonl").exists()
+
+
+def test_infinite_settings_are_resumed(corpus: Path) -> None:
+    config = read_recipe(None, [*SETTINGS, "optimizer.clip=.inf"])
+    settings = fixed_settings(config)
+    assert json.loads(json.dumps(settings, allow_nan=False)) == settings
+    lower = fixed_settings(read_recipe(None, [*SETTINGS, "optimizer.clip=2"]))
+    assert changed_settings(settings, lower, free=LEARNING_RATES).fixed == ["optimizer.clip: None -> 2.0"]
+
+
+SLOW_ON_RANK_0 = """
+import sys, time
+from pathlib import Path
+from training.codec.config import read_recipe
+from training.codec.loop import Run
+from training.run.stop_signal import StopSignal
+from training.run.world import join_world
+
+class Slow(Run):
+    def _validate(self):
+        if self.step and self.world.is_first:
+            time.sleep(6)
+
+    def _save(self):
+        super()._save()
+        if self.world.is_first:
+            time.sleep(6)
+
+with join_world("cpu") as world:
+    corpus, out, *overrides = sys.argv[1:]
+    sys.exit(Slow(corpus, Path(out), read_recipe(None, overrides), world, StopSignal())())
+"""
+
+
+@pytest.mark.slow
+def test_step_validation_and_save_have_the_time_of_the_watchdog_each(corpus: Path, tmp_path: Path) -> None:
+    """Validation and save of rank 0 take 12 s together, in which the other rank waits."""
+    often = ("run.steps=3", "run.save_every=2", "run.validate_every=2", "run.hang_seconds=10")
+    run(corpus, tmp_path / "out", *often, ranks=2, script=["-c", SLOW_ON_RANK_0])
+
+
+@pytest.mark.slow
+def test_a_rank_that_hangs_ends_the_run(corpus: Path, tmp_path: Path) -> None:
+    """Two ranks, one of which is stopped by the system: the watchdog ends the other with a status of its own."""
+    out = tmp_path / "out"
+    often = ("run.steps=1000000", "run.save_every=1000000", "run.validate_every=1000000", "run.hang_seconds=10")
+    first, second = start(corpus, out, *often, ranks=2)
+    try:
+        wait_for(out / "metrics.jsonl", first)
+        # The clock begins with the first step.
+        while not any("total" in row for row in numbers(out)):
+            assert first.poll() is None, first.communicate()[0]
+            time.sleep(0.05)
+        second.send_signal(signal.SIGSTOP)
+        said, _ = first.communicate(timeout=200)
+    finally:
+        for process in (first, second):
+            process.kill()
+    second.communicate()
+    assert first.returncode == ExitStatus.HUNG, said
+    assert "rank 0: no step finished for 10 s after step" in said and "stacks of all threads" in said
+
+
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 240
     while not path.exists():
@@ -211,17 +296,14 @@ def test_skipped_steps_leave_good_checkpoints_and_a_lower_rate_resumes(corpus: P
     said = run(corpus, out, *often, "run.steps=40", "optimizer.learning_rate=1e30", status=ExitStatus.FAILED)
     names = sorted(path.name for path in out.glob("checkpoint-*"))
     assert names == ["checkpoint-00000002", "checkpoint-00000003"]
-    assert (
-        said.strip()
-        .splitlines()[-1]
-        .startswith(
-            "voxmill train-vae: no finite loss in 20 steps up to step 23; lower optimizer.learning_rate, "
-            "remove checkpoint-00000003, whose weights give none, and run the same command again to resume from "
-            "checkpoint-00000002"
-        )
+    assert said.strip().splitlines()[-1] == (
+        "voxmill train-vae: no finite loss in 20 steps up to step 23; lower optimizer.learning_rate, "
+        "remove checkpoint-00000003, whose weights give none, and run the same command again to resume from "
+        "checkpoint-00000002"
     )
     shutil.rmtree(out / "checkpoint-00000003")
     said = run(corpus, out, *often, "run.steps=4", "optimizer.learning_rate=1e-5")
+    assert "resuming from checkpoint-00000002; optimizer.learning_rate: 0.0001 -> 1e-05" in said
     assert "from step 2, 1 ranks" in said
     rows = numbers(out)
     assert [row["step"] for row in rows if "total" in row] == [1, 2, 3, 4]

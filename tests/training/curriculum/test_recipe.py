@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from training.curriculum.recipe import RECIPES, load_recipe, share_at, shipped
+from training.curriculum.recipe import RECIPES, load_recipe, share_at
+from training.run.recipes import find_recipe, shipped
 from voxmill.core.errors import UserError
 
 STAGE2 = ["mixture.modes={basic: 1.0}"]
@@ -16,7 +17,7 @@ FINE_TUNINGS = [f"{size}finetune_{kind}" for size in ("", "tiny_") for kind in (
 
 
 def test_all_stages_and_fine_tunings_are_shipped() -> None:
-    assert shipped() == sorted(STAGES + FINE_TUNINGS)
+    assert shipped(RECIPES) == sorted(STAGES + FINE_TUNINGS)
 
 
 @pytest.mark.parametrize("name", FINE_TUNINGS)
@@ -87,6 +88,14 @@ def test_mistakes_are_named(name: str, override: str, words: str) -> None:
     with pytest.raises(UserError) as caught:
         load_recipe(name, [override])
     assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_folder_of_a_recipe_s_name_does_not_hide_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "stage1").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert find_recipe("stage1", RECIPES) == RECIPES / "stage1.yaml"
+    with pytest.raises(UserError, match="no such recipe; name a YAML file or one of finetune_full"):
+        find_recipe("../codec/tiny", RECIPES)
 
 
 def test_a_recipe_of_one_s_own_is_a_path(tmp_path: Path) -> None:

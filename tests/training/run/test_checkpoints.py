@@ -7,8 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import JsonValue
 
-from training.run.checkpoints import Checkpoints, Saved, damage, read_tensors, write_tensors
+from training.run.checkpoints import (
+    ChangedSettings,
+    Checkpoints,
+    Saved,
+    changed_settings,
+    damage,
+    read_tensors,
+    write_tensors,
+)
 from voxmill.core.errors import UserError
 
 KINDS = ("weight", "exp_avg", "exp_avg_sq")
@@ -67,6 +76,34 @@ def test_a_damaged_one_is_reported_and_the_one_before_is_used(
     assert "step-00000002" in caplog.text and damage(tmp_path / "step-00000002")
 
 
+def test_one_with_a_manifest_that_names_nothing_is_damaged(tmp_path: Path) -> None:
+    made = save(tmp_path, range(2))
+    for content in ("{}", "[]", '{"state.json": 3}'):
+        (tmp_path / "step-00000001" / "manifest.json").write_text(content)
+        assert "not whole" in damage(tmp_path / "step-00000001")
+        latest = made.latest()
+        assert latest is not None and latest.name == "step-00000000"
+
+
+@pytest.mark.parametrize("keep", [1, 3])
+@pytest.mark.parametrize("is_sound", [True, False])
+def test_what_is_written_after_a_damaged_newer_one_stays(tmp_path: Path, keep: int, is_sound: bool) -> None:
+    """The run fell back to the one before a torn one and saves earlier than that one had been."""
+    made = save(tmp_path, range(10, 31, 10), keep=3)
+    torn = tmp_path / "step-00000030" / "weight.safetensors"
+    torn.write_bytes(torn.read_bytes()[:-3])
+    latest = made.latest()
+    assert latest is not None and latest.name == "step-00000020"
+    made = checkpoints(tmp_path, keep)
+    made.save(25, lambda path: write_tensors(path, filled_with(25.0)), Counted(25), is_sound=is_sound)
+    made.wait()
+    latest = made.latest()
+    assert latest is not None and latest.name == "step-00000025" and not damage(latest)
+    # The torn one takes no place among those that are kept.
+    sound = [10, 20, 25] if is_sound else [10, 20]
+    assert names(tmp_path) == sorted({25, *sound[-keep:]})
+
+
 def test_an_unfinished_one_is_no_checkpoint_and_is_removed(tmp_path: Path) -> None:
     (tmp_path / ".step-00000007.abc.tmp").mkdir()
     assert checkpoints(tmp_path).latest() is None
@@ -105,6 +142,34 @@ def test_one_of_an_older_version_is_refused_in_one_line(tmp_path: Path) -> None:
     (path / "state.json").write_text(json.dumps({"step": 0, "count": 3}))
     with pytest.raises(UserError, match="another version.*start again in an empty OUT"):
         made.read(path)
+
+
+def test_a_torn_one_of_an_older_version_is_damaged_and_no_traceback(tmp_path: Path) -> None:
+    old = tmp_path / "step-00000001" / "training"
+    old.mkdir(parents=True)
+    for content in ('{"step": 4, "ste', "[]"):
+        (old / "state.json").write_text(content)
+        assert "not whole" in damage(old.parent)
+    assert checkpoints(tmp_path).latest() is None
+
+
+def test_the_hint_leaves_out_the_weights_that_give_no_finite_loss(tmp_path: Path) -> None:
+    made = save(tmp_path, range(4))
+    made.save(4, lambda path: write_tensors(path, filled_with(4.0)), Counted(4))
+    # The one that is still being written is named, too.
+    assert made.hint_without(4) == (
+        "lower optimizer.learning_rate, remove step-00000004, whose weights give none, "
+        "and run the same command again to resume from step-00000003"
+    )
+    assert made.hint_without(5).startswith("lower optimizer.learning_rate and run the same command again")
+    assert made.hint_without(1) == "lower optimizer.learning_rate and start again in an empty OUT"
+
+
+def test_changed_settings_are_divided_into_those_that_may_change_and_others() -> None:
+    old: dict[str, JsonValue] = {"optimizer": {"learning_rate": 1.0, "clip": None}, "seed": 0}
+    new: dict[str, JsonValue] = {"optimizer": {"learning_rate": 2.0, "clip": None}, "seed": 1}
+    changed = changed_settings(old, new, free=["optimizer.learning_rate"])
+    assert changed == ChangedSettings(fixed=["seed: 0 -> 1"], free=["optimizer.learning_rate: 1.0 -> 2.0"])
 
 
 def save_scored(folder: Path, scores: dict[int, float | None], *, keep: int, keep_best: int) -> Checkpoints[Counted]:

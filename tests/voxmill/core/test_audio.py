@@ -56,12 +56,29 @@ def test_a_path_bytes_and_an_open_file_give_the_same(tmp_path: Path) -> None:
 
 
 def test_a_piece_is_the_piece_of_the_whole(tmp_path: Path) -> None:
-    for content in (encode_flac(TONE_T, 16000), m4a(TONE_T, 16000)):
-        whole_TC, _ = decode(content)
-        piece_TC, _ = decode(content, start=3000, length=500)
-        assert np.array_equal(piece_TC, whole_TC[3000:3500])
-        assert len(decode(content, start=15900)[0]) == len(whole_TC) - 15900
-        assert len(decode(content, start=10**6, length=5)[0]) == 0
+    content = encode_flac(TONE_T, 16000)
+    whole_TC, _ = decode(content)
+    piece_TC, _ = decode(content, start=3000, length=500)
+    assert np.array_equal(piece_TC, whole_TC[3000:3500])
+    assert len(decode(content, start=15900)[0]) == len(whole_TC) - 15900
+    assert len(decode(content, start=10**6, length=5)[0]) == 0
+
+
+def test_ffmpeg_decodes_no_piece_and_nothing_that_libsndfile_opens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would decode the whole file for every piece, and take the beginning of a damaged file for all of it."""
+    noise_T = np.random.default_rng(0).normal(0, 0.1, 48_000).astype(np.float32)
+    content = encode_flac(noise_T, 16000)
+    half = len(content) // 2
+    cut, holed = content[:half], content[:half] + bytes(2000) + content[half + 2000 :]
+    compressed = m4a(TONE_T, 16000)
+    monkeypatch.setattr(av, "open", None)
+    assert np.array_equal(decode(cut, start=1000, length=500)[0], decode(content, start=1000, length=500)[0])
+    for damaged in (cut, holed):
+        assert reason_of(damaged) == "decode_error"
+        with pytest.raises(AudioProblem, match="decode_error: is damaged"):
+            decode(damaged, start=20_000, length=8000)
+    with pytest.raises(AudioProblem, match="not_audio: libsndfile does not read it"):
+        decode(compressed, start=3000, length=500)
 
 
 def test_ffmpeg_decodes_what_libsndfile_does_not_read(tmp_path: Path) -> None:
