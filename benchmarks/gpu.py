@@ -1,146 +1,120 @@
 """Generation at full size on a GPU: random weights in bf16, 1, 8 and 64 requests, beside the released code.
 
-    python benchmarks/gpu.py [--repeats 3] [--patches 20] [--preset voxcpm2] [--no-released]
+    python benchmarks/gpu.py generate [--repeats 3] [--patches 20] [--preset voxcpm2] [--no-released]
 
-NOT RUN YET on a GPU. The code that it calls is tested on the CPU (the batch of fixed buffers without its CUDA graphs,
-compiled parts without the compiler's code). The goal: an RTF of 0.05 or less at one request on an H100.
+The goal: an RTF of 0.05 or less at one request on an H100.
 
-voxmill: steps replayed as CUDA graphs, LocDiT and LocEnc through torch.compile. The released code: its own
-`optimize()`, requests one after another, since it has no batches. The stop predictor is ignored, so that all requests
-have the same number of patches; RTF is wall time over seconds of speech of all requests, first patch is the time to the
-first 160 ms of a stream (of the slowest request, where several start together). Warm-ups are not counted. Last line:
-JSON.
+`compiled`: steps through torch.compile, replayed as CUDA graphs; `graphs`: the graphs alone. The released code: its own
+`optimize()`, one request, since it has no batches. The stop predictor is ignored, so that all requests have the same
+number of patches; RTF is wall time over seconds of speech of all requests, first patch is the time to the first 160 ms
+of a stream (of the slowest request, where several start together), a step is one patch of all requests without the
+AudioVAE. Warm-ups are not counted. `agreement_...` holds the GPU's patches against the CPU's (relative error, fp32).
+Each part is a process: all get ready at the same time, then each is measured alone, and one that fails takes no other
+with it. A JSON line a part as it comes, then the table; last line: JSON of all.
 """
 
 import argparse
-import contextlib
-import io
 import json
-import math
-import statistics
+import os
 import sys
-import time
+import tempfile
 from pathlib import Path
-from typing import Any
-
-import torch
-from rich.console import Console
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
-from benchmarks.generate import TEXT, requests  # noqa: E402
+from rich.console import Console  # noqa: E402
+
+from benchmarks.gpu_parts.processes import Found, run_parts  # noqa: E402
 from benchmarks.support.tables import table  # noqa: E402
-from model.codec.audio_vae import AudioVAE  # noqa: E402
-from model.config import VoxCPM2Config, released_values  # noqa: E402
-from model.generation.generator import Generator  # noqa: E402
-from model.presets import preset  # noqa: E402
-from model.sequence.text_tokenizer import TextTokenizer  # noqa: E402
-from model.voxcpm2 import VoxCPM2  # noqa: E402
-from samples.released import TOKENIZER, is_installed  # noqa: E402
-from voxmill.core.errors import UserError, command  # noqa: E402
+from samples.released import is_installed  # noqa: E402
+from voxmill.core.errors import ExitStatus, UserError, command  # noqa: E402
 
 SIZES = (1, 8, 64)
+PARTS = Path("benchmarks") / "gpu_parts"
 
 
-def generator_of(config: VoxCPM2Config, *, device: str, dtype: torch.dtype, compiled: bool) -> Generator:
-    """Random weights, made on the device."""
-    torch.manual_seed(0)
-    with torch.device(device):
-        model, vae = VoxCPM2(config), AudioVAE(config.audio_vae_config)
-    tokenizer = TextTokenizer.from_folder(TOKENIZER)
-    return Generator(model.to(device, dtype).eval(), vae.to(device).freeze(), tokenizer, compiled=compiled)
+def device_name(device: str) -> str:
+    """The GPU's name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if device != "cuda":
+        return device
+    import torch
+
+    if not torch.cuda.is_available():
+        raise UserError("no CUDA device here; run it on a machine with an NVIDIA GPU")
+    return torch.cuda.get_device_name()
 
 
-def released_of(config: VoxCPM2Config, dtype: torch.dtype) -> Any:
-    """The released code with random weights and its `optimize()`, which works on "cuda" only."""
-    import transformers
-    from voxcpm.model.voxcpm2 import VoxCPM2Model, VoxCPMConfig
-    from voxcpm.modules.audiovae import AudioVAEConfigV2, AudioVAEV2
+def generate(arguments: argparse.Namespace) -> int:
+    """Runs the parts; FAILED where one has no result."""
+    if not arguments.no_released and not is_installed():
+        raise UserError("voxcpm is missing; pip install --no-deps voxcpm==2.0.3, or give --no-released")
+    gpu = device_name(arguments.device)
+    shared = ["--device", arguments.device]
+    sized = [*shared, "--preset", arguments.preset, "--patches", str(arguments.patches)]
+    sized += ["--repeats", str(arguments.repeats)]
+    script = str(PARTS / "generation.py")
+    ours = ["graphs"] if arguments.no_compile else ["compiled", "graphs"]
+    first, *more = arguments.sizes
+    wanted = [(system, first) for system in ours]
+    wanted += [] if arguments.no_released else [("released", 1)]
+    wanted += [(system, size) for system in ours for size in more]
+    commands = {f"{s}_{size}": [script, "--system", s, "--count", str(size), *sized] for s, size in wanted}
+    if not arguments.no_agreement:
+        agreement = [str(PARTS / "agreement.py"), *shared, "--preset", arguments.agreement_preset]
+        commands |= {f"agreement_{system}": agreement for system in ours}
+        if not arguments.no_compile:
+            commands["agreement_compiled"] = [*agreement, "--compiled"]
+    threads = max(1, (os.cpu_count() or 1) // 4)  # half of the parts compile
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": str(threads)}
 
-    values = released_values(config) | {"device": "cuda", "dtype": str(dtype).removeprefix("torch.")}
-    tokenizer = transformers.LlamaTokenizerFast.from_pretrained(TOKENIZER)
-    vae = AudioVAEV2(config=AudioVAEConfigV2.model_validate(values["audio_vae_config"]))
-    model = VoxCPM2Model(VoxCPMConfig.model_validate(values), tokenizer, vae, device="cuda").to("cuda", dtype)
-    model.audio_vae.float()
-    return model.eval().optimize()
+    def show(name: str, found: Found) -> None:
+        print(json.dumps({"part": name} | found), flush=True)
 
-
-def measure(generator: Generator, count: int, patches: int) -> tuple[float, float]:
-    """(seconds for whole speeches, seconds to the first piece of the last of `count` streams)."""
-    clock = time.perf_counter()
-    assert len(list(generator.generate_many(requests(count, patches), batch_size=count))) == count
-    whole = time.perf_counter() - clock
-    clock, started = time.perf_counter(), set()
-    for piece in generator.stream_many(requests(count, patches), batch_size=count):
-        started.add(piece.index)
-        if len(started) == count:
-            break
-    return whole, time.perf_counter() - clock
-
-
-def measure_released(model: Any, patches: int) -> tuple[float, float]:
-    """The same of one request of the released code."""
-    settings = {"min_len": patches, "max_len": patches, "inference_timesteps": 10, "cfg_value": 2.0}
-    with contextlib.redirect_stderr(io.StringIO()):  # it draws a progress bar there
-        clock = time.perf_counter()
-        model.generate(TEXT, **settings)
-        whole = time.perf_counter() - clock
-        clock = time.perf_counter()
-        stream = model.generate_streaming(TEXT, **settings)
-        next(stream)
-        first = time.perf_counter() - clock
-        stream.close()
-    return whole, first
+    with tempfile.TemporaryDirectory() as folder:
+        logs = Path(arguments.logs or folder)
+        found = run_parts(
+            commands, patience=arguments.patience, turn=60, logs=logs, environment=environment, on_found=show
+        )
+    headings = ["system", "requests", "RTF of all together", "RTF of each", "first patch", "step", "memory", "ready in"]
+    rows = []
+    for system, size in wanted:
+        part = found[f"{system}_{size}"]
+        if "error" not in part:
+            cells = [f"{part['rtf']:.4f}", f"{part['rtf_each']:.4f}", f"{part['first_ms']:.0f} ms"]
+            cells.append(f"{part['step_ms']:.2f} ms" if "step_ms" in part else "")
+            cells += [f"{part.get('memory_gb', 0):.1f} GB", f"{part['ready_s']:.0f} s"]
+            rows.append([system, str(size), *cells])
+    title = f"{gpu}, {arguments.preset} in bf16, {arguments.patches} patches a request, {arguments.repeats} repeats"
+    Console(width=120).print(table(title, headings, rows))
+    print(json.dumps({"gpu": gpu, "preset": arguments.preset, "patches": arguments.patches} | found))
+    return ExitStatus.FAILED if any("error" in part for part in found.values()) else ExitStatus.DONE
 
 
 @command("benchmarks/gpu.py")
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--patches", type=int, default=20, help="patches of 160 ms a request")
-    parser.add_argument("--preset", default="voxcpm2")
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="requests at once")
-    parser.add_argument("--no-compile", action="store_true", help="CUDA graphs only")
-    parser.add_argument("--no-released", action="store_true", help="voxmill only")
+    parts = parser.add_subparsers(required=True)
+    speech = parts.add_parser("generate", help="speech of the full size, beside the released code")
+    speech.set_defaults(run=generate)
+    speech.add_argument("--repeats", type=int, default=3)
+    speech.add_argument("--patches", type=int, default=20, help="patches of 160 ms a request")
+    speech.add_argument("--preset", default="voxcpm2")
+    speech.add_argument("--agreement-preset", default="small")
+    speech.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="requests at once")
+    speech.add_argument("--device", default="cuda", help="cpu: to try the benchmark itself")
+    speech.add_argument("--patience", type=float, default=180, help="seconds until all parts must be ready")
+    speech.add_argument("--logs", help="folder for what the parts write to stderr")
+    speech.add_argument("--no-compile", action="store_true", help="CUDA graphs only")
+    speech.add_argument("--no-released", action="store_true", help="voxmill only")
+    speech.add_argument("--no-agreement", action="store_true", help="speed only")
     arguments = parser.parse_args()
-    if not torch.cuda.is_available():
-        raise UserError("no CUDA device here; run it on a machine with an NVIDIA GPU")
-    if not arguments.no_released and not is_installed():
-        raise UserError("voxcpm is missing; pip install --no-deps voxcpm==2.0.3, or give --no-released")
-    config, dtype, patches = preset(arguments.preset), torch.bfloat16, arguments.patches
-    vae = config.audio_vae_config
-    speech = patches * config.patch_size * math.prod(vae.encoder_rates) / vae.sample_rate
-
-    rows: list[list[str]] = []
-    gpu, numbers = torch.cuda.get_device_name(), dict[str, float]()
-
-    def add(name: str, count: int, pairs: list[tuple[float, float]]) -> None:
-        whole, first = (statistics.median(pair[part] for pair in pairs) for part in (0, 1))
-        rtf = whole / (count * speech)
-        rows.append([name, str(count), f"{rtf:.4f}", f"{whole / speech:.4f}", f"{first * 1000:.0f} ms"])
-        numbers[f"{name}_rtf_{count}"], numbers[f"{name}_first_ms_{count}"] = round(rtf, 5), round(first * 1000, 1)
-
-    generator = generator_of(config, device="cuda", dtype=dtype, compiled=not arguments.no_compile)
-    for count in arguments.sizes:
-        for _ in range(2):  # kernels are compiled, then graphs captured
-            measure(generator, count, 4)
-        add("voxmill", count, [measure(generator, count, patches) for _ in range(arguments.repeats)])
-    del generator
-    torch.cuda.empty_cache()
-    if not arguments.no_released:
-        peer = released_of(config, dtype)
-        for _ in range(2):
-            measure_released(peer, 4)
-        add("released", 1, [measure_released(peer, patches) for _ in range(arguments.repeats)])
-        numbers |= {
-            f"ratio_batch_{count}": round(numbers["released_rtf_1"] / numbers[f"voxmill_rtf_{count}"], 3)
-            for count in arguments.sizes
-        }
-    title = f"{gpu}, {arguments.preset} in bf16, {patches} patches a request, {arguments.repeats} repeats"
-    headings = ["system", "requests", "RTF of all together", "RTF of each", "first patch"]
-    Console(width=100).print(table(title, headings, rows))
-    print(json.dumps({"gpu": gpu, "preset": arguments.preset, "patches": patches} | numbers))
+    status: int = arguments.run(arguments)
+    return status
 
 
 if __name__ == "__main__":

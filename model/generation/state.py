@@ -1,6 +1,6 @@
 """The model's part of generation: sequences in, a state out; a patch in, the next state out (report 3.7, spec 4.2)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -68,19 +68,9 @@ def read(model: VoxCPM2, layouts: Sequence[Layout]) -> State:
     return State(hidden_NC[ends], residual_NC[ends], condition_RPD, *caches)
 
 
-def advance(
-    model: VoxCPM2,
-    patches_RPD: Tensor,
-    base: Span,
-    residual: Span,
-    *,
-    encode: Callable[[Tensor], Tensor] | None = None,
-) -> tuple[Tensor, Tensor]:
-    """(TSLM-FSQ hidden states, RALM hidden states), [R, hidden] each, after these patches.
-
-    `encode` replaces the model's `encode_patches` (by a compiled one).
-    """
-    audio_RC = (encode or model.encode_patches)(patches_RPD).to(patches_RPD.dtype)
+def advance(model: VoxCPM2, patches_RPD: Tensor, base: Span, residual: Span) -> tuple[Tensor, Tensor]:
+    """(TSLM-FSQ hidden states, RALM hidden states), [R, hidden] each, after these patches."""
+    audio_RC = model.encode_patches(patches_RPD).to(patches_RPD.dtype)
     lm_RC = model.fsq_layer(model.base_lm(audio_RC, base))
     fused_RC = model.fusion_concat_proj(torch.cat([lm_RC, audio_RC], dim=-1))
     return lm_RC, model.residual_lm(fused_RC, residual)

@@ -36,16 +36,16 @@ class StaticBatch:
     _advance: "_Replayed"
 
     def __init__(self, model: VoxCPM2, slots: int, *, capacity: int = FIRST_CAPACITY, compiled: bool = False) -> None:
-        """`compiled`: LocDiT and LocEnc through torch.compile, which fuses their small kernels."""
+        """`compiled`: each step through torch.compile, which fuses its small kernels; slow once for each `slots`."""
         self.model, self.slots = model, slots
         self.device, self.dtype = device_and_dtype(model)
         self._requests: list[ActiveRequest | None] = [None] * slots
         """The request of each slot; None: the slot is free."""
         self._estimator: LocDiT = model.feat_decoder.estimator
-        self._encode: Callable[[Tensor], Tensor] = model.encode_patches
+        self._next_hidden = advance
         if compiled:
             self._estimator = cast(LocDiT, torch.compile(self._estimator, dynamic=False))
-            self._encode = torch.compile(self._encode, dynamic=False)
+            self._next_hidden = torch.compile(advance, dynamic=False)
         self._build(capacity)
 
     @property
@@ -156,10 +156,10 @@ class StaticBatch:
         self._lm_SC[slots], self._residual_SC[slots] = state.lm_RC, state.residual_RC
         self._condition_SPD[slots] = state.condition_RPD
         for cache, new in ((self._base, state.base), (self._residual, state.residual)):
-            width = min(max(new.lengths), self.capacity)
-            for row, slot in enumerate(slots):
-                cache.key_LRKTD[:, slot, :, :width] = new.key_LRKTD[:, row, :, :width]
-                cache.value_LRKTD[:, slot, :, :width] = new.value_LRKTD[:, row, :, :width]
+            width, at = min(max(new.lengths), self.capacity), torch.tensor(slots, device=self.device)
+            for layers, new_layers in ((cache.keys_RKTD, new.keys_RKTD), (cache.values_RKTD, new.values_RKTD)):
+                for layer_SKTD, new_RKTD in zip(layers, new_layers, strict=True):
+                    layer_SKTD[at, :, :width] = new_RKTD[:, :, :width]
         for slot, length in zip(slots, state.base.lengths, strict=True):
             self._lengths[slot] = length
 
@@ -210,7 +210,7 @@ class StaticBatch:
     def _advance_once(self) -> Tensor:
         visible_ST = self._seen_T <= self._positions_S[:, None]
         spans = (Step(cache, self._positions_S, visible_ST[:, None, None]) for cache in (self._base, self._residual))
-        lm_SC, residual_SC = advance(self.model, self._condition_SPD, *spans, encode=self._encode)
+        lm_SC, residual_SC = self._next_hidden(self.model, self._condition_SPD, *spans)
         self._lm_SC.copy_(lm_SC)
         self._residual_SC.copy_(residual_SC)
         self._positions_S.add_(self._taken_S)
@@ -251,4 +251,5 @@ class _Replayed:
 
 
 def _some_rows(cache: KVCache, rows: list[int], lengths: list[int]) -> KVCache:
-    return KVCache(cache.key_LRKTD[:, rows], cache.value_LRKTD[:, rows], [lengths[row] for row in rows])
+    keys, values = ([layer[rows] for layer in layers] for layers in (cache.keys_RKTD, cache.values_RKTD))
+    return KVCache(tuple(keys), tuple(values), [lengths[row] for row in rows])

@@ -3,8 +3,9 @@
 A packed row is a flat run of tokens [N, heads, head_dim]; a token sees itself and what precedes it in its own document.
 """
 
+import inspect
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property, partial
 from itertools import accumulate
 
 import torch
@@ -103,6 +104,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, span: Span, *, layer: int 
 
 
 def _scaled_dot_product(query_BTHD: Tensor, key_BTKD: Tensor, value_BTKD: Tensor, *, causal: bool) -> Tensor:
+    if not query_BTHD.numel():  # a request without audio; the kernels of GPUs want a sequence
+        return query_BTHD
     query_BHTD, key_BKTD, value_BKTD = (x.transpose(1, 2) for x in (query_BTHD, key_BTKD, value_BTKD))
     return F.scaled_dot_product_attention(
         query_BHTD, key_BKTD, value_BKTD, is_causal=causal, enable_gqa=query_BHTD.shape[1] != key_BKTD.shape[1]
@@ -115,7 +118,9 @@ def _attend_packed(query_NHD: Tensor, key_NKD: Tensor, value_NKD: Tensor, docume
         from torch.nn.attention.varlen import varlen_attn  # half precision on GPU only
 
         longest, offsets = max(lengths), documents.offsets_S
-        return varlen_attn(  # type: ignore[return-value]
+        grouped = query_NHD.shape[1] != key_NKD.shape[1] and _varlen_asks_for_groups()
+        attention = partial(varlen_attn, enable_gqa=True) if grouped else varlen_attn
+        return attention(  # type: ignore[return-value]
             query_NHD,
             key_NKD,
             value_NKD,
@@ -124,23 +129,30 @@ def _attend_packed(query_NHD: Tensor, key_NKD: Tensor, value_NKD: Tensor, docume
             longest,
             longest,
             window_size=(-1, 0),
-            enable_gqa=query_NHD.shape[1] != key_NKD.shape[1],
         )
     # A loop over documents computes no masked pair, which a mask over the row would: quadratic only per document.
     pieces = zip(*(x.split(lengths) for x in (query_NHD, key_NKD, value_NKD)), strict=True)
     return torch.cat([_scaled_dot_product(q[None], k[None], v[None], causal=True)[0] for q, k, v in pieces])
 
 
+@cache
+def _varlen_asks_for_groups() -> bool:
+    """Whether `varlen_attn` takes fewer key heads only with `enable_gqa`; PyTorch 2.11's takes them as they are."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    return "enable_gqa" in inspect.signature(varlen_attn).parameters
+
+
 def _fill(cache: KVCache, documents: Documents, key_NKD: Tensor, value_NKD: Tensor, layer: int) -> None:
     pieces = zip(key_NKD.split(documents.lengths), value_NKD.split(documents.lengths), strict=True)
     for row, (key_TKD, value_TKD) in enumerate(pieces):
         length = key_TKD.shape[0]
-        cache.key_LRKTD[layer, row, :, :length] = key_TKD.transpose(0, 1)
-        cache.value_LRKTD[layer, row, :, :length] = value_TKD.transpose(0, 1)
+        cache.keys_RKTD[layer][row, :, :length] = key_TKD.transpose(0, 1)
+        cache.values_RKTD[layer][row, :, :length] = value_TKD.transpose(0, 1)
 
 
 def _attend_step(query_RHD: Tensor, key_RKD: Tensor, value_RKD: Tensor, span: Step, layer: int) -> Tensor:
-    key_RKTD, value_RKTD = span.cache.key_LRKTD[layer], span.cache.value_LRKTD[layer]
+    key_RKTD, value_RKTD = span.cache.keys_RKTD[layer], span.cache.values_RKTD[layer]
     rows_R = torch.arange(query_RHD.shape[0], device=query_RHD.device)
     key_RKTD[rows_R, :, span.positions_R] = key_RKD
     value_RKTD[rows_R, :, span.positions_R] = value_RKD

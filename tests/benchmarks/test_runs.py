@@ -49,3 +49,17 @@ def test_overfit_learns_and_reports_what_was_recognised(tmp_path: Path) -> None:
     assert found["diffusion_last"] < found["diffusion_first"]
     assert 0 <= found["wer_recording"] < 0.5 and {"wer_audiovae", "wer_teacher_forced", "wer_basic"} <= set(found)
     assert len(list((tmp_path / "out").glob("*-continuation.wav"))) == 1
+
+
+def test_gpu_parts_run_and_one_that_fails_takes_no_other_with_it() -> None:
+    """On the CPU, tiny and not compiled: processes, turns, both systems, agreement."""
+    tiny = ["--device", "cpu", "--preset", "tiny", "--agreement-preset", "tiny", "--no-compile", "--no-released"]
+    found = run("gpu", "generate", *tiny, "--sizes", "1", "2", "--patches", "4", "--repeats", "1")
+    assert found["graphs_1"]["rtf"] > 0 and found["graphs_2"]["step_ms"] > 0
+    agreement = found["agreement_graphs"]
+    assert max(agreement["first"], agreement["again"], agreement["growing"]) < 1e-5
+    assert max(agreement["attention_bf16"], agreement["attention_bf16_gradients"]) < 2e-2
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "generate", *tiny, "--sizes", "1", "0"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert done.returncode == 1 and "batch_size" in found["graphs_0"]["error"] and found["graphs_1"]["rtf"] > 0

@@ -59,8 +59,8 @@ def test_cached_keys_and_values(oracle: Oracle, model: VoxCPM2) -> None:
     rows, length = hidden_BTC.shape[:2]
     cache = KVCache.empty(model.base_lm.config, rows=rows, capacity=length, dtype=torch.float32)
     model.base_lm(hidden_BTC.flatten(0, 1), packed_span(hidden_BTC, cache))
-    assert error(cache.key_LRKTD[0], oracle["mod.base_lm.k0"]) <= 1e-5
-    assert error(cache.value_LRKTD[0], oracle["mod.base_lm.v0"]) <= 1e-5
+    assert error(cache.keys_RKTD[0], oracle["mod.base_lm.k0"]) <= 1e-5
+    assert error(cache.values_RKTD[0], oracle["mod.base_lm.v0"]) <= 1e-5
 
 
 @torch.no_grad()

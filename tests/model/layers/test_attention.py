@@ -61,9 +61,9 @@ def test_packed(lengths: tuple[int, ...]) -> None:
     pieces = zip(*(x.split(lengths) for x in (query, key, value, found)), strict=True)
     for row, (q, k, v, out) in enumerate(pieces):
         assert error(out, written_out(q, k, v, causal=True)) <= 1e-6
-        assert torch.equal(cache.key_LRKTD[1, row, :, : len(k)].transpose(0, 1), k)
-        assert torch.equal(cache.value_LRKTD[1, row, :, : len(v)].transpose(0, 1), v)
-    assert not cache.key_LRKTD[0].any()
+        assert torch.equal(cache.keys_RKTD[1][row, :, : len(k)].transpose(0, 1), k)
+        assert torch.equal(cache.values_RKTD[1][row, :, : len(v)].transpose(0, 1), v)
+    assert not cache.keys_RKTD[0].any()
 
 
 def test_step_of_requests_of_different_lengths() -> None:
@@ -82,6 +82,7 @@ def test_step_of_requests_of_different_lengths() -> None:
         assert error(found[row], wanted[0]) <= 1e-6
     assert cache.capacity > 4
     # What stands beyond a request's own length must not matter, not even a NaN's neighbour from an older request.
-    cache.key_LRKTD[:, 1, :, 2:] = 1e4
-    cache.value_LRKTD[:, 1, :, 2:] = -1e4
+    for keys_RKTD, values_RKTD in zip(cache.keys_RKTD, cache.values_RKTD, strict=True):
+        keys_RKTD[1, :, 2:] = 1e4
+        values_RKTD[1, :, 2:] = -1e4
     assert torch.equal(attend(query, key, value, Step.over(cache)), found)
