@@ -108,7 +108,7 @@ def bare(source: Path, folder: Path) -> BareLoop:
     importing = time.perf_counter() - clock
     config = AnnotateConfig()
     scanned = [Scanned(entry, scan_file(entry.path, config.label.window_seconds)) for entry in read_inputs(str(source))]
-    units = plan(scanned, config.label).units
+    units = plan(scanned, config.label, buckets=1)[0].units
     clock = time.perf_counter()
     context = StageContext(
         out=folder, label=config.label, voice_attributes=config.voice_attributes, threads=1, device="cpu"

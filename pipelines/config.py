@@ -128,6 +128,8 @@ class WriteConfig(Config):
 
     shard_megabytes: float = Field(256.0, gt=0)
     """Size of a shard, in 1e6 bytes; a session is kept whole until its shard would exceed it."""
+    buckets: int | None = Field(None, ge=1, le=65_536)
+    """Parts that a new dataset is divided into, sessions whole; null: one for each 16 hours. Fixed from then on."""
     examples_per_reason: int = Field(3, ge=0)
     """Rejected clips that the report plays, for each reason."""
 

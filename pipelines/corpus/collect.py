@@ -36,7 +36,7 @@ def collect(units: list[WorkUnit], out: Path, config: AnnotateConfig) -> Collect
     seen: set[str] = set()
     for content in _read_units(units, out, config):
         unit = content.stored.unit
-        shard = str(unit_path(Path(), unit.unit_id))
+        shard = str(unit_path(Path(), unit.bucket, unit.unit_id))
         for name, cost in content.costs.items():
             collected.costs[name] = collected.costs.get(name, Cost()) + cost
         for result in unit.results:
@@ -84,15 +84,15 @@ def _read_units(units: list[WorkUnit], out: Path, config: AnnotateConfig) -> Ite
     """Content of every unit, in order, read by Ray tasks where there are many."""
     store = LabelStore(out, config.voice_attributes)
 
-    def read(names: list[str]) -> list[_UnitContent]:
+    def read(names: list[tuple[int, str]]) -> list[_UnitContent]:
         contents = []
-        for name in names:
-            stored = read_unit(unit_path(out, name))
-            voices, costs = store.read(name)
+        for bucket, name in names:
+            stored = read_unit(unit_path(out, bucket, name))
+            voices, costs = store.read(bucket, name)
             contents.append(_UnitContent(stored=stored, voices=voices, costs=stored.unit.costs | costs))
         return contents
 
-    names = [unit.unit_id for unit in units]
+    names = [(unit.bucket, unit.unit_id) for unit in units]
     chunks = [names[i : i + UNITS_A_TASK] for i in range(0, len(names), UNITS_A_TASK)]
     if len(chunks) <= 1:
         # To start one worker takes longer than to read.

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from pipelines.config import AnnotateConfig
 from pipelines.engine.graph import STAGES, Cluster, run_graph
-from pipelines.inputs.scan import label_fingerprint
 from pipelines.stages.base import Stage
 from pipelines.stages.voice_attributes import VoiceAttributes
 from pipelines.units.journal import culprits
+from pipelines.units.plan_files import split_folder
 from pipelines.units.store import LabelStore, unit_path, write_unit
-from pipelines.units.unit import split
+from pipelines.units.unit import label_fingerprint, split
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.files import write_atomically
 from voxmill.core.progress import Bar, Progress
@@ -70,14 +70,14 @@ class Runner:
             for unit in guilty:
                 names = ", ".join(repr(result.window.name) for result in unit.results[:3])
                 self.progress.print(f"the labellers' process dies over the voices of {names}; they have no such labels")
-                self.store.write_nothing(unit.unit_id)
+                self.store.write_nothing(unit.bucket, unit.unit_id)
         return len(undone)
 
     def _unlabelled(self, units: Units) -> Units:
-        return [unit for unit in units if not unit_path(self.out, unit.unit_id).exists()]
+        return [unit for unit in units if not unit_path(self.out, unit.bucket, unit.unit_id).exists()]
 
     def _without_voices(self, units: Units) -> Units:
-        return [unit for unit in units if self.store.missing(unit.unit_id)]
+        return [unit for unit in units if self.store.missing(unit.bucket, unit.unit_id)]
 
     def _run(self, undone: Units, stages: Sequence[type[Stage]], missing: Callable[[Units], Units], bar: Bar) -> Units:
         """Runs units, those that ended their workers once more alone; returns the units that do so even then."""
@@ -104,7 +104,7 @@ class Runner:
             bar.advance(seconds[unit.unit_id] / 3600)
 
     def _split_mark(self, unit_id: str) -> Path:
-        return self.out / "work" / "split" / unit_id
+        return split_folder(self.out) / unit_id
 
     def _expand(self, units: Units) -> Units:
         """Units with those that were split replaced by their windows."""
@@ -135,7 +135,7 @@ class Runner:
         stage = (culprits(self.out, unit.unit_id) or [StageName.DECODE])[-1]
         ending = Ending(stage=stage, reason="crash", detail="its worker process died")
         results = tuple(dataclasses.replace(result, ending=ending) for result in unit.results)
-        write_unit(unit_path(self.out, unit.unit_id), dataclasses.replace(unit, results=results))
+        write_unit(unit_path(self.out, unit.bucket, unit.unit_id), dataclasses.replace(unit, results=results))
 
 
 def _hours(units: Units) -> float:

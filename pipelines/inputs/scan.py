@@ -6,20 +6,22 @@ Scanning decodes a file to the end: it finds damage, hashes the PCM and chooses 
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipelines.config import LabelConfig
 from pipelines.inputs import media
 from pipelines.inputs.manifest import Entry
 from pipelines.inputs.media import MediaInfo, digests_of
-from pipelines.units.unit import group
+from pipelines.units.plan_files import BucketPlan
+from pipelines.units.unit import group, label_fingerprint
 from voxmill.core.audio import AudioProblem
 from voxmill.core.errors import JobError
 from voxmill.core.files import write_atomically
-from voxmill.core.hashing import fingerprint, sha256_text
+from voxmill.core.hashing import sha256_text
 from voxmill.core.local_ray import map_tasks
-from voxmill.data.records import SourceInfo, Window, WorkUnit, from_json_text, to_json_text
+from voxmill.data.layout import bucket_of
+from voxmill.data.records import Recording, SourceInfo, StageName, Window, from_json_text, to_json_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,56 +105,81 @@ def _failed(item: tuple[Entry, Path | None], error: Exception) -> FileScan:
     raise JobError(f"scanning {item[0].name!r}: {cause or error}") from None
 
 
-@dataclass(frozen=True)
-class Corpus:
-    """The work of a job: units in a stable order, every input as scanned, and repeated inputs by name."""
+def plan(scanned: list[Scanned], label: LabelConfig, buckets: int) -> dict[int, BucketPlan]:
+    """Names recordings by their PCM, sets repeats aside, groups the rest into the units of every bucket.
 
-    units: list[WorkUnit]
-    scanned: list[Scanned]
-    duplicates: dict[str, str]
-
-
-def plan(scanned: list[Scanned], label: LabelConfig) -> Corpus:
-    """Names recordings by their PCM, sets repeats aside, groups the rest into units. Depends on content alone."""
-    scanned = sorted(scanned, key=lambda s: s.entry.name)
+    Depends on content alone.
+    """
     first: dict[str, str] = {}
-    duplicates: dict[str, str] = {}
-    windows: list[Window] = []
-    for item in scanned:
-        entry, info, recording_id = item.entry, item.info, recording_id_of(item)
-        if info is None or recording_id is None:
-            continue
-        if recording_id in first:
-            duplicates[entry.name] = first[recording_id]
-            continue
-        first[recording_id] = entry.name
-        source = SourceInfo(
-            session=entry.session or entry.name,
-            speaker=entry.speaker,
-            text=entry.text,
-            language=entry.language,
-            licence=entry.licence,
+    recordings: dict[int, list[Recording]] = {}
+    windows: dict[int, list[Window]] = {}
+    for item in sorted(scanned, key=lambda s: s.entry.name):
+        bucket = bucket_of(item.entry.session or item.entry.name, buckets)
+        row = _planned(item, first)
+        recordings.setdefault(bucket, []).append(row)
+        if row.state == "planned":
+            windows.setdefault(bucket, []).extend(_windows(item, row))
+    label_id = label_fingerprint(label)
+    return {
+        bucket: BucketPlan(
+            recordings=tuple(rows),
+            units=tuple(group(windows.get(bucket, []), label.unit_seconds, label_id, bucket)),
         )
-        for start, end in item.scan.bounds:
-            windows.append(
-                Window(
-                    recording_id=recording_id,
-                    name=entry.name,
-                    path=entry.path,
-                    start_sample=start,
-                    end_sample=end,
-                    sample_rate=info.sample_rate,
-                    channel=info.channel,
-                    digests=digests_of(info.digests, start, end),
-                    source=source,
-                )
-            )
-    return Corpus(group(windows, label.unit_seconds, label_fingerprint(label)), scanned, duplicates)
+        for bucket, rows in sorted(recordings.items())
+    }
 
 
-def label_fingerprint(label: LabelConfig) -> str:
-    """The part of a unit's name that stands for the configuration that labelled it."""
-    return fingerprint({"label": label.model_dump(mode="json")})
+def _planned(item: Scanned, first: dict[str, str]) -> Recording:
+    """An input's row before it is labelled; `first` has the names of recordings by their identity."""
+    entry, info, recording_id = item.entry, item.info, recording_id_of(item)
+    row = Recording(
+        recording_id=recording_id,
+        path=entry.name,
+        session=entry.session or entry.name,
+        state="planned",
+        stage=StageName.SCAN,
+        licence=entry.licence,
+    )
+    if info is None or recording_id is None:
+        assert item.problem is not None
+        reason, detail = item.problem
+        return replace(row, state="unreadable", reason=reason, detail=detail)
+    row = replace(
+        row,
+        detail=info.warning,
+        duration=info.num_samples / info.sample_rate,
+        sample_rate=info.sample_rate,
+        channels=info.channels,
+        codec=info.codec,
+    )
+    known = first.setdefault(recording_id, entry.name)
+    return row if known == entry.name else replace(row, state="duplicate", reason="same_audio", detail=known)
+
+
+def _windows(item: Scanned, row: Recording) -> list[Window]:
+    entry, info = item.entry, item.info
+    assert info is not None and row.recording_id is not None
+    source = SourceInfo(
+        session=row.session,
+        speaker=entry.speaker,
+        text=entry.text,
+        language=entry.language,
+        licence=entry.licence,
+    )
+    return [
+        Window(
+            recording_id=row.recording_id,
+            name=entry.name,
+            path=entry.path,
+            start_sample=start,
+            end_sample=end,
+            sample_rate=info.sample_rate,
+            channel=info.channel,
+            digests=digests_of(info.digests, start, end),
+            source=source,
+        )
+        for start, end in item.scan.bounds
+    ]
 
 
 def recording_id_of(item: Scanned) -> str | None:

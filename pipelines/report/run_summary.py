@@ -6,54 +6,31 @@ from importlib.metadata import version
 
 from pipelines.config import AnnotateConfig, Labeller
 from pipelines.corpus.collect import CollectedClips
-from pipelines.inputs.scan import Corpus, Scanned, recording_id_of
 from pipelines.report.run_record import ModelEntry, SeparationFigures, StageCost
 from voxmill.data.records import Cost, Ending, Recording, Separation, StageName
 
 
-def recordings(corpus: Corpus, collected: CollectedClips) -> list[Recording]:
+def recordings(planned: list[Recording], collected: CollectedClips) -> list[Recording]:
     """One row an input with its one terminal state."""
     kept = Counter(clip.recording_id for clip in collected.kept)
     rejected: dict[str, list[Ending]] = {}
     for clip in collected.rejected:
         assert clip.ending is not None
         rejected.setdefault(clip.recording_id, []).append(clip.ending)
-    return [_recording(item, corpus, collected, kept, rejected) for item in corpus.scanned]
+    return [
+        row if row.state != "planned" else _finished(row, collected, kept, rejected.get(row.recording_id or "", []))
+        for row in planned
+    ]
 
 
-def _recording(
-    item: Scanned, corpus: Corpus, collected: CollectedClips, kept: Counter[str], rejected: dict[str, list[Ending]]
-) -> Recording:
-    entry, info, recording_id = item.entry, item.info, recording_id_of(item)
-    row = Recording(
-        recording_id=recording_id,
-        path=entry.name,
-        session=entry.session or entry.name,
-        state="unreadable",
-        stage=StageName.SCAN,
-        licence=entry.licence,
-    )
-    if info is None:
-        assert item.problem is not None
-        reason, detail = item.problem
-        return replace(row, reason=reason, detail=detail)
-    assert recording_id is not None
-    row = replace(
-        row,
-        detail=info.warning,
-        duration=info.num_samples / info.sample_rate,
-        sample_rate=info.sample_rate,
-        channels=info.channels,
-        codec=info.codec,
-    )
-    if entry.name in corpus.duplicates:
-        return replace(row, state="duplicate", reason="same_audio", detail=corpus.duplicates[entry.name])
-    windows = collected.windows[recording_id]
+def _finished(row: Recording, collected: CollectedClips, kept: Counter[str], rejected: list[Ending]) -> Recording:
+    assert row.recording_id is not None
+    windows = collected.windows[row.recording_id]
     separations = [window.separation for window in windows if window.separation is not None]
     row = replace(
         row,
         num_clips=sum(len(window.clips) for window in windows),
-        num_kept=kept[recording_id],
+        num_kept=kept[row.recording_id],
         separated=any(separation.used for separation in separations),
         separation=separations[0].why if separations else None,
     )
@@ -64,10 +41,9 @@ def _recording(
     if len(endings) == len(windows):
         detail = "; ".join(filter(None, [row.detail, endings[0].detail]))
         return replace(_with_ending(row, endings[0]), detail=detail)
-    mine = rejected[recording_id]
-    counts = Counter(ending.reason for ending in mine)
-    worst = max(mine, key=lambda ending: (counts[ending.reason], ending.reason))
-    return replace(_with_ending(row, worst), detail=f"all {len(mine)} clips dropped")
+    counts = Counter(ending.reason for ending in rejected)
+    worst = max(rejected, key=lambda ending: (counts[ending.reason], ending.reason))
+    return replace(_with_ending(row, worst), detail=f"all {len(rejected)} clips dropped")
 
 
 def _with_ending(row: Recording, ending: Ending) -> Recording:

@@ -41,16 +41,16 @@ class VoiceAttributes(Stage):
 
     def run(self, unit: WorkUnit, audio: Sequence[WindowAudio]) -> UnitOutput:
         """Labels a unit; one without results is read back from its file."""
-        missing = self.store.missing(unit.unit_id)
+        missing = self.store.missing(unit.bucket, unit.unit_id)
         if not missing:
             return UnitOutput(unit, tuple(WindowAudio() for _ in audio))
-        clips = list(_written(unit, audio) if unit.results else self._stored(unit.unit_id))
+        clips = list(_written(unit, audio) if unit.results else self._stored(unit))
         for name in missing:
-            self.store.write(name, unit.unit_id, _label(name, self.labellers[name], clips))
+            self.store.write(name, unit.bucket, unit.unit_id, _label(name, self.labellers[name], clips))
         return UnitOutput(unit, tuple(WindowAudio() for _ in audio), len(missing) * len(clips))
 
-    def _stored(self, unit_id: str) -> Clips:
-        path = unit_path(self.out, unit_id)
+    def _stored(self, unit: WorkUnit) -> Clips:
+        path = unit_path(self.out, unit.bucket, unit.unit_id)
         stored = read_unit(path)
         clips = []
         with open(path, "rb") as file:

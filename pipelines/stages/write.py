@@ -33,7 +33,7 @@ class Write(Stage):
                 flacs.append((candidate.clip_id, content))
             own = flacs[first:] if self.hands_on else []
             written.append(WindowAudio(clips=tuple(clip_at_16k(content) for _, content in own)))
-        write_unit(unit_path(self.out, unit.unit_id), unit, flacs)
+        write_unit(unit_path(self.out, unit.bucket, unit.unit_id), unit, flacs)
         return UnitOutput(unit, tuple(written))
 
 

@@ -1,7 +1,7 @@
 """Files of finished work units below OUT/work: results of the stages, the clips' audio, the labels of their voices.
 
 A unit's tar begins with `unit.json`, a `WorkUnit`; then comes every candidate clip as FLAC. Every voice labeller has a
-file a unit of its own (`work/voice_attributes/<labeller>-<configuration>/`), so that one can be added to a finished
+file a unit of its own (`work/labels/<labeller>-<configuration>/<bucket>/`), so that one can be added to a finished
 dataset without running any other: JSON, and for speaker vectors Parquet.
 """
 
@@ -19,6 +19,7 @@ from pipelines.config import Labeller, VoiceAttributesConfig
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.files import write_atomically
 from voxmill.core.hashing import fingerprint
+from voxmill.data.layout import bucket_name
 from voxmill.data.records import (
     Age,
     ClipId,
@@ -36,8 +37,8 @@ from voxmill.data.records import (
 from voxmill.data.schemas import from_table, to_table, write_parquet
 from voxmill.data.shards import TarWriter
 
-FORMAT = 2
-"""Of unit files and of the mark of an OUT; older ones had labels as plain dicts."""
+FORMAT = 3
+"""Of unit files and of the mark of an OUT; 2 had no buckets, 1 labels as plain dicts."""
 OLD_FORMAT = "was written by an older voxmill; start again in an empty OUT"
 
 T = TypeVar("T")
@@ -52,9 +53,9 @@ class StoredUnit:
     places: dict[ClipId, tuple[int, int]]
 
 
-def unit_path(out: Path, unit_id: str) -> Path:
+def unit_path(out: Path, bucket: int, unit_id: str) -> Path:
     """Where a unit's finished file lies: its labels and the audio of all its candidate clips."""
-    return out / "work" / "units" / unit_id[:2] / f"{unit_id}.tar"
+    return out / "work" / "units" / bucket_name(bucket) / f"{unit_id}.tar"
 
 
 def write_unit(path: Path, unit: WorkUnit, flacs: Iterable[tuple[ClipId, bytes]] = ()) -> None:
@@ -118,45 +119,44 @@ class LabelStore:
 
     def __init__(self, out: Path, config: VoiceAttributesConfig):
         self.labellers = config.labellers
-        folder = out / "work" / "voice_attributes"
+        folder = out / "work" / "labels"
         self._folders: dict[Labeller, Path] = {
             name: folder / f"{name}-{fingerprint(getattr(config, name))[:12]}" for name in config.labellers
         }
 
-    def path(self, name: Labeller, unit_id: str) -> Path:
+    def path(self, name: Labeller, bucket: int, unit_id: str) -> Path:
         """Where a labeller keeps its answers for a unit."""
         suffix = "parquet" if name == "speaker" else "json"
-        return self._folders[name] / unit_id[:2] / f"{unit_id}.{suffix}"
+        return self._folders[name] / bucket_name(bucket) / f"{unit_id}.{suffix}"
 
-    def missing(self, unit_id: str) -> list[Labeller]:
+    def missing(self, bucket: int, unit_id: str) -> list[Labeller]:
         """Labellers that have no file for a unit."""
-        return [name for name in self.labellers if not self.path(name, unit_id).exists()]
+        return [name for name in self.labellers if not self.path(name, bucket, unit_id).exists()]
 
-    def write_nothing(self, unit_id: str) -> None:
+    def write_nothing(self, bucket: int, unit_id: str) -> None:
         """Gives a unit files without labels where it lacks them."""
-        for name in self.missing(unit_id):
-            self.write(name, unit_id, UnitLabels())
+        for name in self.missing(bucket, unit_id):
+            self.write(name, bucket, unit_id, UnitLabels())
 
-    def write(self, name: Labeller, unit_id: str, labels: UnitLabels[object]) -> None:
+    def write(self, name: Labeller, bucket: int, unit_id: str, labels: UnitLabels[object]) -> None:
         """Writes a labeller's answers for a unit, whole or not at all."""
-        path = self.path(name, unit_id)
+        path = self.path(name, bucket, unit_id)
         if name == "speaker":
             _write_vectors(path, labels)
         else:
             write_atomically(path, to_json_text(labels, _KINDS[name]))
 
-    def read(self, unit_id: str) -> tuple[dict[ClipId, VoiceLabels], dict[StageName, Cost]]:
+    def read(self, bucket: int, unit_id: str) -> tuple[dict[ClipId, VoiceLabels], dict[StageName, Cost]]:
         """Answers by clip, of all labellers, and the labellers' costs.
 
         Raises:
             JobError: a file is damaged.
         """
-        prosody, speaker = self._json("prosody", unit_id, UnitLabels[Prosody]), self._vectors(unit_id)
-        gender, emotion = (
-            self._json("gender", unit_id, UnitLabels[Gender]),
-            self._json("emotion", unit_id, UnitLabels[Emotion]),
-        )
-        age = self._json("age", unit_id, UnitLabels[Age])
+        prosody = self._json("prosody", bucket, unit_id, UnitLabels[Prosody])
+        speaker = self._vectors(bucket, unit_id)
+        gender = self._json("gender", bucket, unit_id, UnitLabels[Gender])
+        emotion = self._json("emotion", bucket, unit_id, UnitLabels[Emotion])
+        age = self._json("age", bucket, unit_id, UnitLabels[Age])
         clips = dict.fromkeys([*prosody.labels, *speaker.labels, *gender.labels, *emotion.labels, *age.labels])
         labels = {
             clip: VoiceLabels(
@@ -177,17 +177,17 @@ class LabelStore:
         }
         return labels, {StageName(name): costs[name] for name in self.labellers}
 
-    def _json(self, name: Labeller, unit_id: str, kind: type[UnitLabels[T]]) -> UnitLabels[T]:
+    def _json(self, name: Labeller, bucket: int, unit_id: str, kind: type[UnitLabels[T]]) -> UnitLabels[T]:
         if name not in self.labellers:
             return kind()
-        path = self.path(name, unit_id)
+        path = self.path(name, bucket, unit_id)
         try:
             return from_json_text(kind, path.read_bytes())
         except ValueError as error:
             raise JobError(f"{path}: damaged ({error}); remove it and run the command again") from None
 
-    def _vectors(self, unit_id: str) -> UnitLabels[np.ndarray]:
-        return _read_vectors(self.path("speaker", unit_id)) if "speaker" in self.labellers else UnitLabels()
+    def _vectors(self, bucket: int, unit_id: str) -> UnitLabels[np.ndarray]:
+        return _read_vectors(self.path("speaker", bucket, unit_id)) if "speaker" in self.labellers else UnitLabels()
 
 
 _KINDS: dict[Labeller, object] = {

@@ -67,7 +67,7 @@ def test_labels_are_added_later_without_touching_audio(
 
 def label_files(out: Path) -> dict[Path, int]:
     """Files of the voice labellers, and when each was written."""
-    folder = out / "work" / "voice_attributes"
+    folder = out / "work" / "labels"
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*.*") if path.is_file()}
 
 

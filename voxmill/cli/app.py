@@ -12,6 +12,7 @@ import typer
 from voxmill.cli import cluster, doctor, evaluate, export, listening
 from voxmill.cli.annotate import annotate
 from voxmill.cli.encode import encode
+from voxmill.cli.finish import finish
 from voxmill.cli.generate import generate
 from voxmill.cli.plan import data as plan_data
 from voxmill.cli.plan import train as plan_train
@@ -94,6 +95,7 @@ def root(
 
 
 app.command(epilog=STATUSES)(annotate)
+app.command(epilog=STATUSES)(finish)
 app.command(epilog=STATUSES)(encode)
 app.command(epilog=ALL_STATUSES)(train)
 app.command("train-vae", epilog=ALL_STATUSES)(train_vae)

@@ -415,9 +415,13 @@ class WindowResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkUnit:
-    """One row of the graph: a window of a long recording or several short recordings. Its audio travels beside it."""
+    """One row of the graph: a window of a long recording or several short recordings. Its audio travels beside it.
+
+    bucket: of its sessions, which all lie in one.
+    """
 
     unit_id: str
+    bucket: int = 0
     results: tuple[WindowResult, ...]
     costs: dict[StageName, Cost]
     failure: JobFailure | None = None
@@ -675,8 +679,8 @@ class Recording:
     """Path as the manifest or folder gives it."""
     session: str
     """Session of the manifest, or the recording's name."""
-    state: Literal["kept", "rejected", "duplicate", "unreadable"]
-    """kept, rejected, duplicate or unreadable."""
+    state: Literal["planned", "kept", "rejected", "duplicate", "unreadable"]
+    """kept, rejected, duplicate or unreadable; planned only below `work/`, before it is finished."""
     stage: str | None = None
     """Stage at which it ended; null where clips of it were kept."""
     reason: str | None = None

@@ -156,6 +156,24 @@ def write_index(path: Path, schema: pa.Schema, rows: Sequence[Mapping[str, objec
 
 def write_parquet(path: Path, table: pa.Table) -> None:
     """A table as one Parquet file, written whole and renamed into place."""
+    write_atomically(path, parquet_bytes(table))
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """A table as the content of a Parquet file; the same table gives the same bytes."""
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
-    write_atomically(path, buffer.getvalue())
+    return buffer.getvalue()
+
+
+def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """One Parquet file whole; of `columns`, those that it has.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        pa.ArrowException, OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        parquet = pq.ParquetFile(file)
+        known = None if columns is None else [name for name in columns if name in parquet.schema_arrow.names]
+        return parquet.read(columns=known)

@@ -154,9 +154,9 @@ def test_voices_are_labelled_alike_at_once_and_later(tmp_path: Path) -> None:
     none = dataclasses.replace(later, voice_attributes=VoiceAttributesConfig(labellers=()))
     assert Write(none).run(unit, audio).audio == (WindowAudio(),)
     VoiceAttributes(later).run(dataclasses.replace(unit, results=()), ())
-    paths = [unit_path(c.out, unit.unit_id) for c in (at_once, later)]
+    paths = [unit_path(c.out, unit.bucket, unit.unit_id) for c in (at_once, later)]
     assert paths[0].read_bytes() == paths[1].read_bytes()
-    labels = [LabelStore(c.out, c.voice_attributes).read(unit.unit_id)[0] for c in (at_once, later)]
+    labels = [LabelStore(c.out, c.voice_attributes).read(unit.bucket, unit.unit_id)[0] for c in (at_once, later)]
     assert list(labels[0]) == [candidate.clip_id for candidate in unit.results[0].candidates] == list(labels[1])
     for one, two in zip(labels[0].values(), labels[1].values(), strict=True):
         assert one.gender == two.gender and one.gender is not None and one.gender.measured is not None
@@ -169,7 +169,7 @@ def test_voices_are_labelled_alike_at_once_and_later(tmp_path: Path) -> None:
 def test_a_clip_is_written_at_its_stated_loudness(tmp_path: Path) -> None:
     unit, audio = unit_of_two_clips()
     written = Write(context(tmp_path)).run(unit, audio)
-    stored = read_unit(unit_path(tmp_path, unit.unit_id))
+    stored = read_unit(unit_path(tmp_path, unit.bucket, unit.unit_id))
     assert stored.unit == unit and list(stored.places) == [c.clip_id for c in unit.results[0].candidates]
     peak = float(np.abs(written.audio[0].clips[0]).max())
     rate = unit.results[0].window.sample_rate

@@ -41,7 +41,7 @@ UNIT = WorkUnit(
 
 
 def test_a_unit_and_its_audio_come_back(tmp_path: Path) -> None:
-    path = unit_path(tmp_path, UNIT.unit_id)
+    path = unit_path(tmp_path, UNIT.bucket, UNIT.unit_id)
     write_unit(path, UNIT, [("c", b"flac")])
     stored = read_unit(path)
     assert stored.unit == UNIT
@@ -58,7 +58,7 @@ def test_a_damaged_unit_file_is_named(tmp_path: Path, content: bytes) -> None:
 
 def test_a_unit_of_another_content_is_named(tmp_path: Path) -> None:
     with TarWriter(tmp_path / "u.tar") as tar:
-        tar.add("unit.json", b'{"format":2,"unit_id":1}')
+        tar.add("unit.json", b'{"format":3,"unit_id":1}')
     with pytest.raises(JobError, match=r"u\.tar: damaged"):
         read_unit(tmp_path / "u.tar")
 
@@ -74,18 +74,19 @@ def test_labels_of_voices_come_back_by_clip(tmp_path: Path) -> None:
     store = LabelStore(tmp_path, VoiceAttributesConfig(labellers=("speaker", "gender", "emotion")))
     vector = np.array([0.6, 0.8], dtype=np.float32)
     emotion = Emotion(label="sad", probability=0.4, probabilities={"sad": 0.4, "neutral": 0.3}, intensity=0.7)
-    assert store.missing("ab12") == ["speaker", "gender", "emotion"]
+    assert store.missing(0, "ab12") == ["speaker", "gender", "emotion"]
     store.write(
         "speaker",
+        0,
         "ab12",
         UnitLabels(cost=Cost(calls=3), labels={"a": Label(value=vector), "b": Label(reason="silent")}),
     )
-    store.write("gender", "ab12", UnitLabels(labels={"a": Label(value=Gender(label="female", female=0.9))}))
+    store.write("gender", 0, "ab12", UnitLabels(labels={"a": Label(value=Gender(label="female", female=0.9))}))
     store.write(
-        "emotion", "ab12", UnitLabels(labels={"a": Label(reason="unsure", withheld=emotion), "b": Label(error="x")})
+        "emotion", 0, "ab12", UnitLabels(labels={"a": Label(reason="unsure", withheld=emotion), "b": Label(error="x")})
     )
-    assert store.missing("ab12") == []
-    labels, costs = store.read("ab12")
+    assert store.missing(0, "ab12") == []
+    labels, costs = store.read(0, "ab12")
     assert labels["a"].speaker is not None and labels["a"].speaker.value is not None
     assert labels["a"].speaker.value.tobytes() == vector.tobytes()
     assert labels["b"].speaker == Label(reason="silent")
@@ -97,25 +98,25 @@ def test_labels_of_voices_come_back_by_clip(tmp_path: Path) -> None:
 
 def test_a_unit_left_without_labels_has_none_and_is_done(tmp_path: Path) -> None:
     store = LabelStore(tmp_path, VoiceAttributesConfig())
-    store.write_nothing("ab12")
-    assert store.missing("ab12") == [] and store.read("ab12")[0] == {}
+    store.write_nothing(0, "ab12")
+    assert store.missing(0, "ab12") == [] and store.read(0, "ab12")[0] == {}
 
 
 @pytest.mark.parametrize("name", ["speaker", "age"])
 def test_a_damaged_label_file_is_named(tmp_path: Path, name: str) -> None:
     store = LabelStore(tmp_path, VoiceAttributesConfig())
-    store.write_nothing("ab12")
-    path = next((tmp_path / "work").rglob(f"{name}-*/ab/ab12.*"))
+    store.write_nothing(0, "ab12")
+    path = next((tmp_path / "work").rglob(f"{name}-*/0000/ab12.*"))
     path.write_bytes(b"PAR1 nothing")
     with pytest.raises(JobError, match=r"ab12\..*damaged"):
-        store.read("ab12")
+        store.read(0, "ab12")
 
 
 def test_another_configuration_of_a_labeller_has_a_place_of_its_own(tmp_path: Path) -> None:
     first = LabelStore(tmp_path, VoiceAttributesConfig())
-    first.write_nothing("ab12")
+    first.write_nothing(0, "ab12")
     config = VoiceAttributesConfig.model_validate({"gender": {"min_probability": 0.99}})
-    assert LabelStore(tmp_path, config).missing("ab12") == ["gender"]
+    assert LabelStore(tmp_path, config).missing(0, "ab12") == ["gender"]
 
 
 def test_a_unit_file_is_a_plain_tar(tmp_path: Path) -> None:
