@@ -176,8 +176,8 @@ class EncodeConfig(Config):
     replace: bool = Field(False)
     """Encode again with another AudioVAE; the old latents are removed."""
     workers: int | None = Field(None, ge=1)
-    """Replicas of the encoder; null: one for each GPU, or else for each CPU."""
-    threads: int = Field(1, ge=1)
-    """CPU threads of each replica."""
+    """Replicas of the encoder at most; null: one for each GPU, or else for each CPU, as the cluster grows."""
+    threads: int | None = Field(None, ge=1)
+    """CPU threads of each replica; null: 1, or where it has a GPU that GPU's share of the CPUs, to decode for it."""
     progress: bool = True
     """Show progress bars."""

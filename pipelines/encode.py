@@ -3,9 +3,9 @@
     voxmill encode DATASET --vae CHECKPOINT [config.yaml] [key=value ...]
     ray job submit --working-dir . -- python pipelines/encode.py DATASET --vae CHECKPOINT [key=value ...]
 
-DATASET is a finished `annotate` OUT; CHECKPOINT a folder in the released layout. DATASET gets latents/*.tar
-(`{clip_id}.safetensors`: `latent`, bf16, 64 channels at 25 frames a second), latents.parquet with a row a clip, and
-latents.json. `voxmill encode --help` describes the command.
+DATASET is a finished `annotate` OUT; CHECKPOINT a folder in the released layout; both may be URIs. DATASET gets
+latents/<bucket>/*.tar (`{clip_id}.safetensors`: `latent`, bf16, 64 channels at 25 frames a second), latents.parquet
+with a row a clip, and latents.json. `voxmill encode --help` describes the command.
 """
 
 if __name__ == "__main__":
@@ -21,29 +21,35 @@ if __name__ == "__main__":
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import reduce
 from importlib.metadata import version
+from operator import add
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 from pipelines.config import EncodeConfig
-from pipelines.latents.units import EncodeUnit, FailedClip, collect, encode_unit, plan_units, result_path
+from pipelines.latents.buckets import EncodePlan, LatentCounts
+from pipelines.latents.units import EncodeUnit, FailedClip, encode_unit
 from pipelines.units.workspace import Workspace
 from voxmill.core import malloc
 from voxmill.core.config import Config
 from voxmill.core.devices import limit_threads
 from voxmill.core.errors import JobError, UserError
-from voxmill.core.files import sweep_temporaries, write_atomically
-from voxmill.core.local_ray import join_ray, quiet_context
+from voxmill.core.files import remove_folder, write_atomically
+from voxmill.core.local_ray import join_ray, map_tasks, quiet_context
 from voxmill.core.progress import Progress
+from voxmill.core.storage import absolute, file_names, local_copy
 from voxmill.data.dataset import Dataset
-from voxmill.data.records import Latent, from_json_text, to_json_text
-from voxmill.data.schemas import to_table, write_parquet
+from voxmill.data.layout import index_parts
+from voxmill.data.records import from_json_text, to_json_text
 
 if TYPE_CHECKING:
     from model.codec.audio_vae import AudioVAE
     from model.config import VoxCPM2Config
+
+Result = TypeVar("Result")
 
 
 class LatentsSummary(TypedDict):
@@ -55,6 +61,7 @@ class LatentsSummary(TypedDict):
     frames_per_second: float
     dtype: str
     clips: int
+    num_failed: int
     failed: list[FailedClip]
     bytes: int
     units: int
@@ -77,71 +84,76 @@ def encode(dataset: Path, checkpoint: Path, config: EncodeConfig) -> LatentsSumm
     from model.config import read_config
 
     began = time.perf_counter()
-    clips = Dataset.open(dataset).clips()
-    if not clips:
-        raise UserError(f"{dataset / 'clips.parquet'}: has no clips; nothing to encode")
-    settings = read_config(checkpoint)
-    vae = load_vae(checkpoint, settings)
-    space = latent_space(vae)
+    dataset, checkpoint = absolute(Dataset.open(dataset).path), absolute(checkpoint)
+    settings = read_config(local_copy(checkpoint))
+    vae = load_vae(local_copy(checkpoint), settings)
+    plan = EncodePlan(dataset=dataset, latent_space=latent_space(vae), patch_size=settings.patch_size, config=config)
     progress = Progress(enabled=config.progress)
-    with claim(dataset, space, replace=config.replace):
-        units = plan_units(clips, space, settings.patch_size, config)
-        undone = [unit for unit in units if not result_path(dataset, unit.unit_id).exists()]
-        if len(undone) < len(units):
-            progress.print(f"already encoded: {len(units) - len(undone)} of {len(units)} latent shards")
+    with claim(dataset, plan.latent_space, replace=config.replace):
+        parts = plan.parts()
+        left = _map_parts(plan.progress, parts)
+        if not sum(part.clips for part in left):
+            raise UserError(f"{dataset / 'clips.parquet'}: has no clips; nothing to encode")
+        units, undone = sum(part.units for part in left), sum(part.undone for part in left)
+        if undone < units:
+            progress.print(f"already encoded: {units - undone} of {units} latent shards")
         if undone:
-            hours = {unit.unit_id: unit.seconds / 3600 for unit in undone}
-            with progress.stage("Encoding", sum(hours.values()), "audio hours") as bar:
-                for unit_id in run(undone, dataset, checkpoint, config):
-                    bar.advance(hours[unit_id])
-        missing = [unit for unit in undone if not result_path(dataset, unit.unit_id).exists()]
-        if missing:
-            first = missing[0].clips
-            raise JobError(f"{len(missing)} latent shards are missing, the first from clip {first[0].clip_id} on")
-        summary = write_latents_index(
-            dataset, units, vae, settings, config, encoded=len(undone), wall_seconds=time.perf_counter() - began
-        )
-        remove_stale(dataset, {unit.unit_id for unit in units})
-    failed = summary["failed"]
-    for clip in failed[:3]:
+            hours = sum(part.undone_seconds for part in left) / 3600
+            with progress.stage("Encoding", hours, "audio hours") as bar:
+                encoded = [part for part, its in zip(parts, left, strict=True) if its.undone]
+                for seconds in run(plan, encoded, undone, checkpoint):
+                    bar.advance(seconds / 3600)
+        summary = write_latents_index(plan, vae, settings, encoded=undone, wall_seconds=time.perf_counter() - began)
+    for clip in summary["failed"][:3]:
         progress.print(f"skipped: clip {clip['clip_id']} of {clip['shard']}: {clip['detail']}")
-    progress.print(f"{summary['clips']} clips encoded, {len(failed)} skipped: {dataset / 'latents.parquet'}")
+    progress.print(f"{summary['clips']} clips encoded, {summary['num_failed']} skipped: {dataset / 'latents.parquet'}")
     return summary
 
 
-def write_latents_index(
-    dataset: Path,
-    units: list[EncodeUnit],
-    vae: "AudioVAE",
-    settings: "VoxCPM2Config",
-    config: EncodeConfig,
-    *,
-    encoded: int,
-    wall_seconds: float,
-) -> LatentsSummary:
-    """Writes `latents.parquet` and `latents.json` of finished units; returns what the latter holds."""
-    from model.codec.latent_space import latent_space
+def _map_parts(step: Callable[[Path], Result], parts: Sequence[Path]) -> list[Result]:
+    """A step over every bucket, in order, by Ray tasks where there are several."""
+    if len(parts) == 1:
+        # To start one worker takes longer than the step.
+        return [step(parts[0])]
+    _join()
+    return [result for _, result in map_tasks(step, parts, ordered=True, num_cpus=0.5)]
 
-    space, rate = latent_space(vae), settings.audio_vae_config.sample_rate
-    rows, failed = collect(units, dataset, space)
-    write_parquet(dataset / "latents.parquet", to_table(rows, Latent))
+
+def _join() -> None:
+    import ray
+
+    if not ray.is_initialized():
+        join_ray()
+
+
+def write_latents_index(
+    plan: EncodePlan, vae: "AudioVAE", settings: "VoxCPM2Config", *, encoded: int, wall_seconds: float
+) -> LatentsSummary:
+    """Writes `latents.parquet` and `latents.json` of finished units; returns what the latter holds.
+
+    Raises:
+        JobError: a unit is not done.
+    """
+    rate = settings.audio_vae_config.sample_rate
+    counts = reduce(add, _map_parts(plan.write_part, plan.parts()), LatentCounts())
     summary: LatentsSummary = {
-        "latent_space": space,
+        "latent_space": plan.latent_space,
         "channels": settings.feat_dim,
         "patch_size": settings.patch_size,
         "frames_per_second": rate / vae.hop,
         "dtype": "bfloat16",
-        "clips": len(rows),
-        "failed": failed,
-        "bytes": sum(row.size for row in rows),
-        "units": len(units),
+        "clips": counts.clips,
+        "num_failed": counts.num_failed,
+        "failed": list(counts.failed),
+        "bytes": counts.bytes,
+        "units": counts.units,
         "encoded": encoded,
-        "hours": sum(row.num_frames for row in rows) * vae.hop / rate / 3600,
+        "hours": counts.frames * vae.hop / rate / 3600,
         "wall_seconds": wall_seconds,
-        "config": config.model_dump(mode="json"),
+        "config": plan.config.model_dump(mode="json"),
         "versions": {name: version(name) for name in ("voxmill", "ray", "torch", "soxr")},
     }
-    write_atomically(dataset / "latents.json", json.dumps(summary, indent=1).encode())
+    write_atomically(plan.dataset / "latents.json", json.dumps(summary, indent=1).encode())
     return summary
 
 
@@ -159,16 +171,20 @@ def claim(dataset: Path, space: str, *, replace: bool) -> Iterator[None]:
         UserError: another job writes them now, they are of another AudioVAE, or DATASET cannot be written.
     """
 
-    def remove_indexes() -> None:
+    def remove_latents() -> None:
         # What readers trust goes first: they must not meet an index of half-replaced shards.
-        for name in ("latents.json", "latents.parquet"):
-            (dataset / name).unlink(missing_ok=True)
+        (dataset / "latents.json").unlink(missing_ok=True)
+        for part in index_parts(dataset / "latents.parquet"):
+            part.unlink()
+        for folder in (dataset / "latents", dataset / "work" / "latents"):
+            for bucket in sorted(file_names(folder)):
+                remove_folder(folder / bucket)
 
     with Workspace(dataset, "latents").claim(
         LatentIdentity(latent_space=space),
         another="has latents of another AudioVAE",
         advice="two never mix: give the checkpoint that made them, or replace=true",
-        replace=remove_indexes if replace else None,
+        replace=remove_latents if replace else None,
     ):
         yield
 
@@ -176,76 +192,92 @@ def claim(dataset: Path, space: str, *, replace: bool) -> Iterator[None]:
 class Encode:
     """The actor of the graph: holds the AudioVAE, encodes a unit at a time."""
 
-    def __init__(self, dataset: str, checkpoint: str, config: EncodeConfig, device: str):
+    def __init__(self, plan: EncodePlan, checkpoint: Path, device: str, threads: int):
         from model.checkpoint import load_vae
         from model.config import read_config
 
-        limit_threads(config.threads)
-        settings = read_config(checkpoint)
-        self.dataset, self.config, self.patch_size = Dataset(Path(dataset)), config, settings.patch_size
-        self.vae = load_vae(checkpoint, settings, device=device)
+        limit_threads(threads)
+        folder = local_copy(checkpoint)
+        self.plan, self.dataset, self.threads = plan, Dataset(plan.dataset), threads
+        self.vae = load_vae(folder, read_config(folder), device=device)
 
-    def __call__(self, batch: dict[str, Sequence[str]]) -> dict[str, list[str]]:
-        done, fatal = [], []
-        for text in batch["unit"]:
-            unit = from_json_text(EncodeUnit, str(text))
-            why = ""
-            try:
-                encode_unit(
-                    unit, self.dataset, self.vae, patch_size=self.patch_size, batch_seconds=self.config.batch_seconds
-                )
-            except OSError as error:
-                # No clip is to blame for a full disk or a shard that is gone: the driver ends the job with one line.
-                why = f"{error.strerror or error} ({error.filename})" if error.filename else str(error)
-            done.append(unit.unit_id)
-            fatal.append(why)
-        return {"unit_id": done, "fatal": fatal}
+    def __call__(self, batch: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str | float]]:
+        (text,) = batch["unit"]
+        unit, why = from_json_text(EncodeUnit, str(text)), ""
+        try:
+            encode_unit(
+                unit,
+                self.dataset,
+                self.vae,
+                patch_size=self.plan.patch_size,
+                batch_seconds=self.plan.config.batch_seconds,
+                threads=self.threads,
+            )
+        except OSError as error:
+            # No clip is to blame for a full disk or a shard that is gone: the driver ends the job with one line.
+            why = f"{error.strerror or error} ({error.filename})" if error.filename else str(error)
+        return {"seconds": [unit.seconds], "fatal": [why]}
 
 
-def run(units: list[EncodeUnit], dataset: Path, checkpoint: Path, config: EncodeConfig) -> Iterator[str]:
-    """Encodes units on the cluster and yields each one's name as it is done."""
+def run(plan: EncodePlan, parts: Sequence[Path], undone: int, checkpoint: Path) -> Iterator[float]:
+    """Encodes what is not done of some buckets on the cluster; yields the seconds of each unit as it is done.
+
+    The driver holds the parts' names alone: tasks read a bucket's index and give its units one by one to an elastic
+    pool of actors, one a GPU, or else one a CPU.
+    """
+    import pyarrow as pa
     import ray
     import ray.data
 
-    if not ray.is_initialized():
-        join_ray()
+    _join()
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    gpus = int(resources.get("GPU", 0))
-    workers = config.workers or max(gpus or int(resources.get("CPU", 1)), 1)
-    quiet_context().max_errored_blocks = -1
-    import pyarrow as pa
+    cpus, gpus = max(int(resources.get("CPU", 1)), 1), int(resources.get("GPU", 0))
+    config = plan.config
+    # On a GPU the encoder waits for decoded audio: its share of the CPUs decodes for it.
+    threads = config.threads or (max(cpus // gpus, 1) if gpus else 1)
+    actors = min(config.workers or gpus or cpus, undone)
+    context = quiet_context()
+    context.max_errored_blocks = -1
+    # A block is a unit, so that any idle actor takes the next one. `repartition` to one row a block needs a CPU of its
+    # own, which a cluster of one CPU does not have beside the actor.
+    context.target_max_block_size = 1
 
-    graph = ray.data.from_arrow([pa.table({"unit": [to_json_text(unit)]}) for unit in units]).map_batches(
-        Encode,
-        fn_constructor_kwargs={
-            "dataset": str(dataset.resolve()),
-            "checkpoint": str(checkpoint.resolve()),
-            "config": config,
-            "device": "cuda" if gpus else "cpu",
-        },
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=min(workers, len(units))),
-        num_cpus=1,
-        num_gpus=1 if gpus else None,
-        runtime_env={"env_vars": malloc.KEEP_FREED_MEMORY_ENV},
+    def units_of(batch: pa.Table) -> Iterator[pa.Table]:
+        for number in batch["part"].to_pylist():
+            for unit in plan.undone(parts[number]):
+                yield pa.table({"unit": [to_json_text(unit)]})
+
+    graph = (
+        ray.data.from_arrow([pa.table({"part": [number]}) for number in range(len(parts))])
+        .map_batches(
+            units_of,
+            batch_size=1,
+            batch_format="pyarrow",
+            num_cpus=0,
+            compute=ray.data.TaskPoolStrategy(size=max(actors // 8, 2)),
+        )
+        .map_batches(
+            Encode,
+            fn_constructor_kwargs={
+                "plan": plan,
+                "checkpoint": checkpoint,
+                "device": "cuda" if gpus else "cpu",
+                "threads": threads,
+            },
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(
+                min_size=1, initial_size=actors, max_size=config.workers, max_tasks_in_flight_per_actor=2
+            ),
+            num_cpus=threads if gpus else 1,
+            num_gpus=1 if gpus else None,
+            runtime_env={"env_vars": malloc.KEEP_FREED_MEMORY_ENV},
+        )
     )
     try:
         for row in graph.iter_rows():
             if row["fatal"]:
                 raise JobError(row["fatal"])
-            yield row["unit_id"]
+            yield row["seconds"]
     except ray.exceptions.RayError as error:
         reason = str(getattr(error, "cause", None) or error).strip().splitlines()[0][:300]
         raise JobError(f"the encoder's workers failed: {reason}") from error
-
-
-def remove_stale(dataset: Path, unit_ids: set[str]) -> None:
-    """Removes shards and results that no unit of the dataset names any more, and a killed job's temporary files."""
-    for path in (dataset / "latents").glob("latents-*.tar"):
-        if path.stem.removeprefix("latents-") not in unit_ids:
-            path.unlink()
-    for path in (dataset / "work" / "latents").glob("*.json"):
-        if path.stem not in unit_ids:
-            path.unlink()
-    for folder in (dataset / "latents", dataset / "work" / "latents"):
-        sweep_temporaries(folder)

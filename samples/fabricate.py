@@ -18,7 +18,8 @@ from model.codec.latent_space import latent_space
 from model.config import read_config
 from pipelines.config import EncodeConfig
 from pipelines.encode import write_latents_index
-from pipelines.latents.units import encode_unit, plan_units
+from pipelines.latents.buckets import EncodePlan
+from pipelines.latents.units import encode_unit
 from voxmill.core.audio import RATE_16K, Samples, decode, mono, resample
 from voxmill.data.dataset import Dataset
 from voxmill.data.schemas import CLIPS, write_index
@@ -122,10 +123,11 @@ def add_latents(folder: Path, checkpoint: Path = CHECKPOINT, unit_seconds: float
     settings = read_config(checkpoint)
     vae = load_vae(checkpoint, settings)
     config = EncodeConfig(unit_seconds=unit_seconds, progress=False)
-    units = plan_units(Dataset.open(folder).clips(), latent_space(vae), settings.patch_size, config)
+    plan = EncodePlan(dataset=folder, latent_space=latent_space(vae), patch_size=settings.patch_size, config=config)
+    units = [unit for part in plan.parts() for unit in plan.units(part)]
     for unit in units:
         encode_unit(unit, Dataset(folder), vae, patch_size=settings.patch_size, batch_seconds=config.batch_seconds)
-    write_latents_index(folder, units, vae, settings, config, encoded=len(units), wall_seconds=0.0)
+    write_latents_index(plan, vae, settings, encoded=len(units), wall_seconds=0.0)
     return folder
 
 

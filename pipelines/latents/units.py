@@ -1,11 +1,13 @@
 """What one row of `encode`'s graph is: clips whose latents go into one tar, named by what they are made of.
 
-A unit ends where its length says so or where a clip's own hash does, so a clip that joins or leaves the dataset changes
-the units near it and no others. Free of Ray.
+A unit lies in one bucket of the dataset. It ends where its length says so or where a clip's own hash does, so a clip
+that joins or leaves the dataset changes the units near it and no others. Free of Ray.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
@@ -15,6 +17,7 @@ from voxmill.core.audio import AudioProblem, Samples, resample
 from voxmill.core.files import write_atomically
 from voxmill.core.hashing import fingerprint
 from voxmill.data.dataset import Dataset, StoredClip
+from voxmill.data.layout import bucket_name
 from voxmill.data.records import Latent
 from voxmill.data.shards import TarWriter, latent_bytes, to_json
 
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 
 ENDS_ONE_IN = 256
 """One clip in so many ends its unit."""
+BATCHES_AHEAD = 2
+"""Batches whose audio is decoded while another is encoded."""
 
 
 class FailedClip(TypedDict):
@@ -35,9 +40,10 @@ class FailedClip(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class EncodeUnit:
-    """Clips in the index's order."""
+    """Clips of one bucket, in the index's order."""
 
     unit_id: str
+    bucket: int
     clips: tuple[StoredClip, ...]
 
     @property
@@ -45,8 +51,10 @@ class EncodeUnit:
         return sum(clip.duration for clip in self.clips)
 
 
-def plan_units(clips: Sequence[StoredClip], space: str, patch_size: int, config: EncodeConfig) -> list[EncodeUnit]:
-    """All units of a dataset, whether done or not; the same clips give the same units."""
+def plan_units(
+    clips: Sequence[StoredClip], space: str, patch_size: int, config: EncodeConfig, bucket: int = 0
+) -> list[EncodeUnit]:
+    """All units of a bucket, whether done or not; the same clips give the same units."""
     groups: list[list[StoredClip]] = [[]]
     length = 0.0
     for clip in clips:
@@ -58,48 +66,90 @@ def plan_units(clips: Sequence[StoredClip], space: str, patch_size: int, config:
         if int(str(clip.sha256)[:8], 16) % ENDS_ONE_IN == 0:
             groups.append([])
             length = 0.0
-    return [_unit(group, space, patch_size, config.batch_seconds) for group in groups if group]
+    return [_unit(group, bucket, space, patch_size, config.batch_seconds) for group in groups if group]
 
 
-def _unit(clips: list[StoredClip], space: str, patch_size: int, batch_seconds: float) -> EncodeUnit:
+def _unit(clips: list[StoredClip], bucket: int, space: str, patch_size: int, batch_seconds: float) -> EncodeUnit:
     content = [[clip.clip_id, clip.sha256] for clip in clips]
-    return EncodeUnit(fingerprint([space, patch_size, batch_seconds, content])[:24], tuple(clips))
+    return EncodeUnit(fingerprint([space, patch_size, batch_seconds, content])[:24], bucket, tuple(clips))
 
 
-def tar_name(unit_id: str) -> str:
-    return f"latents/latents-{unit_id}.tar"
+def tar_name(unit: EncodeUnit) -> str:
+    """The unit's latents, below the dataset."""
+    return f"latents/{bucket_name(unit.bucket)}/latents-{unit.unit_id}.tar"
 
 
-def result_path(dataset: Path, unit_id: str) -> Path:
+def results_folder(dataset: Path, bucket: int) -> Path:
+    """Where the finished units of a bucket list their content."""
+    return dataset / "work" / "latents" / bucket_name(bucket)
+
+
+def result_path(dataset: Path, unit: EncodeUnit) -> Path:
     """Where a finished unit lists its content; it is written after the tar, so a unit that has it is done."""
-    return dataset / "work" / "latents" / f"{unit_id}.json"
+    return results_folder(dataset, unit.bucket) / f"{unit.unit_id}.json"
 
 
-def encode_unit(unit: EncodeUnit, dataset: Dataset, vae: "AudioVAE", *, patch_size: int, batch_seconds: float) -> None:
+def encode_unit(
+    unit: EncodeUnit, dataset: Dataset, vae: "AudioVAE", *, patch_size: int, batch_seconds: float, threads: int = 1
+) -> None:
     """Writes the unit's tar and then its result: a row a clip, and every clip that could not be encoded, with why.
+
+    Batches depend on the unit alone. Only the audio of a few of them is held at once.
+
+    Args:
+        threads: that decode the next batches while one is encoded.
 
     Raises:
         OSError: a clip shard cannot be read, or the tar cannot be written.
     """
-    audio: dict[str, Samples] = {}
-    failed: list[FailedClip] = []
-    for clip in unit.clips:
-        try:
-            audio[clip.clip_id] = resample(*dataset.audio(clip), vae.config.sample_rate)
-        except AudioProblem as problem:
-            failed.append({"clip_id": clip.clip_id, "shard": clip.shard, "detail": problem.detail})
+    rate = vae.config.sample_rate
+    clips = {clip.clip_id: clip for clip in unit.clips}
+    lengths = {name: round(clip.duration * rate) for name, clip in clips.items()}
+    failed: dict[str, FailedClip] = {}
     content: dict[str, tuple[bytes, int]] = {}
-    lengths = {name: len(samples_T) for name, samples_T in audio.items()}
-    for names in batches(lengths, batch_seconds * vae.config.sample_rate):
-        content |= _encode([audio[name] for name in names], names, vae, patch_size)
+    for decoded in _decoded(dataset, clips, list(batches(lengths, batch_seconds * rate)), rate, threads):
+        audio = {}
+        for name, samples_T in decoded.items():
+            if isinstance(samples_T, AudioProblem):
+                failed[name] = {"clip_id": name, "shard": clips[name].shard, "detail": samples_T.detail}
+            else:
+                audio[name] = samples_T
+        if audio:
+            content |= _encode(list(audio.values()), list(audio), vae, patch_size)
     rows = []
-    with TarWriter(dataset.path / tar_name(unit.unit_id)) as tar:
+    with TarWriter(dataset.path / tar_name(unit)) as tar:
         for clip in unit.clips:
             if clip.clip_id in content:
                 latent, num_frames = content[clip.clip_id]
                 member = tar.add(f"{clip.clip_id}.safetensors", latent)
                 rows.append([clip.clip_id, member.offset, member.size, member.sha256, num_frames])
-    write_atomically(result_path(dataset.path, unit.unit_id), to_json({"rows": rows, "failed": failed}))
+    result = {"rows": rows, "failed": [failed[name] for name in clips if name in failed]}
+    write_atomically(result_path(dataset.path, unit), to_json(result))
+
+
+def _decoded(
+    dataset: Dataset, clips: Mapping[str, StoredClip], batches: Sequence[list[str]], rate: int, threads: int
+) -> Iterator[dict[str, Samples | AudioProblem]]:
+    """Audio of every batch at `rate`, or why there is none; the batches after it are decoded meanwhile."""
+
+    def decode(name: str) -> Samples | AudioProblem:
+        try:
+            return resample(*dataset.audio(clips[name]), rate)
+        except AudioProblem as problem:
+            return problem
+
+    # libsndfile and soxr let go of the interpreter's lock while they work.
+    pool = ThreadPoolExecutor(threads)
+    try:
+        waiting: deque[dict[str, Future[Samples | AudioProblem]]] = deque()
+        for batch in batches:
+            waiting.append({name: pool.submit(decode, name) for name in batch})
+            if len(waiting) > BATCHES_AHEAD:
+                yield {name: future.result() for name, future in waiting.popleft().items()}
+        while waiting:
+            yield {name: future.result() for name, future in waiting.popleft().items()}
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def batches(lengths: dict[str, int], budget: float) -> Iterator[list[str]]:
@@ -137,13 +187,13 @@ def collect(units: Sequence[EncodeUnit], dataset: Path, space: str) -> tuple[lis
     rows: list[Latent] = []
     failed: list[FailedClip] = []
     for unit in units:
-        result = json.loads(result_path(dataset, unit.unit_id).read_bytes())
+        result = json.loads(result_path(dataset, unit).read_bytes())
         failed += result["failed"]
         for clip_id, offset, size, sha256, num_frames in result["rows"]:
             rows.append(
                 Latent(
                     clip_id=clip_id,
-                    shard=tar_name(unit.unit_id),
+                    shard=tar_name(unit),
                     offset=offset,
                     size=size,
                     sha256=sha256,

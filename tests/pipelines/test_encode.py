@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import ray
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -18,7 +20,7 @@ from model.codec.latent_space import latent_space
 from model.config import read_config
 from model.generation.prompt_audio import load_prompt
 from pipelines.config import EncodeConfig
-from pipelines.encode import claim
+from pipelines.encode import claim, encode
 from pipelines.latents.units import (
     ENDS_ONE_IN,
     batches,
@@ -29,9 +31,14 @@ from pipelines.latents.units import (
     tar_name,
 )
 from samples.fabricate import CHECKPOINT, rows, write_dataset
+from tests.support.s3_server import BUCKET, s3_server
 from voxmill.core.errors import UserError
+from voxmill.core.storage import file_names, to_path
 from voxmill.data.dataset import Dataset, StoredClip
-from voxmill.data.shards import read_latent
+from voxmill.data.layout import bucket_of, part_path, read_index
+from voxmill.data.records import Latent
+from voxmill.data.schemas import CLIPS, from_table, write_parquet
+from voxmill.data.shards import read_latent, read_member
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = EncodeConfig(batch_seconds=8.0)
@@ -96,7 +103,7 @@ def test_latents_are_those_of_encoding_on_the_fly(dataset: Path, tmp_path: Path)
     vae = load_vae(CHECKPOINT, settings)
     (unit,) = plan_units(Dataset.open(dataset).clips(), latent_space(vae), 4, CONFIG)
     encode_unit(unit, Dataset(dataset), vae, patch_size=4, batch_seconds=CONFIG.batch_seconds)
-    first = (dataset / tar_name(unit.unit_id)).read_bytes()
+    first = (dataset / tar_name(unit)).read_bytes()
     latents, failed = collect([unit], dataset, latent_space(vae))
     assert len(latents) == len(unit.clips) == 8 and not failed
     for row, clip in zip(latents, unit.clips, strict=True):
@@ -110,7 +117,7 @@ def test_latents_are_those_of_encoding_on_the_fly(dataset: Path, tmp_path: Path)
         # Half a unit of bf16's last place is 2^-9 of the value; fp32 sums in another order add a little.
         torch.testing.assert_close(latent_LD.float(), patches_TPD.flatten(0, 1), rtol=2**-8, atol=1e-5)
     encode_unit(unit, Dataset(dataset), vae, patch_size=4, batch_seconds=CONFIG.batch_seconds)
-    assert (dataset / tar_name(unit.unit_id)).read_bytes() == first
+    assert (dataset / tar_name(unit)).read_bytes() == first
 
 
 def test_a_damaged_clip_is_named_and_skipped(tmp_path: Path) -> None:
@@ -128,7 +135,7 @@ def test_a_damaged_clip_is_named_and_skipped(tmp_path: Path) -> None:
 def test_an_altered_latent_is_refused(dataset: Path) -> None:
     vae = load_vae(CHECKPOINT, read_config(CHECKPOINT))
     (unit,) = plan_units(Dataset.open(dataset).clips(), latent_space(vae), 4, CONFIG)
-    if not result_path(dataset, unit.unit_id).exists():
+    if not result_path(dataset, unit).exists():
         encode_unit(unit, Dataset(dataset), vae, patch_size=4, batch_seconds=CONFIG.batch_seconds)
     row = collect([unit], dataset, "s")[0][2]
     with pytest.raises(ValueError, match="not those"):
@@ -183,17 +190,18 @@ def test_the_job_resumes_gives_the_same_bytes_and_refuses_another_vae(tmp_path: 
     arguments = [str(folder), "--vae", str(CHECKPOINT), "unit_seconds=6", "workers=1"]
     done = run(*arguments)
     assert done.returncode == 0, done.stderr
-    made = {path.name: path.read_bytes() for path in (folder / "latents").iterdir()}
+    latents = folder / "latents" / "0000"
+    made = {path.name: path.read_bytes() for path in latents.iterdir()}
     index = (folder / "latents.parquet").read_bytes()
     assert len(made) >= 3 and pq.read_table(folder / "latents.parquet").num_rows == 8
     lost = sorted(made)[1].removeprefix("latents-").removesuffix(".tar")
-    result_path(folder, lost).unlink()
-    (folder / "latents" / f"latents-{lost}.tar").unlink()
-    (folder / "latents" / f"latents-{'0' * 24}.tar").write_bytes(b"of a dataset that was")
+    (folder / "work" / "latents" / "0000" / f"{lost}.json").unlink()
+    (latents / f"latents-{lost}.tar").unlink()
+    (latents / ".latents-of-a-killed-job.tar.0123.tmp").write_bytes(b"half")
     done = run(*arguments, "workers=2")
     assert done.returncode == 0, done.stderr
     assert f"already encoded: {len(made) - 1} of {len(made)}" in done.stdout
-    assert {path.name: path.read_bytes() for path in (folder / "latents").iterdir()} == made
+    assert {path.name: path.read_bytes() for path in latents.iterdir()} == made
     assert (folder / "latents.parquet").read_bytes() == index
     assert json.loads((folder / "latents.json").read_text())["encoded"] == 1
     other = new_checkpoint(read_config(CHECKPOINT), tokenizer_from=CHECKPOINT, seed=1)
@@ -202,6 +210,44 @@ def test_the_job_resumes_gives_the_same_bytes_and_refuses_another_vae(tmp_path: 
     )
     done = run(str(folder), "--vae", str(tmp_path / "other"))
     assert done.returncode == 2 and "replace=true" in done.stderr and len(done.stderr.splitlines()) == 1
+    done = run(str(folder), "--vae", str(tmp_path / "other"), "replace=true", "unit_seconds=6", "workers=1")
+    assert done.returncode == 0, done.stderr
+    assert not {path.name for path in latents.iterdir()} & set(made)
+
+
+def in_buckets(folder: Path, made: Dataset, buckets: int) -> Path:
+    """The same dataset, its index in parts; a bucket of many may hold no clip."""
+    table = made.table(CLIPS.names)
+    numbers = np.asarray([bucket_of(session, buckets) for session in table["session"].to_pylist()])
+    shutil.copytree(made.path / "shards", folder / "shards")
+    for bucket in range(buckets):
+        write_parquet(part_path(folder, "clips.parquet", bucket, buckets), table.filter(numbers == bucket))
+    return folder
+
+
+def latents_by_clip(folder: Path) -> dict[str, bytes]:
+    rows = from_table(Latent, read_index(folder / "latents.parquet"))
+    return {row.clip_id: read_member(folder, row.shard, row.offset, row.size) for row in rows}
+
+
+def test_a_dataset_of_buckets_in_object_storage_has_the_same_latents(tmp_path: Path) -> None:
+    one = write_dataset(tmp_path / "one", rows(("en-1", "fr-1", "es-1")))
+    encode(one, CHECKPOINT, EncodeConfig(workers=2, progress=False))
+    local = in_buckets(tmp_path / "parts", Dataset.open(one), 4)
+    with s3_server():
+        remote = to_path(f"s3://{BUCKET}/dataset")
+        remote.fs.put(f"{local}/", f"{remote.path}/", recursive=True)  # type: ignore[attr-defined]
+        checkpoint = to_path(f"s3://{BUCKET}/checkpoint")
+        checkpoint.fs.put(f"{CHECKPOINT}/", f"{checkpoint.path}/", recursive=True)  # type: ignore[attr-defined]
+        # The workers of a Ray that is here already do not know of the server.
+        ray.shutdown()
+        summary = encode(remote, checkpoint, EncodeConfig(workers=2, progress=False))
+        assert summary["clips"] == 12 and summary["num_failed"] == 0
+        assert latents_by_clip(remote) == latents_by_clip(one)
+        assert len(file_names(remote / "latents.parquet")) == 4
+        again = encode(remote, checkpoint, EncodeConfig(workers=2, progress=False))
+        assert again["encoded"] == 0 and again["units"] == summary["units"]
+        ray.shutdown()
 
 
 def test_mistakes_are_one_line_and_status_two(tmp_path: Path) -> None:

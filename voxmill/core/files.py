@@ -102,6 +102,17 @@ def publish(temporary: Path, path: Path) -> None:
     _sync(path.parent)
 
 
+def remove_folder(path: Path) -> None:
+    """Removes a file, or a folder and all in it; nothing where it is not there."""
+    if is_remote(path):
+        if path.exists():
+            path.fs.rm(path.path, recursive=True)  # type: ignore[attr-defined]
+    elif path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def sweep_temporaries(folder: Path, *, recursive: bool = False) -> None:
     """Removes temporary files and folders that a killed process left in `folder`, and below it if `recursive`.
 

@@ -7,6 +7,7 @@ come from the environment, as the clouds' own tools read them (`AWS_*` with `AWS
 `GOOGLE_APPLICATION_CREDENTIALS`, `AZURE_STORAGE_*`, `HF_TOKEN`).
 """
 
+import contextlib
 import errno
 import importlib.util
 import os
@@ -159,6 +160,39 @@ def arrow_filesystem(path: Path) -> "tuple[FileSystem, str]":
 def bucket_of(path: Path) -> str:
     """The bucket of a path in object storage, for messages."""
     return urlsplit(uri(path)).netloc
+
+
+def local_copy(folder: Path) -> Path:
+    """A folder of files on this machine: itself, or a copy of one in object storage below the scratch folder.
+
+    The copy is kept for the next process; another version of a file is another copy. Subfolders are left out.
+
+    Raises:
+        UserError: there is no file. OSError: it cannot be read or copied.
+    """
+    if not is_remote(folder):
+        return folder
+    from voxmill.core.files import atomic_folder
+    from voxmill.core.hashing import fingerprint
+
+    filesystem = folder.fs  # type: ignore[attr-defined]
+    try:
+        listed = filesystem.ls(folder.path, detail=True, refresh=True)  # type: ignore[attr-defined]
+    except FileNotFoundError:
+        listed = []
+    files = [entry for entry in listed if entry["type"] == "file" and not entry["name"].endswith("/")]
+    if not files:
+        raise UserError(f"{folder}: there is no file; name a folder in object storage")
+    version = [[entry["name"], entry["size"], str(entry.get("ETag") or entry.get("etag"))] for entry in files]
+    copy = scratch_folder() / f"voxmill-copy-{fingerprint([uri(folder), sorted(version)])[:24]}"
+    if not copy.is_dir():
+        with contextlib.suppress(FileExistsError), atomic_folder(copy) as temporary:
+            for entry in files:
+                filesystem.get_file(entry["name"], str(temporary / entry["name"].rpartition("/")[2]))
+            if copy.is_dir():
+                # Another process of this machine was quicker.
+                raise FileExistsError(copy)
+    return copy
 
 
 def scratch_folder() -> Path:
