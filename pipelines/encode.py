@@ -116,7 +116,12 @@ def _map_parts(step: Callable[[Path], Result], parts: Sequence[Path]) -> list[Re
         # To start one worker takes longer than the step.
         return [step(parts[0])]
     _join()
-    return [result for _, result in map_tasks(step, parts, ordered=True, num_cpus=0.5)]
+
+    def on_worker(part: Path) -> Result:
+        # Ray takes functions, not methods.
+        return step(part)
+
+    return [result for _, result in map_tasks(on_worker, parts, ordered=True, num_cpus=0.5)]
 
 
 def _join() -> None:

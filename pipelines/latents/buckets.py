@@ -71,7 +71,10 @@ class EncodePlan:
             raise JobError(f"{len(undone)} latent shards of {part.stem} are missing, one from clip {clip} on")
         units = self.units(part)
         rows, failed = collect(units, self.dataset, self.latent_space)
-        for folder in (self.dataset / "latents" / bucket_name(_bucket(part)), results_folder(self.dataset, _bucket(part))):
+        for folder in (
+            self.dataset / "latents" / bucket_name(_bucket(part)),
+            results_folder(self.dataset, _bucket(part)),
+        ):
             sweep_temporaries(folder)
         whole = part.name == "clips.parquet"
         target = self.dataset / "latents.parquet" if whole else self.dataset / "latents.parquet" / part.name

@@ -21,7 +21,7 @@ def encode(
 ) -> None:
     """Writes the latents of every clip, which training reads.
 
-    DATASET gets latents/*.tar, latents.parquet with a row for each clip, and latents.json. The same command resumes
+    DATASET gets latents/<bucket>/*.tar, latents.parquet with a row for each clip, and latents.json. The same command resumes
     after a crash.
 
     \b

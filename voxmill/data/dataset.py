@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from voxmill.core.audio import AudioProblem, Samples, check, decode_flac
 from voxmill.core.errors import UserError
 from voxmill.core.hashing import sha256_bytes
+from voxmill.core.storage import to_path
+from voxmill.data.layout import index_parts, read_index
 from voxmill.data.records import ClipId, Hertz, Latent, Seconds, ShardPlace
 from voxmill.data.schemas import columns_of, from_table
 from voxmill.data.shards import read_latent, read_member
@@ -59,10 +60,10 @@ class Dataset:
         Raises:
             UserError: the folder has no `clips.parquet`.
         """
-        index = Path(path) / "clips.parquet"
-        if not index.is_file():
-            raise UserError(f"{index}: not there; name the OUT of a finished `voxmill annotate`")
-        return cls(Path(path))
+        folder = to_path(path)
+        if not index_parts(folder / "clips.parquet"):
+            raise UserError(f"{folder / 'clips.parquet'}: not there; name the OUT of a finished `voxmill annotate`")
+        return cls(folder)
 
     def clips(self) -> list[StoredClip]:
         """All clips in the index's order.
@@ -123,10 +124,10 @@ class Dataset:
 
     def _read(self, name: str, columns: Sequence[str], command: str) -> pa.Table:
         path = self.path / name
-        if not path.is_file():
-            raise UserError(f"{path}: not there; run `voxmill {command}` first")
         try:
-            table = pq.read_table(path, columns=list(columns))
+            table = read_index(path, columns)
+        except FileNotFoundError:
+            raise UserError(f"{path}: not there; run `voxmill {command}` first") from None
         except (pa.ArrowException, OSError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"{path}: cannot be read ({reason}); run `voxmill {command}` again") from None
