@@ -179,7 +179,8 @@ def page() -> str:
         "|---|---|",
         "| `shards/clips-*.tar` | WebDataset shards: `{clip_id}.flac` (mono) and `{clip_id}.json`, whose keys are the "
         "columns of clips.parquet up to `licence` |",
-        "| `latents/<bucket>/latents-*.tar` | `{clip_id}.safetensors`: one bf16 tensor `latent` of frames and channels |",
+        "| `latents/<bucket>/latents-*.tar` | `{clip_id}.safetensors`: one bf16 tensor `latent` of frames and "
+        "channels |",
         "| `*.parquet` | the indexes below; `shard`, `offset` and `size` find a clip without reading the tar |",
         "| `run.json`, `latents.json` | settings, versions and figures of the two jobs |",
         "| `report.html`, `README.md` | report and dataset card |",

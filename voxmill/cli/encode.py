@@ -21,8 +21,8 @@ def encode(
 ) -> None:
     """Writes the latents of every clip, which training reads.
 
-    DATASET gets latents/<bucket>/*.tar, latents.parquet with a row for each clip, and latents.json. The same command resumes
-    after a crash.
+    DATASET gets latents/<bucket>/*.tar, latents.parquet with a row for each clip, and latents.json. The same command
+    resumes after a crash.
 
     \b
     Examples:
