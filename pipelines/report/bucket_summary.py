@@ -39,7 +39,7 @@ GRIDS: dict[str, Grid] = {
     SNR: Grid(-40.0, 0.25, 640),
     "transcript.characters_per_second": Grid(0.0, 0.1, 1_000),
     "expressiveness": Grid(-8.0, 0.02, 800),
-    "quality.bandwidth_hz": Grid(0.0, 50.0, 480),
+    "quality.bandwidth_hz": Grid(-12.5, 25.0, 961),
 }
 """Cells of the measures: seconds, MOS, dB, 1/s, deviations, Hz. Medians are read off them, to half a step."""
 _DNSMOS_PICKS = Grid(1.0, 0.25, 16)

@@ -2,16 +2,15 @@
 
 import re
 import tarfile
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
 import yaml
 
+from pipelines.report.bucket_summary import BucketSummary
 from pipelines.report.formatting import amount, number, visible
-from pipelines.report.tables import Outcome, floats, groups, languages, leaves, load_outcome, strings, total
+from pipelines.report.tables import Outcome, languages, leaves, load_outcome
 from voxmill.core.files import write_atomically
 
 SIZES = (
@@ -46,7 +45,7 @@ def member_endings(shard: Path) -> list[str]:
     endings: list[str] = []
     key = None
     try:
-        with tarfile.open(shard) as tar:
+        with shard.open("rb") as file, tarfile.open(fileobj=file) as tar:
             for member in tar:
                 # WebDataset's rule: the key is everything before the first dot of the base name.
                 stem, _, ending = PurePosixPath(member.name).name.partition(".")
@@ -60,12 +59,13 @@ def member_endings(shard: Path) -> list[str]:
 
 
 def reading_example(outcome: Outcome) -> str:
-    shards = sorted({PurePosixPath(shard) for shard in strings(outcome.clips, "shard") if shard})
-    if not shards:
+    shard = outcome.summary.shard
+    if not shard:
         return "There are no shards: no clip was kept.\n"
-    endings = member_endings(outcome.out / shards[0])
+    endings = member_endings(outcome.out / shard)
     audio = next((ending for ending in endings if ending in AUDIO_ENDINGS), "flac")
-    patterns = sorted({str(shard.parent / "*.tar") for shard in shards})
+    # Shards lie in one folder, or in one a bucket.
+    pattern = str(PurePosixPath(*PurePosixPath(shard).parts[:1], "**", "*.tar"))
     imports = ["import glob", "import io"]
     body = [f'    audio, rate = soundfile.read(io.BytesIO(sample["{audio}"]), dtype="float32")']
     if "json" in endings:
@@ -76,14 +76,13 @@ def reading_example(outcome: Outcome) -> str:
         ]
     else:
         body.append('    print(sample["__key__"], rate, len(audio))')
-    globs = " + ".join(f"glob.glob({pattern!r})" for pattern in patterns)
     lines = [
         *imports,
         "",
         "import soundfile",
         "import webdataset as wds",
         "",
-        f"shards = sorted({globs})",
+        f"shards = sorted(glob.glob({pattern!r}, recursive=True))",
         "for sample in wds.WebDataset(shards, shardshuffle=False):",
         *body,
     ]
@@ -95,8 +94,8 @@ def reading_example(outcome: Outcome) -> str:
 
 
 def front_matter(outcome: Outcome, licences: Sequence[str]) -> str:
-    spoken = sorted({language for language in strings(outcome.clips, "language") if language})
-    seconds = total(floats(outcome.clips, "duration"))
+    summary = outcome.summary
+    spoken = [row.language for row in summary.languages if row.kept.count and row.language]
     known = [licence for licence in licences if licence]
     facts: dict[str, Any] = {
         "pretty_name": "Annotated speech clips",
@@ -104,33 +103,41 @@ def front_matter(outcome: Outcome, licences: Sequence[str]) -> str:
         "language": spoken,
         "task_categories": ["text-to-speech", "automatic-speech-recognition"],
         "tags": ["audio", "speech", "webdataset", "voxmill"],
-        "size_categories": [size_category(outcome.clips.num_rows)],
-        "hours": round(seconds / 3600, 4),
-        "clips": outcome.clips.num_rows,
+        "size_categories": [size_category(summary.kept.count)],
+        "hours": round(summary.kept.seconds / 3600, 4),
+        "clips": summary.kept.count,
         "licences": known,
     }
     return yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)
 
 
-def write_card(out: Path) -> Path:
-    """Writes OUT/README.md and returns its path."""
-    outcome = load_outcome(out)
-    clips, run = outcome.clips, outcome.run
-    duration = floats(clips, "duration")
-    by_licence = sorted(groups(strings(clips, "licence")).items(), key=lambda item: -total(duration[item[1]]))
-    states, reasons = strings(outcome.recordings, "state"), strings(outcome.recordings, "reason")
-    lengths = floats(outcome.recordings, "duration")
-    ends = groups(zip(states, reasons, strict=True))
-    dropped = Counter(zip(strings(outcome.rejected, "stage"), strings(outcome.rejected, "reason"), strict=True))
-    rates = sorted({int(rate) for rate in floats(clips, "sample_rate") if np.isfinite(rate)})
+def write_card(out: Path, summary: BucketSummary | None = None) -> Path:
+    """Writes OUT/README.md and returns its path.
+
+    Args:
+        summary: of all buckets; made from the indexes where it is not given.
+
+    Raises:
+        UserError: an index is not there or cannot be read, or `run.json` is of an older voxmill.
+    """
+    outcome = load_outcome(out, summary)
+    run, summary = outcome.run, outcome.summary
+    by_licence = sorted(summary.licences, key=lambda row: -row.clips.microseconds)
+    uncounted = summary.kept.count - sum(row.clips.count for row in by_licence)
+    ends = sorted(summary.ends, key=lambda row: (row.state != "kept", -row.recordings.count))
+    dropped = sorted(summary.dropped, key=lambda row: -row.clips.count)
     select = (run.get("config") or {}).get("select") or {}
     parts = [
-        "---\n" + front_matter(outcome, [licence for licence, _ in by_licence]) + "---\n",
+        "---\n" + front_matter(outcome, [row.name for row in by_licence]) + "---\n",
         "# Annotated speech clips\n",
-        f"{amount(total(duration))} of speech in {number(clips.num_rows)} clips, kept from {amount(total(lengths))} in "
-        f"{number(len(states))} recordings. Made by voxmill"
+        f"{amount(summary.kept.seconds)} of speech in {number(summary.kept.count)} clips, kept from "
+        f"{amount(summary.recordings.seconds)} in {number(summary.recordings.count)} recordings. Made by voxmill"
         + (f", finished {cell(run['finished'])}" if run.get("finished") else "")
-        + (f". Sample rates: {', '.join(f'{rate} Hz' for rate in rates)}" if rates else "")
+        + (
+            f". Sample rates: {', '.join(f'{rate} Hz' for rate in summary.sample_rates)}"
+            if summary.sample_rates
+            else ""
+        )
         + ". `report.html` holds the charts and playable examples.\n",
         "## Languages\n",
         table(
@@ -146,31 +153,27 @@ def write_card(out: Path) -> Path:
             ["Licence", "Clips", "Hours", "Audio"],
             [
                 [
-                    licence or "unknown",
-                    number(len(rows)),
-                    f"{total(duration[rows]) / 3600:.4f}",
-                    amount(total(duration[rows])),
+                    row.name or "unknown",
+                    number(row.clips.count),
+                    f"{row.clips.seconds / 3600:.4f}",
+                    amount(row.clips.seconds),
                 ]
-                for licence, rows in by_licence
+                for row in by_licence
             ],
         ),
+        *([f"{number(uncounted)} clips have other licences.\n"] if uncounted else []),
         "## Reading it\n",
         reading_example(outcome),
         "## What was kept\n",
         "How every recording ended:\n",
         table(
             ["State", "Reason", "Recordings", "Audio"],
-            [
-                [state, reason, number(len(rows)), amount(total(lengths[rows]))]
-                for (state, reason), rows in sorted(
-                    ends.items(), key=lambda item: (item[0][0] != "kept", -len(item[1]))
-                )
-            ],
+            [[row.state, row.reason, number(row.recordings.count), amount(row.recordings.seconds)] for row in ends],
         ),
         "Why clips were dropped (each one is a row of `rejected.parquet`):\n",
         table(
             ["Stage", "Reason", "Clips"],
-            [[stage, reason, number(count)] for (stage, reason), count in dropped.most_common()],
+            [[row.stage, row.reason, number(row.clips.count)] for row in dropped],
         ),
         "## Thresholds\n",
         table(["Setting", "Value"], [[name, number(value)] for name, value in leaves(select) if name]),

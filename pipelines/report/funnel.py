@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
+from pipelines.report.bucket_summary import BucketSummary, Tally
 from pipelines.report.formatting import percent
 from pipelines.report.run_record import StageCost
-from pipelines.report.tables import Outcome, floats, groups, strings, total
+from pipelines.report.tables import Outcome
 from voxmill.data.records import StageName
 
 
@@ -27,28 +26,26 @@ class FunnelRow:
 
 def funnel(outcome: Outcome) -> list[FunnelRow]:
     """From recordings in to clips kept; every stage's seconds appear on exactly one row, so they add up."""
-    recordings, rejected = outcome.recordings, outcome.rejected
-    states, lengths = np.asarray(strings(recordings, "state"), dtype=object), floats(recordings, "duration")
-    readable = states != "unreadable"
-    distinct = readable & (states != "duplicate")
-    with_speech = distinct & (np.nan_to_num(floats(recordings, "num_clips")) > 0)
-    dropped, dropped_by = floats(rejected, "duration"), groups(strings(rejected, "stage"))
-    kept_seconds = total(floats(outcome.clips, "duration"))
-    left, seconds_left = outcome.clips.num_rows + len(dropped), kept_seconds + total(dropped)
+    summary, dropped = outcome.summary, dict[str, Tally]()
+    for row in summary.dropped:
+        dropped[row.stage] = dropped.get(row.stage, Tally()) + row.clips
+    readable, distinct = _ended(summary, {"unreadable"}), _ended(summary, {"unreadable", "duplicate"})
+    left, seconds_left = summary.kept.count + summary.rejected.count, summary.kept.seconds + summary.rejected.seconds
+    lengths = summary.recordings.seconds
 
     steps: list[tuple[str, str, int, Literal["recordings", "clips"], float]] = [
-        ("in", "Recordings in", len(states), "recordings", total(lengths)),
-        ("readable", "Readable", int(readable.sum()), "recordings", total(lengths[readable])),
-        ("distinct", "Not a duplicate", int(distinct.sum()), "recordings", total(lengths[distinct])),
-        ("speech", "With speech", int(with_speech.sum()), "recordings", total(lengths[with_speech])),
+        ("in", "Recordings in", summary.recordings.count, "recordings", lengths),
+        ("readable", "Readable", readable.count, "recordings", readable.seconds),
+        ("distinct", "Not a duplicate", distinct.count, "recordings", distinct.seconds),
+        ("speech", "With speech", summary.with_speech.count, "recordings", summary.with_speech.seconds),
         ("clips", "Clips found", left, "clips", seconds_left),
     ]
     order = list(StageName)
     # What the last of these drops leaves what was kept.
-    for name in sorted(dropped_by, key=lambda name: order.index(StageName(name)))[:-1]:
-        left, seconds_left = left - len(dropped_by[name]), seconds_left - total(dropped[dropped_by[name]])
+    for name in sorted(dropped, key=lambda name: order.index(StageName(name)))[:-1]:
+        left, seconds_left = left - dropped[name].count, seconds_left - dropped[name].seconds
         steps.append((f"stage:{name}", f"After {name}", left, "clips", max(0.0, seconds_left)))
-    steps.append(("kept", "Clips kept", outcome.clips.num_rows, "clips", kept_seconds))
+    steps.append(("kept", "Clips kept", summary.kept.count, "clips", summary.kept.seconds))
 
     costs = _costs_by_step(outcome.run.get("stages") or [], {key for key, *_ in steps})
     return [
@@ -58,12 +55,17 @@ def funnel(outcome: Outcome) -> list[FunnelRow]:
             count=count,
             unit=unit,
             seconds=seconds,
-            share=percent(seconds, total(lengths)),
+            share=percent(seconds, lengths),
             compute=sum(float(cost["seconds"]) for cost in costs[key]) if costs[key] else None,
             stages=", ".join(cost["name"] for cost in costs[key]),
         )
         for key, label, count, unit, seconds in steps
     ]
+
+
+def _ended(summary: BucketSummary, without: set[str]) -> Tally:
+    """Recordings, but for those that ended in a state of `without`."""
+    return sum((row.recordings for row in summary.ends if row.state not in without), start=Tally())
 
 
 def _costs_by_step(stages: list[StageCost], keys: set[str]) -> dict[str, list[StageCost]]:

@@ -1,12 +1,9 @@
 """The report's part on controllability: what was labelled, and a page to listen and read side by side."""
 
-from collections import Counter
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
-
-import numpy as np
-import pyarrow as pa
+from typing import Literal
 
 from pipelines.corpus.figures import (
     DescriptionFigures,
@@ -15,9 +12,11 @@ from pipelines.corpus.figures import (
     SpeakerFigures,
     VerdictCounts,
 )
+from pipelines.report.bucket_summary import GRIDS, BucketSummary, ClipPick
 from pipelines.report.formatting import number, visible
-from pipelines.report.previews import listenable, spread
-from pipelines.report.tables import Outcome, floats, strings
+from pipelines.report.previews import listenable, nearest_values
+from pipelines.report.tables import Outcome, find_clips
+from voxmill.data.records import ClassColumn, ClipId, CurriculumStage, Description, Fact, Mode, Reference
 
 # Two players a card of about 50 kB each; thirty cards keep the page near 3 MB.
 BY_EXPRESSIVENESS = 12
@@ -124,6 +123,27 @@ class Listeners:
     filters: list[tuple[str, list[tuple[int, str]]]]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _CardClip:
+    """What a card shows of a row of clips.parquet."""
+
+    clip_id: ClipId
+    text: str | None
+    language: str | None
+    speaker: str | None
+    expressiveness_percentile: float | None
+    gender: ClassColumn | None
+    facts: tuple[Fact, ...]
+    descriptions: tuple[Description, ...]
+    references: tuple[Reference, ...] | None
+    no_reference: str | None
+    modes: tuple[Mode, ...] | None
+    stages: tuple[CurriculumStage, ...] | None
+    shard: str | None
+    offset: int | None
+    size: int | None
+
+
 def controllability(outcome: Outcome) -> Controllability | None:
     """Figures of run.json as the template shows them; None for a dataset without these labels."""
     figures = outcome.run.get("corpus_labels")
@@ -132,7 +152,6 @@ def controllability(outcome: Outcome) -> Controllability | None:
     references = figures.get("references")
     described: DescriptionFigures = figures.get("descriptions") or {}
     eligibility: EligibilityFigures = figures.get("eligibility") or {"modes": {}, "stages": {}, "why_not": {}}
-    descriptions = _column(outcome.clips, "descriptions")
     return Controllability(
         speakers=figures.get("speakers"),
         references=references,
@@ -140,8 +159,8 @@ def controllability(outcome: Outcome) -> Controllability | None:
         if references
         else [],
         writer=visible(described.get("writer") or ""),
-        described=sum(bool(texts) for texts in descriptions),
-        texts=sum(len(texts or []) for texts in descriptions),
+        described=outcome.summary.described,
+        texts=outcome.summary.descriptions,
         seconds=described.get("seconds"),
         dropped=[(visible(reason), count) for reason, count in (described.get("dropped") or {}).items()],
         verdicts=[_pass_rate(row) for row in described.get("verdicts") or []],
@@ -154,10 +173,6 @@ def controllability(outcome: Outcome) -> Controllability | None:
         abstained=_answers(outcome),
         errors=list((figures.get("errors") or {}).items()),
     )
-
-
-def _column(table: pa.Table, name: str) -> list[Any]:
-    return table[name].to_pylist() if name in table.column_names else [None] * table.num_rows
 
 
 def _pass_rate(row: VerdictCounts) -> PassRate:
@@ -175,29 +190,23 @@ def _answers(outcome: Outcome) -> list[Answers]:
     """How often each classifier gave which answer, and why it gave none."""
     rows = []
     for name in ("gender", "emotion", "age"):
-        labels, reasons = strings(outcome.clips, f"{name}.label"), strings(outcome.clips, f"{name}.reason")
-        if not any(labels) and not any(reasons):
-            continue
-        counts = Counter(label or reason or "not run" for label, reason in zip(labels, reasons, strict=True))
-        rows.append(Answers(name=name, counts=[(visible(key), counts[key]) for key in sorted(counts)]))
+        counts = [(visible(row.answer), row.clips) for row in outcome.summary.answers if row.classifier == name]
+        if counts:
+            rows.append(Answers(name=name, counts=counts))
     return rows
 
 
 def listeners(outcome: Outcome) -> Listeners | None:
     """Cards from the flattest to the most expressive clip, at least one a language, and the values of the filters."""
-    clips = outcome.clips
-    if "descriptions" not in clips.column_names or not clips.num_rows:
+    picks = _picks(outcome.summary)
+    rows = find_clips(outcome.out, picks, _CardClip)
+    first = {pick.clip_id: _first_reference(rows[pick.clip_id]) for pick in picks if pick.clip_id in rows}
+    # A reference is of the clip's own session, so it lies in the same part.
+    wanted = [replace(pick, clip_id=other.clip_id) for pick in picks if (other := first.get(pick.clip_id))]
+    others = find_clips(outcome.out, wanted, _CardClip)
+    cards = [_card(outcome, rows[pick.clip_id], others) for pick in picks if pick.clip_id in rows]
+    if not cards:
         return None
-    scores = floats(clips, "expressiveness")
-    order = np.argsort(np.nan_to_num(scores, nan=-np.inf), kind="stable")
-    chosen = spread(order, BY_EXPRESSIVENESS)
-    languages = strings(clips, "language")
-    for language in dict.fromkeys(languages):
-        if len(chosen) < MAX_CARDS and not any(languages[row] == language for row in chosen):
-            chosen.append(languages.index(language))
-    rank = {int(row): place for place, row in enumerate(order)}
-    places = {clip: row for row, clip in enumerate(strings(clips, "clip_id"))}
-    cards = [_card(outcome, row, places) for row in sorted(chosen, key=lambda row: rank[row])]
     shown = [card.values() for card in cards]
     values = {name: sorted({value for of in shown for value in of[name]}) for name in shown[0]}
     # A class name in the page is a number, never a stranger's text.
@@ -208,48 +217,65 @@ def listeners(outcome: Outcome) -> Listeners | None:
     )
 
 
-def _card(outcome: Outcome, row: int, places: Mapping[str, int]) -> ClipCard:
-    record = outcome.clips.slice(row, 1).to_pylist()[0]
-    first = next(iter(record.get("references") or []), None)
+def _picks(summary: BucketSummary) -> list[ClipPick]:
+    """Clips of the cards, from the flattest to the most expressive."""
+    grid, counts = GRIDS["expressiveness"], summary.measure("expressiveness").kept
+    targets = [grid.quantile(counts, i / (BY_EXPRESSIVENESS - 1)) for i in range(BY_EXPRESSIVENESS)]
+    chosen = [summary.picks[i] for i in nearest_values([pick.value for pick in summary.picks], targets)]
+    for language in sorted(summary.languages, key=lambda row: -row.kept.count):
+        if len(chosen) < MAX_CARDS and language.drawn is not None and language.drawn not in chosen:
+            chosen.append(language.drawn)
+    return sorted(chosen, key=lambda pick: (-math.inf if pick.value is None else pick.value, pick.draw))
+
+
+def _first_reference(clip: _CardClip) -> Reference | None:
+    return next(iter(clip.references or ()), None)
+
+
+def _card(outcome: Outcome, clip: _CardClip, others: Mapping[str, _CardClip]) -> ClipCard:
+    first = _first_reference(clip)
     reference = None
-    if first is not None and first["clip_id"] in places:
-        other = outcome.clips.slice(places[first["clip_id"]], 1).to_pylist()[0]
+    if first is not None and first.clip_id in others:
+        other = others[first.clip_id]
         reference = ReferenceCard(
-            audio=listenable(outcome.out, other),
-            text=visible(other.get("text") or ""),
-            similarity=number(first["similarity"]),
+            audio=_audio(outcome, other), text=visible(other.text or ""), similarity=number(first.similarity)
         )
-    percentile = record.get("expressiveness_percentile")
+    percentile = clip.expressiveness_percentile
+    gender = None if clip.gender is None else clip.gender.label
     return ClipCard(
-        clip=visible(record["clip_id"]),
-        audio=listenable(outcome.out, record),
-        text=visible(record.get("text") or ""),
-        speaker=visible(record.get("speaker") or "unknown"),
+        clip=visible(clip.clip_id),
+        audio=_audio(outcome, clip),
+        text=visible(clip.text or ""),
+        speaker=visible(clip.speaker or "unknown"),
         percentile=None if percentile is None else round(100 * percentile),
-        facts=[_fact(fact) for fact in record.get("facts") or []],
-        texts=[_text(description) for description in record.get("descriptions") or []],
+        facts=[_fact(fact) for fact in clip.facts],
+        texts=[_text(description) for description in clip.descriptions],
         reference=reference,
-        no_reference=REASONS.get(record.get("no_reference") or "", ""),
-        stages=", ".join(str(stage) for stage in record.get("stages") or []) or "none",
-        language=[visible(record.get("language") or "?")],
-        gender=[visible(record.get("gender.label") or "unknown")],
-        mode=[visible(mode) for mode in record.get("modes") or []],
+        no_reference=REASONS.get(clip.no_reference or "", ""),
+        stages=", ".join(str(stage) for stage in clip.stages or ()) or "none",
+        language=[visible(clip.language or "?")],
+        gender=[visible(gender or "unknown")],
+        mode=[visible(mode) for mode in clip.modes or ()],
     )
 
 
-def _fact(fact: Mapping[str, Any]) -> tuple[str, str, str]:
-    value = "" if fact["value"] is None else f"{number(fact['value'])} {fact['unit']}"
-    sure = "" if fact["probability"] is None else f"{fact['probability']:.0%}"
-    return visible(fact["attribute"]), visible(fact["word"]), visible(value or sure)
+def _audio(outcome: Outcome, clip: _CardClip) -> str | None:
+    return listenable(outcome.out, clip.shard or "", clip.offset or 0, clip.size or 0)
 
 
-def _text(description: Mapping[str, Any]) -> TextCard:
-    verdicts = [verdict["verdict"] for verdict in description["verdicts"]]
-    claims = "; ".join(f"{v['attribute']}: {v['claimed']} ({v['verdict']})" for v in description["verdicts"])
+def _fact(fact: Fact) -> tuple[str, str, str]:
+    value = "" if fact.value is None else f"{number(fact.value)} {fact.unit}"
+    sure = "" if fact.probability is None else f"{fact.probability:.0%}"
+    return visible(fact.attribute), visible(fact.word), visible(value or sure)
+
+
+def _text(description: Description) -> TextCard:
+    verdicts = [verdict.verdict for verdict in description.verdicts]
+    claims = "; ".join(f"{v.attribute}: {v.claimed} ({v.verdict})" for v in description.verdicts)
     return TextCard(
-        kind=f"{description['axis']}, {description['granularity']}, {description['language']}",
-        text=visible(description["text"]),
-        writer=visible(description["generator"]),
+        kind=f"{description.axis}, {description.granularity}, {description.language}",
+        text=visible(description.text),
+        writer=visible(description.generator),
         claims=visible(claims),
         # What is shown was kept, so no claim of it failed.
         verdict="all passed" if verdicts and all(v == "pass" for v in verdicts) else "some abstained",

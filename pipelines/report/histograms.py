@@ -7,13 +7,17 @@ from typing import Literal
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
+from pipelines.report.bucket_summary import DNSMOS, GRIDS, SNR
 from pipelines.report.formatting import number
-from pipelines.report.tables import Outcome, floats, leaves, median
+from pipelines.report.grids import Counts
+from pipelines.report.tables import Outcome, leaves
+
+MAX_BARS = 32
 
 HISTOGRAMS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("Duration", "s", "duration", ("seconds", "duration")),
-    ("DNSMOS overall", "MOS", "quality.dnsmos_ovr", ("dnsmos_ovr",)),
-    ("Signal to noise", "dB", "quality.snr_db", ("snr_db", "snr")),
+    ("DNSMOS overall", "MOS", DNSMOS, ("dnsmos_ovr",)),
+    ("Signal to noise", "dB", SNR, ("snr_db", "snr")),
     ("Speaking rate", "characters/s", "transcript.characters_per_second", ("characters_per_second",)),
     ("Expressiveness", "deviations", "expressiveness", ("threshold",)),
     ("Bandwidth", "Hz", "quality.bandwidth_hz", ("bandwidth_hz", "bandwidth")),
@@ -42,10 +46,11 @@ class Mark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Histogram:
-    """One chart; lengths in SVG units, `base` is the line between kept and rejected."""
+    """One chart; lengths in SVG units, `base` is the line between kept and rejected, `cell` that of its grid."""
 
     title: str
     unit: str
+    cell: str
     bars: list[Bar]
     marks: list[Mark]
     ticks: list[Mark]
@@ -71,21 +76,23 @@ def limits(config: object, aliases: tuple[str, ...]) -> list[tuple[str, float]]:
 
 def histogram(outcome: Outcome, title: str, unit: str, column: str, aliases: tuple[str, ...]) -> Histogram | None:
     """Bars of kept (upwards) and rejected (downwards) clips as SVG coordinates, or None where nothing was measured."""
-    kept, dropped = (
-        values[np.isfinite(values)] for values in (floats(outcome.clips, column), floats(outcome.rejected, column))
-    )
-    both = np.concatenate([kept, dropped])
-    if not both.size:
+    grid, measure = GRIDS[column], outcome.summary.measure(column)
+    both = measure.kept + measure.rejected
+    low, high = grid.quantile(both, 0.005), grid.quantile(both, 0.995)
+    if low is None or high is None:
         return None
     lines = limits(outcome.run.get("config"), aliases)
-    low, high = (float(edge) for edge in np.percentile(both, [0.5, 99.5]))
     # A limit the data never came near (a maximum of 60 s over clips of 5 s) would squeeze the bars into one.
     near = [value for _, value in lines if low - (high - low) <= value <= high + (high - low)]
     low, high = min([low, *near]), max([high, *near])
     margin = (high - low) * 0.04 or max(abs(low) * 0.1, 0.5)
-    low, high = (max(0.0, low - margin) if low >= 0 else low - margin), high + margin
-    edges = np.linspace(low, high, 33)
-    up, down = (np.histogram(np.clip(values, low, high), edges)[0] for values in (kept, dropped))
+    first, last = (int(cell) for cell in grid.cell(np.array([low - margin, high + margin])))
+    # Every bar is a whole number of cells.
+    per_bar = -(-(last - first + 1) // MAX_BARS)
+    num_bars = -(-(last - first + 1) // per_bar)
+    low, high = grid.low + first * grid.step, grid.low + (first + num_bars * per_bar) * grid.step
+    edges = [low + i * per_bar * grid.step for i in range(num_bars + 1)]
+    up, down = (_bars(counts, first, per_bar, num_bars) for counts in (measure.kept, measure.rejected))
     peak_up, peak_down = int(up.max()), int(down.max())
     # Both sides share one scale, so areas compare; each side keeps a little room for its label.
     scale = 128.0 / max(1, peak_up + peak_down)
@@ -93,7 +100,7 @@ def histogram(outcome: Outcome, title: str, unit: str, column: str, aliases: tup
     width = 400.0
 
     def place(value: float) -> float:
-        return (value - low) / (high - low) * width
+        return float((value - low) / (high - low) * width)
 
     sides: tuple[tuple[Literal["kept", "rejected"], np.ndarray], ...] = (("kept", up), ("rejected", down))
     bars = [
@@ -102,7 +109,7 @@ def histogram(outcome: Outcome, title: str, unit: str, column: str, aliases: tup
             y=base - counts[i] * scale if kind == "kept" else base,
             h=counts[i] * scale,
             kind=kind,
-            title=f"{number(float(edges[i]))} to {number(float(edges[i + 1]))} {unit}: {counts[i]:,} {kind}",
+            title=f"{number(edges[i])} to {number(edges[i + 1])} {unit}: {counts[i]:,} {kind}",
         )
         for kind, counts in sides
         for i in np.flatnonzero(counts)
@@ -124,12 +131,19 @@ def histogram(outcome: Outcome, title: str, unit: str, column: str, aliases: tup
     return Histogram(
         title=title,
         unit=unit,
+        cell=f"{number(grid.step)} {unit}",
         bars=bars,
         marks=marks,
         ticks=ticks,
         base=base,
         width=width,
         bar=width / len(up) - 1.5,
-        kept=number(median(kept)),
-        dropped=number(median(dropped)),
+        kept=number(grid.quantile(measure.kept, 0.5)),
+        dropped=number(grid.quantile(measure.rejected, 0.5)),
     )
+
+
+def _bars(counts: Counts, first: int, per_bar: int, num_bars: int) -> np.ndarray:
+    """Counts a bar, int64; what lies outside the bars counts in the first or the last one."""
+    bars = (counts.first + np.arange(len(counts.counts)) - first) // per_bar
+    return np.bincount(np.clip(bars, 0, num_bars - 1), counts.counts, num_bars).astype(np.int64)

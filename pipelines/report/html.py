@@ -1,31 +1,25 @@
 """Turns what an annotation run left on disk into one self-contained HTML page with playable examples."""
 
-import math
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from pipelines.report.bucket_summary import DNSMOS, GRIDS, BucketSummary, ClipExample, DroppedSummary
 from pipelines.report.formatting import amount, number, percent, visible
 from pipelines.report.funnel import funnel
 from pipelines.report.gallery import controllability, listeners
+from pipelines.report.grids import rough_median
 from pipelines.report.histograms import HISTOGRAMS, histogram
-from pipelines.report.previews import EXAMPLE_SECONDS, listenable, spread
+from pipelines.report.previews import EXAMPLE_SECONDS, listenable, nearest_values
 from pipelines.report.run_record import Run
-from pipelines.report.tables import Outcome, floats, groups, languages, load_outcome, median, strings, total
+from pipelines.report.tables import Outcome, languages, load_outcome
 from voxmill.core.files import write_atomically
 
 KEPT_EXAMPLES = 6
-REASON_EXAMPLES = 3
 # 15 s of 32 kbit/s Opus is about 80 kB in base64, so the page stays near 10 MB even with forty drop reasons.
 MAX_EXAMPLES = 120
-# A browser lays out some ten thousand table rows before it stutters; beyond that the Parquet file is the better list.
-MAX_LISTED = 10_000
-MAX_TEXT = 600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +66,7 @@ class EndCount:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LostRecording:
+class LostRow:
     """A recording of which no clip was kept."""
 
     path: str
@@ -90,7 +84,7 @@ class RecordingEnds:
     """How recordings ended: counted, and the first of those that were lost; `unlisted` more were lost."""
 
     counts: list[EndCount]
-    lost: list[LostRecording]
+    lost: list[LostRow]
     unlisted: int
     num_kept: int
 
@@ -109,108 +103,113 @@ class CostRow:
     speed: str
 
 
-def example(outcome: Outcome, table: pa.Table, row: int, note: str) -> Example:
-    """One clip of a table as the page shows it."""
-    record = table.slice(row, 1).to_pylist()[0]
-    text = str(record.get("text") or "")
-    duration = record.get("duration")
+def example(outcome: Outcome, clip: ClipExample, note: str) -> Example:
+    """One clip as the page shows it."""
     facts = [
-        ("DNSMOS", number(record.get("quality.dnsmos_ovr"))),
-        ("SNR", number(record.get("quality.snr_db")) + " dB"),
-        ("chars/s", number(record.get("transcript.characters_per_second"))),
+        ("DNSMOS", number(clip.dnsmos_ovr)),
+        ("SNR", number(clip.snr_db) + " dB"),
+        ("chars/s", number(clip.characters_per_second)),
     ]
     return Example(
         note=note,
-        audio=listenable(outcome.out, record),
-        cut=duration is not None and duration > EXAMPLE_SECONDS,
-        text=visible(text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + " …"),
-        clip=visible(record.get("clip_id") or ""),
-        language=visible(record.get("language") or "?"),
-        duration=amount(duration),
-        origin=visible(record.get("origin") or ""),
-        value=number(record.get("value")),
-        threshold=number(record.get("threshold")),
+        audio=listenable(outcome.out, clip.shard, clip.offset, clip.size),
+        cut=clip.duration is not None and clip.duration > EXAMPLE_SECONDS,
+        text=visible(clip.text),
+        clip=visible(clip.clip_id),
+        language=visible(clip.language or "?"),
+        duration=amount(clip.duration),
+        origin=visible(clip.origin),
+        value=number(clip.value),
+        threshold=number(clip.threshold),
         facts=[fact for fact in facts if not fact[1].startswith("–")],
     )
 
 
+def kept_examples(outcome: Outcome) -> list[Example]:
+    """Kept clips evenly spread from the lowest to the highest DNSMOS."""
+    summary = outcome.summary
+    counts = summary.measure(DNSMOS).kept
+    targets = [GRIDS[DNSMOS].quantile(counts, i / (KEPT_EXAMPLES - 1)) for i in range(KEPT_EXAMPLES)]
+    shown = [summary.examples[i] for i in nearest_values([clip.dnsmos_ovr for clip in summary.examples], targets)]
+    notes = [""] * len(shown)
+    if len(shown) > 1 and counts.total:
+        notes[0], notes[-1] = "lowest DNSMOS", "highest DNSMOS"
+    return [example(outcome, clip, note) for clip, note in zip(shown, notes, strict=True)]
+
+
 def drop_reasons(outcome: Outcome, budget: int) -> list[DropReason]:
-    """One entry per (stage, reason), most frequent first, with a borderline, a typical and an extreme example."""
-    table = outcome.rejected
-    duration, value, threshold = (floats(table, name) for name in ("duration", "value", "threshold"))
-    stored = np.asarray([bool(shard) for shard in strings(table, "shard")], dtype=bool)
-    by_reason = groups(zip(strings(table, "stage"), strings(table, "reason"), strict=True))
-    most = max((len(rows) for rows in by_reason.values()), default=0)
+    """One entry per (stage, reason), most frequent first, with a borderline, a drawn and an extreme example."""
+    dropped = sorted(outcome.summary.dropped, key=lambda row: -row.clips.count)
+    most = max((row.clips.count for row in dropped), default=0)
     entries = []
-    for (stage, reason), rows in sorted(by_reason.items(), key=lambda item: -len(item[1])):
-        candidates = rows[stored[rows]] if stored[rows].any() else rows
-        distance = np.abs(value[candidates] - threshold[candidates])
-        ranked = bool(np.isfinite(distance).all()) and float(np.ptp(distance)) > 0
-        order = candidates[np.argsort(distance, kind="stable")] if ranked else candidates
-        chosen = spread(order, min(REASON_EXAMPLES, budget)) if budget else []
+    for row in dropped:
+        chosen = _examples_of(row)[:budget]
         budget -= len(chosen)
-        notes = {3: ("borderline", "typical", "extreme"), 2: ("nearest", "farthest")}.get(
-            len(chosen), ("",) * len(chosen)
-        )
-        bars = sorted({float(bar) for bar in threshold[rows] if math.isfinite(bar)})
-        if not bars:
-            shown = "–"
+        middle = rough_median(dict(row.values))
+        if middle is not None and row.min_value is not None and row.max_value is not None:
+            middle = min(max(middle, row.min_value), row.max_value)
+        if row.min_threshold == row.max_threshold:
+            shown = number(row.min_threshold)
         else:
-            shown = number(bars[0]) if len(bars) == 1 else f"{number(bars[0])} to {number(bars[-1])}"
+            shown = f"{number(row.min_threshold)} to {number(row.max_threshold)}"
         entries.append(
             DropReason(
-                stage=visible(stage),
-                reason=visible(reason),
-                count=len(rows),
-                share=percent(len(rows), most),
-                seconds=total(duration[rows]),
-                value=number(median(value[rows])),
+                stage=visible(row.stage),
+                reason=visible(row.reason),
+                count=row.clips.count,
+                share=percent(row.clips.count, most),
+                seconds=row.clips.seconds,
+                value=number(middle),
                 threshold=shown,
-                examples=[example(outcome, table, row, notes[i] if ranked else "") for i, row in enumerate(chosen)],
+                examples=[example(outcome, clip, note) for clip, note in chosen],
             )
         )
     return entries
 
 
+def _examples_of(row: DroppedSummary) -> list[tuple[ClipExample, str]]:
+    """Examples of a reason with their notes; drawn ones alone where no distance to a threshold ranks them."""
+    nearest, farthest = row.nearest, row.farthest
+    if nearest is None or farthest is None or nearest.distance == farthest.distance:
+        return [(clip, "") for clip in row.drawn]
+    between = next((clip for clip in row.drawn if clip not in (nearest, farthest)), None)
+    if between is None:
+        return [(nearest, "nearest"), (farthest, "farthest")]
+    return [(nearest, "borderline"), (between, "at random"), (farthest, "extreme")]
+
+
 def recording_ends(outcome: Outcome) -> RecordingEnds:
-    """How every recording ended: counts by state and reason, and each one that was not kept."""
-    table = outcome.recordings
-    states, reasons, stages = (strings(table, name) for name in ("state", "reason", "stage"))
-    lengths = floats(table, "duration")
+    """How every recording ended: counts by state and reason, and the first ones that were not kept."""
+    summary = outcome.summary
     rank = {"kept": 0, "rejected": 1, "duplicate": 2, "unreadable": 3}
-    counted = sorted(
-        groups(zip(states, stages, reasons, strict=True)).items(),
-        key=lambda item: (rank.get(item[0][0], 9), -len(item[1])),
-    )
-    lost = [row for row, state in enumerate(states) if state != "kept"]
-    listed = table.take(pa.array(lost[:MAX_LISTED], pa.int64())).to_pylist()
+    counted = sorted(summary.ends, key=lambda row: (rank.get(row.state, 9), -row.recordings.count))
     return RecordingEnds(
         counts=[
             EndCount(
-                state=visible(state),
-                stage=visible(stage),
-                reason=visible(reason),
-                count=len(rows),
-                seconds=total(lengths[rows]),
-                share=percent(len(rows), table.num_rows),
+                state=visible(row.state),
+                stage=visible(row.stage),
+                reason=visible(row.reason),
+                count=row.recordings.count,
+                seconds=row.recordings.seconds,
+                share=percent(row.recordings.count, summary.recordings.count),
             )
-            for (state, stage, reason), rows in counted
+            for row in counted
         ],
         lost=[
-            LostRecording(
-                path=visible(row.get("path") or ""),
-                state=visible(row.get("state") or ""),
-                stage=visible(row.get("stage") or ""),
-                reason=visible(row.get("reason") or ""),
-                detail=visible(row.get("detail") or ""),
-                value=number(row.get("value")),
-                threshold=number(row.get("threshold")),
-                duration=amount(row.get("duration")),
+            LostRow(
+                path=visible(row.path),
+                state=visible(row.state),
+                stage=visible(row.stage),
+                reason=visible(row.reason),
+                detail=visible(row.detail),
+                value=number(row.value),
+                threshold=number(row.threshold),
+                duration=amount(row.duration),
             )
-            for row in listed
+            for row in summary.lost
         ],
-        unlisted=len(lost) - len(listed),
-        num_kept=states.count("kept"),
+        unlisted=summary.num_lost - len(summary.lost),
+        num_kept=sum(row.recordings.count for row in summary.ends if row.state == "kept"),
     )
 
 
@@ -234,19 +233,20 @@ def stage_costs(run: Run) -> list[CostRow]:
     ]
 
 
-def write_report(out: Path) -> Path:
-    """Writes OUT/report.html and returns its path."""
-    outcome = load_outcome(out)
-    run, clips = outcome.run, outcome.clips
-    ovr = floats(clips, "quality.dnsmos_ovr")
-    shown = spread(np.argsort(np.nan_to_num(ovr), kind="stable"), KEPT_EXAMPLES)
-    places = (
-        ("lowest DNSMOS", *[""] * (len(shown) - 2), "highest DNSMOS")
-        if len(shown) > 1 and np.isfinite(ovr).any()
-        else ("",)
-    )
-    kept_seconds, in_seconds = total(floats(clips, "duration")), total(floats(outcome.recordings, "duration"))
-    dropped_seconds = total(floats(outcome.rejected, "duration"))
+def write_report(out: Path, summary: BucketSummary | None = None) -> Path:
+    """Writes OUT/report.html and returns its path.
+
+    Args:
+        summary: of all buckets; made from the indexes where it is not given.
+
+    Raises:
+        UserError: an index is not there or cannot be read, or `run.json` is of an older voxmill.
+    """
+    outcome = load_outcome(out, summary)
+    run, summary = outcome.run, outcome.summary
+    kept, in_seconds = summary.kept, summary.recordings.seconds
+    dropped_seconds = summary.rejected.seconds
+    shown, control = kept_examples(outcome), controllability(outcome)
     env = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -257,29 +257,30 @@ def write_report(out: Path) -> Path:
     env.filters |= {"amount": amount, "number": number, "visible": visible}
     page = env.get_template("report.html.j2").render(
         run={key: run.get(key) for key in ("started", "finished", "wall_seconds", "found_done", "seed")},
-        kept_seconds=kept_seconds,
+        kept_seconds=kept.seconds,
         in_seconds=in_seconds,
         dropped_seconds=dropped_seconds,
-        kept_share=percent(kept_seconds, in_seconds),
-        dropped_share=percent(dropped_seconds, max(in_seconds, kept_seconds + dropped_seconds)),
-        outside_seconds=max(0.0, in_seconds - kept_seconds - dropped_seconds),
-        num_kept=clips.num_rows,
-        num_dropped=outcome.rejected.num_rows,
-        num_recordings=outcome.recordings.num_rows,
-        num_speakers=len(set(strings(clips, "speaker")) - {""}),
-        median_ovr=number(median(ovr)),
-        origins=Counter(visible(origin or "unknown") for origin in strings(clips, "origin")).most_common(),
+        kept_share=percent(kept.seconds, in_seconds),
+        dropped_share=percent(dropped_seconds, max(in_seconds, kept.seconds + dropped_seconds)),
+        outside_seconds=max(0.0, in_seconds - kept.seconds - dropped_seconds),
+        num_kept=kept.count,
+        num_dropped=summary.rejected.count,
+        num_recordings=summary.recordings.count,
+        num_speakers=summary.num_speakers,
+        median_ovr=number(GRIDS[DNSMOS].quantile(summary.measure(DNSMOS).kept, 0.5)),
+        origins=[
+            (visible(row.name or "unknown"), row.clips.count)
+            for row in sorted(summary.origins, key=lambda row: -row.clips.count)
+        ],
         funnel=funnel(outcome),
         ends=recording_ends(outcome),
         languages=languages(outcome),
         reasons=drop_reasons(outcome, MAX_EXAMPLES - len(shown)),
-        kept_examples=[
-            example(outcome, clips, row, note) for row, note in zip(shown, [*places, *[""] * len(shown)], strict=False)
-        ],
+        kept_examples=shown,
         histograms=[chart for spec in HISTOGRAMS if (chart := histogram(outcome, *spec))],
         separation=run.get("separation") or {},
-        control=controllability(outcome),
-        listeners=listeners(outcome),
+        control=control,
+        listeners=listeners(outcome) if control is not None else None,
         stages=stage_costs(run),
         models=run.get("models") or [],
         config=yaml.safe_dump(dict(run.get("config") or {}), sort_keys=False, allow_unicode=True),

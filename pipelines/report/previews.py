@@ -1,29 +1,28 @@
-"""Clips small enough to lie inside a page: short Opus previews as data URIs, and rows spread over an ordering."""
+"""Clips small enough to lie inside a page: short Opus previews as data URIs, and clips spread over their values."""
 
 import base64
 import io
-from collections.abc import Mapping
+import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
 
 from voxmill.core.audio import RATE_16K, AudioProblem, Samples, decode_flac, resample
+from voxmill.data.shards import read_member
 
 EXAMPLE_RATE = RATE_16K
 EXAMPLE_SECONDS = 15.0
 
 
-def listenable(out: Path, row: Mapping[str, Any]) -> str | None:
+def listenable(out: Path, shard: str, offset: int, size: int) -> str | None:
     """A clip as a small data URI, or None where its bytes are gone (work folder swept) or do not decode."""
-    if not row.get("shard") or row.get("offset") is None or not row.get("size"):
+    if not shard or not size:
         return None
     try:
-        with open(out / str(row["shard"]), "rb") as shard:
-            shard.seek(int(row["offset"]))
-            samples_T, rate = decode_flac(shard.read(int(row["size"])))
-    except (OSError, AudioProblem):
+        samples_T, rate = decode_flac(read_member(out, shard, offset, size))
+    except (OSError, ValueError, AudioProblem):
         return None
     preview_T = samples_T[: int(EXAMPLE_SECONDS * rate)]
     if not preview_T.size:
@@ -49,8 +48,22 @@ def _opus(audio: Samples) -> bytes:
     return packed.getvalue()
 
 
-def spread(order: np.ndarray, count: int) -> list[int]:
-    """Up to count rows evenly spread over an ordering, both ends included."""
-    if len(order) <= count:
-        return [int(row) for row in order]
-    return [int(order[round(i * (len(order) - 1) / (count - 1))]) for i in range(count)]
+def nearest_values(values: Sequence[float | None], targets: Sequence[float | None]) -> list[int]:
+    """For each target another one of the values, the nearest left; places in ascending order.
+
+    All places where there are no more values than targets. A value that was not measured is the least.
+    """
+    if len(values) <= len(targets):
+        return list(range(len(values)))
+    left = {place: -math.inf if value is None else value for place, value in enumerate(values)}
+    chosen = []
+    for target in targets:
+        aim = -math.inf if target is None else target
+        place = min(left, key=lambda place: (_gap(left[place], aim), place))
+        del left[place]
+        chosen.append(place)
+    return sorted(chosen)
+
+
+def _gap(a: float, b: float) -> float:
+    return 0.0 if a == b else abs(a - b)

@@ -1,31 +1,45 @@
-"""What a run left in its output folder: the indexes as columns, run.json, and figures that several pages share."""
+"""What a run left in its output folder: its summary, run.json, the rows of a few clips, and shared figures."""
 
-from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
+from pipelines.report.bucket_summary import (
+    CLIP_COLUMNS,
+    DNSMOS,
+    ENDING_COLUMNS,
+    GRIDS,
+    RECORDING_COLUMNS,
+    SNR,
+    BucketSummary,
+    ClipPick,
+    merge,
+    summarize,
+)
 from pipelines.report.formatting import number, percent, visible
 from pipelines.report.run_record import Run, read_run
+from voxmill.core.errors import UserError
+from voxmill.data.layout import bucket_of, index_parts, part_path, stream_index, stream_part
+from voxmill.data.schemas import CLIPS, columns_of, from_table
+from voxmill.data.snapshot import read_snapshot
 
-FLOAT_KINDS = (pa.types.is_floating, pa.types.is_integer, pa.types.is_boolean)
-Key = TypeVar("Key", bound=Hashable)
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+R = TypeVar("R", bound="DataclassInstance")
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run left in its output folder, with structs flattened to dotted column names."""
+    """What a run left in its output folder."""
 
     out: Path
-    clips: pa.Table
-    rejected: pa.Table
-    recordings: pa.Table
     run: Run
+    summary: BucketSummary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,74 +56,86 @@ class LanguageRow:
     share: float
 
 
-def load_outcome(out: Path) -> Outcome:
-    """Reads the three indexes and the run's record; word times are left out, nothing here shows them."""
+def load_outcome(out: Path, summary: BucketSummary | None = None) -> Outcome:
+    """The run's record with the summary of the whole dataset, read from the indexes where it is not given.
 
-    def table(name: str) -> pa.Table:
-        names = [column for column in pq.read_schema(out / name).names if column != "words"]
-        return pq.read_table(out / name, columns=names).flatten()
-
-    clips, rejected, recordings = map(table, ("clips.parquet", "rejected.parquet", "recordings.parquet"))
-    return Outcome(out, clips, rejected, recordings, read_run(out))
+    Raises:
+        UserError: an index is not there or cannot be read, or the record is of an older voxmill.
+    """
+    return Outcome(out, read_run(out), summarize_dataset(out) if summary is None else summary)
 
 
-def floats(table: pa.Table, name: str) -> np.ndarray:
-    """A column as float64 with NaN for null; an absent or untyped (all-null) column is all NaN."""
-    if name in table.column_names and any(kind(table.schema.field(name).type) for kind in FLOAT_KINDS):
-        return np.asarray(table[name].cast(pa.float64()).to_numpy(), dtype=np.float64)
-    return np.full(table.num_rows, np.nan)
+def summarize_dataset(out: Path) -> BucketSummary:
+    """The summary of all buckets, from their indexes; holds some thousand rows at a time.
+
+    Raises:
+        UserError: an index is not there or cannot be read.
+    """
+    clips, rejected, recordings = CLIP_COLUMNS, (*CLIP_COLUMNS, *ENDING_COLUMNS), RECORDING_COLUMNS
+    nothing, summary = pa.table({}), BucketSummary()
+    for piece in _pieces(out, "clips.parquet", clips):
+        summary = merge(summary, summarize(piece, nothing, nothing))
+    for piece in _pieces(out, "rejected.parquet", rejected):
+        summary = merge(summary, summarize(nothing, piece, nothing))
+    for piece in _pieces(out, "recordings.parquet", recordings):
+        summary = merge(summary, summarize(nothing, nothing, piece))
+    return summary
 
 
-def strings(table: pa.Table, name: str) -> list[str]:
-    """A column as text with '' for null or absent."""
-    if name not in table.column_names:
-        return [""] * table.num_rows
-    return ["" if value is None else str(value) for value in table[name].to_pylist()]
+def _pieces(out: Path, index: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+    try:
+        yield from stream_index(out / index, columns)
+    except FileNotFoundError:
+        raise UserError(f"{out / index}: not there; run `voxmill annotate` first") from None
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{out / index}: cannot be read ({reason}); run `voxmill annotate` again") from None
 
 
-def total(values: np.ndarray) -> float:
-    return float(np.nansum(values)) if values.size else 0.0
+def find_clips(out: Path, picks: Sequence[ClipPick], kind: type[R]) -> dict[str, R]:
+    """Rows of clips.parquet by clip, as records of `kind`; only the parts of the picks' sessions are read."""
+    columns = columns_of(kind)
+    missing = {pick.clip_id for pick in picks}
+    found: dict[str, R] = {}
+    for part in _parts_of(out, picks):
+        for piece in stream_part(part, columns):
+            if not missing:
+                return found
+            rows = piece.filter(pc.is_in(piece["clip_id"], value_set=pa.array(sorted(missing), pa.string())))
+            for name in columns:
+                if name not in rows.column_names:
+                    rows = rows.append_column(name, pa.nulls(rows.num_rows, CLIPS.field(name).type))
+            for clip_id, row in zip(rows["clip_id"].to_pylist(), from_table(kind, rows), strict=True):
+                found[clip_id] = row
+            missing -= found.keys()
+    return found
 
 
-def median(values: np.ndarray) -> float | None:
-    finite = values[np.isfinite(values)]
-    return float(np.median(finite)) if finite.size else None
-
-
-def mean(values: np.ndarray) -> float | None:
-    finite = values[np.isfinite(values)]
-    return float(finite.mean()) if finite.size else None
-
-
-def groups(keys: Iterable[Key]) -> dict[Key, np.ndarray]:
-    """Row numbers by key, in order of first appearance."""
-    rows_of: dict[Key, list[int]] = {}
-    for row, key in enumerate(keys):
-        rows_of.setdefault(key, []).append(row)
-    return {key: np.asarray(rows) for key, rows in rows_of.items()}
+def _parts_of(out: Path, picks: Sequence[ClipPick]) -> list[Path]:
+    parts, snapshot = index_parts(out / "clips.parquet"), read_snapshot(out)
+    if snapshot is None:
+        return parts
+    buckets = sorted({bucket_of(pick.session, snapshot.buckets) for pick in picks})
+    wanted = {part_path(out, "clips.parquet", bucket, snapshot.buckets) for bucket in buckets}
+    return [part for part in parts if part in wanted]
 
 
 def languages(outcome: Outcome) -> list[LanguageRow]:
     """Kept clips by language, most audio first; also what share of that language's clips survived."""
-    clips = outcome.clips
-    duration, ovr, snr, sure = (
-        floats(clips, name) for name in ("duration", "quality.dnsmos_ovr", "quality.snr_db", "language_probability")
-    )
-    lost = Counter(strings(outcome.rejected, "language"))
-    rows_of = groups(strings(clips, "language"))
-    most = max((total(duration[at]) for at in rows_of.values()), default=0.0)
+    some = [row for row in outcome.summary.languages if row.kept.count]
+    most = max((row.kept.seconds for row in some), default=0.0)
     rows = [
         LanguageRow(
-            language=visible(language or "unknown"),
-            clips=len(at),
-            seconds=total(duration[at]),
-            ovr=number(median(ovr[at])),
-            snr=number(median(snr[at])),
-            probability=number(mean(sure[at])),
-            survived=percent(len(at), len(at) + lost[language]),
-            share=percent(total(duration[at]), most),
+            language=visible(row.language or "unknown"),
+            clips=row.kept.count,
+            seconds=row.kept.seconds,
+            ovr=number(GRIDS[DNSMOS].quantile(row.dnsmos, 0.5)),
+            snr=number(GRIDS[SNR].quantile(row.snr, 0.5)),
+            probability=number(row.certainty / row.certain / 1e6 if row.certain else None),
+            survived=percent(row.kept.count, row.kept.count + row.rejected),
+            share=percent(row.kept.seconds, most),
         )
-        for language, at in rows_of.items()
+        for row in some
     ]
     return sorted(rows, key=lambda row: -row.seconds)
 

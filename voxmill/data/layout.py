@@ -83,9 +83,18 @@ def stream_index(path: Path, columns: Sequence[str] | None = None, rows: int = 8
         pa.ArrowException, OSError: a part cannot be read; named.
     """
     for part in _parts(path):
-        with _named(part), _open(part) as file:
-            for batch in file.iter_batches(rows, columns=_chosen(file, columns)):
-                yield pa.Table.from_batches([batch])
+        yield from stream_part(part, columns, rows)
+
+
+def stream_part(part: Path, columns: Sequence[str] | None = None, rows: int = 8192) -> Iterator[pa.Table]:
+    """One file of an index by the piece, each of at most `rows` rows; `columns` that it lacks are left out.
+
+    Raises:
+        pa.ArrowException, OSError: it cannot be read; named.
+    """
+    with _named(part), _open(part) as file:
+        for batch in file.iter_batches(rows, columns=_chosen(file, columns)):
+            yield pa.Table.from_batches([batch])
 
 
 def read_part(part: Path, columns: Sequence[str] | None = None) -> pa.Table:

@@ -1,6 +1,7 @@
 """The report and the card over a small but real output folder: FLAC in tars, hostile names, no clips."""
 
 import base64
+import functools
 import html
 import io
 import re
@@ -14,6 +15,7 @@ import pytest
 import soundfile
 import yaml
 
+from pipelines.report.bucket_summary import merge, summarize
 from pipelines.report.card import write_card
 from pipelines.report.formatting import visible
 from pipelines.report.funnel import funnel
@@ -22,7 +24,9 @@ from pipelines.report.previews import EXAMPLE_RATE, EXAMPLE_SECONDS
 from pipelines.report.tables import load_outcome
 from tests.pipelines.report.made_run import HOSTILE, make_out
 from voxmill.core.errors import UserError
+from voxmill.data.layout import part_path
 from voxmill.data.schemas import CLIPS, RECORDINGS, REJECTED
+from voxmill.data.snapshot import ANNOTATED
 
 
 class Page(HTMLParser):
@@ -108,6 +112,26 @@ def test_numbers_reach_the_page(page: Page) -> None:
     for mark in ("≥ 3", "≥ 15", "≤ 25", "≥ 1", "≥ 8,000"):
         assert mark in page.text
     assert not any(text.startswith("≤ 300") for text in page.text)
+
+
+def test_the_pages_are_the_same_from_parts_and_from_a_merged_summary(tmp_path: Path, source: str) -> None:
+    out = make_out(tmp_path / "out")
+    pages = [path.read_text(encoding="utf-8") for path in (write_report(out), write_card(out))]
+    assert pages[0] == source
+    tables = {name: pq.read_table(out / name) for name in ANNOTATED}
+    summaries = []
+    for name in tables:
+        (out / name).unlink()
+        (out / name).mkdir()
+    for bucket in range(4):
+        parts = [table.take(pa.array(range(bucket, table.num_rows, 4))) for table in tables.values()]
+        for name, part in zip(tables, parts, strict=True):
+            pq.write_table(part, part_path(out, name, bucket, 4))
+        summaries.append(summarize(*parts))
+    merged = functools.reduce(merge, reversed(summaries))
+    for summary in (merged, None):
+        written = (write_report(out, summary), write_card(out, summary))
+        assert [path.read_text(encoding="utf-8") for path in written] == pages
 
 
 def test_every_stage_s_compute_stands_at_the_step_it_leads_to(out: Path) -> None:
