@@ -12,6 +12,7 @@ from typing import Literal
 
 from cluster.planner.rate_files import GPU_STAGES
 from cluster.planner.rates import Rates, Source
+from voxmill.core.audio import RATE_16K
 from voxmill.data.layout import BUCKET_HOURS, MAX_BUCKETS, num_buckets
 
 Device = Literal["GPU", "core"]
@@ -54,6 +55,8 @@ class DataSetup:
     """Of the recordings as they are; None: mono FLAC."""
     stages: tuple[str, ...]
     """Names from `STAGES`."""
+    labellers: int
+    """Labellers of voices: each has a file a unit, also one without a model."""
     unit_seconds: float
     window_seconds: float
     shard_bytes: float
@@ -226,12 +229,13 @@ def _stages(setup: DataSetup, rates: Rates, kept: float) -> Iterator[StageLine]:
         device: Device = "GPU" if setup.gpus and stage in ON_GPU else "core"
         name = f"{'gpu' if device == 'GPU' else 'cpu'}.{stage}"
         hours = kept if phase in ("finish", "encode") else setup.audio_hours
+        clips_hour = 3600 / rates["corpus.clip_seconds"] if stage == "index" else 1.0
         yield StageLine(
             stage=stage,
             phase=phase,
             device=device,
             audio_hours=hours * (rates["corpus.separated"] if stage == "separation" else 1.0),
-            seconds=rates[name],
+            seconds=rates[name] * clips_hour,
             source=rates.source(name),
         )
 
@@ -294,8 +298,8 @@ def _unit_seconds(setup: DataSetup) -> float:
 
 def _storage(plan: DataPlan, rates: Rates, candidate_hours: float) -> Iterator[StorageLine]:
     setup = plan.setup
-    flac_hour = rates["sizes.flac_sample"] * setup.sample_rate * 3600
-    flac = rates.source("sizes.flac_sample")
+    sample = "sizes.flac_sample" if setup.sample_rate <= RATE_16K else "sizes.flac_sample_wide"
+    flac_hour, flac = rates[sample] * setup.sample_rate * 3600, rates.source(sample)
 
     def line(name: str, content: float, files: float, source: Source) -> StorageLine:
         return StorageLine(name=name, bytes=content, files=files, source=source)
@@ -310,11 +314,10 @@ def _storage(plan: DataPlan, rates: Rates, candidate_hours: float) -> Iterator[S
         rates.source("sizes.scan_recording"),
     )
     yield line("units", candidate_hours * flac_hour + plan.candidates * rates["sizes.unit_clip"], plan.units, flac)
-    labellers = [stage for stage in ("prosody", "speaker", "gender", "emotion", "age") if stage in setup.stages]
     yield line(
         "labels",
         plan.candidates * rates["sizes.labels_clip"],
-        plan.units * len(labellers),
+        plan.units * setup.labellers,
         rates.source("sizes.labels_clip"),
     )
     shards = plan.kept_hours * flac_hour + plan.clips * rates["sizes.shard_clip"]

@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from cluster.planner.rates import Corpus, Figure, Known, Rates, RatesFile, Sizes, Source, StageSeconds
+from voxmill.core.audio import RATE_16K
 from voxmill.core.config import Config, load_config
 from voxmill.core.errors import UserError
 
@@ -233,7 +234,8 @@ def _compressed_bytes(metadata: "object") -> int:
 def _sizes(run: _Run, index: _IndexFigures, out: Path) -> dict[str, float]:
     sizes = {f"{name}_row": size for name, size in index.rows.items()} | {"part": index.part}
     if index.flac_samples and run.kept:
-        sizes["flac_sample"] = index.flac_bytes / index.flac_samples
+        wide = "" if index.sample_rate <= RATE_16K else "_wide"
+        sizes[f"flac_sample{wide}"] = index.flac_bytes / index.flac_samples
         sizes["shard_clip"] = max(sum(shard.bytes for shard in run.shards) - index.flac_bytes, 0) / run.kept
     candidates = run.kept + run.rejected
     if not candidates or run.units > MAX_UNITS or not (out / "work" / "units").is_dir():

@@ -61,7 +61,7 @@ PositiveShare = Annotated[Positive, AfterValidator(_share)]
 
 
 class StageSeconds(Config):
-    """Seconds of one core, or of one GPU, for an hour of recordings that go in; of separation: an hour separated."""
+    """Seconds of one core, or of one GPU, for an hour of recordings; of separation: an hour that is separated."""
 
     scan: Given = None
     decode: Given = None
@@ -77,7 +77,7 @@ class StageSeconds(Config):
     emotion: Given = None
     age: Given = None
     index: Given = None
-    """Selection, corpus labels, descriptions and the index."""
+    """Selection, corpus labels, descriptions and the index: of one clip, not of an hour."""
     shards: Given = None
     """Kept clips copied from units into shards."""
     encode: Given = None
@@ -107,7 +107,9 @@ class Sizes(Config):
     """Bytes."""
 
     flac_sample: Positive = None
-    """Of FLAC for one sample, mono, 16 bits."""
+    """Of FLAC for one sample, mono, 16 bits, at 16 kHz or less."""
+    flac_sample_wide: Positive = None
+    """The same above 16 kHz, where there is less in the upper bands."""
     scan_recording: Given = None
     """What is noted of a scanned recording and its windows."""
     unit_clip: Given = None

@@ -21,6 +21,7 @@ BASE = DataSetup(
     session_seconds=600.0,
     recording_bytes_hour=None,
     stages=tuple(stage for stage in STAGES if stage not in WITHOUT_MODEL),
+    labellers=5,
     unit_seconds=60.0,
     window_seconds=300.0,
     shard_bytes=256e6,
@@ -77,11 +78,13 @@ def test_days_are_those_of_the_slowest_device_of_each_phase() -> None:
 
 
 def test_storage_follows_the_audio() -> None:
-    plan, twice = data_plan(BASE, PACKAGE), data_plan(replace(BASE, sample_rate=32000.0), PACKAGE)
+    half = data_plan(replace(BASE, sample_rate=8000.0), PACKAGE)
+    plan, wide = data_plan(BASE, PACKAGE), data_plan(replace(BASE, sample_rate=48000.0), PACKAGE)
     flac_hour = PACKAGE["sizes.flac_sample"] * 16000 * 3600
     assert bytes_of(plan, "recordings") == pytest.approx(100_000 * flac_hour)
-    assert bytes_of(twice, "shards") - bytes_of(plan, "shards") == pytest.approx(plan.kept_hours * flac_hour)
-    assert bytes_of(twice, "latents") == bytes_of(plan, "latents")
+    assert bytes_of(plan, "shards") - bytes_of(half, "shards") == pytest.approx(plan.kept_hours * flac_hour / 2)
+    assert bytes_of(wide, "recordings") == pytest.approx(1e5 * PACKAGE["sizes.flac_sample_wide"] * 48000 * 3600)
+    assert bytes_of(wide, "latents") == bytes_of(plan, "latents")
     assert bytes_of(plan, "latents") > plan.kept_hours * 3600 * 25 * 64 * 2
     compressed = data_plan(replace(BASE, recording_bytes_hour=128 * 125 * 3600.0), PACKAGE)
     assert bytes_of(compressed, "recordings") == pytest.approx(100_000 * 57.6e6)
@@ -109,13 +112,13 @@ def test_enough_cores_are_the_fewest_that_keep_the_gpus_busy() -> None:
         (replace(BASE, driver_memory=1e6), "the driver takes", "--driver-memory "),
         (replace(BASE, node_memory=40e9), "32 workers take", "--node-memory "),
         (replace(BASE, session_seconds=36e5, node_memory=70e9), "a task over one bucket takes", "--node-memory "),
-        (replace(BASE, puts_per_second=1.0), "annotate: ", "label.unit_seconds="),
+        (replace(BASE, puts_per_second=10.0), "annotate: ", "label.unit_seconds="),
         (replace(BASE, days=2.0), "days, and 2 were asked for", "--gpus "),
         (replace(BASE, gpus=0, days=2.0), "days, and 2 were asked for", "--cores "),
     ],
 )
 def test_what_cannot_be_is_refused_with_a_change_that_helps(setup: DataSetup, words: str, offered: str) -> None:
-    known = rates(memory__driver_clip=1.0, memory__driver_unit=1.0)
+    known = rates(memory__driver_clip=1.0, memory__driver_unit=1.0, memory__task_clip=1e5)
     plan = data_plan(setup, known)
     problem = next(problem for problem in plan.problems if words in problem.what)
     assert problem.changes[0].startswith(offered)

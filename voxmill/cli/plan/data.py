@@ -112,6 +112,7 @@ def data(
         session_seconds=60 * session_minutes if session_minutes else recording_seconds,
         recording_bytes_hour=kbps * 125 * 3600 if kbps else None,
         stages=_stages(config),
+        labellers=len(config.voice_attributes.labellers),
         unit_seconds=config.label.unit_seconds,
         window_seconds=config.label.window_seconds,
         shard_bytes=config.write.shard_megabytes * 1e6,
