@@ -45,7 +45,7 @@ def seconds_of(started: float) -> float:
 
 def scan_seconds(folder: Path) -> float:
     """Scanning every file in `folder`, for an hour of audio."""
-    hours = sum(soundfile.info(path).duration for path in folder.iterdir()) / 3600
+    hours: float = sum(soundfile.info(path).duration for path in folder.iterdir()) / 3600
     started = time.process_time()
     for path in folder.iterdir():
         media.scan(str(path), WINDOW_SECONDS)

@@ -59,6 +59,8 @@ class DataSetup:
     """Labellers of voices: each has a file a unit, also one without a model."""
     unit_seconds: float
     window_seconds: float
+    buckets: int | None
+    """None: by the hours."""
     shard_bytes: float
     latent_unit_seconds: float
     latent_bytes_second: float
@@ -184,7 +186,7 @@ def _counted(setup: DataSetup, rates: Rates) -> DataPlan:
     kept = setup.audio_hours * rates["corpus.kept"]
     candidate_hours = setup.audio_hours * rates["corpus.candidates"]
     clip_hours = rates["corpus.clip_seconds"] / 3600
-    buckets = num_buckets(setup.audio_hours)
+    buckets = setup.buckets or num_buckets(setup.audio_hours)
     plan = DataPlan(
         setup=setup,
         kept_hours=kept,
@@ -310,7 +312,7 @@ def _storage(plan: DataPlan, rates: Rates, candidate_hours: float) -> Iterator[S
     yield line(
         "scans",
         plan.recordings * rates["sizes.scan_recording"],
-        plan.recordings,
+        plan.recordings + 2 * plan.buckets,
         rates.source("sizes.scan_recording"),
     )
     yield line("units", candidate_hours * flac_hour + plan.candidates * rates["sizes.unit_clip"], plan.units, flac)
@@ -387,11 +389,14 @@ def _problems(plan: DataPlan, rates: Rates) -> Iterator[Problem]:
         )
     if bucket.bytes > bucket.limit:
         needed = _gigabytes(bucket.bytes)
+        buckets = _more_buckets(plan, rates)
         full = f" (a dataset has at most {MAX_BUCKETS:,} buckets)" if plan.buckets == MAX_BUCKETS else ""
+        larger = replace(setup, node_memory=needed * 1e9) if bucket.bytes <= LARGEST_NODE else None
         yield Problem(
             what=f"a task over one bucket takes {needed:,} GB of a node's {bucket.limit / 1e9:g} GB{full}",
-            changes=_more_memory("--node-memory", bucket, plan, rates),
-            changed=replace(setup, node_memory=needed * 1e9) if bucket.bytes <= LARGEST_NODE else None,
+            changes=((f"write.buckets={buckets}",) if buckets else ())
+            + _more_memory("--node-memory", bucket, plan, rates),
+            changed=replace(setup, buckets=buckets) if buckets else larger,
         )
     if workers.bytes > workers.limit:
         needed = _gigabytes(workers.bytes)
@@ -421,6 +426,17 @@ def _more_memory(option: str, line: MemoryLine, plan: DataPlan, rates: Rates) ->
     larger = (f"{option} {_gigabytes(line.bytes)}",) if line.bytes <= LARGEST_NODE else ()
     datasets = _datasets(plan, rates)
     return (*larger, f"dividing the recordings over {datasets} datasets") if datasets else larger
+
+
+def _more_buckets(plan: DataPlan, rates: Rates) -> int | None:
+    """The fewest more buckets, by doubling, with which the largest one fits into a node; None where no number does."""
+    buckets = plan.buckets
+    while 2 * buckets <= MAX_BUCKETS:
+        buckets *= 2
+        bucket = _counted(replace(plan.setup, buckets=buckets), rates).memory[2]
+        if bucket.bytes <= bucket.limit:
+            return buckets
+    return None
 
 
 def _datasets(plan: DataPlan, rates: Rates) -> int | None:

@@ -19,13 +19,14 @@ from cluster.planner.rates import Corpus, Figure, Known, Rates, RatesFile, Sizes
 from voxmill.core.audio import RATE_16K
 from voxmill.core.config import Config, load_config
 from voxmill.core.errors import UserError
+from voxmill.core.storage import is_remote, to_path
 
 FILE = Path(__file__).resolve().parent / "rates.yaml"
 GPU_STAGES = ("separation", "segmentation", "transcription", "speaker", "gender", "emotion", "age")
 """What runs on a GPU where there is one."""
 SECTIONS = ("cpu", "gpu", "corpus", "sizes", "memory", "efficiency")
 MAX_PARTS = 16
-"""Parts of an index that a run's row sizes are taken from."""
+"""Parts of an index that sizes are taken from."""
 MIN_ROWS = 50
 """An index with fewer rows tells little of a row: its columns' own headers are most of it."""
 MAX_UNITS = 20_000
@@ -79,11 +80,6 @@ class _RunConfig(BaseModel):
     run: _RunOptions = _RunOptions()
 
 
-class _Shard(BaseModel):
-    bytes: int = Field(ge=0)
-    clips: int = Field(ge=0)
-
-
 class _Run(BaseModel):
     """The keys of `run.json` that figures are taken from."""
 
@@ -95,7 +91,6 @@ class _Run(BaseModel):
     rejected: int = Field(ge=0)
     stages: list[_Stage] = Field(min_length=1)
     separation: _Separation | None = None
-    shards: list[_Shard] = []
     gpus: float = Field(0, ge=0, allow_inf_nan=False)
     config: _RunConfig = _RunConfig()
     finished: str = ""
@@ -112,13 +107,10 @@ def rates_of_run(path: Path) -> RatesFile:
     run = _read_run(path)
     source = Source(kind="measured", where=str(path), date=run.finished[:10], command="voxmill annotate")
     cpu, gpu = _stage_seconds(run)
-    corpus, sizes = _corpus(run), {}
-    try:
-        index = _IndexFigures.of(path.parent)
-        corpus |= {"sample_rate": index.sample_rate} if index.flac_samples else {}
-        sizes = _sizes(run, index, path.parent)
-    except FileNotFoundError:
-        pass  # run.json alone, without its dataset: sizes stay those of the package
+    corpus, dataset = _corpus(run), _dataset_figures(path.parent)
+    sizes: dict[str, float] = {}
+    if dataset is not None:
+        corpus["sample_rate"], sizes = dataset.sample_rate, _sizes(run, dataset, path.parent)
     return RatesFile(
         sources={"run": source},
         cpu=StageSeconds(**_figures(cpu)),
@@ -183,67 +175,80 @@ def _corpus(run: _Run) -> dict[str, float]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _IndexFigures:
-    """What the indexes tell: bytes a row by index, mean bytes of a part beside its rows, and clips' FLAC."""
+class _DatasetFigures:
+    """What the first parts of the indexes tell.
+
+    rows: bytes of a row, compressed, by index. part: bytes of a part beside its rows. clips: their FLAC in bytes and
+    samples, their seconds, and the bytes of the shards that they lie in.
+    """
 
     rows: dict[str, float]
     part: float
+    clips: int
     flac_bytes: int
     flac_samples: float
-    sample_rate: float
+    seconds: float
+    shard_bytes: int
 
-    @classmethod
-    def of(cls, out: Path) -> "_IndexFigures":
-        """Raises:
-        FileNotFoundError: there is no clips.parquet.
-        """
-        import pyarrow.compute as pc
-        import pyarrow.parquet as pq
-
-        from voxmill.data.layout import INDEXES, index_parts, read_index
-
-        rows: dict[str, float] = {}
-        beside: list[int] = []
-        for index in INDEXES:
-            parts = index_parts(out / index)[:MAX_PARTS]
-            metadata = [pq.read_metadata(part) for part in parts]
-            count = sum(one.num_rows for one in metadata)
-            content = [_compressed_bytes(one) for one in metadata]
-            if count >= MIN_ROWS:
-                rows[index.removesuffix(".parquet")] = sum(content) / count
-            beside += [part.stat().st_size - size for part, size in zip(parts, content, strict=True)]
-        clips = read_index(out / "clips.parquet", ["size", "duration", "sample_rate"])
-        samples = pc.sum(pc.multiply(clips["duration"], clips["sample_rate"])).as_py() or 0.0
-        return cls(
-            rows=rows,
-            part=sum(beside) / len(beside),
-            flac_bytes=pc.sum(clips["size"]).as_py() or 0,
-            flac_samples=samples,
-            sample_rate=samples / pc.sum(clips["duration"]).as_py() if samples else 0.0,
-        )
+    @property
+    def sample_rate(self) -> float:
+        """Of the clips, by length."""
+        return self.flac_samples / self.seconds
 
 
-def _compressed_bytes(metadata: "object") -> int:
+def _dataset_figures(out: Path) -> _DatasetFigures | None:
+    """None where no dataset lies beside the run.json, or one without a clip."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    assert isinstance(metadata, pq.FileMetaData)
-    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    return sum(group.column(number).total_compressed_size for group in groups for number in range(group.num_columns))
+    from voxmill.core.storage import arrow_filesystem
+    from voxmill.data.layout import INDEXES, index_parts, read_index
+
+    rows: dict[str, float] = {}
+    beside: list[int] = []
+    for index in INDEXES:
+        count = content = 0
+        for part in index_parts(out / index)[:MAX_PARTS]:
+            filesystem, name = arrow_filesystem(part)
+            metadata = pq.read_metadata(name, filesystem=filesystem)
+            groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+            size = sum(one.column(n).total_compressed_size for one in groups for n in range(one.num_columns))
+            count, content = count + metadata.num_rows, content + size
+            beside.append(part.stat().st_size - size)
+        if count >= MIN_ROWS:
+            rows[index.removesuffix(".parquet")] = content / count
+    columns = ["shard", "size", "duration", "sample_rate"]
+    parts = [read_index(part, columns) for part in index_parts(out / "clips.parquet")[:MAX_PARTS]]
+    clips = pa.concat_tables(parts) if parts else None
+    if clips is None or not clips.num_rows:
+        return None
+    return _DatasetFigures(
+        rows=rows,
+        part=sum(beside) / len(beside),
+        clips=clips.num_rows,
+        flac_bytes=pc.sum(clips["size"]).as_py(),
+        flac_samples=pc.sum(pc.multiply(clips["duration"], clips["sample_rate"])).as_py(),
+        seconds=pc.sum(clips["duration"]).as_py(),
+        shard_bytes=sum((out / name).stat().st_size for name in pc.unique(clips["shard"]).to_pylist()),
+    )
 
 
-def _sizes(run: _Run, index: _IndexFigures, out: Path) -> dict[str, float]:
-    sizes = {f"{name}_row": size for name, size in index.rows.items()} | {"part": index.part}
-    if index.flac_samples and run.kept:
-        wide = "" if index.sample_rate <= RATE_16K else "_wide"
-        sizes[f"flac_sample{wide}"] = index.flac_bytes / index.flac_samples
-        sizes["shard_clip"] = max(sum(shard.bytes for shard in run.shards) - index.flac_bytes, 0) / run.kept
+def _sizes(run: _Run, dataset: _DatasetFigures, out: Path) -> dict[str, float]:
+    wide = "" if dataset.sample_rate <= RATE_16K else "_wide"
+    sizes = {f"{name}_row": size for name, size in dataset.rows.items()} | {
+        "part": dataset.part,
+        f"flac_sample{wide}": dataset.flac_bytes / dataset.flac_samples,
+        "shard_clip": max(dataset.shard_bytes - dataset.flac_bytes, 0) / dataset.clips,
+    }
     candidates = run.kept + run.rejected
-    if not candidates or run.units > MAX_UNITS or not (out / "work" / "units").is_dir():
+    work = out / "work"
+    if is_remote(out) or run.units > MAX_UNITS or not (work / "units").is_dir():
         return sizes
-    flac = index.flac_bytes / run.kept * candidates if run.kept else 0.0
-    sizes["unit_clip"] = max(_folder_bytes(out / "work" / "units") - flac, 0.0) / candidates
-    sizes["labels_clip"] = _folder_bytes(out / "work" / "voice_attributes") / candidates
-    sizes["scan_recording"] = _folder_bytes(out / "work" / "scans") / run.recordings
+    flac = dataset.flac_bytes / dataset.clips * candidates
+    sizes["unit_clip"] = max(_folder_bytes(work / "units") - flac, 0.0) / candidates
+    sizes["labels_clip"] = _folder_bytes(work / "labels") / candidates
+    sizes["scan_recording"] = (_folder_bytes(work / "scans") + _folder_bytes(work / "plan")) / run.recordings
     return sizes
 
 
@@ -253,7 +258,7 @@ def _folder_bytes(folder: Path) -> int:
 
 def main() -> None:
     """Prints the figures of the run.json that is named on the command line, as YAML."""
-    values = rates_of_run(Path(sys.argv[1])).model_dump(mode="json", exclude_defaults=True)
+    values = rates_of_run(to_path(sys.argv[1])).model_dump(mode="json", exclude_defaults=True)
     print(yaml.safe_dump(values, sort_keys=False, width=120), end="")
 
 

@@ -24,6 +24,7 @@ BASE = DataSetup(
     labellers=5,
     unit_seconds=60.0,
     window_seconds=300.0,
+    buckets=None,
     shard_bytes=256e6,
     latent_unit_seconds=3600.0,
     latent_bytes_second=3200.0,
@@ -112,6 +113,7 @@ def test_enough_cores_are_the_fewest_that_keep_the_gpus_busy() -> None:
         (replace(BASE, driver_memory=1e6), "the driver takes", "--driver-memory "),
         (replace(BASE, node_memory=40e9), "32 workers take", "--node-memory "),
         (replace(BASE, session_seconds=36e5, node_memory=70e9), "a task over one bucket takes", "--node-memory "),
+        (replace(BASE, buckets=16), "a task over one bucket takes", "write.buckets="),
         (replace(BASE, puts_per_second=10.0), "annotate: ", "label.unit_seconds="),
         (replace(BASE, days=2.0), "days, and 2 were asked for", "--gpus "),
         (replace(BASE, gpus=0, days=2.0), "days, and 2 were asked for", "--cores "),
@@ -132,6 +134,12 @@ def test_each_way_out_helps_and_one_step_less_does_not() -> None:
     cores, gpus = (int(way.split()[1]) for way in problem.changes)
     assert fits(replace(starved, cores=cores)) and not fits(replace(starved, cores=cores - 1))
     assert fits(replace(starved, gpus=gpus)) and not fits(replace(starved, gpus=gpus + 1))
+
+    few = replace(BASE, buckets=16)
+    (problem,) = data_plan(few, rates(memory__task_clip=1e5)).problems
+    buckets = int(problem.changes[0].partition("=")[2])
+    assert fits(replace(few, buckets=buckets), rates(memory__task_clip=1e5))
+    assert not fits(replace(few, buckets=buckets // 2), rates(memory__task_clip=1e5))
 
     small = replace(BASE, node_memory=40e9)
     (problem,) = data_plan(small, PACKAGE).problems

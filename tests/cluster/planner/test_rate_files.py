@@ -204,7 +204,7 @@ def test_rates_of_a_run_plan_that_run(out: Path) -> None:
     assert plan.kept_hours == pytest.approx(run["hours_kept"], rel=0.001)
     assert plan.clips == pytest.approx(run["kept"], rel=0.001)
     written = {line.name: line for line in plan.storage}
-    shards = list((out / "shards").glob("*.tar"))
+    shards = list((out / "shards").rglob("*.tar"))
     assert written["shards"].files == len(shards)
     assert written["shards"].bytes == pytest.approx(sum(path.stat().st_size for path in shards), rel=0.02)
     assert written["units"].bytes == pytest.approx(folder_bytes(out / "work" / "units"), rel=0.05)

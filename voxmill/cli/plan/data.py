@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -33,7 +32,7 @@ def data(
     ] = None,
     days: Annotated[float | None, typer.Option(help="refuse a plan that takes longer")] = None,
     rates: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(
             "--rates",
             "--run-json",
@@ -73,6 +72,7 @@ def data(
     from pipelines.config import AnnotateConfig, EncodeConfig
     from voxmill.cli.plan.data_report import json_line, print_plan
     from voxmill.core.config import load_config
+    from voxmill.core.storage import to_path
 
     for name, value in (("core", hours_per_core_hour), ("gpu", hours_per_gpu_hour)):
         if value is not None:
@@ -100,7 +100,7 @@ def data(
         raise UserError("no machines: give --gpus, --cores or both")
     recipe, overrides = split_settings(settings)
     config = load_config(AnnotateConfig, recipe, overrides)
-    known = read_rates(rates or ())
+    known = read_rates([to_path(name) for name in rates or ()])
     recording_seconds = 60 * recording_minutes if recording_minutes else known["corpus.recording_seconds"]
     setup = DataSetup(
         audio_hours=audio_hours,
@@ -115,6 +115,7 @@ def data(
         labellers=len(config.voice_attributes.labellers),
         unit_seconds=config.label.unit_seconds,
         window_seconds=config.label.window_seconds,
+        buckets=config.write.buckets,
         shard_bytes=config.write.shard_megabytes * 1e6,
         latent_unit_seconds=EncodeConfig().unit_seconds,
         latent_bytes_second=_latent_bytes_second(),
@@ -189,4 +190,6 @@ def changed_words(before: DataSetup, after: DataSetup) -> list[str]:
         words.append(f"--driver-memory {math.ceil(after.driver_memory / 1e9)}")
     if after.unit_seconds != before.unit_seconds:
         words.append(f"label.unit_seconds={after.unit_seconds:g}")
+    if after.buckets != before.buckets:
+        words.append(f"write.buckets={after.buckets}")
     return words

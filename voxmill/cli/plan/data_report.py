@@ -49,6 +49,7 @@ def json_line(plan: DataPlan, changed: DataPlan | None) -> str:
             "driver_memory": changed.setup.driver_memory,
             "node_memory": changed.setup.node_memory,
             "unit_seconds": changed.setup.unit_seconds,
+            "buckets": changed.buckets,
         },
         "audio_hours": setup.audio_hours,
         "kept_hours": plan.kept_hours,
