@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from cluster.planner.rate_files import GPU_STAGES
 from cluster.planner.rates import Rates, Source
 from voxmill.core.audio import RATE_16K
 from voxmill.data.layout import BUCKET_HOURS, MAX_BUCKETS, num_buckets
@@ -29,9 +28,10 @@ STAGES: dict[str, Phase] = {
     "load": "encode",
     "encode": "encode",
 }
-ON_GPU = (*GPU_STAGES, "encode")
 BUSY = 0.9
 """The share of the time that GPUs must work; with less they wait for cores or storage, and the plan is refused."""
+SHORT = 1 / 24
+"""Days: GPUs may wait in a phase that lasts no longer than this."""
 LONGEST_UNIT = 7200.0
 """Seconds: what one unit may hold at most; a worker that dies loses it."""
 LARGEST_NODE = 4e12
@@ -55,6 +55,8 @@ class DataSetup:
     """Of the recordings as they are; None: mono FLAC."""
     stages: tuple[str, ...]
     """Names from `STAGES`."""
+    gpu_stages: tuple[str, ...]
+    """Those of them that a GPU computes where there is one."""
     labellers: int
     """Labellers of voices: each has a file a unit, also one without a model."""
     unit_seconds: float
@@ -228,7 +230,7 @@ def _stages(setup: DataSetup, rates: Rates, kept: float) -> Iterator[StageLine]:
     for stage, phase in STAGES.items():
         if stage not in setup.stages or (stage == "load" and not setup.gpus):
             continue
-        device: Device = "GPU" if setup.gpus and stage in ON_GPU else "core"
+        device: Device = "GPU" if setup.gpus and stage in setup.gpu_stages else "core"
         name = f"{'gpu' if device == 'GPU' else 'cpu'}.{stage}"
         hours = kept if phase in ("finish", "encode") else setup.audio_hours
         clips_hour = 3600 / rates["corpus.clip_seconds"] if stage == "index" else 1.0
@@ -413,7 +415,7 @@ def _problems(plan: DataPlan, rates: Rates) -> Iterator[Problem]:
         )
     for line in plan.phases:
         yield from _starved(line, plan, rates)
-    if setup.days is not None and plan.days > setup.days:
+    if setup.days is not None and setup.days < plan.days < math.inf:
         yield _too_late(plan)
 
 
@@ -463,7 +465,7 @@ def _starved(line: PhaseLine, plan: DataPlan, rates: Rates) -> Iterator[Problem]
             changed=replace(setup, cores=cores),
         )
         return
-    if not line.gpu_days:
+    if not line.gpu_days or line.days <= SHORT:
         return
     if line.core_days * BUSY > line.gpu_days:
         cores = _cores_for(line.phase, plan, rates)

@@ -22,8 +22,8 @@ from voxmill.core.errors import UserError
 from voxmill.core.storage import is_remote, to_path
 
 FILE = Path(__file__).resolve().parent / "rates.yaml"
-GPU_STAGES = ("separation", "segmentation", "transcription", "speaker", "gender", "emotion", "age")
-"""What runs on a GPU where there is one."""
+GPU_STAGES = ("separation", "segmentation", "transcription", "speaker", "gender", "emotion", "age", "encode")
+"""What a GPU can compute."""
 SECTIONS = ("cpu", "gpu", "corpus", "sizes", "memory", "efficiency")
 MAX_PARTS = 16
 """Parts of an index that sizes are taken from."""

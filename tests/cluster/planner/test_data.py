@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from cluster.planner.data import BUSY, STAGES, DataPlan, DataSetup, cores_for_gpus, data_plan, possible
-from cluster.planner.rate_files import read_rates
+from cluster.planner.rate_files import GPU_STAGES, read_rates
 from cluster.planner.rates import Known, Rates, Source
 from voxmill.data.layout import MAX_BUCKETS
 
@@ -21,6 +21,7 @@ BASE = DataSetup(
     session_seconds=600.0,
     recording_bytes_hour=None,
     stages=tuple(stage for stage in STAGES if stage not in WITHOUT_MODEL),
+    gpu_stages=GPU_STAGES,
     labellers=5,
     unit_seconds=60.0,
     window_seconds=300.0,
@@ -166,6 +167,20 @@ def test_gpus_that_wait_for_storage_get_longer_units_or_are_fewer() -> None:
     assert changed is not None and changed.setup.unit_seconds > 60
     assert all(line.gpu_busy is None or line.gpu_busy >= BUSY for line in changed.phases)
     assert possible(data_plan(replace(BASE, puts_per_second=1e-6), PACKAGE), PACKAGE) is None
+
+
+def test_a_short_run_is_not_refused_for_gpus_that_wait() -> None:
+    short = replace(BASE, audio_hours=100.0, cores=9)
+    plan = data_plan(short, PACKAGE)
+    assert plan.phases[1].gpu_busy is not None and plan.phases[1].gpu_busy < BUSY
+    assert plan.phases[1].days > 1 / 24 and plan.problems
+    assert fits(replace(short, audio_hours=0.2))
+
+
+def test_days_of_a_phase_without_a_core_are_no_number_of_days() -> None:
+    plan = data_plan(replace(BASE, cores=8, days=100.0), PACKAGE)
+    assert math.isinf(plan.days) and all("were asked for" not in problem.what for problem in plan.problems)
+    assert possible(plan, PACKAGE) is not None
 
 
 def test_the_largest_bucket_holds_what_hashing_gives() -> None:

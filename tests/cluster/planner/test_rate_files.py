@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from cluster.planner.data import ON_GPU, STAGES, DataPlan, data_plan
+from cluster.planner.data import STAGES, DataPlan, data_plan
 from cluster.planner.rate_files import GPU_STAGES, SECTIONS, rates_of_run, read_rates
 from cluster.planner.rates import RatesFile
 from samples.annotate_process import run_job
@@ -26,7 +26,7 @@ def test_the_package_has_every_figure_with_a_source() -> None:
     rates = read_rates()
     file = RatesFile()
     names = {f"{section}.{name}" for section in SECTIONS for name in type(getattr(file, section)).model_fields}
-    without = {f"gpu.{stage}" for stage in STAGES if stage not in ON_GPU}
+    without = {f"gpu.{stage}" for stage in STAGES if stage not in GPU_STAGES}
     assert set(rates.known) == names - without
     for name in rates.known:
         source = rates.source(name)

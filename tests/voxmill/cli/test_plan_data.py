@@ -73,6 +73,12 @@ def test_the_recipe_decides_stages_units_and_shards(capsys: pytest.CaptureFixtur
     assert "prosody" not in {stage["stage"] for stage in other["stages"]}
 
 
+def test_gender_is_on_a_gpu_only_as_a_network(capsys: pytest.CaptureFixture[str]) -> None:
+    for settings, device in (((), "core"), (("voice_attributes.gender.model=somebody/gender",), "GPU")):
+        plan = json.loads(planned(capsys, "--audio-hours", "1e4", *MACHINES, "--json", *settings)[0])
+        assert [stage["device"] for stage in plan["stages"] if stage["stage"] == "gender"] == [device]
+
+
 def test_the_short_forms_stand_for_their_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert planned(capsys, "--gpus", "8", "--audio-hours=1e4", "--driver-memory", "3000") == planned(
         capsys, "data", "--audio-hours", "1e4", *MACHINES

@@ -39,8 +39,12 @@ def data(
             help="run.json of a finished dataset, or YAML like cluster/planner/rates.yaml; repeatable, the last wins",
         ),
     ] = None,
-    sample_rate: Annotated[float | None, typer.Option(help="of the recordings, in Hz")] = None,
-    recording_minutes: Annotated[float | None, typer.Option(help="mean length of a recording")] = None,
+    sample_rate: Annotated[
+        float | None, typer.Option(help="of the recordings, in Hz; by default 48000, or that of --rates")
+    ] = None,
+    recording_minutes: Annotated[
+        float | None, typer.Option(help="mean length of a recording; by default 10, or that of --rates")
+    ] = None,
     session_minutes: Annotated[float | None, typer.Option(help="of a session; by default of a recording")] = None,
     kbps: Annotated[float | None, typer.Option(help="of the recordings as they are; by default mono FLAC")] = None,
     node_cores: Annotated[int, typer.Option(help="CPU cores of one machine")] = 32,
@@ -112,6 +116,7 @@ def data(
         session_seconds=60 * session_minutes if session_minutes else recording_seconds,
         recording_bytes_hour=kbps * 125 * 3600 if kbps else None,
         stages=_stages(config),
+        gpu_stages=_gpu_stages(config),
         labellers=len(config.voice_attributes.labellers),
         unit_seconds=config.label.unit_seconds,
         window_seconds=config.label.window_seconds,
@@ -158,6 +163,14 @@ def _stages(config: AnnotateConfig) -> tuple[str, ...]:
         for stage in STAGES
         if stage not in LABELLERS or (stage in voices.labellers and not without_model.get(stage, False))
     )
+
+
+def _gpu_stages(config: AnnotateConfig) -> tuple[str, ...]:
+    """What a GPU computes: the embedded model of gender is trees, which no GPU helps."""
+    from cluster.planner.rate_files import GPU_STAGES
+
+    trees = config.voice_attributes.gender.model == "embedded"
+    return tuple(stage for stage in GPU_STAGES if not (trees and stage == "gender"))
 
 
 def _latent_bytes_second() -> float:

@@ -184,7 +184,8 @@ def _days(days: float) -> str:
 
 
 def _count(number: float) -> str:
-    for size, suffix in ((1e9, "e9"), (1e6, "e6")):
+    """A count of millions (M) or thousands of millions (bn) with three digits, a smaller one in full."""
+    for size, suffix in ((1e9, " bn"), (1e6, " M")):
         if number >= size:
             return f"{number / size:.3g}{suffix}"
     return f"{number:,.0f}"
