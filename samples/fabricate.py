@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import soundfile
 
 from model.checkpoint import load_vae
@@ -22,8 +23,10 @@ from pipelines.latents.buckets import EncodePlan
 from pipelines.latents.units import encode_unit
 from voxmill.core.audio import RATE_16K, Samples, decode, mono, resample
 from voxmill.data.dataset import Dataset
-from voxmill.data.schemas import CLIPS, write_index
-from voxmill.data.shards import TarWriter
+from voxmill.data.layout import bucket_name, bucket_of, part_path
+from voxmill.data.schemas import CLIPS, RECORDINGS, REJECTED, write_index
+from voxmill.data.shards import TarWriter, to_json
+from voxmill.data.snapshot import BucketFiles, PartFile, ShardFile, Snapshot, write_snapshot
 
 SAMPLES = Path(__file__).resolve().parents[1] / "samples"
 
@@ -104,18 +107,44 @@ def rows(
     return made
 
 
-def write_dataset(folder: Path, made: list[tuple[dict[str, Any], bytes]]) -> Path:
-    """Shards and `clips.parquet` of these rows, a shard a recording."""
-    index = []
+def write_dataset(folder: Path, made: list[tuple[dict[str, Any], bytes]], buckets: int = 1) -> Path:
+    """Shards, indexes and `dataset.json` of these rows, a shard a session."""
+    files, shards, index = [], dict[int, list[ShardFile]](), dict[int, list[dict[str, Any]]]()
     for session in dict.fromkeys(row["session"] for row, _ in made):
         mine = [(row, flac) for row, flac in made if row["session"] == session]
-        with TarWriter(folder / "shards" / f"clips-{session}.tar", named_by_content=True) as tar:
-            members = [tar.add(f"{row['clip_id']}.flac", flac) for row, flac in mine]
+        bucket = bucket_of(session, buckets)
+        below = "shards" if buckets == 1 else f"shards/{bucket_name(bucket)}"
+        members = []
+        with TarWriter(folder / below / f"clips-{session}.tar", named_by_content=True) as tar:
+            for row, flac in mine:
+                members.append(tar.add(f"{row['clip_id']}.flac", flac))
+                tar.add(f"{row['clip_id']}.json", to_json({"clip_id": row["clip_id"], "text": row["text"]}))
         for (row, _), member in zip(mine, members, strict=True):
-            place = {"shard": f"shards/{tar.path.name}", "offset": member.offset, "size": member.size}
-            index.append(row | place | {"sha256": member.sha256})
-    write_index(folder / "clips.parquet", CLIPS, index)
+            where = {"shard": f"{below}/{tar.path.name}", "offset": member.offset, "size": member.size}
+            index.setdefault(bucket, []).append(row | where | {"sha256": member.sha256})
+        shard = ShardFile(name=f"{below}/{tar.path.name}", size=tar.size, sha256=tar.sha256, clips=len(mine))
+        shards.setdefault(bucket, []).append(shard)
+    for bucket in range(buckets):
+        place = (bucket, buckets)
+        files.append(
+            BucketFiles(
+                bucket=bucket,
+                clips=_write_part(folder, "clips.parquet", *place, CLIPS, index.get(bucket, [])),
+                rejected=_write_part(folder, "rejected.parquet", *place, REJECTED, []),
+                recordings=_write_part(folder, "recordings.parquet", *place, RECORDINGS, []),
+                shards=tuple(shards.get(bucket, ())),
+            )
+        )
+    write_snapshot(folder, Snapshot(buckets=buckets, files=tuple(files)))
     return folder
+
+
+def _write_part(
+    folder: Path, index: str, bucket: int, buckets: int, schema: pa.Schema, rows: list[dict[str, Any]]
+) -> PartFile:
+    path = part_path(folder, index, bucket, buckets)
+    write_index(path, schema, rows)
+    return PartFile.of(path.read_bytes(), len(rows))
 
 
 def add_latents(folder: Path, checkpoint: Path = CHECKPOINT, unit_seconds: float = 10.0) -> Path:

@@ -1,6 +1,6 @@
 """A finished dataset as the released fine-tuning script's JSONL: audio from the shards, labels from the index."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,11 +25,12 @@ def export(out: Path, folder: Path, config: FinetuneConfig) -> dict[str, int]:
     Raises:
         UserError: OUT is no finished dataset or its shards are damaged, or the folder holds a manifest already.
     """
-    return export_finetune(folder, _clips(Dataset.open(out)), config)
+    dataset = Dataset.open(out)
+    return export_finetune(folder, (_clips(dataset, part) for part in dataset.parts(_LabelledClip)), config)
 
 
-def _clips(dataset: Dataset) -> Iterator[FinetuneClip]:
-    for clip in dataset.records(_LabelledClip):
+def _clips(dataset: Dataset, part: Sequence[_LabelledClip]) -> Iterator[FinetuneClip]:
+    for clip in part:
         try:
             audio, rate = dataset.audio(clip)
         except AudioProblem as problem:

@@ -8,6 +8,7 @@ directory and its validator against the manifest. Audio is written as it comes; 
 """
 
 import json
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from annotation.descriptions.cleaning import prefixed
 from voxmill.core.audio import RATE_16K, Samples, encode_flac, resample
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
-from voxmill.core.files import write_atomically
+from voxmill.core.files import atomic_file
 from voxmill.core.hashing import sha256_text
 from voxmill.data.records import Description, Mode, Reference
 from voxmill.data.transcript import plain_text
@@ -69,11 +70,12 @@ class _Entry(TypedDict):
     ref_duration: NotRequired[float | None]
 
 
-def export_finetune(folder: Path, clips: Iterable[FinetuneClip], config: FinetuneConfig) -> dict[str, int]:
+def export_finetune(folder: Path, groups: Iterable[Iterable[FinetuneClip]], config: FinetuneConfig) -> dict[str, int]:
     """Writes `folder/audio/*.flac` and `folder/train.jsonl`, one row a clip and mode.
 
     Args:
-        clips: in any order; held one at a time. A reference that is not among them is counted and its row left out.
+        groups: clips with their references, such as those of a bucket, each in any order; the rows of one group are
+            held at a time. A reference that is not in its clip's group is counted and its row left out.
 
     Returns:
         Counts: rows by mode, and `too_long`, `no_text`, `empty_audio`, `reference_missing`.
@@ -88,9 +90,29 @@ def export_finetune(folder: Path, clips: Iterable[FinetuneClip], config: Finetun
         raise UserError("finetune.modes: continuation has no rows of its own, it is learned from basic; leave it out")
     (folder / "audio").mkdir(parents=True, exist_ok=True)
     counts: Counter[str] = Counter()
+    has_references, num_rows = False, 0
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as entries:
+        for group in groups:
+            for entry in _entries(folder, group, config, counts):
+                has_references |= "ref_audio" in entry
+                num_rows += 1
+                entries.write(f"{json.dumps(entry, ensure_ascii=False)}\n")
+        if not num_rows:
+            raise UserError(f"{folder}: none of the clips gives a row of the modes {', '.join(config.modes)}")
+        entries.seek(0)
+        with atomic_file(manifest) as file:
+            for line in entries:
+                file.write((_with_reference_keys(line) if has_references else line).encode())
+    return dict(counts)
+
+
+def _entries(
+    folder: Path, group: Iterable[FinetuneClip], config: FinetuneConfig, counts: Counter[str]
+) -> Iterator[_Entry]:
+    """Rows of one group whose references are in it; writes its clips' audio."""
     seconds: dict[str, float] = {}
     rows: list[tuple[Mode, _Row]] = []
-    for clip in clips:
+    for clip in group:
         if not plain_text(clip.text):
             counts["no_text"] += 1
         elif not len(clip.audio):
@@ -100,19 +122,19 @@ def export_finetune(folder: Path, clips: Iterable[FinetuneClip], config: Finetun
         elif clip.clip_id not in seconds:
             seconds[clip.clip_id] = _write_audio(folder, clip)
             rows += _rows(clip, config)
-    known = []
     for mode, row in rows:
         if row.reference is not None and row.reference not in seconds:
             counts["reference_missing"] += 1
             continue
         counts[mode] += 1
-        known.append(row)
-    if not known:
-        raise UserError(f"{folder}: none of the clips gives a row of the modes {', '.join(config.modes)}")
-    has_references = any(row.reference is not None for row in known)
-    lines = [json.dumps(_entry(folder, row, seconds, has_references, config), ensure_ascii=False) for row in known]
-    write_atomically(manifest, "".join(f"{line}\n" for line in lines))
-    return dict(counts)
+        yield _entry(folder, row, seconds, config)
+
+
+def _with_reference_keys(line: str) -> str:
+    """The loader infers columns from all rows: one that has a reference needs the keys in every row."""
+    entry = {"ref_audio": None, "ref_duration": None} | json.loads(line)
+    order = ("audio", "text", "duration", "dataset_id", "ref_audio", "ref_duration")
+    return json.dumps({key: entry[key] for key in order}, ensure_ascii=False) + "\n"
 
 
 def _write_audio(folder: Path, clip: FinetuneClip) -> float:
@@ -147,16 +169,14 @@ def _some(texts: Sequence[str], count: int, seed: str) -> list[str]:
     return sorted(different, key=lambda text: sha256_text(f"{seed}/{text}"))[:count]
 
 
-def _entry(folder: Path, row: _Row, seconds: dict[str, float], has_references: bool, config: FinetuneConfig) -> _Entry:
+def _entry(folder: Path, row: _Row, seconds: dict[str, float], config: FinetuneConfig) -> _Entry:
     entry: _Entry = {
         "audio": str(_audio_path(folder, row.clip_id)),
         "text": row.text,
         "duration": round(seconds[row.clip_id], 4),
         "dataset_id": config.dataset_id,
     }
-    if has_references:
-        # The loader infers columns from all rows: one that has a reference needs the key in every row.
-        name = row.reference
-        entry["ref_audio"] = None if name is None else str(_audio_path(folder, name))
-        entry["ref_duration"] = None if name is None else round(seconds[name], 4)
+    if row.reference is not None:
+        entry["ref_audio"] = str(_audio_path(folder, row.reference))
+        entry["ref_duration"] = round(seconds[row.reference], 4)
     return entry

@@ -124,6 +124,10 @@ class LabelStore:
             name: folder / f"{name}-{fingerprint(getattr(config, name))[:12]}" for name in config.labellers
         }
 
+    def folders(self) -> list[Path]:
+        """Where the labellers of this configuration keep their answers."""
+        return list(self._folders.values())
+
     def path(self, name: Labeller, bucket: int, unit_id: str) -> Path:
         """Where a labeller keeps its answers for a unit."""
         suffix = "parquet" if name == "speaker" else "json"

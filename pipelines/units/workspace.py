@@ -54,11 +54,7 @@ class Workspace:
             if not self.part and not self._mark.exists() and self._holds_anything_else():
                 raise UserError(f"{self.out} holds something else already; name a new or empty folder")
             self.folder.mkdir(parents=True, exist_ok=True)
-            with open(self.folder / "lock", "ab") as lock:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise UserError(f"another job writes to {self.out} now; wait for it or name a new OUT") from None
+            with self._lock():
                 changed = self._changed(identity)
                 if changed and replace is None:
                     raise UserError(f"{self.out} {another} ({'; '.join(changed)}); {advice}")
@@ -72,6 +68,36 @@ class Workspace:
             raise UserError(f"{self.out} cannot be written ({error.strerror}); name a folder that can be") from None
         except (NotADirectoryError, FileExistsError):
             raise UserError(f"{self.out} is a file, not a folder; name a new OUT") from None
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Holds the folder whatever its identity, so that no job changes it meanwhile.
+
+        Raises:
+            UserError: another job works there, or it cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self._lock():
+                yield
+        except PermissionError as error:
+            raise UserError(f"{self.out} cannot be written ({error.strerror}); name a folder that can be") from None
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        with open(self.folder / "lock", "ab") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"another job writes to {self.out} now; wait for it or name a new OUT") from None
+            yield
+
+    def identity(self) -> dict[str, object] | None:
+        """What the folder's results depend on; None where no job has claimed it."""
+        if not self._mark.exists():
+            return None
+        identity: dict[str, object] = json.loads(self._mark.read_text(encoding="utf-8"))["identity"]
+        return identity
 
     def _holds_anything_else(self) -> bool:
         return self.out.exists() and any(path.name != "work" for path in self.out.iterdir())

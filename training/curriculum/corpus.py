@@ -279,9 +279,11 @@ def _references(
     """(clip numbers of all references by dataset, -1 for one held out or without latents; where each clip's begin)."""
     references, begins = [], []
     for dataset, start in zip(datasets, starts, strict=False):
-        lists = dataset.table["references"].combine_chunks()
-        ids = pc.struct_field(lists.flatten(), "clip_id")
-        rows = pc.index_in(ids, value_set=dataset.table["clip_id"])
+        lists = dataset.table["references"]
+        # By chunk: all ids in one would pass the 2^31 bytes of Arrow's `string` at some ten million clips.
+        ids = [pc.struct_field(chunk.flatten(), "clip_id").cast(pa.large_string()) for chunk in lists.chunks]
+        known_ids = dataset.table["clip_id"].cast(pa.large_string())
+        rows = pc.index_in(pa.chunked_array(ids, pa.large_string()), value_set=known_ids)
         usable = dataset.table["latent_num_frames"].is_valid().to_numpy()
         usable = usable & ~held_out[start : start + len(usable)]
         numbers = rows.fill_null(-1).to_numpy().astype(np.int64)

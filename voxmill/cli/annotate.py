@@ -39,5 +39,5 @@ def annotate(
 
     recipe, overrides = split_settings(settings)
     check_folder(out)
-    check_apart(Path(source), out)
+    check_apart(source, out)
     run(source, out, load_config(AnnotateConfig, recipe, overrides))

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from voxmill.cli import cluster, doctor, evaluate, export, listening
+from voxmill.cli import cluster, doctor, evaluate, export, listening, maintenance
 from voxmill.cli.annotate import annotate
 from voxmill.cli.encode import encode
 from voxmill.cli.finish import finish
@@ -105,6 +105,8 @@ app.add_typer(listenings, name="listening")
 app.add_typer(clusters, name="cluster")
 app.command(epilog=STATUSES)(export.report)
 app.command(epilog=STATUSES)(export.export)
+app.command(epilog=STATUSES)(maintenance.compact)
+app.command(epilog=STATUSES)(maintenance.vacuum)
 app.add_typer(plans, name="plan")
 app.command(epilog=STATUSES)(doctor.fetch)
 app.command(epilog=STATUSES)(doctor.doctor)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from voxmill.cli.keys import show_keys
-from voxmill.cli.settings import check_folder, folder_path, split_settings
+from voxmill.cli.settings import check_folder, local_path, split_settings
 from voxmill.core.errors import command
 
 Settings = Annotated[
@@ -19,7 +19,7 @@ Settings = Annotated[
 
 @command("voxmill cluster render")
 def render(
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", parser=folder_path, help="where they go")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", parser=local_path, help="where they go")],
     settings: Settings = None,
     keys: Annotated[bool, show_keys("cluster render")] = False,
 ) -> None:

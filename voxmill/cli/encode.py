@@ -15,7 +15,9 @@ def encode(
     dataset: Annotated[
         Path, typer.Argument(metavar="DATASET", parser=folder_path, help="OUT of a finished `voxmill annotate`")
     ],
-    vae: Annotated[Path, typer.Option(metavar="CKPT", help="checkpoint folder whose AudioVAE encodes")],
+    vae: Annotated[
+        Path, typer.Option(metavar="CKPT", parser=folder_path, help="checkpoint folder whose AudioVAE encodes")
+    ],
     settings: JobSettings = None,
     keys: Annotated[bool, show_keys("encode")] = False,
 ) -> None:

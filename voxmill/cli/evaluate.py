@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from voxmill.cli.keys import show_keys
-from voxmill.cli.settings import check_folder, is_override, split_settings
+from voxmill.cli.settings import check_folder, is_override, local_path, path_text, split_settings
 from voxmill.core.errors import PROGRESS_SAVED, ExitStatus, UserError, command
 
 if TYPE_CHECKING:
@@ -26,7 +26,9 @@ def benchmark(
     system: Annotated[
         list[str] | None, typer.Option(metavar="NAME=KIND:REST", help="a system; repeat it to compare several")
     ] = None,
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="folder for report, scores and speech")] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", parser=local_path, help="folder for report, scores and speech")
+    ] = None,
     sim: Annotated[
         list[str] | None,
         typer.Option(metavar="KIND=PATH", help="a published speaker encoder for SIM: wavlm=PATH or eres2net=PATH"),
@@ -94,11 +96,11 @@ def read_items(items: Sequence[str], sim: Sequence[str] = ()) -> "tuple[list[str
 
 @command("voxmill evaluate reconstruction")
 def reconstruction(
-    checkpoint: Annotated[Path, typer.Option(help="a folder with config.json and audiovae.pth")],
-    data: Annotated[str, typer.Option(help="a finished dataset, a folder of audio, or a file")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="folder for the table and every clip's scores")] = Path(
-        "reconstruction"
-    ),
+    checkpoint: Annotated[Path, typer.Option(parser=local_path, help="a folder with config.json and audiovae.pth")],
+    data: Annotated[str, typer.Option(parser=path_text, help="a finished dataset, a folder of audio, or a file")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", parser=local_path, help="folder for the table and every clip's scores")
+    ] = Path("reconstruction"),
     clip_seconds: Annotated[float, typer.Option(help="recordings are cut into pieces of this length")] = 5.0,
     only: Annotated[list[str] | None, typer.Option(help="a recording to take, by name; repeat for more")] = None,
     limit: Annotated[int, typer.Option(help="clips at most, spread over all recordings")] = 200,
@@ -135,14 +137,17 @@ def reconstruction(
 @command("voxmill evaluate efficiency")
 def efficiency(
     checkpoint: Annotated[
-        Path, typer.Argument(metavar="CHECKPOINT", help="a checkpoint folder in the released layout")
+        Path, typer.Argument(metavar="CHECKPOINT", parser=local_path, help="a checkpoint folder in the released layout")
     ],
     texts: Annotated[
-        Path, typer.Argument(metavar="TEXTS", help="JSONL of texts, as the benchmark texts:FILE reads it")
+        Path,
+        typer.Argument(metavar="TEXTS", parser=local_path, help="JSONL of texts, as the benchmark texts:FILE reads it"),
     ],
     concurrency: Annotated[str, typer.Option(help="requests in progress at once, one round for each")] = "1,4,16",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="JSON file for the figures")] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", parser=local_path, help="JSON file for the figures")
+    ] = None,
 ) -> None:
     """Measures RTF, latency of the first patch and memory of a checkpoint (report Table 11).
 

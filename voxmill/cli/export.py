@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from voxmill.cli.keys import show_keys
-from voxmill.cli.settings import Overrides, check_folder, folder_path, split_settings
+from voxmill.cli.settings import Overrides, check_folder, folder_path, local_path, split_settings
 from voxmill.core.errors import UserError, command
+from voxmill.core.storage import absolute, uri
 
 
 @command("voxmill report")
@@ -31,7 +32,7 @@ def report(out: Annotated[Path, typer.Argument(metavar="OUT", parser=folder_path
 def export(
     out: Annotated[Path, typer.Argument(metavar="OUT", parser=folder_path, help="a finished dataset")],
     folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", parser=folder_path, help="where train.jsonl and audio/ are written")
+        Path, typer.Argument(metavar="FOLDER", parser=local_path, help="where train.jsonl and audio/ are written")
     ],
     settings: Overrides = None,
     keys: Annotated[bool, show_keys("export")] = False,
@@ -48,7 +49,7 @@ def export(
 
     _, overrides = split_settings(settings, recipe="")
     check_folder(folder, "FOLDER")
-    if folder.resolve() == out.resolve():
+    if uri(absolute(folder)) == uri(absolute(out)):
         raise UserError(f"{folder}: FOLDER is OUT; name another folder for the export")
     for name, count in run(out, folder, load_config(FinetuneConfig, None, overrides)).items():
         print(f"{name}: {count}")

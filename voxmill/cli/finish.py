@@ -36,5 +36,5 @@ def finish(
 
     recipe, overrides = split_settings(settings)
     check_folder(out)
-    check_apart(Path(source), out)
+    check_apart(source, out)
     finish_alone(source, out, load_config(AnnotateConfig, recipe, overrides))

@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
+from voxmill.cli.settings import local_path
 from voxmill.core.devices import resolve_device
 from voxmill.core.errors import JobError, UserError, command
 from voxmill.core.files import atomic_path, write_atomically
@@ -312,19 +313,24 @@ def _report(options: Options, text: str) -> None:
 
 @command("voxmill generate")
 def generate(
-    checkpoint: Annotated[Path, typer.Option(help="a checkpoint folder in the released layout")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="WAV file, - for raw 16-bit PCM on stdout, or a folder")],
+    checkpoint: Annotated[Path, typer.Option(parser=local_path, help="a checkpoint folder in the released layout")],
+    out: Annotated[
+        Path,
+        typer.Option("-o", "--out", parser=local_path, help="WAV file, - for raw 16-bit PCM on stdout, or a folder"),
+    ],
     text: Annotated[str | None, typer.Option(help="text to speak")] = None,
     description: Annotated[str | None, typer.Option(help='voice and style, such as "a warm, deep voice"')] = None,
-    reference: Annotated[Path | None, typer.Option(help="a recording of the speaker")] = None,
-    prompt: Annotated[Path | None, typer.Option(help="a recording to continue")] = None,
+    reference: Annotated[Path | None, typer.Option(parser=local_path, help="a recording of the speaker")] = None,
+    prompt: Annotated[Path | None, typer.Option(parser=local_path, help="a recording to continue")] = None,
     prompt_text: Annotated[str | None, typer.Option(help="the words of the prompt")] = None,
-    requests: Annotated[Path | None, typer.Option(help="JSONL of many requests, generated in a batch")] = None,
+    requests: Annotated[
+        Path | None, typer.Option(parser=local_path, help="JSONL of many requests, generated in a batch")
+    ] = None,
     stream: Annotated[
         bool, typer.Option("--stream", help="write every 160 ms of speech as soon as it is generated")
     ] = False,
     seed: Annotated[int | None, typer.Option(help="the same seed gives the same speech")] = None,
-    lora: Annotated[Path | None, typer.Option(help="folder of LoRA weights to merge")] = None,
+    lora: Annotated[Path | None, typer.Option(parser=local_path, help="folder of LoRA weights to merge")] = None,
     steps: Annotated[int | None, typer.Option(help="Euler steps a patch [10]")] = None,
     guidance: Annotated[float | None, typer.Option(help="guidance weight, 1 to 3 [2.0]")] = None,
     min_len: Annotated[int | None, typer.Option(help="patches before it may stop, less 2 [2]")] = None,

@@ -6,13 +6,18 @@ from typing import Annotated
 
 import typer
 
+from voxmill.cli.settings import local_path
 from voxmill.core.errors import command
 
 
 @command("voxmill listening build")
 def build(
-    scores: Annotated[Path, typer.Argument(metavar="SCORES", help="the --out of a finished `voxmill evaluate`")],
-    folder: Annotated[Path, typer.Argument(metavar="SESSION", help="where listen.html and key.json are written")],
+    scores: Annotated[
+        Path, typer.Argument(metavar="SCORES", parser=local_path, help="the --out of a finished `voxmill evaluate`")
+    ],
+    folder: Annotated[
+        Path, typer.Argument(metavar="SESSION", parser=local_path, help="where listen.html and key.json are written")
+    ],
     scales: Annotated[str, typer.Option(help="of N (natural), S (like the reference), I (as instructed)")] = "NSI",
     limit: Annotated[int, typer.Option(help="utterances of each benchmark")] = 20,
     seed: Annotated[int, typer.Option(help="seed of the draw and the order")] = 0,
@@ -34,8 +39,10 @@ def build(
 
 @command("voxmill listening read")
 def read(
-    folder: Annotated[Path, typer.Argument(metavar="SESSION", help="the folder with key.json")],
-    answers: Annotated[Path, typer.Argument(metavar="ANSWERS", help="a folder of the files that listeners returned")],
+    folder: Annotated[Path, typer.Argument(metavar="SESSION", parser=local_path, help="the folder with key.json")],
+    answers: Annotated[
+        Path, typer.Argument(metavar="ANSWERS", parser=local_path, help="a folder of the files that listeners returned")
+    ],
 ) -> None:
     """Prints mean opinion scores with intervals over listeners and items, and how far the listeners agree.
 

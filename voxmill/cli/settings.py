@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from voxmill.core.errors import ExitStatus, UserError
+from voxmill.core.storage import absolute, is_remote, to_path, uri
 
 JobSettings = Annotated[
     list[str] | None,
@@ -21,19 +22,39 @@ Overrides = Annotated[
 
 
 def path_text(text: str) -> str:
-    """A path as it was written; typer shows the error.
+    """A path or URI as it was written; typer shows the error.
 
     Raises:
-        typer.BadParameter: it is empty, as an unset variable of the shell makes it.
+        typer.BadParameter: it is empty, as an unset variable of the shell makes it, or a URI of an unknown scheme.
     """
-    if not text:
-        raise typer.BadParameter("is empty; name a file or folder")
+    folder_path(text)
     return text
 
 
 def folder_path(text: str) -> Path:
-    """The same as a `Path`."""
-    return Path(path_text(text))
+    """A path on this machine or in object storage, from what was written.
+
+    Raises:
+        typer.BadParameter: it is empty, or a URI that names no storage that voxmill knows.
+    """
+    if not text:
+        raise typer.BadParameter("is empty; name a file or folder")
+    try:
+        return to_path(text)
+    except UserError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def local_path(text: str) -> Path:
+    """The same where only this machine's file system will do.
+
+    Raises:
+        typer.BadParameter: it is empty, or in object storage.
+    """
+    path = folder_path(text)
+    if is_remote(path):
+        raise typer.BadParameter(f"{text}: is in object storage; name a path on this machine")
+    return path
 
 
 LocalRank = Annotated[
@@ -99,12 +120,15 @@ def check_folder(out: Path, name: str = "OUT") -> None:
         raise UserError(f"{out}: is a file; {name} must be a folder")
 
 
-def check_apart(source: Path, out: Path, names: tuple[str, str] = ("IN", "OUT")) -> None:
+def check_apart(source: str | Path, out: Path, names: tuple[str, str] = ("IN", "OUT")) -> None:
     """Raises:
     UserError: `out` is `source` or lies inside it, so that the next run would read what this one writes.
     """
-    folder, inner = source.resolve(), out.resolve()
+    path = to_path(source)
+    if is_remote(path) != is_remote(out):
+        return
+    folder, inner = uri(absolute(path)), uri(absolute(out))
     if inner == folder:
         raise UserError(f"{out}: {names[1]} is {names[0]}; name another folder for {names[1]}")
-    if folder.is_dir() and inner.is_relative_to(folder):
+    if inner.startswith(f"{folder.rstrip('/')}/") and path.is_dir():
         raise UserError(f"{out}: {names[1]} lies inside {names[0]}; name a folder outside {source}")

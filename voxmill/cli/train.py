@@ -12,11 +12,12 @@ from voxmill.cli.settings import (
     Overrides,
     check_apart,
     check_folder,
-    folder_path,
+    local_path,
     path_text,
     split_settings,
 )
 from voxmill.core.errors import PROGRESS_SAVED, command
+from voxmill.core.storage import to_path
 
 
 @command("voxmill train", resume_hint=PROGRESS_SAVED)
@@ -58,7 +59,7 @@ def train_vae(
     data: Annotated[
         str, typer.Argument(metavar="DATA", parser=path_text, help="a finished dataset, or a folder of audio")
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", parser=folder_path, help="folder for checkpoints and metrics")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", parser=local_path, help="folder for checkpoints and metrics")],
     settings: JobSettings = None,
     keys: Annotated[bool, show_keys("train-vae")] = False,
     local_rank: LocalRank = 0,
@@ -75,9 +76,10 @@ def train_vae(
     """
     from training.codec.config import read_recipe
     from training.train_vae import train as run
+    from voxmill.data.dataset import is_dataset
 
     recipe, overrides = split_settings(settings, recipe="recipe")
     check_folder(out)
-    if not (Path(data) / "clips.parquet").exists():
-        check_apart(Path(data), out, ("DATA", "OUT"))
+    if not is_dataset(to_path(data)):
+        check_apart(data, out, ("DATA", "OUT"))
     return run(data, out, read_recipe(recipe, overrides))

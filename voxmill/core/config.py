@@ -8,14 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, cast, get_args, get_origin
 
 import yaml
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, PlainSerializer, PlainValidator, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from voxmill.core.errors import UserError
+from voxmill.core.storage import is_remote, to_path
 
 
 class Config(BaseModel):
@@ -31,6 +32,30 @@ class Config(BaseModel):
 
 
 C = TypeVar("C", bound=Config)
+
+
+def _stored(value: object) -> Path:
+    if not isinstance(value, str):
+        if not hasattr(value, "open"):
+            raise ValueError("must be a path or URI")
+        return cast(Path, value)
+    try:
+        return to_path(value)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+
+
+def _local(value: object) -> Path:
+    path = _stored(value)
+    if is_remote(path):
+        raise ValueError(f"{path} is in object storage; name a path on a disk that every machine of the job sees")
+    return path
+
+
+StoredPath = Annotated[Path, PlainValidator(_stored), PlainSerializer(str, return_type=str)]
+"""A path on this machine, or a URI of object storage."""
+LocalPath = Annotated[Path, PlainValidator(_local), PlainSerializer(str, return_type=str)]
+"""A path on this machine alone."""
 
 
 def load_config(kind: type[C], path: str | Path | None = None, overrides: list[str] | None = None) -> C:
@@ -225,6 +250,8 @@ def _values(field: FieldInfo) -> str:
 
 def _words(annotation: Any) -> str:
     origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _words(inner[0])
     if origin is Literal:
         return " | ".join(str(value) for value in inner)
     if origin in (UnionType, Union):

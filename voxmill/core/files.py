@@ -4,11 +4,14 @@ Temporary names are `.NAME.HEX.tmp`; HEX is random, since two machines may share
 goes to object storage is made in the scratch folder and uploaded, which is whole or not at all by itself.
 """
 
+import contextlib
 import os
 import shutil
+import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -133,3 +136,48 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredFile:
+    """A file below a folder: its name from there, with slashes, and its size in bytes."""
+
+    name: str
+    size: int
+
+
+def list_files(root: Path, folder: str = "", *, recursive: bool = True) -> Iterator[StoredFile]:
+    """Files in a folder below `root`, and below it if `recursive`. Links are left out, and none is followed."""
+    if is_remote(root):
+        filesystem = root.fs  # type: ignore[attr-defined]
+        start = f"{root.path.rstrip('/')}/"  # type: ignore[attr-defined]
+        place = f"{start}{folder}".rstrip("/")
+        found = filesystem.find(place, maxdepth=None if recursive else 1, detail=True, refresh=True)
+        for name, entry in sorted(found.items()):
+            if entry["type"] == "file":
+                yield StoredFile(name=name.removeprefix(start), size=int(entry["size"] or 0))
+        return
+    if (root / folder).is_symlink():
+        return
+    for place, folders, names in os.walk(root / folder):
+        folders[:] = sorted(folders) if recursive else []
+        for name in sorted(names):
+            path = Path(place, name)
+            status = path.lstat()
+            if stat.S_ISREG(status.st_mode):
+                yield StoredFile(name=path.relative_to(root).as_posix(), size=status.st_size)
+
+
+def remove_files(root: Path, names: Sequence[str]) -> None:
+    """Removes files below `root` by their names from there; one that is gone already is passed over.
+
+    Raises:
+        OSError: one cannot be removed.
+    """
+    if not is_remote(root):
+        for name in names:
+            (root / name).unlink(missing_ok=True)
+    elif names:
+        start = f"{root.path.rstrip('/')}/"  # type: ignore[attr-defined]
+        with contextlib.suppress(FileNotFoundError):
+            root.fs.rm([start + name for name in names])  # type: ignore[attr-defined]

@@ -16,7 +16,9 @@ from typing import TypedDict
 
 from voxmill.core.audio import AudioProblem, Samples, check, decode, mono, read_header, unreadable
 from voxmill.core.errors import UserError
-from voxmill.data.dataset import Dataset
+from voxmill.core.storage import is_remote, read_range, to_path, uri
+from voxmill.data.dataset import Dataset, is_dataset
+from voxmill.data.shards import shard_exists
 
 SUFFIXES = frozenset([".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif"])
 """What libsndfile reads by the piece."""
@@ -84,11 +86,15 @@ def find_clips(source: str | Path, *, min_seconds: float) -> tuple[list[Clip], S
     Raises:
         UserError: no such place, no audio in it, or none that can be used; names what is there.
     """
-    path, skipped = Path(source), Skipped()
-    if not path.exists():
+    path, skipped = to_path(source), Skipped()
+    if is_dataset(path):
+        listed = _of_dataset(Dataset.open(path), skipped)
+    elif is_remote(path):
+        raise UserError(f"{source}: no clips.parquet there; in object storage only datasets are read, not single files")
+    elif not path.exists():
         raise UserError(f"{source}: no such file or folder; name a dataset or a folder of audio")
-    is_dataset = (path / "clips.parquet").is_file()
-    listed = list(_of_dataset(Dataset.open(path), skipped) if is_dataset else _of_files(path, skipped))
+    else:
+        listed = _of_files(path, skipped)
     clips = []
     for clip in listed:
         if not MIN_RATE <= clip.sample_rate <= MAX_RATE:
@@ -106,17 +112,17 @@ def find_clips(source: str | Path, *, min_seconds: float) -> tuple[list[Clip], S
 
 
 def _of_dataset(dataset: Dataset, skipped: Skipped) -> Iterator[Clip]:
-    folder = dataset.path
+    folder, known = dataset.path, dict[str, bool]()
     for clip in dataset.clips():
-        shard = (folder / clip.shard).resolve()
-        # A path that leaves the dataset is none of its shards.
-        if not shard.is_relative_to(folder.resolve()) or not shard.is_file():
+        if clip.shard not in known:
+            known[clip.shard] = shard_exists(folder, clip.shard)
+        if not known[clip.shard]:
             skipped.add("missing", clip.clip_id)
             continue
         yield Clip(
             name=clip.clip_id,
             recording=clip.recording_id,
-            path=str(folder / clip.shard),
+            path=uri(folder / clip.shard),
             sample_rate=clip.sample_rate,
             num_samples=clip.end_sample - clip.start_sample,
             offset=clip.offset,
@@ -158,8 +164,6 @@ def _content(clip: Clip) -> str | bytes:
     if clip.offset < 0:
         return clip.path
     try:
-        with open(clip.path, "rb") as shard:
-            shard.seek(clip.offset)
-            return shard.read(clip.size)
+        return read_range(to_path(clip.path), clip.offset, clip.size)
     except OSError as error:
         raise unreadable(error) from None

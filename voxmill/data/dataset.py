@@ -1,7 +1,7 @@
 """A finished dataset, read: the clips of its index, their audio, their latents. Free of Ray, and of torch at import."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -17,12 +17,14 @@ from voxmill.data.layout import index_parts, read_index
 from voxmill.data.records import ClipId, Hertz, Latent, Seconds, ShardPlace
 from voxmill.data.schemas import columns_of, from_table
 from voxmill.data.shards import read_latent, read_member
+from voxmill.data.snapshot import missing_parts, read_snapshot
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
     from torch import Tensor
 
 R = TypeVar("R", bound="DataclassInstance")
+CLIPS_INDEX, LATENTS_INDEX = "clips.parquet", "latents.parquet"
 PLACE_OF_LATENTS = ("shard", "offset", "size", "sha256", "num_frames")
 
 
@@ -46,6 +48,11 @@ class LatentSpace:
     patch_size: int
 
 
+def is_dataset(path: Path) -> bool:
+    """Whether a folder holds the index of a dataset."""
+    return bool(index_parts(path / CLIPS_INDEX))
+
+
 class Dataset:
     """OUT of a finished `voxmill annotate`; make it with `Dataset.open`."""
 
@@ -55,14 +62,19 @@ class Dataset:
 
     @classmethod
     def open(cls, path: str | Path) -> "Dataset":
-        """The dataset in this folder; indexes are read when they are asked for.
+        """The dataset in this folder or below this URI; indexes are read when they are asked for.
 
         Raises:
-            UserError: the folder has no `clips.parquet`.
+            UserError: it has no `clips.parquet`, or lacks parts of it that `dataset.json` names.
         """
         folder = to_path(path)
-        if not index_parts(folder / "clips.parquet"):
-            raise UserError(f"{folder / 'clips.parquet'}: not there; name the OUT of a finished `voxmill annotate`")
+        if not is_dataset(folder):
+            raise UserError(f"{folder / CLIPS_INDEX}: not there; name the OUT of a finished `voxmill annotate`")
+        snapshot = read_snapshot(folder)
+        missing = [] if snapshot is None else missing_parts(folder, CLIPS_INDEX, snapshot)
+        if missing:
+            more = f" and {len(missing) - 1} more parts" if len(missing) > 1 else ""
+            raise UserError(f"{missing[0]}: not there{more}, which dataset.json names; run `voxmill annotate` again")
         return cls(folder)
 
     def clips(self) -> list[StoredClip]:
@@ -81,13 +93,22 @@ class Dataset:
         """
         return from_table(kind, self.table(columns_of(kind)))
 
+    def parts(self, kind: type[R]) -> Iterator[list[R]]:
+        """The same by bucket; a session's clips are in one, and so are a clip's references.
+
+        Raises:
+            UserError: the index cannot be read, or lacks a column.
+        """
+        for part in index_parts(self.path / CLIPS_INDEX):
+            yield from_table(kind, self._read(part, columns_of(kind), "annotate"))
+
     def table(self, columns: Sequence[str]) -> pa.Table:
         """Columns of `clips.parquet`.
 
         Raises:
             UserError: the index cannot be read, or lacks a column.
         """
-        return self._read("clips.parquet", columns, "annotate")
+        return self._read(self.path / CLIPS_INDEX, columns, "annotate")
 
     def latent_space(self) -> LatentSpace:
         """The space of the dataset's latents.
@@ -114,16 +135,12 @@ class Dataset:
             UserError: an index is not there or cannot be read, lacks a column, or the latents are of another AudioVAE.
         """
         clips = self.table(columns)
-        latents = self._read("latents.parquet", (*PLACE_OF_LATENTS, "clip_id", "latent_space"), "encode")
+        latents = self._read(self.path / LATENTS_INDEX, (*PLACE_OF_LATENTS, "clip_id", "latent_space"), "encode")
         if pc.unique(latents["latent_space"]).to_pylist() not in ([latent_space], []):
-            raise UserError(f"{self.path / 'latents.parquet'}: mixes AudioVAEs; run `voxmill encode` again")
-        rows = pc.index_in(clips["clip_id"], value_set=latents["clip_id"])
-        for column in PLACE_OF_LATENTS:
-            clips = clips.append_column(f"latent_{column}", latents[column].take(rows))
-        return clips.combine_chunks()
+            raise UserError(f"{self.path / LATENTS_INDEX}: mixes AudioVAEs; run `voxmill encode` again")
+        return with_latents(clips, latents)
 
-    def _read(self, name: str, columns: Sequence[str], command: str) -> pa.Table:
-        path = self.path / name
+    def _read(self, path: Path, columns: Sequence[str], command: str) -> pa.Table:
         try:
             table = read_index(path, columns)
         except FileNotFoundError:
@@ -162,7 +179,23 @@ class Dataset:
             ValueError: what lies there is not what the index states. OSError: the shard cannot be read.
         """
         if self._latents is None:
-            rows = from_table(Latent, self._read("latents.parquet", columns_of(Latent), "encode"))
+            rows = from_table(Latent, self._read(self.path / LATENTS_INDEX, columns_of(Latent), "encode"))
             self._latents = {row.clip_id: row for row in rows}
         place = self._latents[clip_id]
         return read_latent(self.path, place.shard, place.offset, place.size, place.sha256)
+
+
+def with_latents(clips: pa.Table, latents: pa.Table) -> pa.Table:
+    """Clips with the place of their latents as columns `latent_*`, null where a clip has none.
+
+    The columns stay in their chunks: one chunk of all descriptions would pass the 2^31 bytes of Arrow's `string`.
+    """
+    large = {column: latents[column].cast(_large(latents[column].type)) for column in (*PLACE_OF_LATENTS, "clip_id")}
+    rows = pc.index_in(clips["clip_id"].cast(pa.large_string()), value_set=large["clip_id"])
+    for column in PLACE_OF_LATENTS:
+        clips = clips.append_column(f"latent_{column}", large[column].take(rows))
+    return clips
+
+
+def _large(kind: pa.DataType) -> pa.DataType:
+    return pa.large_string() if pa.types.is_string(kind) else kind

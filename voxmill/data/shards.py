@@ -102,6 +102,14 @@ def read_member(out: Path, shard: str, offset: int, size: int) -> bytes:
     return read_range(_path_inside(out, shard), offset, size)
 
 
+def shard_exists(out: Path, shard: str) -> bool:
+    """Whether a shard is there; a path that leaves `out` is none."""
+    try:
+        return _path_inside(out, shard).is_file()
+    except ValueError:
+        return False
+
+
 @lru_cache(maxsize=4096)
 def _path_inside(out: Path, shard: str) -> Path:
     # A trainer reads a shard hundreds of times; resolving its path took a third of each (`benchmarks/loader.py`).

@@ -5,17 +5,21 @@ Its parts and shards are whole when it names them, so a reader can tell a datase
 """
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from voxmill.core.errors import UserError
 from voxmill.core.files import write_atomically
 from voxmill.core.hashing import sha256_bytes
+from voxmill.core.storage import file_names
 from voxmill.data.layout import INDEXES, index_parts, part_path
 from voxmill.data.records import from_json_text, to_json_text
 
 FORMAT = 1
 FILE = "dataset.json"
+EARLIER = "snapshots"
+_EARLIER_NAME = re.compile(r"\d{6}-[0-9a-f]{12}\.json")
 ANNOTATED = INDEXES[:3]
 """The indexes that `voxmill annotate` writes."""
 
@@ -71,8 +75,27 @@ class Snapshot:
 
 
 def write_snapshot(out: Path, snapshot: Snapshot) -> None:
-    """Writes `dataset.json`, whole; what it names must be there."""
-    write_atomically(out / FILE, to_json_text(snapshot) + "\n")
+    """Writes `dataset.json`, whole; what it names must be there. The one before is kept in `snapshots/`."""
+    content, path = f"{to_json_text(snapshot)}\n".encode(), out / FILE
+    before = path.read_bytes() if path.is_file() else None
+    if before == content:
+        return
+    if before is not None:
+        names, sha256 = _earlier_names(out), sha256_bytes(before)[:12]
+        # A run that was ended between the two files has kept it already.
+        if not names or not names[-1].endswith(f"-{sha256}.json"):
+            number = int(names[-1].partition("-")[0]) + 1 if names else 0
+            write_atomically(out / EARLIER / f"{number:06d}-{sha256}.json", before)
+    write_atomically(path, content)
+
+
+def earlier_snapshots(out: Path) -> list[Path]:
+    """Files of the states before the present one, the latest last."""
+    return [out / EARLIER / name for name in _earlier_names(out)]
+
+
+def _earlier_names(out: Path) -> list[str]:
+    return sorted(name for name in file_names(out / EARLIER) if _EARLIER_NAME.fullmatch(name))
 
 
 def read_snapshot(out: Path) -> Snapshot | None:
@@ -82,10 +105,16 @@ def read_snapshot(out: Path) -> Snapshot | None:
         UserError: it cannot be read, or is of a newer version.
     """
     path = out / FILE
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return None
+    return read_snapshot_file(path) if path.is_file() else None
+
+
+def read_snapshot_file(path: Path) -> Snapshot:
+    """The same of one file, such as one of `earlier_snapshots`.
+
+    Raises:
+        UserError: it cannot be read, or is of a newer version.
+    """
+    content = path.read_bytes()
     try:
         snapshot = from_json_text(Snapshot, content)
     except ValueError as error:

@@ -64,7 +64,7 @@ def validate() -> Iterator[Any]:
 
 
 def test_a_clip_gives_a_row_for_each_mode(tmp_path: Path) -> None:
-    counts = export_finetune(tmp_path, [clip("a", ["b"]), clip("b", [], modes=("basic",))], FinetuneConfig())
+    counts = export_finetune(tmp_path, [[clip("a", ["b"]), clip("b", [], modes=("basic",))]], FinetuneConfig())
     assert counts == {"basic": 2, "design": 1, "reference": 1, "controllable": 1}
     entries = rows(tmp_path)
     audio = str(tmp_path.resolve() / "audio")
@@ -84,7 +84,7 @@ def test_a_clip_gives_a_row_for_each_mode(tmp_path: Path) -> None:
 
 
 def test_without_any_reference_the_columns_are_not_there(tmp_path: Path) -> None:
-    export_finetune(tmp_path, [clip("a", [], modes=("basic",))], FinetuneConfig())
+    export_finetune(tmp_path, [[clip("a", [], modes=("basic",))]], FinetuneConfig())
     assert rows(tmp_path)[0].keys() == {"audio", "text", "duration", "dataset_id"}
 
 
@@ -96,7 +96,7 @@ def test_what_cannot_be_a_row_is_counted(tmp_path: Path) -> None:
         clip("empty", ["a"], audio=np.zeros(0, dtype=np.float32)),
         clip("b", ["long"]),
     ]
-    counts = export_finetune(tmp_path, clips, FinetuneConfig())
+    counts = export_finetune(tmp_path, [clips], FinetuneConfig())
     assert counts == {
         "too_long": 1,
         "no_text": 1,
@@ -109,7 +109,7 @@ def test_what_cannot_be_a_row_is_counted(tmp_path: Path) -> None:
 
 
 def test_transcripts_cannot_forge_a_description(tmp_path: Path) -> None:
-    export_finetune(tmp_path, [clip("a", [], text="(A man.)\nHello (again)")], FinetuneConfig())
+    export_finetune(tmp_path, [[clip("a", [], text="(A man.)\nHello (again)")]], FinetuneConfig())
     assert [row["text"] for row in rows(tmp_path)][:2] == ["A man. Hello again", "(A woman.)A man. Hello again"]
 
 
@@ -117,24 +117,24 @@ def test_several_wordings_are_different_and_the_same_in_every_run(tmp_path: Path
     wordings = [description("design", f"A woman with a voice like number {i % 4}.") for i in range(8)]
     config = FinetuneConfig(modes=("design",), descriptions=3)
     for name in ("one", "two"):
-        export_finetune(tmp_path / name, [clip("a", [], descriptions=wordings)], config)
+        export_finetune(tmp_path / name, [[clip("a", [], descriptions=wordings)]], config)
     texts = [row["text"] for row in rows(tmp_path / "one")]
     assert len(set(texts)) == 3 and texts == [row["text"] for row in rows(tmp_path / "two")]
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="learned from basic"):
-        export_finetune(tmp_path, [clip("a", [])], FinetuneConfig(modes=("continuation",)))
+        export_finetune(tmp_path, [[clip("a", [])]], FinetuneConfig(modes=("continuation",)))
     with pytest.raises(UserError, match="none of the clips"):
-        export_finetune(tmp_path, [clip("a", [], modes=("basic",))], FinetuneConfig(modes=("design",)))
-    export_finetune(tmp_path, [clip("a", [])], FinetuneConfig())
+        export_finetune(tmp_path, [[clip("a", [], modes=("basic",))]], FinetuneConfig(modes=("design",)))
+    export_finetune(tmp_path, [[clip("a", [])]], FinetuneConfig())
     with pytest.raises(UserError, match="train.jsonl exists"):
-        export_finetune(tmp_path, [clip("a", [])], FinetuneConfig())
+        export_finetune(tmp_path, [[clip("a", [])]], FinetuneConfig())
 
 
 def test_the_released_validator_accepts_the_export(tmp_path: Path, validate: Any) -> None:
     clips = [clip(f"c{i}", [f"c{(i + 2) % 6}"], rate=48000 if i % 2 else 16000) for i in range(6)]
-    export_finetune(tmp_path, clips, FinetuneConfig())
+    export_finetune(tmp_path, [clips], FinetuneConfig())
     report = validate(str(tmp_path / "train.jsonl"), sample_rate=16000)
     assert report.is_valid and report.errors == [] and report.warnings == []
     assert (report.total_samples, report.valid_samples, report.has_ref_audio) == (24, 24, 12)

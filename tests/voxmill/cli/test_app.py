@@ -150,7 +150,7 @@ def test_a_recipe_that_is_no_recipe(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "Is a directory" in mistake(capsys, "annotate", *places, str(tmp_path))
     assert "not valid YAML" in mistake(capsys, "annotate", *places, str(tmp_path / "binary.yaml"))
     assert "key: value" in mistake(capsys, "annotate", *places, str(tmp_path / "list.yaml"))
-    assert "Is a directory" in mistake(capsys, "train-vae", *places, str(tmp_path))
+    assert "no such recipe" in mistake(capsys, "train-vae", *places, str(tmp_path))
     assert "no such recipe" in mistake(capsys, "train", str(tmp_path))
     two = mistake(capsys, "annotate", *places, "one.yaml", "two.yaml")
     assert "'two.yaml' is one argument too many" in two
@@ -258,3 +258,31 @@ def test_a_reader_that_leaves_is_no_traceback() -> None:
     command = f"{shlex.quote(sys.executable)} -m voxmill annotate --keys | head -1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.count("\n") == 1 and "Traceback" not in done.stderr and "Exception" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["annotate", "in", "ftp://host/out"], "unknown scheme 'ftp'"),
+        (["annotate", "s3:/bucket/in", "out"], "a URI has two slashes"),
+        (["encode", "s3://", "--vae", "v"], "names no bucket"),
+        (["report", "http://host/dataset"], "unknown scheme 'http'"),
+        (["export", "out", "s3://bucket/folder"], "is in object storage; name a path on this machine"),
+        (["train-vae", "in", "s3://bucket/out"], "is in object storage"),
+        (["evaluate", "texts:a.jsonl", "--system", "a=wavs:b", "-o", "s3://bucket/out"], "is in object storage"),
+        (["evaluate", "reconstruction", "--checkpoint", "c", "--data", "d", "-o", "gopher://x"], "unknown scheme"),
+        (["generate", "--checkpoint", "s3://b/c", "-o", "x.wav"], "is in object storage"),
+        (["listening", "build", "scores", "s3://bucket/session"], "is in object storage"),
+        (["train", "stage1", "init=s3://b/VoxCPM2", "datasets.main.path=d", "run.out=r"], "is in object storage"),
+        (["train", "stage1", "init=v", "datasets.main.path=ftp://x/y", "run.out=r"], "unknown scheme 'ftp'"),
+    ],
+)
+def test_a_uri_that_cannot_be_is_refused_in_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    # "s3:" as a folder is what pathlib would make of it.
+    assert not list(tmp_path.iterdir())

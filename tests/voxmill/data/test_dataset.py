@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import soundfile
 import torch
@@ -12,7 +13,7 @@ import torch
 from samples.fabricate import add_latents, rows, write_dataset
 from voxmill.core.audio import AudioProblem
 from voxmill.core.errors import UserError
-from voxmill.data.dataset import Dataset
+from voxmill.data.dataset import PLACE_OF_LATENTS, Dataset, StoredClip, with_latents
 from voxmill.data.shards import read_latent
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -54,6 +55,42 @@ def test_latents_are_those_of_the_joined_columns(folder: Path) -> None:
         assert torch.equal(latent_LD, read_latent(folder, *place))
     with pytest.raises(KeyError):
         dataset.latents("another")
+
+
+def test_a_dataset_of_parts_is_read_as_one_of_files(tmp_path: Path) -> None:
+    made = rows(("en-1", "it-1", "es-1"), 2)
+    one, four = write_dataset(tmp_path / "one", made), add_latents(write_dataset(tmp_path / "four", made, buckets=4))
+    whole, parts = Dataset.open(one), Dataset.open(four)
+    assert (four / "clips.parquet").is_dir() and len(list((four / "latents.parquet").iterdir())) == 4
+    order = {clip.clip_id: clip for clip in parts.clips()}
+    for clip in whole.clips():
+        assert np.array_equal(whole.audio(clip)[0], parts.audio(order[clip.clip_id])[0])
+    assert [clip for part in parts.parts(StoredClip) for clip in part] == parts.clips()
+    table = parts.table_with_latents(["clip_id"], latent_space=space(four))
+    assert table.num_rows == 6 and table["latent_shard"].null_count == 0
+    assert len(parts.latents("it10001")) > 0
+
+
+def test_a_part_that_is_not_there_is_missed(tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path, rows(("en-1",), 1), buckets=4)
+    for part in sorted((folder / "clips.parquet").iterdir())[1:3]:
+        part.unlink()
+    with pytest.raises(UserError, match=r"clips.parquet/0001.parquet: not there and 1 more parts, which dataset.json"):
+        Dataset.open(folder)
+
+
+def test_columns_of_more_than_two_gigabytes_are_joined_with_their_latents() -> None:
+    """2^31 bytes of descriptions, as about 1.5 million clips have: one chunk of Arrow's `string` cannot hold them."""
+    chunk = pa.array(["x" * 2**26])
+    texts = pa.chunked_array([chunk] * 40)
+    clips = pa.table({"clip_id": pa.chunked_array([[f"c{i}"] for i in range(40)]), "descriptions": texts})
+    latents = pa.table({name: [None if name == "sha256" else "a"] for name in PLACE_OF_LATENTS}).append_column(
+        "clip_id", pa.array(["c7"])
+    )
+    assert texts.nbytes > 2**31
+    table = with_latents(clips, latents)
+    assert table["descriptions"].num_chunks == 40
+    assert table["latent_shard"].to_pylist() == [None] * 7 + ["a"] + [None] * 32
 
 
 def test_a_clip_without_latents_has_null_places(tmp_path: Path, folder: Path) -> None:
