@@ -1,156 +1,214 @@
-"""What the user named, as a list of entries: a folder, a glob, or a JSONL or Parquet manifest.
+"""What the user named, as a stream of entries: a folder or prefix, a pattern, a manifest, or tars of recordings.
 
-A row that cannot be used is an entry with a problem, so that it ends in the report like every other input.
+A manifest is JSONL, a Parquet file or a folder of Parquet files. A row has `path` (local, relative to the manifest, or
+a URI) with `bytes_offset` and `bytes_size` where the audio lies inside that file, or `audio` with the bytes or the path
+in it as Hugging Face's datasets have. A row that cannot be used is an entry with a problem, so that it ends in the
+report like every other input. Nothing here holds more than a piece of the whole.
 """
 
-import dataclasses
-import glob
+import itertools
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipelines.inputs.entries import OPTIONAL, SUFFIXES, Entry, has_suffix
+from pipelines.inputs.listing import matches, storable, walk
+from pipelines.inputs.tars import members
 from voxmill.core.errors import UserError
+from voxmill.core.storage import file_names, is_remote, to_path
 
-SUFFIXES = frozenset(
-    [
-        ".wav",
-        ".flac",
-        ".mp3",
-        ".ogg",
-        ".oga",
-        ".opus",
-        ".m4a",
-        ".mp4",
-        ".aac",
-        ".g722",
-        ".webm",
-        ".wma",
-        ".aiff",
-        ".aif",
-    ]
-)
-OPTIONAL = ("session", "speaker", "text", "language", "licence")
+Expand = Callable[[Callable[[Entry], list[Entry]], Iterable[Entry]], Iterator[list[Entry]]]
+"""Maps a function over tars, in their order; on a cluster by its tasks."""
+ROWS_A_BATCH = 1024
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One input. `name` is its path as shown and sorted by; `problem` (reason, detail) ends it before reading."""
-
-    path: str
-    name: str
-    session: str | None = None
-    speaker: str | None = None
-    text: str | None = None
-    language: str | None = None
-    licence: str | None = None
-    line: int | None = None
-    problem: tuple[str, str] | None = None
-
-
-def read_inputs(source: str) -> list[Entry]:
-    """Entries of a folder, glob or manifest, in a stable order, names unique.
+def read_inputs(source: str, expand: Expand = map) -> Iterator[Entry]:
+    """Entries of IN in a stable order.
 
     Raises:
         UserError: `source` does not exist, matches nothing or holds no recording.
     """
-    path = Path(source)
-    if path.is_dir():
-        entries = sorted(_walk(path), key=lambda e: e.name)
-    elif path.is_file() and path.suffix in (".jsonl", ".parquet"):
-        entries = list(_manifest(path))
-    elif path.is_file() and path.suffix.lower() in SUFFIXES:
-        entries = [Entry(str(path), _text(path.name))]
-    elif path.is_file():
-        raise UserError(f"{source}: neither a folder, a glob, a .jsonl or .parquet manifest, nor a recording")
-    else:
-        matches = sorted(p for p in glob.glob(source, recursive=True) if Path(p).suffix.lower() in SUFFIXES)
-        if not matches:
-            raise UserError(f"{source}: no such file or folder, and as a pattern it matches no recording")
-        entries = [Entry(match, _text(match)) for match in matches]
-    if not entries:
+    entries = _expanded(_entries(source), expand)
+    first = next(entries, None)
+    if first is None:
         raise UserError(f"{source}: holds no recording ({', '.join(sorted(SUFFIXES))})")
-    return _unique(entries)
+    return itertools.chain([first], entries)
 
 
-def _text(name: str) -> str:
-    """A file name that can be stored as UTF-8, undecodable bytes as escapes."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+def _entries(source: str) -> Iterator[Entry]:
+    if "{" in source and not _exists(source):
+        return _braces(source)
+    path = to_path(source)
+    if path.is_dir():
+        return _table_folder(path) if _holds_tables(path) else walk(path)
+    name = path.name.lower()
+    if path.is_file():
+        if name.endswith((".jsonl", ".parquet")):
+            return _manifest(path, path.parent)
+        if name.endswith(".tar") or has_suffix(name):
+            shown = str(path) if is_remote(path) else storable(path.name)
+            return iter([Entry(path=str(path), name=shown)])
+        raise UserError(f"{source}: neither a folder, a glob, a .jsonl or .parquet manifest, a tar, nor a recording")
+    found = matches(source)
+    first = next(found, None) if any(mark in source for mark in "*?[") else None
+    if first is None:
+        raise UserError(f"{source}: no such file or folder, and as a pattern it matches no recording")
+    return itertools.chain([first], found)
 
 
-def _walk(root: Path) -> Iterator[Entry]:
-    unreadable: list[OSError] = []
-    for folder, subfolders, files in os.walk(root, onerror=unreadable.append):
-        subfolders.sort()
-        for file in files:
-            path = os.path.join(folder, file)
-            if Path(file).suffix.lower() in SUFFIXES:
-                name = _text(os.path.relpath(path, root))
-                problem = None
-                if os.path.islink(path) and not os.path.exists(path):
-                    problem = ("missing", "a link that leads nowhere or in a circle")
-                yield Entry(path, name, problem=problem)
-    for error in unreadable:
-        name = _text(os.path.relpath(error.filename, root))
-        yield Entry(error.filename, name + "/", problem=("no_permission", f"folder: {error.strerror}"))
+def _exists(source: str) -> bool:
+    return to_path(source).exists()
 
 
-def _rows(path: Path) -> Iterator[tuple[int, Any]]:
+def _braces(source: str) -> Iterator[Entry]:
+    """Files that a pattern such as `s3://b/{000..009}.tar` names, listed or not."""
+    from braceexpand import UnbalancedBracesError, braceexpand
+
+    to_path(source)
+    try:
+        names = braceexpand(source)
+        for name in names:
+            if not name.endswith(".tar") and not has_suffix(name):
+                raise UserError(f"{name}: neither a tar nor a recording; braces name either")
+            yield Entry(path=name, name=storable(name))
+    except UnbalancedBracesError as error:
+        raise UserError(f"{source}: {error}") from None
+
+
+def _expanded(entries: Iterator[Entry], expand: Expand) -> Iterator[Entry]:
+    """Entries with every tar replaced by the recordings in it."""
+    for is_tar, group in itertools.groupby(entries, lambda entry: entry.path.endswith(".tar") and _is_whole(entry)):
+        if is_tar:
+            for inner in expand(members, group):
+                yield from inner
+        else:
+            yield from group
+
+
+def _is_whole(entry: Entry) -> bool:
+    return entry.bytes_size is None and entry.problem is None
+
+
+# ---- manifests
+
+
+def _holds_tables(folder: Path) -> bool:
+    names = [name for name in file_names(folder) if name[0] not in "._"]
+    return any(name.endswith(".parquet") for name in names) and not any(has_suffix(name) for name in names)
+
+
+def _table_folder(folder: Path) -> Iterator[Entry]:
+    """A dataset of Parquet files: paths in them are relative to the folder."""
+    for name in sorted(file_names(folder)):
+        if name.endswith(".parquet") and name[0] not in "._":
+            yield from _manifest(folder / name, folder)
+
+
+def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
     """(line number from 1, row) of a manifest; a row that is not an object is a string with the reason."""
-    if path.suffix == ".parquet":
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            yield from enumerate(pq.read_table(path).to_pylist(), 1)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise UserError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
+    if path.name.lower().endswith(".parquet"):
+        yield from _parquet_rows(path)
         return
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
             try:
-                yield number, json.loads(line)
+                row = json.loads(line)
             except ValueError as error:
-                yield number, f"not JSON ({error})"
+                row = f"not JSON ({error})"
+            yield number, row if isinstance(row, dict | str) else "not an object"
 
 
-def _manifest(path: Path) -> Iterator[Entry]:
-    first: dict[str, int] = {}
+def _parquet_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    wanted = ["path", "bytes_offset", "bytes_size", *OPTIONAL]
+    number = 0
+    try:
+        with path.open("rb") as file:
+            table = pq.ParquetFile(file)
+            names = [name for name in wanted if name in table.schema_arrow.names]
+            audio = table.schema_arrow.field("audio").type if "audio" in table.schema_arrow.names else None
+            holds_bytes = audio is not None and (_is_bytes(audio) or _has_field(audio, "bytes"))
+            if audio is not None and _has_field(audio, "path"):
+                names.append("audio.path")
+            if not names and not holds_bytes:
+                names = table.schema_arrow.names[:1]
+            for batch in table.iter_batches(batch_size=ROWS_A_BATCH, columns=names):
+                for row in batch.to_pylist() if names else [{} for _ in range(batch.num_rows)]:
+                    if holds_bytes:
+                        row["row"] = number
+                    number += 1
+                    yield number, row
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise UserError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
+
+
+def _is_bytes(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _has_field(kind: Any, name: str) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_struct(kind) and kind.get_field_index(name) >= 0)
+
+
+def _manifest(path: Path, base: Path) -> Iterator[Entry]:
+    here = storable(os.path.relpath(str(path), str(base))) if not is_remote(path) else path.name
     for number, row in _rows(path):
-        if isinstance(row, dict) and not isinstance(row.get("path"), str):
-            row = "no 'path'"
-        elif isinstance(row, dict):
-            odd = [key for key in OPTIONAL if not isinstance(row.get(key), str | None)]
-            row = f"{odd[0]!r} is not text" if odd else row
-        elif not isinstance(row, str):
-            row = "not an object"
-        if isinstance(row, str):
-            name = f"{path.name}:{number}"
-            yield Entry("", name, line=number, problem=("malformed_row", f"line {number}: {row}"))
+        fault = row if isinstance(row, str) else _fault(row)
+        if fault or isinstance(row, str):
+            detail = f"line {number}: {fault}"
+            yield Entry(path="", name=f"{here}:{number}", line=number, problem="malformed_row", detail=detail)
             continue
-        fields = {key: row.get(key) or None for key in OPTIONAL}
-        file = os.path.join(path.parent, row["path"])
-        real = os.path.realpath(file)
-        problem = None
-        if real in first:
-            problem = ("duplicate_row", f"line {number} repeats line {first[real]}")
-        elif not os.path.exists(file):
-            problem = ("missing", f"line {number}: no such file")
-        first.setdefault(real, number)
-        yield Entry(file, row["path"], line=number, problem=problem, **fields)
+        fields: dict[str, str | None] = {key: row.get(key) or None for key in OPTIONAL}
+        inside = row.get("audio") or {}
+        text = row.get("path") or inside.get("path")
+        if row.get("row") is not None:
+            # The bytes are in the table itself; a path beside them only names them.
+            name = f"{text or 'row'} ({here}:{number})"
+            yield Entry(path=str(path), name=name, row=row["row"], line=number, **fields)
+            continue
+        yield Entry(
+            path=text if "://" in text else _beside(base, text),
+            name=text if row.get("bytes_size") is None else f"{text}@{row.get('bytes_offset') or 0}",
+            bytes_offset=row.get("bytes_offset"),
+            bytes_size=row.get("bytes_size"),
+            line=number,
+            **fields,
+        )
 
 
-def _unique(entries: list[Entry]) -> list[Entry]:
-    """Names made unique by the manifest's line, so that every input has a row of its own."""
-    seen: set[str] = set()
-    result = []
-    for entry in entries:
-        if entry.name in seen:
-            entry = dataclasses.replace(entry, name=f"{entry.name} (line {entry.line})")
-        seen.add(entry.name)
-        result.append(entry)
-    return result
+def _beside(base: Path, text: str) -> str:
+    return f"{base}/{text}" if is_remote(base) else os.path.join(base, text)
+
+
+def _fault(row: Mapping[str, Any]) -> str:
+    """Why a row cannot be used; "" where it can."""
+    audio = row.get("audio")
+    path = row.get("path") or (audio.get("path") if isinstance(audio, dict) else None)
+    if not isinstance(path, str) and row.get("row") is None:
+        return "no 'path'"
+    if "://" in (path or "") and row.get("row") is None:
+        try:
+            to_path(path)
+        except UserError as error:
+            return str(error)
+    place = [key for key in ("bytes_offset", "bytes_size") if not _is_count(row.get(key))]
+    if place:
+        return f"{place[0]!r} is not a number of bytes"
+    if row.get("bytes_offset") is not None and row.get("bytes_size") is None:
+        return "'bytes_offset' without 'bytes_size'"
+    odd = [key for key in OPTIONAL if not isinstance(row.get(key), str | None)]
+    return f"{odd[0]!r} is not text" if odd else ""
+
+
+def _is_count(value: object) -> bool:
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0)

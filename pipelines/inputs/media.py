@@ -8,14 +8,16 @@ samples after a jump is checked: scanning keeps digests of blocks, and reading c
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from voxmill.core.audio import AudioProblem, unreadable
+from pipelines.inputs.media_file import MediaFile, StorageError, open_media
+from voxmill.core.audio import AudioProblem
 from voxmill.data.records import Channel
 
+Media = str | MediaFile
+"""A local path or URI, or a part of what lies there."""
 MAX_RATE = 48000
 FRAME_SECONDS = 0.02
 QUIET_FRAMES = 10
@@ -56,22 +58,19 @@ class _Damage:
     first_sample: int = 0
 
 
-def _open(path: str) -> Any:
+def _open(media: Media) -> Any:
     import av
 
-    file = Path(path)
-    try:
-        if file.stat().st_size == 0:
-            raise AudioProblem("empty_file", "0 bytes")
-        # A URL-like or protocol-like name must stay a file: FFmpeg gets the bytes, never the name.
-        stream = open(file, "rb")  # noqa: SIM115 - closed with the container by _channels
-    except OSError as error:
-        raise unreadable(error) from None
+    if isinstance(media, str):
+        media = MediaFile(path=media, name=media)
+    stream = open_media(media)
     try:
         # Raw G.722 has no header to sniff: here the name is all there is.
-        container = av.open(
-            stream, format="g722" if file.suffix.lower() == ".g722" else None, metadata_errors="replace"
-        )
+        raw = "g722" if media.name.lower().endswith(".g722") else None
+        container = av.open(stream, format=raw, metadata_errors="replace")
+    except StorageError:
+        stream.close()
+        raise
     except (av.FFmpegError, ValueError) as error:
         stream.close()
         raise AudioProblem("not_audio", _short(error)) from None
@@ -86,7 +85,7 @@ def _short(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error)[:200]
 
 
-def _channels(path: str, damage: _Damage, jump_to: int = 0) -> Iterator[tuple[int, str, np.ndarray]]:
+def _channels(path: Media, damage: _Damage, jump_to: int = 0) -> Iterator[tuple[int, str, np.ndarray]]:
     """Blocks as (rate, codec, float32 [channels, samples]) of the first audio stream, from at or before `jump_to`."""
     import av
 
@@ -104,6 +103,8 @@ def _channels(path: str, damage: _Damage, jump_to: int = 0) -> Iterator[tuple[in
             for packet in container.demux(stream):
                 try:
                     frames = packet.decode()
+                except StorageError:
+                    raise
                 except av.FFmpegError as error:
                     damage.warning = damage.warning or f"damaged data ({_short(error)})"
                     continue
@@ -122,6 +123,8 @@ def _channels(path: str, damage: _Damage, jump_to: int = 0) -> Iterator[tuple[in
                         block = np.where(bad, np.float32(0), block)
                     decoded = True
                     yield rate, codec, block
+        except StorageError:
+            raise
         except (av.FFmpegError, OSError) as error:
             if not decoded:
                 raise AudioProblem("decode_error", _short(error)) from None
@@ -166,7 +169,7 @@ class _Limiter:
         return block if self._resampler is None else self._resampler.resample_chunk(block, last=last)
 
 
-def stream(path: str, channel: Channel = "mean") -> Iterator[np.ndarray]:
+def stream(path: Media, channel: Channel = "mean") -> Iterator[np.ndarray]:
     """Mono float32 blocks of a whole file at its rate (at most 48 kHz).
 
     Raises:
@@ -183,7 +186,7 @@ def stream(path: str, channel: Channel = "mean") -> Iterator[np.ndarray]:
 
 
 def scan(
-    path: str, window_seconds: float = 600.0, search_seconds: float = 60.0
+    path: Media, window_seconds: float = 600.0, search_seconds: float = 60.0
 ) -> tuple[MediaInfo, list[tuple[int, int]]]:
     """Decodes a file once: what it is, and sample bounds of windows cut at the quietest moments.
 
@@ -321,7 +324,7 @@ def digests_of(digests: tuple[str, ...], start_sample: int, end_sample: int) -> 
 
 
 def read_window(
-    path: str, start_sample: int, end_sample: int, channel: Channel = "mean", digests: Sequence[str] = ()
+    path: Media, start_sample: int, end_sample: int, channel: Channel = "mean", digests: Sequence[str] = ()
 ) -> np.ndarray:
     """Mono float32 samples [start, end) of a file.
 
@@ -347,14 +350,14 @@ def read_window(
     return audio
 
 
-def _whole(path: str, channel: Channel) -> Iterator[tuple[int, np.ndarray]]:
+def _whole(path: Media, channel: Channel) -> Iterator[tuple[int, np.ndarray]]:
     position = 0
     for block in stream(path, channel):
         yield position, block
         position += len(block)
 
 
-def _from(path: str, start_sample: int, channel: Channel) -> Iterator[tuple[int, np.ndarray]]:
+def _from(path: Media, start_sample: int, channel: Channel) -> Iterator[tuple[int, np.ndarray]]:
     """(position, mono block) from at or before `start_sample` on."""
     damage, position = _Damage(), -1
     for _, _, block in _channels(path, damage, jump_to=start_sample):

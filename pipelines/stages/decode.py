@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from pipelines.inputs import media
+from pipelines.inputs.media_file import media_of
 from pipelines.stages.base import Stage, StageContext, WindowAudio, WindowOutput
 from voxmill.core.audio import AudioProblem
 from voxmill.data.records import StageName, WindowResult
@@ -23,7 +24,7 @@ class Decode(Stage):
         window = result.window
         try:
             samples = media.read_window(
-                window.path, window.start_sample, window.end_sample, window.channel, window.digests
+                media_of(window), window.start_sample, window.end_sample, window.channel, window.digests
             )
         except AudioProblem as error:
             return self.end(result, error.reason, detail=error.detail)

@@ -60,16 +60,26 @@ def stored_buckets(out: Path) -> int:
 def write_plan(out: Path, plans: dict[int, BucketPlan]) -> None:
     """Writes the plans of all buckets that have any input, and removes those of others."""
     for bucket, plan in plans.items():
-        rows = [
-            PlannedUnit(unit_id=unit.unit_id, windows=tuple(result.window for result in unit.results))
-            for unit in plan.units
-        ]
-        _write(_path(out, bucket, "recordings"), parquet_bytes(to_table(plan.recordings, Recording)))
-        _write(_path(out, bucket, "units"), parquet_bytes(to_table(rows, PlannedUnit)))
+        write_bucket(out, bucket, plan)
     for bucket in planned_buckets(out):
         if bucket not in plans:
-            _path(out, bucket, "units").unlink(missing_ok=True)
-            _path(out, bucket, "recordings").unlink()
+            remove_bucket(out, bucket)
+
+
+def write_bucket(out: Path, bucket: int, plan: BucketPlan) -> None:
+    """Writes the plan of one bucket; its recordings last, by which it is known to be there."""
+    rows = [
+        PlannedUnit(unit_id=unit.unit_id, windows=tuple(result.window for result in unit.results))
+        for unit in plan.units
+    ]
+    _write(_path(out, bucket, "units"), parquet_bytes(to_table(rows, PlannedUnit)))
+    _write(_path(out, bucket, "recordings"), parquet_bytes(to_table(plan.recordings, Recording)))
+
+
+def remove_bucket(out: Path, bucket: int) -> None:
+    """Removes the plan of a bucket that has no input any more."""
+    _path(out, bucket, "recordings").unlink(missing_ok=True)
+    _path(out, bucket, "units").unlink(missing_ok=True)
 
 
 def planned_buckets(out: Path) -> list[int]:

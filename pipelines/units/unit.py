@@ -1,15 +1,17 @@
 """Work units: how windows are grouped into the rows of the Ray graph, and how a unit is named.
 
-A unit is a window of a long recording or a group of short recordings. Its name is the hash of its content and of the
-label configuration, so finished units are known before the graph is built, and batches inside a unit never depend on
-the number of workers or on what a crash left behind.
+A unit has windows of one or of several recordings of a bucket. Its name is the hash of its content and of the label
+configuration, so finished units are known before the graph is built, and batches inside a unit never depend on the
+number of workers or on what a crash left behind.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pipelines.config import LabelConfig
 from voxmill.core.hashing import fingerprint
 from voxmill.data.records import Window, WindowResult, WorkUnit
+
+UNITS_A_CUT = 4
 
 
 def label_fingerprint(label: LabelConfig) -> str:
@@ -17,24 +19,31 @@ def label_fingerprint(label: LabelConfig) -> str:
     return fingerprint({"label": label.model_dump(mode="json")})
 
 
-def group(windows: Sequence[Window], unit_seconds: float, label_fingerprint: str, bucket: int = 0) -> list[WorkUnit]:
-    """Groups windows of one bucket, given in a stable order, into units of at most `unit_seconds`.
+def group(
+    windows: Iterable[Window], unit_seconds: float, label_fingerprint: str, bucket: int = 0
+) -> list[WorkUnit]:
+    """Groups windows, given in a stable order, into units of at most `unit_seconds` (a longer window stands alone).
 
-    A longer window stands alone. A group also ends after one recording in sixteen, by its id: adding a recording to a
-    corpus then changes the groups near it and no others.
+    A group also ends with a recording that its id chooses, after `UNITS_A_CUT` full units on average: adding a
+    recording to a corpus then changes the groups near it and no others.
     """
     groups: list[list[Window]] = [[]]
     length = 0.0
     for window in windows:
-        if groups[-1] and length + window.seconds > unit_seconds:
+        last = groups[-1][-1] if groups[-1] else window
+        ends = window.recording_id != last.recording_id and _ends_group(last, unit_seconds)
+        if groups[-1] and (ends or length + window.seconds > unit_seconds):
             groups.append([])
             length = 0.0
         groups[-1].append(window)
         length += window.seconds
-        if int(window.recording_id[:8], 16) % 16 == 0:
-            groups.append([])
-            length = 0.0
     return [_unit(members, label_fingerprint, bucket) for members in groups if members]
+
+
+def _ends_group(last: Window, unit_seconds: float) -> bool:
+    """Whether a recording, of which this is the last window, ends its group: a longer one does so more often."""
+    seconds = last.end_sample / last.sample_rate
+    return int(last.recording_id[:8], 16) / 2**32 < seconds / (UNITS_A_CUT * unit_seconds)
 
 
 def _unit(windows: Sequence[Window], label_fingerprint: str, bucket: int) -> WorkUnit:

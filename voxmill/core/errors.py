@@ -57,8 +57,13 @@ def command(name: str, *, resume_hint: str = "") -> Callable[[Callable[P, int | 
         def run(*args: P.args, **kwargs: P.kwargs) -> int:
             try:
                 return work(*args, **kwargs) or ExitStatus.DONE
-            except (UserError, JobError, OSError, KeyboardInterrupt) as error:
-                status, line = status_and_line(error, resume_hint=resume_hint)
+            except (Exception, KeyboardInterrupt) as error:
+                from voxmill.core.storage import storage_failure
+
+                failure = error if isinstance(error, UserError | JobError) else storage_failure(error) or error
+                if not isinstance(failure, UserError | JobError | OSError | KeyboardInterrupt):
+                    raise
+                status, line = status_and_line(failure, resume_hint=resume_hint)
                 # One line, whatever a path or a library put into the message.
                 print(f"{name}: {' '.join(line.split(chr(10)))}", file=sys.stderr)
                 return status

@@ -13,9 +13,10 @@ import importlib.util
 import os
 import pathlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from voxmill.core.errors import UserError
@@ -146,6 +147,64 @@ def file_names(folder: Path) -> set[str]:
         return {entry.name for entry in folder.iterdir()}
     except FileNotFoundError:
         return set()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """What a listing of object storage says of a name in a folder; `stamp` changes when the object does."""
+
+    name: str
+    is_folder: bool
+    stamp: str
+
+
+def list_folder(root: Path, folder: str = "") -> Iterator[Listed]:
+    """What lies in a folder of object storage, in no order. Names hold a slash only where a folder's name is empty.
+
+    Args:
+        folder: below `root`, "" or ending in a slash.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
+    filesystem: Any = root.fs  # type: ignore[attr-defined]
+    start = f"{root.path}/{folder}"  # type: ignore[attr-defined]
+    items: list[dict[str, Any]] = filesystem.ls(start.rstrip("/"), detail=True, refresh=True)
+    if any(item["type"] == "directory" and len(item["name"]) <= len(start) for item in items):
+        # A folder whose name is empty, as in `a//b`: only the flat listing tells what is in it.
+        items = list(filesystem.find(start.rstrip("/"), detail=True, refresh=True).values())
+    for item in items:
+        name = item["name"][len(start) :]
+        if name:
+            stamp = str(item.get("ETag") or item.get("etag") or item.get("md5Hash") or item.get("mtime") or "")
+            yield Listed(name=name, is_folder=item["type"] == "directory", stamp=f"{item.get('size')}:{stamp}")
+
+
+def storage_failure(error: BaseException) -> OSError | None:
+    """What went wrong with object storage, in one line, where `error` or what caused it comes from one of its clients.
+
+    They raise errors of their own, which are no OSError, for a lost endpoint, missing credentials or a wrong region.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        package = type(seen).__module__.partition(".")[0]
+        if package in _CLIENTS or (isinstance(seen, OSError) and _http_status(seen) is not None):
+            endpoint = os.environ.get("AWS_ENDPOINT_URL")
+            at = f" (AWS_ENDPOINT_URL is {endpoint})" if package in _CLIENTS and endpoint else ""
+            what = " ".join(str(seen).split()) or type(seen).__name__
+            return OSError(f"object storage: {what}{at}")
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+_CLIENTS = frozenset(["botocore", "aiobotocore", "aiohttp", "azure", "gcsfs", "google", "huggingface_hub", "httpx"])
+
+
+def _http_status(error: OSError) -> int | None:
+    """Of the answer behind an error that s3fs made an OSError of; None for any other."""
+    response = getattr(error.__cause__, "response", None)
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(response, dict) else None
+    return status if isinstance(status, int) else None
 
 
 def arrow_filesystem(path: Path) -> "tuple[FileSystem, str]":

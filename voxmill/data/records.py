@@ -353,12 +353,17 @@ class SourceInfo:
 class Window:
     """A stretch of one recording, in samples at its own rate (at most 48 kHz).
 
-    name: of the recording, as shown and sorted by. digests: of the blocks of samples that the window touches.
+    name: of the recording, as shown and sorted by. path: local path or URI of the file that holds it, at `bytes_offset`
+    and `bytes_size` in it or in a `row` of it where that is a tar or a table. digests: of the blocks of samples that
+    the window touches.
     """
 
     recording_id: str
     name: str
     path: str
+    bytes_offset: int | None = None
+    bytes_size: int | None = None
+    row: int | None = None
     start_sample: int
     end_sample: int
     sample_rate: Hertz

@@ -1,0 +1,209 @@
+"""What scanning found of the entries, divided by bucket: rows, repeats among them, and a bucket's units.
+
+Works on tables of `PlanRow`; `planning.py` says where they come from and whether workers do it.
+"""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.config import LabelConfig
+from pipelines.inputs.entries import Entry
+from pipelines.inputs.media import digests_of
+from pipelines.units.plan_files import BucketPlan
+from pipelines.units.unit import group, label_fingerprint
+from voxmill.data.layout import bucket_of
+from voxmill.data.records import Channel, Recording, SourceInfo, StageName, Window
+from voxmill.data.schemas import from_table, schema_of, to_table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanRow:
+    """An entry and its scan; `order` counts entries over the corpus, from 0."""
+
+    order: int
+    path: str
+    name: str
+    bytes_offset: int | None
+    bytes_size: int | None
+    row: int | None
+    session: str | None
+    speaker: str | None
+    text: str | None
+    language: str | None
+    licence: str | None
+    line: int | None
+    location: str
+    problem: str | None
+    detail: str
+    recording_id: str | None
+    sample_rate: int | None
+    channels: int | None
+    codec: str | None
+    num_samples: int | None
+    channel: Channel
+    digests: tuple[str, ...]
+    ends: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repeat:
+    """Row `order` repeats another: the same line of a manifest (`line` of the first), or the audio of `duplicate_of`."""
+
+    order: int
+    line: int | None
+    duplicate_of: str | None
+
+
+_OF_ENTRY = [field.name for field in fields(Entry) if field.name not in ("stamp", "problem", "detail")]
+SCHEMA = schema_of(PlanRow)
+
+
+def plan_rows(first: int, entries: Sequence[Entry], scans: pa.Table) -> pa.Table:
+    """The rows of a block whose first entry is the corpus's number `first`."""
+    table = to_table(entries, Entry)
+    columns = {name: table[name] for name in _OF_ENTRY} | {name: scans[name] for name in scans.column_names}
+    columns["order"] = pa.array(np.arange(first, first + len(entries)))
+    return pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)
+
+
+def sessions(rows: pa.Table) -> pa.ChunkedArray:
+    """The session of every row: the recording's name where the manifest names none."""
+    return pc.coalesce(rows["session"], rows["name"])
+
+
+def buckets(rows: pa.Table, count: int) -> np.ndarray:
+    """The bucket of every row, of `count`."""
+    if count == 1:
+        return np.zeros(rows.num_rows, dtype=np.int64)
+    return np.array([bucket_of(session, count) for session in sessions(rows).to_pylist()], dtype=np.int64)
+
+
+def content_keys(rows: pa.Table) -> pa.Table:
+    """What repeats are found by: rows of equal `key` have the same audio, or lie at the same place and are unreadable."""
+    place = pc.if_else(pc.equal(rows["location"], ""), rows["name"], rows["location"])
+    key = pc.coalesce(rows["recording_id"], pc.binary_join_element_wise("at", place, ":"))
+    columns = {name: rows[name] for name in ("order", "line", "name", "location", "recording_id")}
+    return pa.table({"key": key} | columns)
+
+
+def partition_of_keys(keys: pa.Table, count: int) -> np.ndarray:
+    """A partition, of `count`, for every row; equal keys have the same."""
+    names = keys["key"].to_pylist()
+    return np.array([zlib.crc32(key.encode("utf-8", "surrogatepass")) % count for key in names], dtype=np.int64)
+
+
+def find_repeats(keys: pa.Table) -> list[Repeat]:
+    """Rows that repeat others. Of one place the first row stays, of the same audio the first name."""
+    counts = keys.group_by("key").aggregate([([], "count_all")])
+    several = counts.filter(pc.greater(counts["count_all"], 1))["key"]
+    found = keys.filter(pc.is_in(keys["key"], value_set=several.combine_chunks())).sort_by("order")
+    by_key: dict[str, list[dict[str, object]]] = {}
+    for row in found.to_pylist():
+        by_key.setdefault(row["key"], []).append(row)
+    repeats = []
+    for rows in by_key.values():
+        firsts: dict[object, dict[str, object]] = {}
+        for row in rows:
+            first = firsts.setdefault(row["location"], row)
+            if first is not row:
+                repeats.append(Repeat(order=_int(row["order"]), line=_maybe_int(first["line"]), duplicate_of=None))
+        stays = min(firsts.values(), key=lambda row: str(row["name"]))
+        if stays["recording_id"] is not None:
+            for row in firsts.values():
+                if row is not stays:
+                    repeats.append(Repeat(order=_int(row["order"]), line=None, duplicate_of=str(stays["name"])))
+    return repeats
+
+
+def _maybe_int(value: object) -> int | None:
+    return None if value is None else _int(value)
+
+
+def _int(value: object) -> int:
+    assert isinstance(value, int)
+    return value
+
+
+def plan_bucket(rows: pa.Table, repeats: Mapping[int, Repeat], label: LabelConfig, bucket: int) -> BucketPlan:
+    """The plan of a bucket that has these rows, by name.
+
+    Args:
+        repeats: by `order`, at least those of these rows.
+    """
+    windows: list[Window] = []
+    recordings: list[Recording] = []
+    for row in sorted(from_table(PlanRow, rows), key=lambda row: (row.name, row.order)):
+        recordings.append(_recording(row, repeats.get(row.order)))
+        if recordings[-1].state == "planned":
+            windows += _windows(row)
+    units = group(windows, label.unit_seconds, label_fingerprint(label), bucket)
+    return BucketPlan(recordings=tuple(recordings), units=tuple(units))
+
+
+def _recording(row: PlanRow, repeat: Repeat | None) -> Recording:
+    recording = Recording(
+        recording_id=row.recording_id,
+        path=row.name,
+        session=row.session or row.name,
+        state="planned" if row.problem is None else "unreadable",
+        stage=StageName.SCAN,
+        reason=row.problem,
+        detail=row.detail,
+        licence=row.licence,
+    )
+    if repeat is not None and repeat.duplicate_of is None:
+        again = f"line {row.line}" if row.line is not None else f"input {row.order + 1}"
+        first = f"line {repeat.line}" if repeat.line is not None else "an earlier input"
+        return replace(
+            recording,
+            recording_id=None,
+            path=f"{row.name} ({again})",
+            state="unreadable",
+            reason="duplicate_row",
+            detail=f"{again} repeats {first}",
+        )
+    if row.num_samples is None or row.sample_rate is None:
+        return recording
+    recording = replace(
+        recording,
+        duration=row.num_samples / row.sample_rate,
+        sample_rate=row.sample_rate,
+        channels=row.channels,
+        codec=row.codec,
+    )
+    if repeat is not None:
+        return replace(recording, state="duplicate", reason="same_audio", detail=repeat.duplicate_of or "")
+    return recording
+
+
+def _windows(row: PlanRow) -> list[Window]:
+    assert row.sample_rate is not None and row.recording_id is not None
+    source = SourceInfo(
+        session=row.session or row.name,
+        speaker=row.speaker,
+        text=row.text,
+        language=row.language,
+        licence=row.licence,
+    )
+    return [
+        Window(
+            recording_id=row.recording_id,
+            name=row.name,
+            path=row.path,
+            bytes_offset=row.bytes_offset,
+            bytes_size=row.bytes_size,
+            row=row.row,
+            start_sample=start,
+            end_sample=end,
+            sample_rate=row.sample_rate,
+            channel=row.channel,
+            digests=digests_of(row.digests, start, end),
+            source=source,
+        )
+        for start, end in zip((0, *row.ends[:-1]), row.ends, strict=True)
+    ]

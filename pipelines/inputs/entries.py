@@ -1,0 +1,57 @@
+"""One input as the user named it, before anything of it is read."""
+
+from dataclasses import dataclass
+
+SUFFIXES = frozenset(
+    [
+        ".wav",
+        ".flac",
+        ".mp3",
+        ".ogg",
+        ".oga",
+        ".opus",
+        ".m4a",
+        ".mp4",
+        ".aac",
+        ".g722",
+        ".webm",
+        ".wma",
+        ".aiff",
+        ".aif",
+    ]
+)
+OPTIONAL = ("session", "speaker", "text", "language", "licence")
+"""What a manifest may say of a recording."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One input. `name` is its path as shown and sorted by; `problem`, a code, ends it before it is read.
+
+    path: local path or URI of the file that holds the audio; "" where a row of a manifest names none.
+    bytes_offset, bytes_size: where in that file it lies, in a tar for one; None: it is the whole file.
+    row: of a Parquet file with the audio inside, from 0; None: the file is no such thing.
+    stamp: changes when the file does, as far as a listing tells; "" where it does not.
+    line: of the manifest, from 1.
+    """
+
+    path: str
+    name: str
+    bytes_offset: int | None = None
+    bytes_size: int | None = None
+    row: int | None = None
+    stamp: str = ""
+    session: str | None = None
+    speaker: str | None = None
+    text: str | None = None
+    language: str | None = None
+    licence: str | None = None
+    line: int | None = None
+    problem: str | None = None
+    detail: str = ""
+
+
+def has_suffix(name: str) -> bool:
+    """Whether a name ends as recordings do."""
+    dot = name.rfind(".")
+    return dot > name.rfind("/") and name[dot:].lower() in SUFFIXES
