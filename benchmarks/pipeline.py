@@ -99,16 +99,19 @@ def bare(source: Path, folder: Path) -> BareLoop:
     clock = time.perf_counter()
     from pipelines.config import AnnotateConfig
     from pipelines.engine.graph import STAGES
+    from pipelines.inputs.bucket_rows import plan_bucket, plan_rows
     from pipelines.inputs.manifest import read_inputs
-    from pipelines.inputs.scan import Scanned, plan, scan_file
+    from pipelines.inputs.scan import Scan, scan_entry
     from pipelines.stages.base import StageContext, WindowAudio, clip_slice
     from pipelines.stages.voice_attributes import load_labellers
     from voxmill.core.audio import RATE_16K, resample
+    from voxmill.data.schemas import to_table
 
     importing = time.perf_counter() - clock
     config = AnnotateConfig()
-    scanned = [Scanned(entry, scan_file(entry.path, config.label.window_seconds)) for entry in read_inputs(str(source))]
-    units = plan(scanned, config.label, buckets=1)[0].units
+    entries = list(read_inputs(str(source)))
+    scans = to_table([scan_entry(entry, config.label.window_seconds) for entry in entries], Scan)
+    units = plan_bucket(plan_rows(0, entries, scans), {}, config.label, 0).units
     clock = time.perf_counter()
     context = StageContext(
         out=folder, label=config.label, voice_attributes=config.voice_attributes, threads=1, device="cpu"

@@ -24,10 +24,9 @@ from pipelines.config import AnnotateConfig
 from pipelines.engine.graph import Cluster
 from pipelines.engine.runner import Runner
 from pipelines.finish import Labelled, Started, finish
-from pipelines.inputs.manifest import Entry, read_inputs
-from pipelines.inputs.scan import plan, scan
+from pipelines.inputs.planning import plan_corpus
 from pipelines.report.run_record import Run
-from pipelines.units.plan_files import fix_buckets, planned_buckets, read_units, write_plan
+from pipelines.units.plan_files import planned_buckets, read_units
 from pipelines.units.store import LabelStore, unit_path
 from pipelines.units.workspace import Workspace
 from voxmill.core.errors import UserError
@@ -42,10 +41,10 @@ def annotate(source: str, out: Path, config: AnnotateConfig) -> Run:
         UserError: IN names nothing, OUT was made with other labels, or it cannot be written.
         JobError: the machine fails; the same command resumes.
     """
-    started, entries = _now(), read_inputs(source)
+    started = _now()
     with Workspace(out).claim(config.label):
         progress = _begin(config)
-        plan_corpus(entries, out, config, progress)
+        plan_corpus(source, out, config, progress)
         labelled = label(out, config, progress)
         return finish(out, config, progress, labelled, started)
 
@@ -57,10 +56,10 @@ def finish_alone(source: str, out: Path, config: AnnotateConfig) -> Run:
         UserError: units are not labelled yet, besides what `annotate` raises.
         JobError: the machine fails; the same command resumes.
     """
-    started, entries = _now(), read_inputs(source)
+    started = _now()
     with Workspace(out).claim(config.label):
         progress = _begin(config)
-        plan_corpus(entries, out, config, progress)
+        plan_corpus(source, out, config, progress)
         units = unlabelled = unvoiced = 0
         store = LabelStore(out, config.voice_attributes)
         for bucket in planned_buckets(out):
@@ -77,22 +76,6 @@ def finish_alone(source: str, out: Path, config: AnnotateConfig) -> Run:
             )
         labelled = Labelled(units=units, found_done=units, attributed=0)
         return finish(out, config, progress, labelled, started)
-
-
-def plan_corpus(entries: list[Entry], out: Path, config: AnnotateConfig, progress: Progress) -> None:
-    """Scans the inputs and writes the plan of every bucket.
-
-    Raises:
-        UserError: `write.buckets` is not what OUT was made with.
-    """
-    with progress.stage("Scanning", len(entries), "recordings") as bar:
-        scanned = []
-        for item in scan(entries, out, config.label):
-            scanned.append(item)
-            bar.advance(1)
-    known = [item.info for item in scanned if item.info is not None]
-    hours = sum(info.num_samples / info.sample_rate for info in known) / 3600
-    write_plan(out, plan(scanned, config.label, fix_buckets(out, hours, config.write.buckets)))
 
 
 def label(out: Path, config: AnnotateConfig, progress: Progress) -> Labelled:

@@ -52,7 +52,7 @@ class PlanRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repeat:
-    """Row `order` repeats another: the same line of a manifest (`line` of the first), or the audio of `duplicate_of`."""
+    """Row `order` repeats another: what `line` named already, or the audio of the recording `duplicate_of`."""
 
     order: int
     line: int | None
@@ -60,7 +60,16 @@ class Repeat:
 
 
 _OF_ENTRY = [field.name for field in fields(Entry) if field.name not in ("stamp", "problem", "detail")]
-SCHEMA = schema_of(PlanRow)
+ROWS = schema_of(PlanRow)
+
+
+KEYS = pa.schema(
+    [
+        pa.field("key", pa.string()),
+        *(ROWS.field(name) for name in ("order", "line", "name", "location", "recording_id")),
+    ]
+)
+"""What repeats are found by."""
 
 
 def plan_rows(first: int, entries: Sequence[Entry], scans: pa.Table) -> pa.Table:
@@ -68,7 +77,7 @@ def plan_rows(first: int, entries: Sequence[Entry], scans: pa.Table) -> pa.Table
     table = to_table(entries, Entry)
     columns = {name: table[name] for name in _OF_ENTRY} | {name: scans[name] for name in scans.column_names}
     columns["order"] = pa.array(np.arange(first, first + len(entries)))
-    return pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA)
+    return pa.table({name: columns[name] for name in ROWS.names}, schema=ROWS)
 
 
 def sessions(rows: pa.Table) -> pa.ChunkedArray:
@@ -76,7 +85,7 @@ def sessions(rows: pa.Table) -> pa.ChunkedArray:
     return pc.coalesce(rows["session"], rows["name"])
 
 
-def buckets(rows: pa.Table, count: int) -> np.ndarray:
+def buckets_of(rows: pa.Table, count: int) -> np.ndarray:
     """The bucket of every row, of `count`."""
     if count == 1:
         return np.zeros(rows.num_rows, dtype=np.int64)
@@ -84,11 +93,10 @@ def buckets(rows: pa.Table, count: int) -> np.ndarray:
 
 
 def content_keys(rows: pa.Table) -> pa.Table:
-    """What repeats are found by: rows of equal `key` have the same audio, or lie at the same place and are unreadable."""
+    """What repeats are found by: rows of equal `key` have the same audio, or are unreadable and of one place."""
     place = pc.if_else(pc.equal(rows["location"], ""), rows["name"], rows["location"])
     key = pc.coalesce(rows["recording_id"], pc.binary_join_element_wise("at", place, ":"))
-    columns = {name: rows[name] for name in ("order", "line", "name", "location", "recording_id")}
-    return pa.table({"key": key} | columns)
+    return pa.table({"key": key} | {name: rows[name] for name in KEYS.names[1:]}, schema=KEYS)
 
 
 def partition_of_keys(keys: pa.Table, count: int) -> np.ndarray:

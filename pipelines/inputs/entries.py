@@ -1,6 +1,7 @@
 """One input as the user named it, before anything of it is read."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 SUFFIXES = frozenset(
     [
@@ -55,3 +56,11 @@ def has_suffix(name: str) -> bool:
     """Whether a name ends as recordings do."""
     dot = name.rfind(".")
     return dot > name.rfind("/") and name[dot:].lower() in SUFFIXES
+
+
+def with_labels(entry: Entry, given: Mapping[str, object]) -> Entry:
+    """An entry with what a manifest says of it; empty text is none."""
+    session, speaker, text, language, licence = (
+        value if isinstance(value, str) and value else None for value in map(given.get, OPTIONAL)
+    )
+    return replace(entry, session=session, speaker=speaker, text=text, language=language, licence=licence)

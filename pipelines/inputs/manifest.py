@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.inputs.entries import OPTIONAL, SUFFIXES, Entry, has_suffix
+from pipelines.inputs.entries import OPTIONAL, SUFFIXES, Entry, has_suffix, with_labels
 from pipelines.inputs.listing import matches, storable, walk
 from pipelines.inputs.tars import members
 from voxmill.core.errors import UserError
@@ -64,7 +64,7 @@ def _exists(source: str) -> bool:
 
 def _braces(source: str) -> Iterator[Entry]:
     """Files that a pattern such as `s3://b/{000..009}.tar` names, listed or not."""
-    from braceexpand import UnbalancedBracesError, braceexpand
+    from braceexpand import braceexpand
 
     to_path(source)
     try:
@@ -73,7 +73,7 @@ def _braces(source: str) -> Iterator[Entry]:
             if not name.endswith(".tar") and not has_suffix(name):
                 raise UserError(f"{name}: neither a tar nor a recording; braces name either")
             yield Entry(path=name, name=storable(name))
-    except UnbalancedBracesError as error:
+    except ValueError as error:
         raise UserError(f"{source}: {error}") from None
 
 
@@ -161,53 +161,49 @@ def _has_field(kind: Any, name: str) -> bool:
 
 
 def _manifest(path: Path, base: Path) -> Iterator[Entry]:
-    here = storable(os.path.relpath(str(path), str(base))) if not is_remote(path) else path.name
+    here = path.name if is_remote(path) else storable(path.name)
     for number, row in _rows(path):
-        fault = row if isinstance(row, str) else _fault(row)
-        if fault or isinstance(row, str):
-            detail = f"line {number}: {fault}"
-            yield Entry(path="", name=f"{here}:{number}", line=number, problem="malformed_row", detail=detail)
-            continue
-        fields: dict[str, str | None] = {key: row.get(key) or None for key in OPTIONAL}
-        inside = row.get("audio") or {}
-        text = row.get("path") or inside.get("path")
-        if row.get("row") is not None:
-            # The bytes are in the table itself; a path beside them only names them.
-            name = f"{text or 'row'} ({here}:{number})"
-            yield Entry(path=str(path), name=name, row=row["row"], line=number, **fields)
-            continue
-        yield Entry(
-            path=text if "://" in text else _beside(base, text),
-            name=text if row.get("bytes_size") is None else f"{text}@{row.get('bytes_offset') or 0}",
-            bytes_offset=row.get("bytes_offset"),
-            bytes_size=row.get("bytes_size"),
-            line=number,
-            **fields,
-        )
-
-
-def _beside(base: Path, text: str) -> str:
-    return f"{base}/{text}" if is_remote(base) else os.path.join(base, text)
-
-
-def _fault(row: Mapping[str, Any]) -> str:
-    """Why a row cannot be used; "" where it can."""
-    audio = row.get("audio")
-    path = row.get("path") or (audio.get("path") if isinstance(audio, dict) else None)
-    if not isinstance(path, str) and row.get("row") is None:
-        return "no 'path'"
-    if "://" in (path or "") and row.get("row") is None:
         try:
-            to_path(path)
-        except UserError as error:
-            return str(error)
-    place = [key for key in ("bytes_offset", "bytes_size") if not _is_count(row.get(key))]
-    if place:
-        return f"{place[0]!r} is not a number of bytes"
-    if row.get("bytes_offset") is not None and row.get("bytes_size") is None:
-        return "'bytes_offset' without 'bytes_size'"
+            yield with_labels(_entry(row, path, base, number, here), row if isinstance(row, dict) else {})
+        except _BadRowError as error:
+            detail = f"line {number}: {error}"
+            yield Entry(path="", name=f"{here}:{number}", line=number, problem="malformed_row", detail=detail)
+
+
+class _BadRowError(Exception):
+    """Why a row of a manifest cannot be used."""
+
+
+def _entry(row: Mapping[str, Any] | str, path: Path, base: Path, number: int, here: str) -> Entry:
+    if isinstance(row, str):
+        raise _BadRowError(row)
+    audio = row.get("audio")
+    text = row.get("path") or (audio.get("path") if isinstance(audio, dict) else None)
     odd = [key for key in OPTIONAL if not isinstance(row.get(key), str | None)]
-    return f"{odd[0]!r} is not text" if odd else ""
+    if row.get("row") is None and not isinstance(text, str):
+        raise _BadRowError("no 'path'")
+    if odd:
+        raise _BadRowError(f"{odd[0]!r} is not text")
+    if row.get("row") is not None:
+        # The bytes are in the table itself; a path beside them only names them.
+        name = f"{text or 'row'} ({here}:{number})"
+        return Entry(path=str(path), name=name, row=row["row"], line=number)
+    assert isinstance(text, str)
+    offset, size = row.get("bytes_offset"), row.get("bytes_size")
+    if not _is_count(offset) or not _is_count(size):
+        raise _BadRowError(f"{'bytes_size' if _is_count(offset) else 'bytes_offset'!r} is not a number of bytes")
+    if offset is not None and size is None:
+        raise _BadRowError("'bytes_offset' without 'bytes_size'")
+    if "://" in text:
+        try:
+            to_path(text)
+        except UserError as error:
+            raise _BadRowError(str(error)) from None
+        place = text
+    else:
+        place = f"{base}/{text}" if is_remote(base) else os.path.join(base, text)
+    name = text if size is None else f"{text}@{offset or 0}"
+    return Entry(path=place, name=name, bytes_offset=offset, bytes_size=size, line=number)
 
 
 def _is_count(value: object) -> bool:

@@ -9,7 +9,6 @@ import io
 import os
 import re
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -213,7 +212,7 @@ def _row_bytes(table: pq.ParquetFile, path: str, row: int) -> bytes:
     for group in range(table.num_row_groups):
         count = table.metadata.row_group(group).num_rows
         if row < first + count:
-            column = _row_group(path, group, lambda: table.read_row_group(group, columns=["audio"])["audio"])
+            column = _row_group(path, group, table)
             audio = column[row - first].as_py()
             return (audio if isinstance(audio, bytes) else (audio or {}).get("bytes")) or b""
         first += count
@@ -223,10 +222,10 @@ def _row_bytes(table: pq.ParquetFile, path: str, row: int) -> bytes:
 _last_group: dict[tuple[str, int], Any] = {}
 
 
-def _row_group(path: str, group: int, read: Callable[[], Any]) -> Any:
+def _row_group(path: str, group: int, table: pq.ParquetFile) -> Any:
     """A row group's audio; the last one that this process read is kept, since its neighbours are asked for next."""
     if (path, group) not in _last_group:
-        column = read()
+        column = table.read_row_group(group, columns=["audio"])["audio"]
         _last_group.clear()
         _last_group[path, group] = column
     return _last_group[path, group]
@@ -245,24 +244,11 @@ def _staged(path: Path, offset: int, size: int) -> Path:
     temporary = temporary_beside(target)
     try:
         with open(temporary, "wb") as file, path.open("rb", block_size=BLOCK_BYTES) as source:  # type: ignore[call-overload]
-            source.seek(offset)
-            shutil.copyfileobj(_Limited(source, size), file, 1 << 20)
+            shutil.copyfileobj(source if offset == 0 else _Part(source, offset, size), file, BLOCK_BYTES)
         publish(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
     return target
-
-
-class _Limited:
-    """So many bytes of a file from where it stands."""
-
-    def __init__(self, file: BinaryIO, size: int) -> None:
-        self._file, self._left = file, size
-
-    def read(self, count: int) -> bytes:
-        content = self._file.read(min(count, self._left))
-        self._left -= len(content)
-        return content
 
 
 def _make_room(folder: Path, size: int) -> None:

@@ -10,24 +10,24 @@ import os
 import socket
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from pipelines.inputs import media
 from pipelines.inputs.entries import Entry
+from pipelines.inputs.listing import storable
 from pipelines.inputs.media_file import MediaFile
 from voxmill.core.audio import AudioProblem
 from voxmill.core.errors import JobError, UserError
-from voxmill.core.files import write_atomically
 from voxmill.core.hashing import fingerprint, sha256_text
 from voxmill.core.local_ray import map_tasks
-from voxmill.core.storage import arrow_filesystem, is_remote, storage_failure, to_path
+from voxmill.core.storage import storage_failure
 from voxmill.data.records import Channel
-from voxmill.data.schemas import from_table, to_table, write_parquet
+from voxmill.data.schemas import from_table, read_parquet, to_table, write_parquet
 
 BLOCK_ROWS = 1024
 ONE_IN = 512
@@ -100,8 +100,8 @@ def blocks(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
     """Entries in blocks that are cut by content; local paths become absolute."""
     block: list[Entry] = []
     for entry in entries:
-        if entry.path and "://" not in entry.path and not os.path.isabs(entry.path):
-            entry = dataclasses.replace(entry, path=os.path.abspath(entry.path))
+        if "://" not in entry.path:
+            entry = _local(entry)
         block.append(entry)
         cut = zlib.crc32(f"{entry.path}:{entry.bytes_offset}:{entry.row}".encode("utf-8", "surrogatepass"))
         if len(block) == BLOCK_ROWS or cut % ONE_IN == 0:
@@ -109,6 +109,15 @@ def blocks(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
             block = []
     if block:
         yield block
+
+
+def _local(entry: Entry) -> Entry:
+    if not entry.path.isascii() and storable(entry.path) != entry.path:
+        detail = "its name is not UTF-8; rename it"
+        return dataclasses.replace(entry, path="", problem=entry.problem or "bad_name", detail=entry.detail or detail)
+    if not entry.path or os.path.isabs(entry.path):
+        return entry
+    return dataclasses.replace(entry, path=os.path.abspath(entry.path))
 
 
 def stamped(block: Sequence[Entry]) -> list[Entry]:
@@ -164,14 +173,13 @@ class ScanStore:
             JobError: the file is damaged. FileNotFoundError: there is none.
         """
         try:
-            with self.path(name).open("rb") as file:
-                return pq.read_table(file)
+            return read_parquet(self.path(name))
         except pa.ArrowInvalid as error:
             raise JobError(f"{self.path(name)}: damaged ({error}); remove it and run the command again") from None
 
-    def write(self, name: str, scans: Sequence[Scan]) -> None:
+    def write(self, name: str, scans: pa.Table) -> None:
         """Writes a block's file, whole or not at all."""
-        write_parquet(self.path(name), to_table(scans, Scan))
+        write_parquet(self.path(name), scans)
         self._partial(name).unlink(missing_ok=True)
 
     def _partial(self, name: str) -> Path:
@@ -180,8 +188,7 @@ class ScanStore:
     def read_partial(self, name: str) -> list[Scan]:
         """What an interrupted run found of a block's first entries."""
         try:
-            with self._partial(name).open("rb") as file:
-                return from_table(Scan, pq.read_table(file))
+            return from_table(Scan, read_parquet(self._partial(name)))
         except FileNotFoundError:
             return []
         except pa.ArrowInvalid as error:
@@ -193,82 +200,114 @@ class ScanStore:
 
 
 def scan_block(block: Sequence[Entry], store: ScanStore) -> ScannedBlock:
-    """Scans a block in this process unless it was, and writes its file.
+    """Scans what is not known of a block in this process, and writes its file.
 
     Raises:
         StorageError: storage does not give what it has.
     """
-    entries = stamped(block)
-    name = block_name(entries, store.window_seconds)
-    if store.path(name).exists():
-        return summary_of(entries, name, store.read(name))
-    scans = store.read_partial(name)
-    saved = time.monotonic()
-    for entry in entries[len(scans) :]:
-        scans.append(scan_entry(entry, store.window_seconds))
-        if time.monotonic() - saved > SAVE_SECONDS:
-            store.write_partial(name, scans)
-            saved = time.monotonic()
-    store.write(name, scans)
-    return summary_of(entries, name, to_table(scans, Scan))
+    known = _Known(block, store)
+    for number in known.open:
+        known.put(number, scan_entry(known.entries[number], store.window_seconds))
+    return known.finish()
 
 
-def summary_of(entries: Sequence[Entry], name: str, table: pa.Table) -> ScannedBlock:
-    """The sums of a block, and local files that this machine does not see."""
-    import pyarrow.compute as pc
+class _Known:
+    """What is known of a block, from a finished scan or an interrupted one; `open` has the numbers of the other rows.
 
+    An object that was not there is looked for again: another stamp tells of a local file that has come, but an object
+    of a manifest has none.
+    """
+
+    def __init__(self, block: Sequence[Entry], store: ScanStore) -> None:
+        self.entries, self._store = stamped(block), store
+        self._name = block_name(self.entries, store.window_seconds)
+        self._table: pa.Table | None = None
+        self._scans: list[Scan | None] = []
+        if store.path(self._name).exists():
+            self._table = store.read(self._name)
+            problems = self._table["problem"].to_pylist()
+            absent = [number for number, entry in enumerate(self.entries) if "://" in entry.path]
+            self.open = [number for number in absent if problems[number] == "missing"]
+            if self.open:
+                self._scans = [*from_table(Scan, self._table)]
+        else:
+            before = store.read_partial(self._name)
+            self._scans = [*before, *[None] * (len(self.entries) - len(before))]
+            self.open = list(range(len(before), len(self.entries)))
+        self._saved = time.monotonic()
+
+    def put(self, number: int, scan: Scan) -> None:
+        """Keeps what was found of a row; now and then also where a later run finds it."""
+        self._scans[number] = scan
+        if self._table is None and time.monotonic() - self._saved > SAVE_SECONDS:
+            self._store.write_partial(self._name, [one for one in self._scans[: number + 1] if one is not None])
+            self._saved = time.monotonic()
+
+    def finish(self) -> ScannedBlock:
+        """Writes the block's file where something was found."""
+        if self.open:
+            scans = [one for one in self._scans if one is not None]
+            assert len(scans) == len(self.entries)
+            self._table = to_table(scans, Scan)
+            self._store.write(self._name, self._table)
+        assert self._table is not None
+        return _summary(self.entries, self._name, self._table)
+
+
+def _summary(entries: Sequence[Entry], name: str, table: pa.Table) -> ScannedBlock:
     seconds = pc.sum(pc.divide(pc.cast(table["num_samples"], pa.float64()), table["sample_rate"])).as_py()
-    unseen = [
-        entry.path
-        for entry, problem in zip(entries, table["problem"].to_pylist(), strict=True)
-        if problem == "missing" and entry.problem is None and "://" not in entry.path
-    ]
+    problems = table["problem"].to_pylist()
+    unseen = [entry.path for entry, problem in zip(entries, problems, strict=True) if _is_unseen(entry, problem)]
     return ScannedBlock(
         name=name, rows=len(entries), seconds=seconds or 0.0, node=socket.gethostname(), unseen=tuple(unseen)
     )
 
 
-def check_seen(block: ScannedBlock) -> None:
+def _is_unseen(entry: Entry, problem: str | None) -> bool:
+    return problem == "missing" and entry.problem is None and "://" not in entry.path
+
+
+def check_seen(paths: Iterable[str], node: str) -> None:
     """Raises:
-    JobError: a worker did not find what this machine does: a file's absence is then no news about the file.
+    JobError: `node` did not find a file that this machine sees: its absence there is then no news about the file.
     """
-    for path in block.unseen:
-        if os.path.lexists(path):
-            raise JobError(f"{path} is not visible on node {block.node}; mount IN there, or name a URI")
+    for path in paths:
+        if os.path.exists(path):
+            raise JobError(f"{path} is not visible on node {node}; mount IN there, or name a URI")
 
 
-def scan_by_entries(block: Sequence[Entry], store: ScanStore) -> ScannedBlock:
+def scan_by_entries(block: Sequence[Entry], store: ScanStore, *, join: Callable[[], None]) -> ScannedBlock:
     """Scans a block with a Ray task an entry, so that all of a small corpus's workers are busy and an entry that ends
     its process takes no other with it.
+
+    Args:
+        join: joins Ray; called where anything is to be scanned.
 
     Raises:
         JobError: the machine, not a file, is at fault.
     """
-    entries = stamped(block)
-    name = block_name(entries, store.window_seconds)
-    if store.path(name).exists():
-        return summary_of(entries, name, store.read(name))
-    scans = store.read_partial(name)
-    window_seconds, node = store.window_seconds, socket.gethostname()
+    known = _Known(block, store)
+    if not known.open:
+        return known.finish()
+    join()
+    window_seconds = store.window_seconds
 
-    def scan_recording(entry: Entry) -> tuple[Scan, str]:
-        return scan_entry(entry, window_seconds), socket.gethostname()
+    def scan_recording(item: tuple[int, Entry]) -> tuple[Scan, str]:
+        return scan_entry(item[1], window_seconds), socket.gethostname()
 
+    items = [(number, known.entries[number]) for number in known.open]
     # A file that ends the decoder's process is tried twice; then that file is rejected and the job continues.
-    saved = time.monotonic()
-    open_entries = entries[len(scans) :]
-    for entry, (scan, where) in map_tasks(scan_recording, open_entries, ordered=True, max_retries=1, on_error=_failed):
-        scans.append(scan)
-        if scan.problem == "missing" and entry.problem is None and "://" not in entry.path:
-            check_seen(ScannedBlock(name=name, rows=1, seconds=0.0, node=where, unseen=(entry.path,)))
-        if time.monotonic() - saved > SAVE_SECONDS:
-            store.write_partial(name, scans)
-            saved = time.monotonic()
-    store.write(name, scans)
-    return dataclasses.replace(summary_of(entries, name, to_table(scans, Scan)), node=node)
+    for (number, entry), (scan, node) in map_tasks(
+        scan_recording, items, ordered=True, max_retries=1, on_error=_failed
+    ):
+        if _is_unseen(entry, scan.problem):
+            check_seen([entry.path], node)
+        known.put(number, scan)
+    return known.finish()
 
 
-def _failed(entry: Entry, error: Exception) -> tuple[Scan, str]:
+def _failed(item: tuple[int, Entry], error: Exception) -> tuple[Scan, str]:
+    entry = item[1]
     if not process_died(error):
         raise task_error(f"scanning {entry.name!r}", error) from None
     where = entry.path if "://" in entry.path else os.path.realpath(entry.path)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from pipelines.inputs.entries import OPTIONAL, Entry, has_suffix
+from pipelines.inputs.entries import Entry, has_suffix, with_labels
 from voxmill.core.storage import is_remote, to_path
 
 # A tar of small members is read through, one of large ones by jumps from header to header.
@@ -26,10 +26,10 @@ def members(tar: Entry) -> list[Entry]:
         OSError: the storage does not answer.
     """
     path = to_path(tar.path)
+    options = {"block_size": BLOCK_BYTES} if is_remote(path) else {}
     try:
-        with path.open("rb", block_size=BLOCK_BYTES) if is_remote(path) else path.open("rb") as file:  # type: ignore[call-overload]
-            with tarfile.open(fileobj=file, mode="r:") as archive:
-                return list(_samples(tar, archive))
+        with path.open("rb", **options) as file, tarfile.open(fileobj=file, mode="r:") as archive:  # type: ignore[call-overload]
+            return list(_samples(tar, archive))
     except FileNotFoundError:
         return [replace(tar, problem="missing", detail="no such file")]
     except tarfile.TarError as error:
@@ -38,33 +38,32 @@ def members(tar: Entry) -> list[Entry]:
 
 def _samples(tar: Entry, archive: tarfile.TarFile) -> Iterator[Entry]:
     key, audio = "", list[Entry]()
-    labels: dict[str, str | None] = {}
+    given: dict[str, object] = {}
     for member in archive:
         if not member.isfile():
             continue
         path = PurePosixPath(member.name)
         own = str(path.with_name(path.name.partition(".")[0]))
         if own != key:
-            yield from (replace(entry, **labels) for entry in audio)
-            key, audio, labels = own, [], {}
+            yield from (with_labels(entry, given) for entry in audio)
+            key, audio, given = own, [], {}
         if has_suffix(member.name):
-            place = {"bytes_offset": member.offset_data, "bytes_size": member.size}
-            audio.append(Entry(path=tar.path, name=f"{tar.name}/{member.name}", stamp=tar.stamp, **place))
+            name = f"{tar.name}/{member.name}"
+            place = Entry(
+                path=tar.path, name=name, bytes_offset=member.offset_data, bytes_size=member.size, stamp=tar.stamp
+            )
+            audio.append(place)
         elif path.suffix in (".json", ".txt") and member.size <= LABEL_BYTES:
             file = archive.extractfile(member)
             assert file is not None
-            labels |= _labels(file.read(), path.suffix)
-    yield from (replace(entry, **labels) for entry in audio)
+            given |= _labels(file.read(), path.suffix)
+    yield from (with_labels(entry, given) for entry in audio)
 
 
-def _labels(content: bytes, suffix: str) -> dict[str, str | None]:
+def _labels(content: bytes, suffix: str) -> dict[str, object]:
     try:
         text = content.decode("utf-8")
-        if suffix == ".txt":
-            return {"text": text.strip() or None}
-        found = json.loads(text)
+        found = {"text": text.strip()} if suffix == ".txt" else json.loads(text)
     except ValueError:
         return {}
-    if not isinstance(found, dict):
-        return {}
-    return {key: found[key] for key in OPTIONAL if isinstance(found.get(key), str) and found[key]}
+    return found if isinstance(found, dict) else {}

@@ -10,6 +10,7 @@ import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from voxmill.core.storage import is_remote
 from voxmill.data.records import StageName
 
 
@@ -27,6 +28,8 @@ class Journal:
         self._write(f"end {unit_id} {calls}\n")
 
     def _write(self, line: str) -> None:
+        if is_remote(self.path):
+            return  # object storage has no files that one appends to
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # Unbuffered: the line has left this process before the work begins that may end it.
         with open(self.path, "ab", buffering=0) as file:
@@ -47,7 +50,7 @@ class Record:
 def read_journal(out: Path) -> dict[tuple[StageName, str], Record]:
     """Records by (stage, unit id). A line cut short by a crash counts for nothing."""
     records: dict[tuple[StageName, str], Record] = {}
-    for path in sorted((out / "work" / "journal").glob("*.log")):
+    for path in [] if is_remote(out) else sorted((out / "work" / "journal").glob("*.log")):
         stage, pid = StageName(path.name.split(".")[0]), int(path.name.rsplit(".", 3)[-3])
         for line in path.read_text(encoding="ascii", errors="replace").splitlines(keepends=True):
             words = line.split()

@@ -74,7 +74,7 @@ def read_unit(path: Path) -> StoredUnit:
         UserError: it has an older format.
     """
     try:
-        with tarfile.open(path) as tar:
+        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
             members = list(tar)
             content = tar.extractfile(members[0]) if members and members[0].name == "unit.json" else None
             if content is None:

@@ -19,9 +19,7 @@ def label_fingerprint(label: LabelConfig) -> str:
     return fingerprint({"label": label.model_dump(mode="json")})
 
 
-def group(
-    windows: Iterable[Window], unit_seconds: float, label_fingerprint: str, bucket: int = 0
-) -> list[WorkUnit]:
+def group(windows: Iterable[Window], unit_seconds: float, label_fingerprint: str, bucket: int = 0) -> list[WorkUnit]:
     """Groups windows, given in a stable order, into units of at most `unit_seconds` (a longer window stands alone).
 
     A group also ends with a recording that its id chooses, after `UNITS_A_CUT` full units on average: adding a

@@ -1,16 +1,18 @@
 """A work folder below OUT belongs to one configuration or latent space and, while a job runs, to that job."""
 
-import fcntl
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipelines.units.lease import Lease
 from pipelines.units.store import FORMAT, OLD_FORMAT
 from voxmill.core.config import Config, differences
 from voxmill.core.errors import UserError
 from voxmill.core.files import write_atomically
+from voxmill.core.storage import file_names
 
+LEASE = "lease.json"
 # Marks of older versions, by part.
 _OLD_MARKS = {"": "label.json", "latents": "space"}
 
@@ -36,15 +38,18 @@ class Workspace:
         another: str = "was made with another configuration",
         advice: str = "name a new OUT",
         replace: Callable[[], None] | None = None,
+        lease: str = LEASE,
     ) -> Iterator[None]:
-        """Holds the folder for this job; the system lets go of it when the process ends, however it ends.
+        """Holds the folder for this job, by a lease.
 
         Args:
             identity: what the results depend on.
             another, advice: parts of the error about results of another identity.
             replace: called in place of that error, before the new identity is written.
+            lease: name of its file; jobs that divide the work have leases of their own.
 
         Raises:
+            JobError: the lease went to another job.
             UserError: another job works there, its results have another identity or an older format, it holds something
                 else, or it cannot be written.
         """
@@ -53,8 +58,7 @@ class Workspace:
                 raise UserError(f"{self.out} {OLD_FORMAT}")
             if not self.part and not self._mark.exists() and self._holds_anything_else():
                 raise UserError(f"{self.out} holds something else already; name a new or empty folder")
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with self._lock():
+            with Lease(self.folder / lease, str(self.out)):
                 changed = self._changed(identity)
                 if changed and replace is None:
                     raise UserError(f"{self.out} {another} ({'; '.join(changed)}); {advice}")
@@ -77,20 +81,10 @@ class Workspace:
             UserError: another job works there, or it cannot be written.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with self._lock():
+            with Lease(self.folder / LEASE, str(self.out)):
                 yield
         except PermissionError as error:
             raise UserError(f"{self.out} cannot be written ({error.strerror}); name a folder that can be") from None
-
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        with open(self.folder / "lock", "ab") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f"another job writes to {self.out} now; wait for it or name a new OUT") from None
-            yield
 
     def identity(self) -> dict[str, object] | None:
         """What the folder's results depend on; None where no job has claimed it."""
@@ -100,7 +94,7 @@ class Workspace:
         return identity
 
     def _holds_anything_else(self) -> bool:
-        return self.out.exists() and any(path.name != "work" for path in self.out.iterdir())
+        return any(name != "work" for name in file_names(self.out))
 
     def _changed(self, identity: Config) -> list[str]:
         """Differences to the identity that the folder has; none without one."""

@@ -1,0 +1,179 @@
+"""A folder belongs to one job at a time, also where no file can be locked: a lease, a file that its holder renews.
+
+It is made so that only one of many can make it, renewed while the job lives, and taken over where the holder is known
+to be dead (a process of this machine that is gone) or has not renewed it for minutes. Work is idempotent: a lease that
+was lost costs work that is done twice and never a byte of the result.
+"""
+
+import _thread
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from voxmill.core.errors import JobError, UserError
+from voxmill.core.files import write_atomically
+from voxmill.core.storage import create_exclusively
+from voxmill.data.records import from_json_text, to_json_text
+
+RENEW_SECONDS = 60.0
+EXPIRES_SECONDS = 300.0
+SETTLE_SECONDS = 2.0
+"""Who takes a lease over waits so long before it trusts that nobody else did."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """Who holds a lease: a process of a host.
+
+    boot: of the host; process numbers mean nothing after another one. started: of the process, in the system's ticks,
+    so that another process of the same number is told apart. nonce: one for each claim. expires: seconds since 1970.
+    """
+
+    host: str
+    boot: str
+    pid: int
+    started: str
+    nonce: str
+    expires: float
+
+    def is_dead(self) -> bool:
+        """Whether it is a process of this machine that is gone; False where this machine cannot know."""
+        if (self.host, self.boot) != (socket.gethostname(), _boot()):
+            return False
+        return _started(self.pid) != self.started
+
+
+class Lease:
+    """A lease on `what`, kept in the file `path`; a context manager, to be used in the main thread.
+
+    Raises:
+        UserError: on entering, another job holds it.
+        JobError: on leaving, it was lost to another job; the block is interrupted then.
+    """
+
+    def __init__(self, path: Path, what: str, *, clock: Callable[[], float] = time.time) -> None:
+        self._path, self._what, self._clock = path, what, clock
+        self._mine = Holder(
+            host=socket.gethostname(),
+            boot=_boot(),
+            pid=os.getpid(),
+            started=_started(os.getpid()),
+            nonce=uuid.uuid4().hex,
+            expires=0.0,
+        )
+        self._stop = threading.Event()
+        self._lost: str | None = None
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> "Lease":
+        self._mine = replace(self._mine, expires=self._clock() + EXPIRES_SECONDS)
+        while not create_exclusively(self._path, to_json_text(self._mine).encode()):
+            before = self._read()
+            if before is not None and self._take_over(before):
+                break
+        self._thread = threading.Thread(target=self._renew_until_stopped, name="lease", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._stop.set()
+        assert self._thread is not None
+        self._thread.join()
+        if self._lost is not None and kind in (None, KeyboardInterrupt):
+            raise JobError(self._lost, resume_hint="")
+        if self._lost is None and self._holds():
+            self._path.unlink(missing_ok=True)
+
+    def _read(self) -> Holder | None:
+        try:
+            return from_json_text(Holder, self._path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            # Half a file: its writer died while it made it, or is about to write the rest.
+            time.sleep(SETTLE_SECONDS)
+            try:
+                return from_json_text(Holder, self._path.read_bytes())
+            except FileNotFoundError:
+                return None
+            except ValueError:
+                return replace(self._mine, nonce="", pid=0, expires=0.0)
+
+    def _take_over(self, before: Holder) -> bool:
+        """Takes the lease of a holder that is dead or late; False where another was quicker.
+
+        A file that only one can make settles who does, for this very claim of the holder before.
+        """
+        if not before.is_dead() and self._clock() < before.expires:
+            raise UserError(
+                f"another job writes to {self._what} now: process {before.pid} on {before.host}; wait for it or name a "
+                f"new OUT. If that process is gone, its lease ends in {before.expires - self._clock():.0f} s"
+            )
+        self._mine = replace(self._mine, expires=self._clock() + EXPIRES_SECONDS)
+        claim = self._path.with_name(f"{self._path.name}.{before.nonce or 'torn'}")
+        if not create_exclusively(claim, to_json_text(self._mine).encode()):
+            self._yield_to(claim)
+            return False
+        now = self._read()
+        is_free = now is not None and now.nonce == before.nonce
+        if is_free:
+            write_atomically(self._path, to_json_text(self._mine))
+        claim.unlink(missing_ok=True)
+        return is_free
+
+    def _yield_to(self, claim: Path) -> None:
+        """Waits for whoever takes the lease over; a claim whose maker died is removed."""
+        time.sleep(SETTLE_SECONDS)
+        try:
+            taker = from_json_text(Holder, claim.read_bytes())
+        except (FileNotFoundError, ValueError):
+            taker = None
+        if taker is None or taker.is_dead() or self._clock() >= taker.expires:
+            claim.unlink(missing_ok=True)
+
+    def _holds(self) -> bool:
+        holder = self._read()
+        return holder is not None and holder.nonce == self._mine.nonce
+
+    def _renew_until_stopped(self) -> None:
+        while not self._stop.wait(RENEW_SECONDS):
+            try:
+                self._renew()
+            except OSError:
+                # Storage that is away for a moment: whoever may take the lease over waits for minutes.
+                continue
+            if self._lost is not None:
+                _thread.interrupt_main()
+                return
+
+    def _renew(self) -> None:
+        holder = self._read()
+        if holder is not None and holder.nonce != self._mine.nonce:
+            self._lost = (
+                f"the lease on {self._what} went to process {holder.pid} on {holder.host}, since this job had not "
+                f"renewed it for {EXPIRES_SECONDS:.0f} s; that job goes on with the same work"
+            )
+            return
+        self._mine = replace(self._mine, expires=self._clock() + EXPIRES_SECONDS)
+        write_atomically(self._path, to_json_text(self._mine))
+
+
+def _started(pid: int) -> str:
+    """When a process of this machine began, in ticks since it was started; "" where there is none."""
+    try:
+        # The name of the process, in brackets, may hold anything.
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if state[0] == "Z" else state[19]
+
+
+def _boot() -> str:
+    """Of this machine's start and container; process numbers mean nothing in another."""
+    parts = [Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()]
+    return ":".join([*parts, os.readlink("/proc/self/ns/pid")])
