@@ -13,7 +13,6 @@ from typing import Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines.config import Labeller, VoiceAttributesConfig
 from voxmill.core.errors import JobError, UserError
@@ -34,7 +33,7 @@ from voxmill.data.records import (
     from_json_text,
     to_json_text,
 )
-from voxmill.data.schemas import from_table, to_table, write_parquet
+from voxmill.data.schemas import from_table, read_parquet, to_table, write_parquet
 from voxmill.data.shards import TarWriter
 
 FORMAT = 3
@@ -214,7 +213,7 @@ def _write_vectors(path: Path, labels: UnitLabels[object]) -> None:
 
 def _read_vectors(path: Path) -> UnitLabels[np.ndarray]:
     try:
-        table = pq.read_table(path)
+        table = read_parquet(path)
         cost = from_json_text(Cost, table.schema.metadata[b"cost"])
     except (pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
         raise JobError(f"{path}: damaged ({error}); remove it and run the command again") from None

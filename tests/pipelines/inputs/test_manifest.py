@@ -1,14 +1,19 @@
 """What the user names becomes entries; what cannot be used is named by its line."""
 
 import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.config import LabelConfig
+from pipelines.inputs.bucket_rows import content_keys, find_repeats, plan_bucket, plan_rows
 from pipelines.inputs.manifest import read_inputs
+from pipelines.inputs.scan import Scan, scan_entry
 from voxmill.core.errors import UserError
+from voxmill.data.schemas import to_table
 
 
 def test_a_manifest_names_its_bad_rows_by_line(tmp_path: Path) -> None:
@@ -27,9 +32,13 @@ def test_a_manifest_names_its_bad_rows_by_line(tmp_path: Path) -> None:
         json.dumps({"path": "b.wav"}),
     ]
     (tmp_path / "list.jsonl").write_text("\n".join(lines))
-    entries = read_inputs(str(tmp_path / "list.jsonl"))
-    problems = {entry.line: entry.problem[0] for entry in entries if entry.problem}
-    assert problems == {
+    entries = list(read_inputs(str(tmp_path / "list.jsonl")))
+    scans = to_table([scan_entry(entry, 600) for entry in entries], Scan)
+    rows = plan_rows(0, entries, scans)
+    repeats = {repeat.order: repeat for repeat in find_repeats(content_keys(rows))}
+    recordings = plan_bucket(rows, repeats, LabelConfig(), 0).recordings
+    reasons = {int(re.findall(r"line (\d+)", row.detail)[0]): row.reason for row in recordings if "line" in row.detail}
+    assert reasons == {
         2: "malformed_row",
         3: "malformed_row",
         4: "malformed_row",
@@ -38,13 +47,12 @@ def test_a_manifest_names_its_bad_rows_by_line(tmp_path: Path) -> None:
         7: "malformed_row",
         10: "duplicate_row",
     }
-    assert all(f"line {entry.line}" in entry.problem[1] for entry in entries if entry.problem)
-    good = [entry for entry in entries if not entry.problem]
+    good = [entry for entry in entries if entry.line in (1, 9)]
     assert [(entry.line, entry.speaker, entry.text, entry.language) for entry in good] == [
         (1, "s", "hello", None),
         (9, None, None, "en"),
     ]
-    assert len({entry.name for entry in entries}) == len(entries) == 9
+    assert len({row.path for row in recordings}) == len(recordings) == 9
 
 
 def test_a_parquet_manifest_reads_like_a_jsonl_one(tmp_path: Path) -> None:
@@ -52,7 +60,7 @@ def test_a_parquet_manifest_reads_like_a_jsonl_one(tmp_path: Path) -> None:
     pq.write_table(pa.table({"path": ["a.wav", None], "licence": ["CC0", "CC0"]}), tmp_path / "list.parquet")
     first, second = read_inputs(str(tmp_path / "list.parquet"))
     assert (first.licence, first.problem) == ("CC0", None)
-    assert second.problem == ("malformed_row", "line 2: no 'path'")
+    assert (second.problem, second.detail) == ("malformed_row", "line 2: no 'path'")
 
 
 def test_a_glob_and_a_single_file(tmp_path: Path) -> None:

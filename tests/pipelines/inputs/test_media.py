@@ -13,10 +13,9 @@ import pytest
 import soundfile
 
 from pipelines.inputs import media
-from pipelines.inputs.scan import FileScan, scan_file
 from samples import bad_input
 from voxmill.core.audio import AudioProblem
-from voxmill.data.records import Channel, from_json_text, to_json_text
+from voxmill.data.records import Channel
 
 SAMPLE = bad_input.RECORDINGS / "en-1.flac"
 
@@ -94,8 +93,8 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     whole = media.stream
     seen: list[str] = []
 
-    def stream(path: str, channel: Channel = "mean") -> Iterator[np.ndarray]:
-        seen.append(path)
+    def stream(path: media.Media, channel: Channel = "mean") -> Iterator[np.ndarray]:
+        seen.append(str(path))
         return whole(path, channel)
 
     monkeypatch.setattr(media, "stream", stream)
@@ -183,12 +182,3 @@ def test_a_file_that_shrank_after_scanning_is_named(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "x.wav", np.ones(1600) * 0.1, 16000)
     with pytest.raises(AudioProblem, match="changed"):
         media.read_window(str(tmp_path / "x.wav"), 0, 3200)
-
-
-def test_a_scan_comes_back_from_json() -> None:
-    scanned = scan_file(str(SAMPLE), 600)
-    assert scanned.info is not None and scanned.info.codec == "flac"
-    assert from_json_text(FileScan, to_json_text(scanned)) == scanned
-    missing = scan_file("/no/such/file.wav", 600)
-    assert missing.problem is not None and missing.problem[0] == "missing"
-    assert from_json_text(FileScan, to_json_text(missing)) == missing

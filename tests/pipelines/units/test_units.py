@@ -1,5 +1,6 @@
 """Work units are named by what is in them and change only near what changes."""
 
+import dataclasses
 import hashlib
 
 from pipelines.units.unit import group, split
@@ -32,6 +33,18 @@ def test_every_window_is_in_one_unit_and_none_is_too_long() -> None:
     assert [w for unit in units for w in windows_of(unit)] == windows(200)
     assert all(unit.seconds <= 60 for unit in units)
     assert len({unit.unit_id for unit in units}) == len(units)
+
+
+def test_windows_of_many_recordings_fill_a_unit() -> None:
+    parts = [
+        dataclasses.replace(window(number), start_sample=part * 300 * 16000, end_sample=(part + 1) * 300 * 16000)
+        for number in range(200)
+        for part in range(3)
+    ]
+    units = group(parts, 1800, "x")
+    assert [w for unit in units for w in windows_of(unit)] == parts
+    assert all(unit.seconds <= 1800 for unit in units)
+    assert sum(unit.seconds for unit in units) / len(units) > 0.75 * 1800
 
 
 def test_a_window_longer_than_a_unit_stands_alone() -> None:
