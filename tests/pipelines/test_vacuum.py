@@ -1,6 +1,5 @@
 """`voxmill vacuum`: what nothing names goes, and nothing else ever does."""
 
-import fcntl
 import os
 import shutil
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.compact import compact
+from pipelines.units.workspace import Workspace
 from pipelines.vacuum import vacuum
 from samples.fabricate import add_latents, rows, write_dataset
 from tests.pipelines.test_compact import MEGABYTES, SESSIONS, clips_of, content
@@ -126,10 +126,7 @@ def test_links_are_never_followed_out_of_the_folder(out: Path, tmp_path: Path) -
 
 @pytest.mark.parametrize("part", ["", "latents"])
 def test_it_refuses_while_a_job_writes(out: Path, part: str, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = out / "work" / part
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with Workspace(out, part).hold():
         for command in ("vacuum", "compact"):
             assert run([command, str(out)]) == 2
             assert "another job writes to" in capsys.readouterr().err

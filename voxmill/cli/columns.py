@@ -181,13 +181,16 @@ def page() -> str:
         "columns of clips.parquet up to `licence` |",
         "| `latents/<bucket>/latents-*.tar` | `{clip_id}.safetensors`: one bf16 tensor `latent` of frames and "
         "channels |",
-        "| `*.parquet` | the indexes below; `shard`, `offset` and `size` find a clip without reading the tar |",
+        "| `*.parquet` | the indexes below, a file or a folder of one part a bucket; `shard`, `offset` and `size` find a "
+        "clip without reading the tar |",
+        "| `dataset.json` | what the dataset consists of, with checksums, written last; earlier ones in `snapshots/` |",
         "| `run.json`, `latents.json` | settings, versions and figures of the two jobs |",
         "| `report.html`, `README.md` | report and dataset card |",
         "| `work/` | what the jobs need to resume, and to change thresholds without running a model again |",
         "",
         "From names the stage of the job that measures or decides a column, or the manifest that gives it. A column",
-        "may be null only where the column Null has a yes. This page is generated: `make docs-pages`.",
+        "may be null only where the column Null has a yes. [How other libraries read it](increments.md). This page is",
+        "generated: `make docs-pages`.",
     ]
     for index in INDEXES:
         lines += ["", f"## {index.file}", "", index.text, ""]

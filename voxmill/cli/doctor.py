@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from voxmill.core.errors import UserError, command
+from voxmill.core.storage import DRIVERS
 
 # Imported, not only looked up: people come here when a library is installed and does not load.
 LIBRARIES = (
@@ -61,6 +62,7 @@ def examine(libraries: Sequence[tuple[str, str]] = LIBRARIES) -> list[Finding]:
     for name, module, remedy in OPTIONAL:
         finding = _library(name, module)
         findings.append(finding if finding.ok else Finding(name, None, f"not installed; {remedy}"))
+    findings += [_storage_driver(scheme) for scheme in DRIVERS]
     findings += [_weights(name) for name in ASSETS]
     findings.append(_accelerator())
     free = shutil.disk_usage(os.getcwd()).free / 1e9
@@ -77,6 +79,17 @@ def _library(name: str, module: str) -> Finding:
     except (ImportError, OSError, RuntimeError, PackageNotFoundError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         return Finding(name, False, f"{reason[:120]}; run: make install")
+
+
+def _storage_driver(scheme: str) -> Finding:
+    """Whether URIs of a scheme can be read and written."""
+    module, extra = DRIVERS[scheme]
+    remedy = f"pip install voxmill[{extra}]" if extra else f"pip install {module}"
+    finding = _library(module, module)
+    detail = (
+        f"{module} {finding.detail}" if finding.ok else f"{module} is not installed; {remedy}, for {scheme}:// paths"
+    )
+    return Finding(f"{scheme}://", finding.ok or None, detail)
 
 
 def _weights(name: str) -> Finding:

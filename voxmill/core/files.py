@@ -89,9 +89,14 @@ def make_parents(path: Path) -> None:
 
 
 def temporary_beside(path: Path) -> Path:
-    """A new temporary name for `path`, always on this machine, for writers that end with `publish`."""
+    """A new temporary name for `path`, always on this machine, for writers that end with `publish`.
+
+    That of a part of an index lies beside the index: polars, for one, reads no folder that holds anything but parts.
+    """
     name = f".{path.name}.{uuid.uuid4().hex[:12]}.tmp"
-    return scratch_folder() / name if is_remote(path) else path.with_name(name)
+    if is_remote(path):
+        return scratch_folder() / name
+    return (path.parent if path.parent.suffix == ".parquet" else path).with_name(name)
 
 
 def publish(temporary: Path, path: Path) -> None:

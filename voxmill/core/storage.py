@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
 # What speaks each protocol, and the extra of this package that installs it.
-_DRIVERS = {
+DRIVERS: dict[str, tuple[str, str]] = {
     "s3": ("s3fs", "s3"),
     "gs": ("gcsfs", "gs"),
     "abfs": ("adlfs", "azure"),
     "hf": ("huggingface_hub", ""),
 }
-SCHEMES = ("file", *_DRIVERS)
+SCHEMES = ("file", *DRIVERS)
 
 
 def to_path(text: str | Path) -> Path:
@@ -52,11 +52,11 @@ def to_path(text: str | Path) -> Path:
         raise UserError(f"{text}: a URI has two slashes after its scheme")
     if not separator:
         return Path(text)
-    if scheme not in _DRIVERS:
+    if scheme not in DRIVERS:
         raise UserError(f"{text}: unknown scheme {scheme!r}; a local path or one of {', '.join(SCHEMES)}")
     if not rest.strip("/"):
         raise UserError(f"{text}: names no bucket; such as {scheme}://bucket/folder")
-    driver, extra = _DRIVERS[scheme]
+    driver, extra = DRIVERS[scheme]
     if importlib.util.find_spec(driver) is None:
         raise UserError(f"{text}: {driver} is missing; pip install 'voxmill[{extra}]'")
     from upath import UPath

@@ -162,7 +162,10 @@ def write_parquet(path: Path, table: pa.Table) -> None:
 def parquet_bytes(table: pa.Table) -> bytes:
     """A table as the content of a Parquet file; the same table gives the same bytes."""
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
+    with pq.ParquetWriter(buffer, table.schema, compression="zstd") as writer:
+        # A row group without rows is what `datasets` cannot read.
+        if table.num_rows:
+            writer.write_table(table)
     return buffer.getvalue()
 
 

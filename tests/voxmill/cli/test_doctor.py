@@ -8,12 +8,23 @@ from pathlib import Path
 import pytest
 
 from voxmill.cli import doctor
+from voxmill.core import storage
 
 
 def test_a_whole_installation_is_well() -> None:
     findings = {finding.name: finding for finding in doctor.examine()}
     assert all(finding.ok is not False for finding in findings.values()), findings
     assert findings["torch"].detail and "MIT" in findings["weights whisper-base"].detail
+
+
+def test_drivers_of_object_storage_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(storage.DRIVERS, "gs", ("no_such_driver", "gs"))
+    findings = {finding.name: finding for finding in doctor.examine(libraries=[])}
+    assert {f"{scheme}://" for scheme in storage.DRIVERS} <= findings.keys()
+    assert findings["s3://"].ok and findings["s3://"].detail.startswith("s3fs 2")
+    assert findings["gs://"] == doctor.Finding(
+        "gs://", None, "no_such_driver is not installed; pip install voxmill[gs], for gs:// paths"
+    )
 
 
 def test_missing_weights_are_named_with_what_to_do(
