@@ -181,8 +181,8 @@ def page() -> str:
         "columns of clips.parquet up to `licence` |",
         "| `latents/<bucket>/latents-*.tar` | `{clip_id}.safetensors`: one bf16 tensor `latent` of frames and "
         "channels |",
-        "| `*.parquet` | the indexes below, a file or a folder of one part a bucket; `shard`, `offset` and `size` find a "
-        "clip without reading the tar |",
+        "| `*.parquet` | the indexes below, a file or a folder of one part a bucket; `shard`, `offset` and `size` find "
+        "a clip without reading the tar |",
         "| `dataset.json` | what the dataset consists of, with checksums, written last; earlier ones in `snapshots/` |",
         "| `run.json`, `latents.json` | settings, versions and figures of the two jobs |",
         "| `report.html`, `README.md` | report and dataset card |",

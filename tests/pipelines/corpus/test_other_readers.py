@@ -39,8 +39,9 @@ def test_polars(index: str) -> None:
 def test_duckdb(index: str) -> None:
     import duckdb
 
-    found = duckdb.sql(f"select clip_id, quality.dnsmos_ovr from '{index}' where language <> 'it'").fetchall()
-    assert set(found) == {(clip, 3.5) for clip in CLIPS if not clip.startswith("it")}
+    found = duckdb.sql(f"select clip_id, quality.dnsmos_ovr from '{index}' where language <> 'it'")
+    assert found is not None
+    assert set(found.fetchall()) == {(clip, 3.5) for clip in CLIPS if not clip.startswith("it")}
 
 
 def test_hugging_face_datasets(index: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
