@@ -42,10 +42,9 @@ GRIDS: dict[str, Grid] = {
     "quality.bandwidth_hz": Grid(-12.5, 25.0, 961),
 }
 """Cells of the measures: seconds, MOS, dB, 1/s, deviations, Hz. Medians are read off them, to half a step."""
-_DNSMOS_PICKS = Grid(1.0, 0.25, 16)
-_DNSMOS_PICKS_A_CELL = 2
-_EXPRESSIVENESS_PICKS = Grid(-4.0, 0.25, 32)
-_EXPRESSIVENESS_PICKS_A_CELL = 3
+_DNSMOS_PICKS = Grid(1.0, 0.5, 8)
+_EXPRESSIVENESS_PICKS = Grid(-4.0, 0.5, 16)
+_PICKS_A_CELL = 6
 NOT_MEASURED = -1
 """The cell of a pick whose value was not measured."""
 CLASSIFIERS = ("age", "emotion", "gender")
@@ -358,7 +357,7 @@ def _chosen_examples(examples: Iterable[ClipExample]) -> tuple[ClipExample, ...]
     for example in distinct:
         cells.setdefault(_cell(_DNSMOS_PICKS, example.dnsmos_ovr), []).append(example)
     for members in cells.values():
-        chosen.update(sorted(members, key=_draw_order)[:_DNSMOS_PICKS_A_CELL])
+        chosen.update(sorted(members, key=_draw_order)[:_PICKS_A_CELL])
     measured = [example for example in distinct if example.dnsmos_ovr is not None]
     if measured:
         chosen.add(min(measured, key=lambda clip: (clip.dnsmos_ovr, *_draw_order(clip))))
@@ -374,7 +373,7 @@ def _chosen_picks(picks: Iterable[ClipPick]) -> tuple[ClipPick, ...]:
     for pick in distinct:
         cells.setdefault(_cell(_EXPRESSIVENESS_PICKS, pick.value), []).append(pick)
     for members in cells.values():
-        chosen.update(sorted(members, key=_pick_order)[:_EXPRESSIVENESS_PICKS_A_CELL])
+        chosen.update(sorted(members, key=_pick_order)[:_PICKS_A_CELL])
     measured = [pick for pick in distinct if pick.value is not None]
     if measured:
         chosen.add(min(measured, key=lambda pick: (pick.value, *_pick_order(pick))))
@@ -676,14 +675,14 @@ def _candidates(
 
 
 def _examples(kept: _Columns) -> tuple[ClipExample, ...]:
-    rows = _candidates(kept.floats(DNSMOS), _DNSMOS_PICKS, _DNSMOS_PICKS_A_CELL, kept.draws(), ~kept.is_stored())
+    rows = _candidates(kept.floats(DNSMOS), _DNSMOS_PICKS, _PICKS_A_CELL, kept.draws(), ~kept.is_stored())
     return _chosen_examples(kept.examples(rows))
 
 
 def _picks(kept: _Columns) -> tuple[ClipPick, ...]:
     scores = kept.floats("expressiveness")
     nowhere = np.zeros(kept.num_rows, bool)
-    rows = _candidates(scores, _EXPRESSIVENESS_PICKS, _EXPRESSIVENESS_PICKS_A_CELL, kept.draws(), nowhere)
+    rows = _candidates(scores, _EXPRESSIVENESS_PICKS, _PICKS_A_CELL, kept.draws(), nowhere)
     return _chosen_picks(_pick(kept, row) for row in rows)
 
 

@@ -1,7 +1,9 @@
 """`voxmill vacuum`: what nothing names goes, and nothing else ever does."""
 
+import contextlib
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from samples.fabricate import add_latents, rows, write_dataset
 from tests.pipelines.test_compact import MEGABYTES, SESSIONS, clips_of, content
 from voxmill.cli.app import run
 from voxmill.core.errors import UserError
+from voxmill.core.files import remove_files
 from voxmill.data.dataset import Dataset
 from voxmill.data.layout import read_index
 from voxmill.data.snapshot import earlier_snapshots
@@ -57,25 +60,23 @@ def test_old_shards_go_when_no_kept_state_names_them(out: Path) -> None:
 def test_ended_anywhere_it_is_repeated(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = clips_of(out)
     compact(out, MEGABYTES)
-    expected, unlink = removed(out, dry_run=True), Path.unlink
-    for at in range(len(expected)):
-        left = 1
+    expected = removed(out, dry_run=True)
 
-        def limited(path: Path, missing_ok: bool = False) -> None:
-            nonlocal left
-            if left == 0:
-                raise KeyboardInterrupt
-            left -= 1
-            unlink(path, missing_ok=missing_ok)
+    def one_at_most(root: Path, names: Sequence[str]) -> None:
+        remove_files(root, names[:1])
+        if len(names) > 1:
+            raise KeyboardInterrupt
 
+    for left in range(len(expected), 0, -1):
+        assert len(removed(out, dry_run=True)) == left
         with monkeypatch.context() as patch:
-            patch.setattr(Path, "unlink", limited)
-            if at < len(expected) - 1:
-                with pytest.raises(KeyboardInterrupt):
-                    vacuum(out, keep=0, dry_run=False)
-            else:
+            patch.setattr("pipelines.vacuum.remove_files", one_at_most)
+            # The earlier state goes last, alone.
+            with pytest.raises(KeyboardInterrupt) if left > 2 else contextlib.nullcontext():
                 vacuum(out, keep=0, dry_run=False)
         assert clips_of(out) == before
+        if left == 2:
+            break
     assert removed(out) == set() and len(expected) == 7
 
 
