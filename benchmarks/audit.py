@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
 from benchmarks.support.tables import table  # noqa: E402
-from pipelines.units.journal import read_journal, repeated_calls  # noqa: E402
+from pipelines.units.attempts import open_attempts  # noqa: E402
 from samples import bad_input  # noqa: E402
 from samples.annotate_process import finish_job, run_job, start_job  # noqa: E402
 from voxmill.core.errors import command  # noqa: E402
@@ -78,7 +78,7 @@ def worker_processes(head: psutil.Process) -> list[psutil.Process]:
 
 def in_flight(out: Path) -> set[str]:
     """Units that some stage has begun and that have no file yet."""
-    begun = {unit for _, unit in read_journal(out)}
+    begun = {unit for unit, _ in open_attempts(out)}
     return {unit for unit in begun if not any((out / "work" / "units").glob(f"*/{unit}.tar"))}
 
 
@@ -149,7 +149,8 @@ def audit(
             print(f"kill {tally.kills} of {kills}: {title}", flush=True)
         finish_job(job, out)
         lost, repeated = count_faults(out, inputs, clips)
-        calls, again = repeated_calls(out)
+        run = json.loads((out / "run.json").read_text())
+        calls, again = run["model_calls"], run["model_calls_repeated"]
         same = digest(out) == expected
         tally.lost += lost
         tally.repeated += repeated
@@ -157,7 +158,6 @@ def audit(
         tally.model_calls_repeated += again
         tally.same_bytes &= same
         tally.datasets += 1
-        run = json.loads((out / "run.json").read_text())
         tally.rule_violations += run["corpus_labels"]["references"]["rule_violations"]
         print(
             f"dataset {tally.datasets}: lost {lost}, twice {repeated}, same bytes {same}, calls again {again}",

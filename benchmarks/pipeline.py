@@ -98,11 +98,11 @@ def bare(source: Path, folder: Path) -> BareLoop:
     """Loads every stage in this process and runs all units through, timing loading (imports too) and calls apart."""
     clock = time.perf_counter()
     from pipelines.config import AnnotateConfig
-    from pipelines.engine.graph import STAGES
+    from pipelines.engine.pools import STAGES
     from pipelines.inputs.bucket_rows import plan_bucket, plan_rows
     from pipelines.inputs.manifest import read_inputs
     from pipelines.inputs.scan import Scan, scan_entry
-    from pipelines.stages.base import StageContext, WindowAudio, clip_slice
+    from pipelines.stages.base import StageContext, WindowAudio
     from pipelines.stages.voice_attributes import load_labellers
     from voxmill.core.audio import RATE_16K, resample
     from voxmill.data.schemas import to_table
@@ -117,7 +117,7 @@ def bare(source: Path, folder: Path) -> BareLoop:
         out=folder, label=config.label, voice_attributes=config.voice_attributes, threads=1, device="cpu"
     )
     stages = [stage(context) for stage in STAGES if stage.name in ("decode", *MODEL_STAGES)]
-    labellers = load_labellers(context)
+    labellers = load_labellers(context, networks=True) | load_labellers(context, networks=False)
     loading = importing + time.perf_counter() - clock
     seconds = dict.fromkeys((*MODEL_STAGES, VOICES), 0.0)
     for unit in units:
@@ -128,12 +128,11 @@ def bare(source: Path, folder: Path) -> BareLoop:
             if stage.name in seconds:
                 seconds[stage.name] += time.perf_counter() - clock
         for result, sound in zip(unit.results, audio, strict=True):
-            for clip in result.clips:
-                piece = sound.samples[clip_slice(result, clip.start_sample, clip.end_sample)]
+            for clip, piece in zip(result.clips, sound.clips, strict=True):
                 samples = resample(piece, result.window.sample_rate, RATE_16K)
                 clock = time.perf_counter()
                 for label in labellers.values():
-                    label(clip, samples)
+                    label([(clip, samples)])
                 seconds[VOICES] += time.perf_counter() - clock
     return BareLoop(loading=loading, calls=sum(seconds.values()))
 

@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 from pipelines.config import AnnotateConfig
-from pipelines.engine.graph import Cluster
+from pipelines.engine.pools import Cluster
 from pipelines.engine.runner import Runner
 from pipelines.finish import Labelled, Started, finish
 from pipelines.inputs.planning import plan_corpus
@@ -30,8 +30,9 @@ from pipelines.units.plan_files import planned_buckets, read_units
 from pipelines.units.store import LabelStore, unit_path
 from pipelines.units.workspace import Workspace
 from voxmill.core.errors import UserError
-from voxmill.core.local_ray import cluster_cpus, join_ray
+from voxmill.core.local_ray import join_ray
 from voxmill.core.progress import Progress
+from voxmill.core.storage import absolute
 
 
 def annotate(source: str, out: Path, config: AnnotateConfig) -> Run:
@@ -88,11 +89,10 @@ def label(out: Path, config: AnnotateConfig, progress: Progress) -> Labelled:
     import ray
 
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    cluster = Cluster(workers=config.run.workers or cluster_cpus(), gpus=float(resources.get("GPU", 0)))
-    planned = [unit for bucket in planned_buckets(out) for unit in read_units(out, bucket, config.label)]
-    runner = Runner(out, config, cluster, progress)
-    units, found_done = runner.label_units(planned)
-    return Labelled(units=len(units), found_done=found_done, attributed=runner.label_voices(units))
+    cluster = Cluster(cpus=resources.get("CPU", 0.0), gpus=int(resources.get("GPU", 0)))
+    runner = Runner(absolute(out), config, cluster, progress, planned_buckets(out))
+    survey = runner.label_units()
+    return Labelled(units=survey.units, found_done=survey.units - survey.undone, attributed=runner.label_voices())
 
 
 def _begin(config: AnnotateConfig) -> Progress:

@@ -137,16 +137,16 @@ class WriteConfig(Config):
 class RunConfig(Config):
     """How the job runs; nothing here changes the dataset."""
 
-    renamed: ClassVar[dict[str, str]] = {"askers": "concurrent_requests"}
+    renamed: ClassVar[dict[str, str]] = {"askers": "concurrent_requests", "gpu_share": "gpus"}
 
     workers: int | None = Field(None, ge=1)
-    """Replicas of each model; null: one for each CPU of the cluster."""
+    """Processes on CPUs at most, in each pool; null: as many as the cluster has CPUs, also later."""
     threads: int = Field(1, ge=1)
     """CPU threads of each model."""
-    gpu_share: float = Field(0.25, ge=0, le=1)
-    """Share of a GPU that each model takes where the cluster has any (0..1)."""
+    gpus: int | None = Field(None, ge=0)
+    """GPUs at most, each with a process that holds all models; null: those of the cluster, also later; 0: none."""
     pools: bool | None = Field(None)
-    """An actor pool for each model; null: where there are GPUs."""
+    """Three pools of processes (prepare, models, measure) in place of one; null: where there are GPUs."""
     concurrent_requests: int = Field(8, ge=1)
     """Requests to a description endpoint in progress at once."""
     progress: bool = True

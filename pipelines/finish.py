@@ -15,7 +15,7 @@ from pipelines.corpus.labels import add_eligibility, add_references, label_corpu
 from pipelines.corpus.write_shards import divide, remove_stale, write_shards
 from pipelines.report import run_summary as summary
 from pipelines.report.run_record import Run
-from pipelines.units.journal import repeated_calls
+from pipelines.units.attempts import model_calls
 from pipelines.units.plan_files import planned_buckets, read_recordings, read_units
 from voxmill.core.files import write_atomically
 from voxmill.core.local_ray import cluster_cpus
@@ -73,7 +73,7 @@ def finish(out: Path, config: AnnotateConfig, progress: Progress, labelled: Labe
     recordings = summary.recordings(planned, collected)
     write_parquet(out / "recordings.parquet", to_table(recordings, Recording))
     remove_stale(out, shards)
-    calls, repeated = repeated_calls(out)
+    calls, repeated = model_calls(collected.costs)
     run: Run = {
         "config": config.model_dump(mode="json"),
         "versions": {name: version(name) for name in VERSIONS},

@@ -1,4 +1,4 @@
-"""What a stage is: a pure function on records and audio. It knows no Ray, no Arrow, no journal; `engine/` runs it."""
+"""What a stage is: a pure function on records and audio. It knows no Ray and no Arrow; `engine/` runs it."""
 
 import dataclasses
 import logging
@@ -34,14 +34,19 @@ class StageContext:
 class WindowAudio:
     """The audio of one window, mono float32; it travels beside the window's record.
 
-    samples: [T] at the window's rate.
-    original: before separation, [T] at 16 kHz, where a later stage asks for it; empty otherwise.
-    clips: once written, each candidate as its FLAC holds it, [T] at 16 kHz; where no stage asks for them, none.
+    samples: [T] at the window's rate, until the candidates are cut.
+    step: samples and clips are whole multiples of it, less the window's `dc_offset`, and at most 32768 of them: so they
+        can travel as int16 and come back bit by bit. 0 where they are any floats, as a separated voice is.
+    original: before separation, [T] at 16 kHz, where a later stage of the same process asks for it; empty otherwise.
+    clips: each candidate, [T] at the window's rate, without its gain.
+    written: each candidate as its FLAC will hold it, [T] at 16 kHz, for later stages of the same process.
     """
 
     samples: np.ndarray = field(default_factory=lambda: NO_SAMPLES)
+    step: float = 0.0
     original: np.ndarray = field(default_factory=lambda: NO_SAMPLES)
     clips: tuple[np.ndarray, ...] = ()
+    written: tuple[np.ndarray, ...] = ()
 
 
 class WindowOutput(NamedTuple):
@@ -50,6 +55,10 @@ class WindowOutput(NamedTuple):
     result: WindowResult
     audio: WindowAudio
     calls: int = 0
+
+
+class UnseenInputError(OSError):
+    """An input that was read while scanning is not there for this machine: no recording is to blame for that."""
 
 
 class UnitOutput(NamedTuple):
@@ -63,15 +72,16 @@ class UnitOutput(NamedTuple):
 class Stage(ABC):
     """Base of every stage. A subclass loads its models when it is built, and implements `window` or `run`.
 
-    cpu_share: measured share of a core on the sample recordings; Ray only uses it to place actors.
+    has_own_cost: whether its cost lies beside what it writes, and not in the unit's.
+    is_final: whether it writes the unit with all that is known of it.
 
     Raises:
         UserError: a model cannot be loaded as configured.
     """
 
     name: ClassVar[StageName]
-    uses_gpu: ClassVar[bool] = False
-    cpu_share: ClassVar[float]
+    has_own_cost: ClassVar[bool] = False
+    is_final: ClassVar[bool] = False
 
     @abstractmethod
     def __init__(self, context: StageContext) -> None: ...
@@ -98,7 +108,9 @@ class Stage(ABC):
             output = self.window(result, audio)
         except (MemoryError, OSError, ImportError):
             raise
-        except Exception as error:
+        # A library that asks to exit would take the actor with it, and Ray does not start such an actor again.
+        except (Exception, SystemExit) as error:
+            check_memory(error)
             log.exception("%s failed on %r", self.name, result.window.name)
             return self.end(result, "model_error", detail=f"{type(error).__name__}: {error}"[:500])
         return output
@@ -116,6 +128,16 @@ class Stage(ABC):
         """Ends a window here; its audio travels no further."""
         ending = Ending(stage=self.name, reason=reason, value=value, threshold=threshold, detail=detail)
         return WindowOutput(dataclasses.replace(result, ending=ending), WindowAudio(), calls)
+
+
+def check_memory(error: BaseException) -> None:
+    """Raises what a full GPU is: the machine's failure and no recording's.
+
+    Raises:
+        MemoryError: in place of PyTorch's and CTranslate2's own errors.
+    """
+    if "out of memory" in str(error).lower():
+        raise MemoryError(str(error).splitlines()[0]) from error
 
 
 def model_source(name: str, asset: str, member: str = "") -> str:

@@ -1,33 +1,72 @@
 """Reads the windows of recordings; one is decoded at a time."""
 
 import dataclasses
+import errno
+import time
 
 import numpy as np
 
 from pipelines.inputs import media
 from pipelines.inputs.media_file import media_of
-from pipelines.stages.base import Stage, StageContext, WindowAudio, WindowOutput
+from pipelines.stages.base import Stage, StageContext, UnseenInputError, WindowAudio, WindowOutput
 from voxmill.core.audio import AudioProblem
 from voxmill.data.records import StageName, WindowResult
 
+# What scanning has read may be gone for a moment: a mount that comes back, a storage that asks to slow down.
+PAUSES = (0.5, 2.0, 5.0)
+UNSEEN = ("missing", "no_permission")
+FULL_SCALE = 32768
+
 
 class Decode(Stage):
-    """Samples of a window, their mean removed."""
+    """Samples of a window in 16 bits, their mean removed."""
 
     name = StageName.DECODE
-    cpu_share = 0.05
 
     def __init__(self, context: StageContext) -> None:
         pass
 
     def window(self, result: WindowResult, audio: WindowAudio) -> WindowOutput:
-        window = result.window
         try:
-            samples = media.read_window(
+            samples = _read(result)
+        except AudioProblem as error:
+            return self.end(result, error.reason, detail=error.detail)
+        samples, step = in_16_bits(samples)
+        offset = float(samples.mean()) if len(samples) else 0.0
+        samples -= np.float32(offset)
+        return WindowOutput(dataclasses.replace(result, dc_offset=offset), WindowAudio(samples=samples, step=step))
+
+
+def _read(result: WindowResult) -> np.ndarray:
+    """The samples of a window.
+
+    Raises:
+        AudioProblem: of the recording.
+        UnseenInputError: this machine does not see the file, though it was read while scanning.
+    """
+    window = result.window
+    for pause in (*PAUSES, None):
+        try:
+            return media.read_window(
                 media_of(window), window.start_sample, window.end_sample, window.channel, window.digests
             )
         except AudioProblem as error:
-            return self.end(result, error.reason, detail=error.detail)
-        offset = float(samples.mean()) if len(samples) else 0.0
-        samples -= np.float32(offset)
-        return WindowOutput(dataclasses.replace(result, dc_offset=offset), WindowAudio(samples=samples))
+            if error.reason not in UNSEEN:
+                raise
+            if pause is None:
+                raise UnseenInputError(errno.ENOENT, error.detail, window.path) from None
+            time.sleep(pause)
+    raise AssertionError("not reached")
+
+
+def in_16_bits(samples: np.ndarray) -> tuple[np.ndarray, float]:
+    """Float32 samples [T] as multiples of a step that 16 bits can count, and the step.
+
+    What was decoded from 16 bits is returned as it is. Other sounds (24 bits, MP3, the mean of two channels) are
+    rounded to 16 bits below their own peak, so that quiet ones lose nothing that can be heard.
+    """
+    counts = samples * np.float32(FULL_SCALE)
+    if not len(samples) or (np.abs(counts).max() <= FULL_SCALE - 1 and np.array_equal(counts, np.rint(counts))):
+        return samples, 1 / FULL_SCALE
+    step = np.float32(np.abs(samples).max() / np.float32(FULL_SCALE - 1))
+    return np.rint(samples / step) * step, float(step)

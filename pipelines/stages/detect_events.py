@@ -13,7 +13,6 @@ class DetectEvents(Stage):
     """The events of a window, without the times of speech."""
 
     name = StageName.EVENTS
-    cpu_share = 0.05
 
     def __init__(self, context: StageContext) -> None:
         self.config = context.label.events

@@ -3,7 +3,7 @@
 import dataclasses
 
 from annotation.audio.quality import QualityMeter
-from pipelines.stages.base import Stage, StageContext, WindowAudio, WindowOutput, clip_slice
+from pipelines.stages.base import Stage, StageContext, WindowAudio, WindowOutput
 from voxmill.data.records import StageName, WindowResult
 
 
@@ -11,7 +11,6 @@ class Measure(Stage):
     """Measures of a window's clips and the gain that brings each to its loudness."""
 
     name = StageName.QUALITY
-    cpu_share = 0.2
 
     def __init__(self, context: StageContext) -> None:
         self.meter = QualityMeter(context.label.quality, context.threads)
@@ -19,14 +18,7 @@ class Measure(Stage):
     def window(self, result: WindowResult, audio: WindowAudio) -> WindowOutput:
         rate = result.window.sample_rate
         candidates = tuple(
-            dataclasses.replace(
-                candidate,
-                quality=self.meter(
-                    audio.samples[clip_slice(result, candidate.start_sample, candidate.end_sample)],
-                    rate,
-                    result.dc_offset,
-                ),
-            )
-            for candidate in result.candidates
+            dataclasses.replace(candidate, quality=self.meter(clip, rate, result.dc_offset))
+            for candidate, clip in zip(result.candidates, audio.clips, strict=True)
         )
         return WindowOutput(dataclasses.replace(result, candidates=candidates), audio, len(candidates))

@@ -14,8 +14,6 @@ class Segment(Stage):
     """The bounds of a window's clips, in samples of the recording."""
 
     name = StageName.SEGMENTATION
-    uses_gpu = True
-    cpu_share = 0.05
 
     def __init__(self, context: StageContext) -> None:
         limit_threads(context.threads)

@@ -15,8 +15,6 @@ class Separate(Stage):
     """Replaces the samples of a window by its voice if DNSMOS is better for it, or if separation is always wanted."""
 
     name = StageName.SEPARATION
-    uses_gpu = True
-    cpu_share = 0.1
 
     def __init__(self, context: StageContext) -> None:
         limit_threads(context.threads)

@@ -1,4 +1,4 @@
-"""Text, language and word times of every candidate clip, batched over the whole unit by language."""
+"""Text, language and word times of every candidate clip, batched over the whole unit by language; the clips are cut."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import numpy as np
 from annotation.speech.text_checks import error_rate
 from annotation.speech.transcription import Transcriber, clamp_words
 from annotation.speech.word_edges import tighten
-from pipelines.stages.base import NO_SAMPLES, Stage, StageContext, UnitOutput, WindowAudio, model_source
+from pipelines.stages.base import Stage, StageContext, UnitOutput, WindowAudio, clip_slice, model_source
 from voxmill.core.audio import RATE_16K, resample
 from voxmill.data.languages import from_whisper
 from voxmill.data.records import Candidate, ClipId, StageName, WindowResult, WorkUnit
@@ -28,8 +28,6 @@ class Transcribe(Stage):
     """Transcripts of a unit's candidates; where a recording was separated, of its original sound if so configured."""
 
     name = StageName.TRANSCRIPTION
-    uses_gpu = True
-    cpu_share = 0.3
 
     def __init__(self, context: StageContext) -> None:
         self.config = context.label.transcription
@@ -49,9 +47,9 @@ class Transcribe(Stage):
         results = tuple(
             result if result.ending is not None else _with_candidates(result, transcribed) for result in unit.results
         )
-        # No later stage asks for the original.
-        without = tuple(dataclasses.replace(sound, original=NO_SAMPLES) for sound in audio)
-        return UnitOutput(dataclasses.replace(unit, results=results), without, calls)
+        # Later stages ask for the clips alone.
+        clips = tuple(_cut(result, sound) for result, sound in zip(results, audio, strict=True))
+        return UnitOutput(dataclasses.replace(unit, results=results), clips, calls)
 
     def _collect(self, result: WindowResult, audio: WindowAudio, by_language: dict[str, list[_Piece]]) -> int:
         """Adds a window's clips under their Whisper language code; returns the number of model calls."""
@@ -92,6 +90,11 @@ class Transcribe(Stage):
                 )
             )
         return candidates
+
+
+def _cut(result: WindowResult, audio: WindowAudio) -> WindowAudio:
+    clips = tuple(audio.samples[clip_slice(result, c.start_sample, c.end_sample)] for c in result.clips)
+    return WindowAudio(clips=clips, step=audio.step)
 
 
 def _with_candidates(result: WindowResult, transcribed: dict[ClipId, Candidate]) -> WindowResult:

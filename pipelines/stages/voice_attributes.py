@@ -1,4 +1,4 @@
-"""Labels of each clip's voice: in the worker that has just written the clips, or later from a finished unit's file.
+"""Labels of each clip's voice: while its unit is worked on, or later from a finished unit's file.
 
 Either way the labellers get the clips as their FLACs hold them, so a labeller that is added to a finished dataset, runs
 again or has another model gives what it would have given in the first run; none reads the recordings again.
@@ -6,106 +6,121 @@ again or has another model gives what it would have given in the first run; none
 
 import logging
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import numpy as np
 
 from pipelines.config import Labeller
-from pipelines.stages.base import Stage, StageContext, UnitOutput, WindowAudio
-from pipelines.stages.write import clip_at_16k
-from pipelines.units.store import LabelStore, UnitLabels, read_unit, unit_path
+from pipelines.stages.base import Stage, StageContext, UnitOutput, WindowAudio, check_memory
+from pipelines.stages.written_clips import Clips, stored_clips, written_clips
+from pipelines.units.store import LabelStore, UnitLabels
 from voxmill.core.assets import asset_path
 from voxmill.core.audio import RATE_16K
 from voxmill.core.devices import limit_threads
-from voxmill.data.records import Candidate, Cost, Label, StageName, WorkUnit
+from voxmill.data.records import Cost, Label, StageName, WorkUnit
 
 log = logging.getLogger("voxmill")
 
-# A clip and its audio, float32 [T] at 16 kHz.
-LabelFunction = Callable[[Candidate, np.ndarray], Label[object]]
-Clips = Sequence[tuple[Candidate, np.ndarray]]
+# Answers for clips, in order; a clip is a candidate and float32 [T] at 16 kHz.
+LabelFunction = Callable[[Clips], Sequence[Label[object]]]
 
 
-class VoiceAttributes(Stage):
-    """Runs the labellers that a unit lacks over all its candidate clips; the audio ends here."""
+class _VoiceLabels(Stage):
+    """Runs those of its labellers that a unit lacks over all its candidate clips."""
 
-    name = StageName.VOICE_ATTRIBUTES
-    uses_gpu = True
-    cpu_share = 0.2
+    are_networks: ClassVar[bool]
+    has_own_cost = True
 
+    @abstractmethod
     def __init__(self, context: StageContext) -> None:
         limit_threads(context.threads)
-        self.out = context.out
+        self.out, self.quality = context.out, context.label.quality
         self.store = LabelStore(context.out, context.voice_attributes)
-        self.labellers = load_labellers(context)
+        self.label = load_labellers(context, networks=self.are_networks)
 
     def run(self, unit: WorkUnit, audio: Sequence[WindowAudio]) -> UnitOutput:
-        """Labels a unit; one without results is read back from its file."""
-        missing = self.store.missing(unit.bucket, unit.unit_id)
+        """Labels a unit; the clips of one without results are read back from its file."""
+        missing = [name for name in self.store.missing(unit.bucket, unit.unit_id) if name in self.label]
         if not missing:
-            return UnitOutput(unit, tuple(WindowAudio() for _ in audio))
-        clips = list(_written(unit, audio) if unit.results else self._stored(unit))
+            return UnitOutput(unit, tuple(audio))
+        kept = tuple(audio)
+        if unit.results:
+            clips, kept = written_clips(unit, audio, self.quality)
+        else:
+            clips = stored_clips(self.out, unit)
         for name in missing:
-            self.store.write(name, unit.bucket, unit.unit_id, _label(name, self.labellers[name], clips))
-        return UnitOutput(unit, tuple(WindowAudio() for _ in audio), len(missing) * len(clips))
-
-    def _stored(self, unit: WorkUnit) -> Clips:
-        path = unit_path(self.out, unit.bucket, unit.unit_id)
-        stored = read_unit(path)
-        clips = []
-        with open(path, "rb") as file:
-            for candidate in (candidate for result in stored.unit.results for candidate in result.clips):
-                offset, size = stored.places[candidate.clip_id]
-                file.seek(offset)
-                clips.append((candidate, clip_at_16k(file.read(size))))
-        return clips
+            self.store.write(name, unit.bucket, unit.unit_id, _label(name, self.label[name], clips))
+        return UnitOutput(unit, kept, len(missing) * len(clips))
 
 
-def _written(unit: WorkUnit, audio: Sequence[WindowAudio]) -> Clips:
-    """The clips that `Write` has handed on."""
-    return [
-        pair
-        for result, sound in zip(unit.results, audio, strict=True)
-        for pair in zip(result.clips, sound.clips, strict=True)
-    ]
+class VoiceModels(_VoiceLabels):
+    """The labellers that are networks, which a GPU computes where there is one."""
+
+    name = StageName.VOICE_ATTRIBUTES
+    are_networks = True
+
+    def __init__(self, context: StageContext) -> None:
+        super().__init__(context)
+
+
+class VoiceMeasures(_VoiceLabels):
+    """The labellers that no GPU helps: prosody, and the embedded trees for gender."""
+
+    name = StageName.PROSODY
+    are_networks = False
+
+    def __init__(self, context: StageContext) -> None:
+        super().__init__(context)
 
 
 def _label(name: Labeller, label: LabelFunction, clips: Clips) -> UnitLabels[object]:
     began = time.perf_counter()
-    labels = {candidate.clip_id: _isolated(name, label, candidate, audio) for candidate, audio in clips}
+    answers = _isolated(name, label, clips)
     cost = Cost(
         seconds=time.perf_counter() - began,
         audio_seconds=sum(len(audio) for _, audio in clips) / RATE_16K,
         calls=len(clips),
     )
+    labels = {candidate.clip_id: answer for (candidate, _), answer in zip(clips, answers, strict=True)}
     return UnitLabels(cost=cost, labels=labels)
 
 
-def _isolated(name: Labeller, label: LabelFunction, candidate: Candidate, audio: np.ndarray) -> Label[object]:
+def _isolated(name: Labeller, label: LabelFunction, clips: Clips) -> Sequence[Label[object]]:
+    """The answers; where one clip breaks the labeller, each clip is tried by itself and that one has no such label."""
     try:
-        return label(candidate, audio)
+        return label(clips) if clips else []
     except (MemoryError, OSError, ImportError):
         raise
-    except Exception as error:
-        # One clip that breaks a labeller has no such label and is counted; the rest of the corpus is labelled.
-        log.exception("%s failed on clip %s", name, candidate.clip_id)
-        return Label(error=f"{type(error).__name__}: {error}"[:300])
+    except (Exception, SystemExit) as error:
+        check_memory(error)
+        if len(clips) > 1:
+            return [answer for clip in clips for answer in _isolated(name, label, [clip])]
+        log.exception("%s failed on clip %s", name, clips[0][0].clip_id)
+        return [Label(error=f"{type(error).__name__}: {error}"[:300])]
 
 
-def load_labellers(context: StageContext) -> dict[Labeller, LabelFunction]:
-    """Every labeller that the configuration asks for, its weights loaded.
+def load_labellers(context: StageContext, *, networks: bool) -> dict[Labeller, LabelFunction]:
+    """Those labellers that the configuration asks for and that are networks, or those that are not, ready to be called.
 
     Raises:
         UserError: a model cannot be loaded.
     """
-    return {name: _LOADERS[name](context) for name in context.voice_attributes.labellers}
+    config = context.voice_attributes
+    measures = {"prosody", "gender"} if config.gender.model == "embedded" else {"prosody"}
+    return {name: _LOADERS[name](context) for name in config.labellers if (name not in measures) == networks}
+
+
+def _audio(clips: Clips) -> list[np.ndarray]:
+    return [audio for _, audio in clips]
 
 
 def _prosody(context: StageContext) -> LabelFunction:
     from annotation.voice.prosody import ProsodyMeter
 
     meter = ProsodyMeter(context.voice_attributes.prosody)
-    return lambda clip, audio: Label(value=meter(audio, clip.words, clip.text, clip.language))
+    return lambda clips: [Label(value=meter(audio, clip.words, clip.text, clip.language)) for clip, audio in clips]
 
 
 def _speaker(context: StageContext) -> LabelFunction:
@@ -114,7 +129,7 @@ def _speaker(context: StageContext) -> LabelFunction:
     config = context.voice_attributes.speaker
     weights = asset_path("speaker-campplus") if config.model == "embedded" else None
     encoder = SpeakerEncoder(config, weights, context.device)
-    return lambda clip, audio: encoder([audio])[0]
+    return lambda clips: encoder(_audio(clips))
 
 
 def _gender(context: StageContext) -> LabelFunction:
@@ -123,21 +138,21 @@ def _gender(context: StageContext) -> LabelFunction:
     config = context.voice_attributes.gender
     weights = asset_path("voice2gender") if config.model == "embedded" else None
     classifier = GenderClassifier(config, weights, context.device)
-    return lambda clip, audio: classifier([audio])[0]
+    return lambda clips: classifier(_audio(clips))
 
 
 def _emotion(context: StageContext) -> LabelFunction:
     from annotation.voice.emotion import EmotionClassifier
 
     classifier = EmotionClassifier(context.voice_attributes.emotion, context.device)
-    return lambda clip, audio: classifier([audio])[0]
+    return lambda clips: classifier(_audio(clips))
 
 
 def _age(context: StageContext) -> LabelFunction:
     from annotation.voice.age import AgeClassifier
 
     classifier = AgeClassifier(context.voice_attributes.age, context.device)
-    return lambda clip, audio: classifier([audio])[0]
+    return lambda clips: classifier(_audio(clips))
 
 
 _LOADERS: dict[Labeller, Callable[[StageContext], LabelFunction]] = {

@@ -1,1 +1,1 @@
-"""Work units: names, files, journal, workspace."""
+"""Work units: names, files, attempts, probes, workspace."""

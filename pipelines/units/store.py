@@ -6,7 +6,7 @@ dataset without running any other: JSON, and for speaker vectors Parquet.
 """
 
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -18,6 +18,7 @@ from pipelines.config import Labeller, VoiceAttributesConfig
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.files import write_atomically
 from voxmill.core.hashing import fingerprint
+from voxmill.core.storage import file_names
 from voxmill.data.layout import bucket_name
 from voxmill.data.records import (
     Age,
@@ -135,6 +136,11 @@ class LabelStore:
     def missing(self, bucket: int, unit_id: str) -> list[Labeller]:
         """Labellers that have no file for a unit."""
         return [name for name in self.labellers if not self.path(name, bucket, unit_id).exists()]
+
+    def lacking(self, bucket: int) -> Callable[[str], bool]:
+        """Whether a unit of a bucket has no answer of some labeller, as of now: one listing a labeller."""
+        there = {name: file_names(self.path(name, bucket, "").parent) for name in self.labellers}
+        return lambda unit_id: any(self.path(name, bucket, unit_id).name not in names for name, names in there.items())
 
     def write_nothing(self, bucket: int, unit_id: str) -> None:
         """Gives a unit files without labels where it lacks them."""

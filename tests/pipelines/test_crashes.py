@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.units.journal import read_journal
+from pipelines.units.attempts import open_attempts
 from samples import bad_input
 from samples.annotate_process import finish_job, run_job, start_job
 from voxmill.core.local_ray import local_ray
@@ -50,13 +50,14 @@ def test_a_recording_that_ends_its_worker_is_named_and_rejected(corpus: Path, ad
     # Every kill costs a start of all models, which takes a minute on a busy machine.
     deadline = time.monotonic() + 900
     while job.poll() is None and time.monotonic() < deadline:
-        for (stage, unit), record in read_journal(out).items():
-            if stage is not StageName.SEGMENTATION or (guilty and unit != guilty):
-                continue
-            guilty = unit
-            for pid in record.pids - killed:
-                killed.add(pid)
-                os.kill(pid, signal.SIGKILL)
+        for unit, attempts in open_attempts(out):
+            for attempt in attempts:
+                if attempt.stage is not StageName.SEGMENTATION or attempt.ended or (guilty and unit != guilty):
+                    continue
+                guilty = unit
+                if attempt.pid not in killed:
+                    killed.add(attempt.pid)
+                    os.kill(attempt.pid, signal.SIGKILL)
         time.sleep(0.005)
     finish_job(job, out)
     outcomes = states(out)
@@ -64,7 +65,7 @@ def test_a_recording_that_ends_its_worker_is_named_and_rejected(corpus: Path, ad
     assert len(crashed) == 1 and sorted(outcomes) == sorted(CHOSEN)
     row = next(r for r in pq.read_table(out / "recordings.parquet").to_pylist() if r["path"] == crashed[0])
     assert row["stage"] == "segmentation" and row["state"] == "rejected"
-    assert len(killed) >= 3 and "one by one" in out.with_suffix(".log").read_text()
+    assert len(killed) >= 6 and "again by itself" in out.with_suffix(".log").read_text()
 
 
 def test_a_full_disk_ends_with_one_line_and_the_same_command_resumes(

@@ -160,6 +160,31 @@ def cluster_cpus() -> int:
     return int(resources.get("CPU", 1))
 
 
+def this_node() -> tuple[str, str]:
+    """Ray's id of this machine ("" outside of Ray), and how messages name the machine."""
+    import ray
+
+    if not ray.is_initialized():
+        return "", socket.gethostname()
+    node_id: str = ray.get_runtime_context().get_node_id()
+    address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    return node_id, f"{address} ({node_id[:8]})"
+
+
+def alive_nodes() -> set[str]:
+    """Ray's ids of the machines that are there now."""
+    import ray
+
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
+
+
+def on_node(node_id: str) -> Any:
+    """Ray's scheduling strategy for what must run on one machine."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node_id, soft=False)
+
+
 def map_tasks(
     fn: Callable[[Item], Result],
     items: Iterable[Item],

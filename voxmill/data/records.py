@@ -34,7 +34,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class StageName(StrEnum):
-    """One vocabulary: Ray actors, journal, `run.json`, endings of recordings and clips, the report's funnel."""
+    """One vocabulary: Ray actors, attempts, `run.json`, endings of recordings and clips, the report's funnel."""
 
     SCAN = "scan"
     DECODE = "decode"
@@ -84,26 +84,35 @@ class Ending:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """Compute of one stage: wall-clock seconds, seconds of audio that were left after it, calls of its model."""
+    """Compute of one stage: wall-clock seconds, seconds of audio that were left after it, calls of its model.
+
+    lost_calls: made besides `calls` by attempts that ended before their unit was done.
+    """
 
     seconds: Seconds = 0.0
     audio_seconds: Seconds = 0.0
     calls: int = 0
+    lost_calls: int = 0
 
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(
             seconds=self.seconds + other.seconds,
             audio_seconds=self.audio_seconds + other.audio_seconds,
             calls=self.calls + other.calls,
+            lost_calls=self.lost_calls + other.lost_calls,
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFailure:
-    """What no recording is to blame for and ends the job: a user's mistake or the machine's state, in one line."""
+    """What no recording is to blame for and ends the job: a user's mistake or the machine's state, in one line.
+
+    path: an input that this machine cannot see though the driver has read it; "" for other failures.
+    """
 
     kind: Literal["user", "machine"]
     message: str
+    path: str = ""
 
 
 # No slots: a frozen generic class with slots cannot be called as `Label[Gender](...)`.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,20 +10,23 @@ import pytest
 import soundfile
 
 from pipelines.config import LabelConfig, VoiceAttributesConfig
-from pipelines.stages.base import StageContext, WindowAudio
+from pipelines.stages.base import StageContext, UnseenInputError, WindowAudio
 from pipelines.stages.decode import Decode
 from pipelines.stages.detect_events import DetectEvents
 from pipelines.stages.measure import Measure
 from pipelines.stages.segment import Segment, clip_id
 from pipelines.stages.separate import Separate
-from pipelines.stages.voice_attributes import VoiceAttributes
+from pipelines.stages.voice_attributes import VoiceMeasures, VoiceModels
 from pipelines.stages.write import Write
+from pipelines.stages.written_clips import Clips, as_written, at_loudness, stored_clips, written_clips
 from pipelines.units.store import LabelStore, read_unit, unit_path
 from samples.bad_input import RECORDINGS
+from voxmill.core.audio import decode_flac, encode_flac, resample
 from voxmill.core.errors import UserError
 from voxmill.data.records import (
     Candidate,
     Events,
+    Label,
     Quality,
     SourceInfo,
     StageName,
@@ -71,6 +75,16 @@ def test_decoding_takes_the_mean_away_and_keeps_it(tmp_path: Path) -> None:
     assert changed.result.ending.stage is StageName.DECODE and len(changed.audio.samples) == 0
 
 
+def test_a_file_that_is_gone_is_the_machines_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.stages.decode.PAUSES", (0.0,))
+    unit = WorkUnit(unit_id="u", results=(WindowResult(window=window_of(SAMPLE, 0, 16000)),), costs={})
+    window = dataclasses.replace(unit.results[0].window, path=str(tmp_path / "gone.flac"))
+    gone = dataclasses.replace(unit, results=(WindowResult(window=window),))
+    with pytest.raises(UnseenInputError) as caught:
+        Decode(context(tmp_path)).run(gone, (WindowAudio(),))
+    assert caught.value.filename == str(tmp_path / "gone.flac")
+
+
 def test_a_window_without_speech_ends_at_the_events(tmp_path: Path) -> None:
     result, audio = sample_window()
     detect = DetectEvents(context(tmp_path))
@@ -91,13 +105,15 @@ def test_clean_speech_is_not_separated(tmp_path: Path) -> None:
 def test_candidates_lie_where_the_recording_has_them(tmp_path: Path) -> None:
     result, audio = sample_window(start=10.0, seconds=20.0)
     output = Segment(context(tmp_path)).window(result, audio)
+    first = result.window.start_sample
     assert output.result.candidates
     for candidate in output.result.candidates:
         assert result.window.start_sample <= candidate.start_sample < candidate.end_sample
         assert candidate.end_sample <= result.window.end_sample
         identity = f"{'r' * 32}:{candidate.start_sample}:{candidate.end_sample}"
         assert candidate.clip_id == hashlib.sha256(identity.encode()).hexdigest()[:32]
-    measured = Measure(context(tmp_path)).window(output.result, audio)
+    clips = tuple(audio.samples[c.start_sample - first : c.end_sample - first] for c in output.result.candidates)
+    measured = Measure(context(tmp_path)).window(output.result, WindowAudio(clips=clips))
     assert measured.calls == len(output.result.candidates)
     assert all(candidate.quality is not None for candidate in measured.result.candidates)
     assert [c.clip_id for c in measured.result.candidates] == [c.clip_id for c in output.result.candidates]
@@ -140,20 +156,21 @@ def unit_of_two_clips() -> tuple[WorkUnit, tuple[WindowAudio, ...]]:
         for start, end in bounds
     )
     result = dataclasses.replace(result, candidates=candidates)
-    return WorkUnit(unit_id="ab12", results=(result,), costs={}), (audio,)
+    clips = tuple(audio.samples[start - first : end - first] for start, end in bounds)
+    return WorkUnit(unit_id="ab12", results=(result,), costs={}), (WindowAudio(clips=clips, step=audio.step),)
 
 
 def test_voices_are_labelled_alike_at_once_and_later(tmp_path: Path) -> None:
     unit, audio = unit_of_two_clips()
     at_once = context(tmp_path / "once", ("gender", "speaker", "emotion"))
-    written = Write(at_once).run(unit, audio)
-    assert len(written.audio[0].clips) == 2 and len(written.audio[0].samples) == 0
-    done = VoiceAttributes(at_once).run(written.unit, written.audio)
-    assert done.calls == 6 and done.audio == (WindowAudio(),)
+    networks = VoiceModels(at_once).run(unit, audio)
+    assert networks.calls == 4 and len(networks.audio[0].clips) == len(networks.audio[0].written) == 2
+    done = VoiceMeasures(at_once).run(networks.unit, networks.audio)
+    assert done.calls == 2 and Write(at_once).run(unit, audio).audio == (WindowAudio(),)
     later = context(tmp_path / "later", ("gender", "speaker", "emotion"))
-    none = dataclasses.replace(later, voice_attributes=VoiceAttributesConfig(labellers=()))
-    assert Write(none).run(unit, audio).audio == (WindowAudio(),)
-    VoiceAttributes(later).run(dataclasses.replace(unit, results=()), ())
+    Write(later).run(unit, audio)
+    stored = dataclasses.replace(unit, results=())
+    assert VoiceModels(later).run(stored, ()).calls == 4 and VoiceMeasures(later).run(stored, ()).calls == 2
     paths = [unit_path(c.out, unit.bucket, unit.unit_id) for c in (at_once, later)]
     assert paths[0].read_bytes() == paths[1].read_bytes()
     labels = [LabelStore(c.out, c.voice_attributes).read(unit.bucket, unit.unit_id)[0] for c in (at_once, later)]
@@ -166,22 +183,57 @@ def test_voices_are_labelled_alike_at_once_and_later(tmp_path: Path) -> None:
         assert one.speaker.value.tobytes() == two.speaker.value.tobytes()
 
 
+@pytest.mark.parametrize("rate", [16000, 44100])
+def test_labellers_get_a_clip_as_its_file_will_hold_it(rate: int) -> None:
+    clip = np.random.default_rng(0).uniform(-0.7, 0.7, rate).astype(np.float32)
+    for gain_db in (-6.0, 0.0, 11.3):
+        content = encode_flac(at_loudness(clip, gain_db), rate)
+        later = resample(*decode_flac(content), 16000)
+        assert as_written(clip, rate, gain_db).tobytes() == later.tobytes()
+
+
+def test_the_loudness_before_measuring_is_the_measured_one(tmp_path: Path) -> None:
+    unit, audio = unit_of_two_clips()
+    measured = Measure(context(tmp_path)).run(unit, audio).unit
+    (result,) = unit.results
+    unmeasured = tuple(dataclasses.replace(candidate, quality=None) for candidate in result.candidates)
+    before = dataclasses.replace(unit, results=(dataclasses.replace(result, candidates=unmeasured),))
+    config = LabelConfig().quality
+    pairs = zip(written_clips(before, audio, config)[0], written_clips(measured, audio, config)[0], strict=True)
+    assert all(one[1].tobytes() == two[1].tobytes() for one, two in pairs)
+
+
 def test_a_clip_is_written_at_its_stated_loudness(tmp_path: Path) -> None:
     unit, audio = unit_of_two_clips()
-    written = Write(context(tmp_path)).run(unit, audio)
+    Write(context(tmp_path)).run(unit, audio)
     stored = read_unit(unit_path(tmp_path, unit.bucket, unit.unit_id))
     assert stored.unit == unit and list(stored.places) == [c.clip_id for c in unit.results[0].candidates]
-    peak = float(np.abs(written.audio[0].clips[0]).max())
-    rate = unit.results[0].window.sample_rate
-    assert peak == pytest.approx(float(np.abs(audio[0].samples[: 3 * rate]).max()) * 10 ** (-6 / 20), rel=0.02)
+    peaks = [float(np.abs(clip).max()) for _, clip in stored_clips(tmp_path, unit)]
+    assert peaks == pytest.approx([float(np.abs(clip).max()) * 10 ** (-6 / 20) for clip in audio[0].clips], rel=0.02)
 
 
 def test_a_labeller_that_is_there_already_is_not_run_again(tmp_path: Path) -> None:
     unit, audio = unit_of_two_clips()
     first = context(tmp_path)
-    written = Write(first).run(unit, audio)
-    assert VoiceAttributes(first).run(written.unit, written.audio).calls == 2
-    assert VoiceAttributes(first).run(written.unit, written.audio).calls == 0
+    assert VoiceMeasures(first).run(unit, audio).calls == 2
+    assert VoiceMeasures(first).run(unit, audio).calls == 0
+
+
+def test_a_clip_that_breaks_a_labeller_has_no_label_and_the_others_have_theirs(tmp_path: Path) -> None:
+    unit, audio = unit_of_two_clips()
+    stage = VoiceMeasures(context(tmp_path))
+    whole = stage.label["gender"]
+
+    def breaks(clips: Clips) -> Sequence[Label[object]]:
+        if any(len(audio) < 3.5 * 16000 for _, audio in clips):
+            raise ValueError("odd clip")
+        return whole(clips)
+
+    stage.label["gender"] = breaks
+    stage.run(unit, audio)
+    labels = LabelStore(tmp_path, context(tmp_path).voice_attributes).read(0, unit.unit_id)[0]
+    short, long = (labels[candidate.clip_id].gender for candidate in unit.results[0].candidates)
+    assert short is not None and short.error == "ValueError: odd clip" and long is not None and not long.error
 
 
 def test_a_model_that_does_not_load_is_the_users_mistake(tmp_path: Path) -> None:
@@ -189,4 +241,4 @@ def test_a_model_that_does_not_load_is_the_users_mistake(tmp_path: Path) -> None
         {"labellers": ["age"], "age": {"model": str(tmp_path / "nothing")}}
     )
     with pytest.raises(UserError, match="age.model"):
-        VoiceAttributes(dataclasses.replace(context(tmp_path), voice_attributes=attributes))
+        VoiceModels(dataclasses.replace(context(tmp_path), voice_attributes=attributes))
