@@ -1,13 +1,20 @@
 """`voxmill doctor`: which libraries, models and devices this machine has, and how to get what is missing."""
 
 import importlib
+import importlib.util
 import os
 import shutil
 import sys
+import sysconfig
+import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from voxmill.core.errors import UserError, command
 from voxmill.core.storage import DRIVERS
@@ -42,6 +49,8 @@ OPTIONAL = (
     ("opencc", "opencc", "pip install voxmill[evaluate], for voxmill evaluate"),
 )
 FREE_GIGABYTES = 5.0
+MIN_WORDS = 30
+"""Of the sample recording, which has about 70."""
 
 
 @dataclass(frozen=True)
@@ -110,13 +119,65 @@ def _accelerator() -> Finding:
     return Finding("GPU", None, "none; every job runs on the CPU")
 
 
-def main(libraries: Sequence[tuple[str, str]] = LIBRARIES) -> int:
-    """Prints the findings; returns 0 if everything needed is there, else 1."""
+def transcription(device: str) -> Finding:
+    """Half a minute of speech, transcribed as `annotate` does it.
+
+    Args:
+        device: "cpu", "cuda" or "auto", which is what `annotate` takes.
+    """
+    import ctranslate2
+
+    from annotation.speech.transcription import RATE, Transcriber, TranscriptionConfig
+    from voxmill.core.assets import asset_path
+    from voxmill.core.audio import read_mono
+    from voxmill.core.devices import resolve_device
+
+    name = "transcription"
+    try:
+        chosen = resolve_device(device, setting="--transcribe")
+        if chosen == "cuda" and ctranslate2.get_cuda_device_count() == 0:
+            return Finding(name, False, "PyTorch sees a GPU and CTranslate2 none; is the driver 580 or later?")
+        speech = read_mono(_sample_recording(), rate=RATE)
+        began = time.monotonic()
+        model = Transcriber(TranscriptionConfig(), asset_path("whisper-base"), chosen, threads=os.cpu_count() or 1)
+        text = model.transcribe([speech.samples_T], "en")[0].text
+    except UserError as error:
+        return Finding(name, False, str(error))
+    except RuntimeError as error:
+        # CTranslate2 finds a library missing only when it computes.
+        remedy = (
+            f"; pip install voxmill[cuda], and LD_LIBRARY_PATH={_cublas_folder()}" if "cublas" in str(error) else ""
+        )
+        return Finding(name, False, f"{error}{remedy}")
+    words = len(text.split())
+    detail = f"{words} words of {speech.file_seconds:.0f} s in {time.monotonic() - began:.1f} s on {chosen}"
+    return Finding(name, words > MIN_WORDS, detail)
+
+
+def _sample_recording() -> Path:
+    """Of a telephone conversation in English, which comes with pyannote.audio; importing it there needs torchcodec."""
+    spec = importlib.util.find_spec("pyannote.audio")
+    assert spec is not None and spec.origin is not None
+    return Path(spec.origin).parent / "sample" / "sample.wav"
+
+
+def _cublas_folder() -> str:
+    return os.path.join(sysconfig.get_paths()["purelib"], "nvidia", "cublas", "lib")
+
+
+def main(libraries: Sequence[tuple[str, str]] = LIBRARIES, transcribe: str | None = None) -> int:
+    """Prints the findings; returns 0 if everything needed is there, else 1.
+
+    Args:
+        transcribe: device of a transcription; None: none is made.
+    """
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     findings = examine(libraries)
+    if transcribe is not None:
+        findings.append(transcription(transcribe))
     table = Table(box=None, show_header=False)
     words = {True: "[green]ok[/]", False: "[red]missing[/]", None: "-"}
     for finding in findings:
@@ -126,14 +187,20 @@ def main(libraries: Sequence[tuple[str, str]] = LIBRARIES) -> int:
 
 
 @command("voxmill doctor")
-def doctor() -> int:
+def doctor(
+    transcribe: Annotated[
+        str | None,
+        typer.Option(metavar="DEVICE", help="also transcribe half a minute of speech on cpu, cuda, or auto"),
+    ] = None,
+) -> int:
     """Checks libraries, embedded models, GPU and disk, and prints what is missing and how to fix it.
 
     \b
-    Example:
+    Examples:
       voxmill doctor
+      voxmill doctor --transcribe cuda
     """
-    return main()
+    return main(transcribe=transcribe)
 
 
 @command("voxmill fetch")

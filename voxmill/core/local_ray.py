@@ -120,7 +120,7 @@ def join_ray(
 
     Args:
         log_to_driver: whether what workers print is printed here, too.
-        num_cpus: CPUs of a Ray that is started here; None: all.
+        num_cpus: CPUs of a Ray that is started here; None: all that this process may use.
         env_vars: added to the environment of workers.
     """
     import ray
@@ -135,9 +135,18 @@ def join_ray(
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     sys.executable = _python(folder)
     try:
-        ray.init(log_to_driver=log_to_driver, num_cpus=num_cpus, runtime_env=runtime_env)
+        ray.init(log_to_driver=log_to_driver, num_cpus=num_cpus or _bound_cpus(), runtime_env=runtime_env)
     finally:
         sys.executable = before
+
+
+def _bound_cpus() -> int | None:
+    """CPUs that this process is bound to, as SLURM binds a job's; None: to none, Ray counts by itself.
+
+    Ray knows a container's quota, but not the binding, and would start a worker for each CPU of a node.
+    """
+    bound = len(os.sched_getaffinity(0))
+    return bound if bound < (os.cpu_count() or bound) else None
 
 
 def quiet_context() -> "DataContext":

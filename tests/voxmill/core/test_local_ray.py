@@ -1,6 +1,8 @@
 """Tasks and actors over many items, on a private Ray."""
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,3 +87,16 @@ def test_a_pool_of_actors_maps_in_order() -> None:
 def test_the_users_mistake_in_an_actor_is_one_line() -> None:
     with pytest.raises(UserError, match="^amount = 101 is too much; use 100$"):
         list(map_actors(Adder, (101,), "add", [1], count=1, num_cpus=1))
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one CPU has no part")
+def test_a_process_that_is_bound_to_some_cpus_starts_a_ray_of_no_more() -> None:
+    """As SLURM binds the tasks of a job that has a part of a node."""
+    code = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "from voxmill.core.local_ray import cluster_cpus, join_ray\n"
+        "join_ray(); print('CPUs', cluster_cpus())"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
+    assert "CPUs 1\n" in done.stdout, done.stderr[-2000:]
