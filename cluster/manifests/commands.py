@@ -20,13 +20,14 @@ def finish_words(values: Values) -> list[str]:
 
 def encode_words(values: Values) -> list[str]:
     """What follows `voxmill encode`."""
-    return [values.dataset, "--vae", values.checkpoint, *values.encode.settings]
+    return [values.dataset, "--vae", values.encode.checkpoint, *values.encode.settings]
 
 
 def train_words(values: Values) -> list[str]:
     """What follows `voxmill train`, without the keys that launch ranks."""
-    paths = [f"init={values.checkpoint}", f"datasets.main.path={values.dataset}", f"run.out={values.run}"]
-    return [values.train.recipe, *paths, *values.train.settings]
+    train = values.train
+    paths = [f"init={train.init}", f"datasets.main.path={values.dataset}", f"run.out={train.out}"]
+    return [train.recipe, *paths, *train.settings]
 
 
 def launch_words(values: Values) -> list[str]:

@@ -2,7 +2,7 @@
 
 import re
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from voxmill.core.config import Config
 
@@ -17,7 +17,7 @@ class Storage(Config):
     """Where recordings, datasets and checkpoints lie, and how pods may read them."""
 
     claim: str | None = "voxmill-data"
-    """ReadWriteMany claim that is mounted into every pod; null: no shared volume, and every path is a URI."""
+    """ReadWriteMany claim that is mounted into every pod; null: none, all paths are URIs, and nothing trains."""
     mount: str = "/data"
     """Where it, or the shared file system of machines outside Kubernetes, is mounted."""
     secret: str | None = "voxmill-storage"
@@ -78,10 +78,21 @@ class WorkerGroup(Config):
         return self
 
 
-class Job(Config):
-    """`annotate` and `encode`: elastic jobs."""
+class AnnotateJob(Config):
+    """Recordings to a dataset."""
 
-    groups: dict[str, int]
+    groups: dict[str, int] = {"cpu": 1, "spot": 0, "gpu-spot": 1}
+    """Worker groups of the job, each with the number of nodes that it starts with and keeps."""
+    settings: tuple[str, ...] = ()
+    """key=value of the command."""
+
+
+class EncodeJob(Config):
+    """Latents of the dataset."""
+
+    checkpoint: str = "/data/VoxCPM2"
+    """Checkpoint folder whose AudioVAE encodes; may be a URI."""
+    groups: dict[str, int] = {"gpu-spot": 1}
     """Worker groups of the job, each with the number of nodes that it starts with and keeps."""
     settings: tuple[str, ...] = ()
     """key=value of the command."""
@@ -92,12 +103,23 @@ class TrainJob(Config):
 
     recipe: str = "stage1"
     """A recipe that comes with voxmill, or the path of a YAML file."""
+    init: str = "/data/VoxCPM2"
+    """Checkpoint folder that training starts from, on the shared volume."""
+    out: str = "/data/runs/stage1"
+    """Folder for its checkpoints, on the shared volume."""
     group: str = "gpu"
     """Worker group of the ranks."""
     nodes: int = Field(2, gt=0)
     """Nodes of that group."""
     settings: tuple[str, ...] = ()
     """key=value of the command."""
+
+    @field_validator("init", "out")
+    @classmethod
+    def _is_a_folder(cls, path: str) -> str:
+        if _URI.match(path):
+            raise ValueError("training reads and writes checkpoints in folders alone; name one on the shared volume")
+        return path
 
 
 class KubeRay(Config):
@@ -179,7 +201,7 @@ class Aws(Config):
     ssh_user: str = "ubuntu"
     """User of the machine image."""
     file_system: str | None = "fs-00000000.efs.us-west-2.amazonaws.com:/"
-    """NFS export that is mounted at storage.mount; null: none, and every path is a URI."""
+    """NFS export that is mounted at storage.mount; null: none, and all paths are URIs."""
     instance_profile: str | None = None
     """ARN of the instance profile with access to S3; null: the one that Ray makes."""
     volume_gib: int = Field(400, gt=0)
@@ -205,16 +227,12 @@ class Values(Config):
     image: str = "registry.example.com/voxmill:0.1.0"
     """Image of every node, built from cluster/Dockerfile."""
     recordings: str = "/data/recordings"
-    """IN of annotate."""
+    """IN of annotate; may be a URI."""
     dataset: str = "/data/dataset"
-    """OUT of annotate; what encode and train read."""
-    checkpoint: str = "/data/VoxCPM2"
-    """Checkpoint folder: its AudioVAE encodes, training starts from it."""
-    run: str = "/data/runs/stage1"
-    """run.out of training."""
-    annotate: Job = Job(groups={"cpu": 1, "spot": 0, "gpu-spot": 1})
+    """OUT of annotate; what encode and train read; may be a URI."""
+    annotate: AnnotateJob = AnnotateJob()
     """The annotation job."""
-    encode: Job = Job(groups={"gpu-spot": 1})
+    encode: EncodeJob = EncodeJob()
     """The encoding job."""
     train: TrainJob = TrainJob()
     """The training job."""
@@ -271,8 +289,8 @@ class Values(Config):
     def _paths_are_shared(self) -> "Values":
         if self.storage.claim is not None:
             return self
-        for key in ("recordings", "dataset", "checkpoint", "run"):
-            path = getattr(self, key)
+        paths = {"recordings": self.recordings, "dataset": self.dataset, "encode.checkpoint": self.encode.checkpoint}
+        for key, path in paths.items():
             if not _URI.match(path):
                 raise ValueError(
                     f"storage.claim is null, so that no folder is shared; write {key} = {path!r} as a URI, "
