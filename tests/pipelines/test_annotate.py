@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,7 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
+from pipelines.vacuum import vacuum
 from samples import bad_input
+from voxmill.data.snapshot import read_snapshot
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -161,3 +164,28 @@ def test_mistakes_are_one_line_and_status_two(finished: tuple[Path, Path], tmp_p
         assert "Traceback" not in done.stderr
     assert "max_seconds" in run(*cases["other labels"]).stderr
     assert "'voice_attributes'" in run(*cases["older key"]).stderr
+
+
+def test_vacuum_removes_what_the_finished_run_did_not_use(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    out = Path(shutil.copytree(finished[1], tmp_path / "out"))
+    snapshot = read_snapshot(out)
+    assert snapshot is not None
+    for shard in snapshot.files[0].shards:
+        assert hashlib.sha256((out / shard.name).read_bytes()).hexdigest() == shard.sha256
+    # Labels of a configuration that another test used, or none.
+    vacuum(out, keep=0, dry_run=False)
+    used = json.loads((out / "run.json").read_text())["config"]["voice_attributes"]["labellers"]
+    folder = next((out / "work" / "labels").iterdir())
+    assert len(list(folder.parent.iterdir())) == len(used)
+    stray = {
+        f"work/units/0000/{'0' * 32}.tar": "units",
+        f"work/labels/{folder.name}/0000/{'0' * 32}.json": "labels",
+        f"work/labels/gender-0123456789ab/0000/{'1' * 32}.json": "labels",
+        "shards/clips-000009-0123456789ab.tar": "shards",
+    }
+    for name in stray:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_bytes(b"x")
+    assert {one.file.name: one.kind for one in vacuum(out, keep=0, dry_run=False)} == stray
+    again = run(str(finished[0]), str(out), "run.workers=1")
+    assert again.returncode == 0 and json.loads((out / "run.json").read_text())["labelled"] == 0
