@@ -19,6 +19,7 @@ from model.sequence.text_tokenizer import TextTokenizer
 from model.voxcpm2 import VoxCPM2
 from voxmill.core.errors import UserError
 from voxmill.core.files import atomic_folder
+from voxmill.core.storage import local_copy, to_path
 from voxmill.core.tensor_files import differences, open_weights, shapes
 
 MODEL_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -58,6 +59,7 @@ def load_checkpoint(
     """Reads a released checkpoint folder.
 
     Args:
+        folder: a local path, or a URI, of which this machine keeps a copy in its scratch folder.
         device: where the weights go, tensor by tensor.
         dtype: of the model; None: that of the configuration. The AudioVAE is always fp32.
 
@@ -65,7 +67,7 @@ def load_checkpoint(
         UserError: a file is missing, damaged or holds anything but tensors; a tensor is missing, unexpected or of
             another shape; the tokenizer has more ids than the model has embeddings. Names the file and the tensor.
     """
-    folder, device = Path(folder), torch.device(device)
+    folder, device = local_copy(to_path(folder)), torch.device(device)
     config = read_config(folder)
     tokenizer = TextTokenizer.from_folder(folder)
     if tokenizer.size > config.lm_config.vocab_size:
@@ -88,7 +90,7 @@ def load_model(
     device, dtype = torch.device(device), dtype or torch_dtype(config.dtype)
     with torch.device("meta"):
         model = VoxCPM2(config)
-    _fill(model, _first(Path(folder), MODEL_FILES), device, dtype)
+    _fill(model, _first(local_copy(to_path(folder)), MODEL_FILES), device, dtype)
     for module in model.modules():
         if isinstance(module, RotaryTable):
             module.to_empty(device=device).fill()
@@ -101,7 +103,7 @@ def load_vae(folder: str | Path, config: VoxCPM2Config, *, device: str | torch.d
     """The AudioVAE alone, fp32 and frozen; errors as in `load_checkpoint`."""
     with torch.device("meta"):
         vae = AudioVAE(config.audio_vae_config)
-    _fill(vae, _first(Path(folder), VAE_FILES), torch.device(device), torch.float32)
+    _fill(vae, _first(local_copy(to_path(folder)), VAE_FILES), torch.device(device), torch.float32)
     _check_filled(vae)
     return vae.freeze()
 
@@ -130,7 +132,7 @@ def save_checkpoint(
     """Writes a folder that the released tools load; it appears whole or not at all.
 
     Args:
-        folder: must not exist or must be empty.
+        folder: must not exist or must be empty; in object storage `config.json` is uploaded last.
         tokenizer_from: folder whose tokenizer files are copied.
         dtype: of the model's tensors in the file; None: unchanged. The AudioVAE is written unchanged.
 
@@ -140,7 +142,7 @@ def save_checkpoint(
     """
     from safetensors.torch import save_file
 
-    folder, source = Path(folder), Path(tokenizer_from)
+    folder, source = to_path(folder), local_copy(to_path(tokenizer_from))
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: is not empty; name a new folder")
     if not (source / TOKENIZER).is_file():
@@ -151,7 +153,7 @@ def save_checkpoint(
         wrong = differences(shapes(module.state_dict()), shapes(fresh.state_dict()))
         if wrong:
             raise ValueError(f"the {type(fresh).__name__} does not match the configuration: {wrong}")
-    with atomic_folder(folder) as partial:
+    with atomic_folder(folder, last="config.json") as partial:
         write_config(config, partial)
         weights = {name: tensor.to(dtype or tensor.dtype).contiguous() for name, tensor in model.state_dict().items()}
         save_file(weights, partial / MODEL_FILES[0], metadata={"format": "pt"})

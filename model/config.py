@@ -13,6 +13,7 @@ from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
+from voxmill.core.storage import is_remote, local_copy, to_path
 
 Dtype = Literal["bfloat16", "bf16", "float16", "fp16", "float32", "fp32"]
 LAST_SPECIAL_TOKEN = 104
@@ -216,12 +217,15 @@ class VoxCPM2Config(Config):
 
 
 def read_config(path: str | Path) -> VoxCPM2Config:
-    """Reads a released `config.json`, or the folder that holds it.
+    """Reads a released `config.json`, or the folder that holds it; either may be a URI.
 
     Raises:
         UserError: unreadable, not JSON, another architecture, or a field with a wrong value; names file and field.
     """
-    path = Path(path)
+    path = to_path(path)
+    if is_remote(path):
+        # The folder's other files will be read, too.
+        path = path if path.name == "config.json" else local_copy(path)
     path = path / "config.json" if path.is_dir() else path
     try:
         values = json.loads(path.read_text(encoding="utf-8"))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from voxmill.core.errors import UserError
+from voxmill.core.storage import local_copy, to_path
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -36,14 +37,14 @@ class TextTokenizer:
 
     @classmethod
     def from_folder(cls, path: str | Path) -> Self:
-        """Reads `path/tokenizer.json`.
+        """Reads `path/tokenizer.json`; the folder may be a URI.
 
         Raises:
             UserError: there is no such file, or it is not a tokenizer's.
         """
         from tokenizers import Tokenizer
 
-        file = Path(path) / FILE
+        file = local_copy(to_path(path)) / FILE
         if not file.is_file():
             raise UserError(f"{file}: no such file; name a checkpoint folder with its tokenizer")
         try:

@@ -9,7 +9,7 @@ from model.codec.mel_distance import NUM_MELS, WINDOWS
 from model.config import AudioVAEConfig
 from model.presets import Preset
 from training.run.recipes import find_recipe
-from voxmill.core.config import Config, LocalPath, load_config
+from voxmill.core.config import Config, StoredPath, load_config
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes" / "codec"
 
@@ -21,7 +21,7 @@ class ModelConfig(Config):
     """Sizes of the model: tiny, small, voxcpm2."""
     audio_vae: AudioVAEConfig | None = None
     """Sizes that replace the preset's AudioVAE, as `audio_vae_config` of config.json has them; null keeps those."""
-    start_from: LocalPath | None = None
+    start_from: StoredPath | None = None
     """Checkpoint folder whose weights training starts from; null starts from new weights."""
     log_variance: float = 0.0
     """Log variance of the latents before training; low, the decoder gets the encoder's signal from the first step."""

@@ -23,13 +23,14 @@ from training.codec.step import Stepper, StepResult, make_discriminators, make_e
 from training.codec.validation import Validation
 from training.run.checkpoints import Saved, changed_settings
 from training.run.ema import WeightAverage
-from training.run.run_to_end import run_to_end
+from training.run.run_to_end import run_to_end, tracker_in
 from training.run.stop_signal import StopSignal
 from training.run.watchdog import Watchdog
 from training.run.world import World
 from voxmill.core.errors import ExitStatus, JobError, UserError
 from voxmill.core.files import write_atomically
 from voxmill.core.tracking import Tracker
+from voxmill.core.working_folder import WorkingFolder
 from voxmill.data.audio_sources import Clip, find_clips
 
 LEARNING_RATES = ("optimizer.learning_rate", "optimizer.discriminator_learning_rate")
@@ -53,7 +54,7 @@ class Run:
             raise UserError(f"rows = {config.rows} cannot be divided by {world.size} ranks; make it a multiple")
         self.out, self.config, self.world, self.stop = out, config, world, stop
         self.began = time.perf_counter()
-        self.checkpoints = checkpoints_in(out, keep=config.run.keep)
+        self.checkpoints, self.files = checkpoints_in(out, keep=config.run.keep), WorkingFolder(out)
         self.released, vae = new_vae(config.model, config.seed)
         rate_in, rate_out = _checked_rates(vae, config)
         clips, self.unusable = find_clips(source, min_seconds=config.data.seconds)
@@ -93,8 +94,8 @@ class Run:
             self.validation = Validation(
                 same_level, self.stepper.loss, crops=config.run.validate_crops, listen=config.run.listen
             )
-            self.tracker = Tracker(
-                out,
+            self.tracker = tracker_in(
+                self.files,
                 uri=config.run.tracking_uri,
                 experiment=config.run.experiment,
                 name=out.name,
@@ -195,6 +196,7 @@ class Run:
         step = self.step
 
         def write(folder: Path) -> None:
+            self.files.push()  # a run that resumes from the checkpoint continues its metrics
             write_layout(folder, step, config=self.config, released=self.released, networks=networks, average=average)
 
         state = CodecRunState(
@@ -222,9 +224,12 @@ class Run:
         return saved
 
     def _restore(self, path: Path, saved: Saved[CodecRunState]) -> None:
+        folder = self.checkpoints.at_hand(path)
         for name, engine in self.engines.by_name().items():
-            engine.state.restore(read_network(path, name), saved.state.optimizer_steps[name])
-        self.average.load(read_average(path))
+            engine.state.restore(read_network(folder, name), saved.state.optimizer_steps[name])
+        self.average.load(read_average(folder))
+        self.world.barrier()
+        self.checkpoints.let_go(path)
         self.step, self.num_skipped = saved.step, saved.state.num_skipped
 
     def _print_summary(self, training: list[Clip], held_out: list[Clip]) -> None:

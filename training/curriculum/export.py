@@ -7,11 +7,12 @@ from torch import Tensor
 
 from model.checkpoint import MODEL_FILES, load_model, load_vae, save_checkpoint, torch_dtype
 from model.config import VoxCPM2Config
-from model.lora import add_lora, lora_state, merge_lora, save_lora
+from model.lora import CONFIG_FILE, add_lora, lora_state, merge_lora, save_lora
 from model.voxcpm2 import VoxCPM2
 from training.curriculum.recipe import Recipe
-from voxmill.core.files import atomic_folder
+from voxmill.core.files import atomic_folder, remove_folder
 from voxmill.core.hashing import sha256_file
+from voxmill.core.storage import absolute, is_remote, local_copy, uri
 
 
 def export(weights: dict[str, Tensor], recipe: Recipe, settings: VoxCPM2Config) -> list[Path]:
@@ -21,9 +22,16 @@ def export(weights: dict[str, Tensor], recipe: Recipe, settings: VoxCPM2Config) 
         weights: the trained tensors by name, fp32.
     """
     folder, merged = recipe.run.out / "export", recipe.run.out / "merged"
-    wanted = [folder, merged] if recipe.run.merged else [folder]
-    if all(path.exists() for path in wanted):
+    # Each with the file that is uploaded last.
+    last = {folder: "config.json" if recipe.lora is None else CONFIG_FILE}
+    if recipe.run.merged:
+        last[merged] = "config.json"
+    wanted, missing = list(last), [path for path in last if not (path / last[path]).is_file()]
+    if not missing:
         return wanted
+    for path in missing:
+        if is_remote(path):
+            remove_folder(path)  # what a killed run began to upload
     model = load_model(recipe.init, settings, dtype=torch.float32)
     if recipe.lora is None:
         model.load_state_dict(weights, strict=True)
@@ -35,10 +43,10 @@ def export(weights: dict[str, Tensor], recipe: Recipe, settings: VoxCPM2Config) 
     with torch.no_grad():
         for name, tensor in weights.items():
             present[name].copy_(tensor)
-    if not folder.exists():
-        with atomic_folder(folder) as partial:
-            save_lora(partial, model, recipe.lora, base_model=str(recipe.init.resolve()))
-    if recipe.run.merged and not merged.exists():
+    if folder in missing:
+        with atomic_folder(folder, last=CONFIG_FILE) as partial:
+            save_lora(partial, model, recipe.lora, base_model=uri(absolute(recipe.init)))
+    if merged in missing:
         merge_lora(model)
         _save(merged, model, recipe, settings)
     return wanted
@@ -58,4 +66,5 @@ def _save(folder: Path, model: VoxCPM2, recipe: Recipe, settings: VoxCPM2Config)
 
 def base_checksum(init: Path) -> str:
     """sha256 of the weights' file of a checkpoint: adapters belong to the weights that they were trained on."""
-    return sha256_file(next(path for name in MODEL_FILES if (path := init / name).is_file()))
+    folder = local_copy(init)
+    return sha256_file(next(path for name in MODEL_FILES if (path := folder / name).is_file()))

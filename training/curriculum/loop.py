@@ -26,7 +26,7 @@ from training.curriculum.step import NotFinite, Stepper, StepResult, read_rows
 from training.curriculum.telemetry import Groups, Pace, StepMetrics, ValidationMetrics, peak_of, progress_line, total
 from training.curriculum.validation import Validation
 from training.run.checkpoints import Checkpoints, changed_settings, damage, read_tensors, write_tensors
-from training.run.run_to_end import run_to_end
+from training.run.run_to_end import run_to_end, tracker_in
 from training.run.schedule import warmup_then_cosine
 from training.run.stop_signal import StopSignal
 from training.run.watchdog import Watchdog
@@ -34,6 +34,7 @@ from training.run.world import World
 from training.run.zero_state import AVERAGE, WEIGHT
 from voxmill.core.errors import ExitStatus, JobError, UserError
 from voxmill.core.tracking import Tracker
+from voxmill.core.working_folder import WorkingFolder
 
 log = logging.getLogger("voxmill")
 PRINT_EVERY = 10
@@ -81,6 +82,7 @@ class Run:
             recipe.run.out / "checkpoints", RunState, keep=recipe.run.keep, keep_best=recipe.run.keep_best
         )
         self.base = base_checksum(recipe.init) if recipe.lora is not None else None
+        self.files = WorkingFolder(recipe.run.out)
         self.tracker: Tracker | None = None
         """Of rank 0, once the step to resume from is known."""
         self.validation: Validation | None = None
@@ -181,7 +183,7 @@ class Run:
             return False
         path = self._latest(sound=True)
         assert path is not None, "a run saves before its first step"
-        self.engine.state.restore(read_tensors(path), self.checkpoints.read(path).state.optimizer_steps)
+        self._restore(path, self.checkpoints.read(path).state.optimizer_steps)
         self.bad_steps = 0
         self._print(f"step {self.stream.step - 1}: restored the weights of {path.name}; continuing without its clips")
         return True
@@ -207,11 +209,16 @@ class Run:
             )
         self.stream.restore(state.stream)
         self.bad_steps, self.stepper.history = state.bad_steps, list(state.history)
-        self.engine.state.restore(read_tensors(path), state.optimizer_steps)
+        self._restore(path, state.optimizer_steps)
         self.saved = self.step
         self._track(state.run_id)
         if self.step or changed.free:
             self._print("; ".join([f"resuming from {path.name}", *changed.free]))
+
+    def _restore(self, path: Path, optimizer_steps: int) -> None:
+        self.engine.state.restore(read_tensors(self.checkpoints.at_hand(path)), optimizer_steps)
+        self.world.barrier()
+        self.checkpoints.let_go(path)
 
     def _track(self, run_id: str | None) -> None:
         """Begins to report, or continues; lines that a killed run wrote after its last checkpoint are replaced."""
@@ -220,8 +227,8 @@ class Run:
         if not self.world.is_first:
             return
         run = self.recipe.run
-        self.tracker = Tracker(
-            run.out,
+        self.tracker = tracker_in(
+            self.files,
             uri=run.tracking_uri,
             experiment=run.experiment,
             name=run.out.name,
@@ -256,6 +263,7 @@ class Run:
         )
 
         def write(folder: Path) -> None:
+            self.files.push()  # a run that resumes from the checkpoint continues its metrics
             write_tensors(folder, tensors)
 
         self.checkpoints.save(self.stream.step, write, state, score=self.validation_loss, is_sound=not self.bad_steps)
@@ -269,7 +277,8 @@ class Run:
         if self.recipe.run.export == "best":
             best = next((path for path in self.checkpoints.best() if not damage(path)), None)
             if best is not None:
-                weights = {name: values[kind] for name, values in read_tensors(best)}
+                weights = {name: values[kind] for name, values in read_tensors(self.checkpoints.at_hand(best))}
+                self.checkpoints.let_go(best)
             self._print(f"exporting {best.name if best else 'the last weights: no checkpoint has a validation loss'}")
         folders = export(weights, self.recipe, self.settings)
         self._print(f"done: {', '.join(map(str, folders))}")

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from model.lora import LoRAConfig
 from training.run.recipes import find_recipe
-from voxmill.core.config import Config, LocalPath, StoredPath, load_config
+from voxmill.core.config import Config, StoredPath, load_config
 from voxmill.core.errors import UserError
 from voxmill.data.records import Mode, Origin
 
@@ -149,7 +149,7 @@ class ValidationConfig(Config):
 class RunConfig(Config):
     """Where a run lies, when it is saved and where it reports; no key here changes the result of training."""
 
-    out: LocalPath
+    out: StoredPath
     """Folder for checkpoints, metrics and the export."""
     save_every: int = Field(1000, ge=1)
     """Steps between two checkpoints."""
@@ -180,7 +180,7 @@ class Recipe(Config):
 
     stage: Literal[1, 2, 3, "finetune"]
     """Stage 1 to 3 of the curriculum, or finetune, which takes clips whatever stage they suit."""
-    init: LocalPath
+    init: StoredPath
     """Checkpoint folder whose weights training starts from."""
     datasets: dict[str, DatasetConfig]
     """Finished datasets with latents, by name."""

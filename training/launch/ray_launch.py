@@ -1,7 +1,7 @@
 """A run under Ray Train: Ray starts the ranks, and starts them again where one fails; the run is that of torchrun.
 
-Checkpoints are the run's own (`run.out`, on storage that every node sees), not Ray Train's: they serve any number of
-ranks and any launcher. A UserError or a JobError, which no restart can fix, ends the job at once.
+Checkpoints are the run's own (`run.out`, a URI or on a mount that every node sees), not Ray Train's: they serve any
+number of ranks and any launcher. A UserError or a JobError, which no restart can fix, ends the job at once.
 """
 
 import asyncio
@@ -28,6 +28,7 @@ from training.run.stop_signal import StopSignal
 from training.run.world import join_world
 from voxmill.core.errors import ExitStatus, JobError, UserError
 from voxmill.core.local_ray import join_ray
+from voxmill.core.storage import absolute, arrow_filesystem, is_remote
 
 OTHERS_SECONDS = 10.0
 """How long a rank that ends with an error waits for the others to end, too, before it fails and Ray kills them."""
@@ -80,7 +81,8 @@ def run_on_ray(recipe: Recipe, launch: LaunchConfig) -> ExitStatus:
         KeyboardInterrupt: Ctrl-C; the ranks are ended as they stand.
     """
     # Set by Ray for the command of a submitted job, which runs in an uploaded copy of the working directory.
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not recipe.run.out.is_absolute():
+    is_relative = not is_remote(recipe.run.out) and not recipe.run.out.is_absolute()
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and is_relative:
         raise UserError(
             f"run.out = {recipe.run.out}: would lie in the job's copy of the working directory and go with it; "
             "give an absolute path that every node sees"
@@ -104,6 +106,7 @@ def _fit(recipe: Recipe, launch: LaunchConfig) -> ExitStatus:
     gpu = {"GPU": 1.0} if use_gpu else {}
     # Any: Ray's type hints are those of its first Train API, in which a rank returned nothing.
     trainer_class: Any = TorchTrainer
+    filesystem, place = arrow_filesystem(absolute(recipe.run.out / "ray"))
     trainer = trainer_class(
         _rank,
         train_loop_config={"settings": RankSettings(recipe, coordinator, Path.cwd())},
@@ -113,7 +116,8 @@ def _fit(recipe: Recipe, launch: LaunchConfig) -> ExitStatus:
             resources_per_worker={"CPU": launch.cpus_per_worker} | gpu,
         ),
         run_config=RunConfig(
-            storage_path=str((recipe.run.out / "ray").resolve()),
+            storage_path=place,
+            storage_filesystem=filesystem if is_remote(recipe.run.out) else None,
             failure_config=FailureConfig(max_failures=launch.max_failures),
         ),
     )

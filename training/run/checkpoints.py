@@ -4,8 +4,9 @@
                            state.json      step, score, state of the run
                            ...             files of the trainer's own layout; tensors as safetensors, no pickle
 
-Rank 0 writes a checkpoint in the background: into a temporary folder, then manifest, fsync and rename. A checkpoint
-that is cut off or altered is reported in the log and skipped: the one before it is used.
+Rank 0 writes a checkpoint in the background: into a temporary folder, then manifest, fsync and rename. To object
+storage it is uploaded from this machine's scratch folder file by file, the manifest last; what is resumed from is
+copied there. A checkpoint that is cut off or altered is reported in the log and skipped: the one before it is used.
 """
 
 import json
@@ -25,9 +26,10 @@ from safetensors.torch import save_file
 
 from training.run.zero_state import WEIGHT, Kinds
 from voxmill.core.config import differences
-from voxmill.core.errors import UserError
-from voxmill.core.files import atomic_folder
-from voxmill.core.hashing import sha256_file
+from voxmill.core.errors import JobError, UserError
+from voxmill.core.files import atomic_folder, remove_folder, uploads_of
+from voxmill.core.hashing import fingerprint, sha256_file
+from voxmill.core.storage import copy_lock, file_names, is_remote, scratch_folder, uri
 
 log = logging.getLogger("voxmill")
 MANIFEST, STATE = "manifest.json", "state.json"
@@ -104,14 +106,15 @@ class Checkpoints(Generic[State]):
 
     def _write(self, final: Path, write: Callable[[Path], None], state: bytes) -> None:
         # One of that name is there where a run that rolled back reaches the step again, or where it is damaged.
-        with atomic_folder(final, replace=True) as attempt:
+        with atomic_folder(final, replace=True, last=MANIFEST) as attempt:
             write(attempt)
             (attempt / STATE).write_bytes(state)
             files = sorted(path for path in attempt.rglob("*") if path.is_file())
             manifest = {path.relative_to(attempt).as_posix(): sha256_file(path) for path in files}
             (attempt / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         self._remove_old(final)
-        for path in self.folder.glob(f".{self.prefix}*.tmp"):
+        makes_in = uploads_of(self.folder) if is_remote(self.folder) else self.folder
+        for path in makes_in.glob(f".{self.prefix}*.tmp"):
             shutil.rmtree(path)
 
     def _remove_old(self, final: Path) -> None:
@@ -126,11 +129,13 @@ class Checkpoints(Generic[State]):
         kept = {final, *sound[: self.keep], *self._best(saved)}
         for path in (*later, *saved):
             if path not in kept:
-                shutil.rmtree(path)
+                (path / MANIFEST).unlink(missing_ok=True)  # first: what is half removed is no checkpoint
+                remove_folder(path)
 
     def paths(self) -> list[Path]:
         """All checkpoints, damaged ones too, newest first."""
-        named = [path for path in self.folder.glob(f"{self.prefix}*") if path.name[len(self.prefix) :].isdigit()]
+        found = [name for name in file_names(self.folder) if name.startswith(self.prefix)]
+        named = [self.folder / name for name in found if name.removeprefix(self.prefix).isdigit()]
         return sorted(named, key=self.step_of, reverse=True)
 
     def step_of(self, path: Path) -> int:
@@ -156,7 +161,7 @@ class Checkpoints(Generic[State]):
         """
         fallback = None
         for path in self.paths():
-            reason = damage(path)
+            reason = damage(path) or self._damage_of_copy(path)
             if reason:
                 log.warning("%s: %s; skipped for the checkpoint before it", path, reason)
             elif sound and not self.read(path).is_sound:
@@ -164,6 +169,48 @@ class Checkpoints(Generic[State]):
             else:
                 return path
         return fallback
+
+    def at_hand(self, path: Path) -> Path:
+        """The checkpoint on this machine: itself, or a copy of one in object storage, until `let_go`.
+
+        Raises:
+            JobError: it is damaged. OSError: it cannot be read or copied.
+        """
+        reason = self._damage_of_copy(path)
+        if reason:
+            raise JobError(f"{path}: {reason}")
+        return self._copy_of(path)
+
+    def let_go(self, path: Path) -> None:
+        """Removes this machine's copy, where there is one, once no rank reads it any more."""
+        if is_remote(path):
+            shutil.rmtree(self._copy_of(path), ignore_errors=True)
+
+    def _copy_of(self, path: Path) -> Path:
+        if not is_remote(path):
+            return path
+        return scratch_folder() / f"voxmill-checkpoint-{fingerprint(uri(self.folder))[:24]}-{path.name}"
+
+    def _damage_of_copy(self, path: Path) -> str:
+        """Copies a checkpoint from object storage, where it is not there yet; why it cannot be used, or ""."""
+        copy = self._copy_of(path)
+        if copy == path:
+            return ""
+        with copy_lock(copy.with_name(copy.name.removesuffix(f"-{path.name}"))):
+            manifest = (path / MANIFEST).read_bytes()
+            if copy.is_dir() and (copy / MANIFEST).read_bytes() == manifest:
+                return ""
+            for other in copy.parent.glob(copy.name.replace(path.name, f"{self.prefix}*")):
+                shutil.rmtree(other)
+            reason = ""
+            with atomic_folder(copy) as attempt:
+                for name in (*_MANIFEST_JSON.validate_json(manifest), MANIFEST):
+                    (attempt / name).parent.mkdir(parents=True, exist_ok=True)
+                    path.fs.get_file((path / name).path, str(attempt / name))  # type: ignore[attr-defined]
+                reason = damage(attempt)
+            if reason:
+                shutil.rmtree(copy)
+            return reason
 
     def hint_without(self, step: int) -> str:
         """How to resume where the weights after `step` steps give no finite loss: without the checkpoints from then on.
@@ -229,7 +276,7 @@ def refuse_old_format(path: Path, content: bytes) -> None:
 
 
 def damage(path: Path) -> str:
-    """Why a checkpoint cannot be used, or "".
+    """Why a checkpoint cannot be used, or "". In object storage, which alters no file, it is only looked for all files.
 
     Raises:
         UserError: it is not damaged but of an older version, which wrote no manifest.
@@ -241,6 +288,11 @@ def damage(path: Path) -> str:
         manifest = _MANIFEST_JSON.validate_json((path / MANIFEST).read_bytes())
         if STATE not in manifest:
             return f"not whole (no {STATE} in its manifest)"
+        if any(name.startswith("/") or ".." in name.split("/") for name in manifest):
+            return "its manifest names files outside it"
+        if is_remote(path):
+            missing = manifest.keys() - _files_below(path)
+            return f"not whole (without {min(missing)})" if missing else ""
         for name, expected in manifest.items():
             if sha256_file(path / name) != expected:
                 return f"{name} was altered or cut off"
@@ -249,6 +301,11 @@ def damage(path: Path) -> str:
         return f"not whole (its {MANIFEST} cannot be read)"
     except (OSError, ValueError) as error:
         return f"not whole ({error})"
+
+
+def _files_below(path: Path) -> set[str]:
+    root = path.path.rstrip("/")  # type: ignore[attr-defined]
+    return {name.removeprefix(f"{root}/") for name in path.fs.find(root, refresh=True)}  # type: ignore[attr-defined]
 
 
 def write_tensors(folder: Path, tensors: Mapping[str, Kinds]) -> None:

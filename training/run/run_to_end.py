@@ -1,12 +1,14 @@
 """From the first step to the last of both trainers: watched, and its end reported, whatever it is."""
 
+import os
 from typing import Any, Protocol
 
 from training.run.checkpoints import Checkpoints
 from training.run.watchdog import Watchdog
 from training.run.world import World
 from voxmill.core.errors import PROGRESS_SAVED, ExitStatus
-from voxmill.core.tracking import Tracker
+from voxmill.core.tracking import OFF, SENT, Tracker
+from voxmill.core.working_folder import WorkingFolder
 
 
 class Trainer(Protocol):
@@ -16,6 +18,8 @@ class Trainer(Protocol):
     checkpoints: Checkpoints[Any]
     tracker: Tracker | None
     """Of the first rank, where it reports already."""
+    files: WorkingFolder
+    """What the tracker writes."""
 
     @property
     def step(self) -> int:
@@ -43,8 +47,11 @@ def run_to_end(trainer: Trainer, hang_seconds: float | None) -> ExitStatus:
         elif trainer.world.is_first:
             done = f"after step {trainer.step}" if trainer.step else "before the first step"
             print(f"stopped by a signal {done}; {PROGRESS_SAVED}", flush=True)
-    except BaseException:
-        _finish(trainer, "FAILED")
+    except BaseException as error:
+        try:
+            _finish(trainer, "FAILED")
+        except OSError as other:
+            error.add_note(f"its last files were not uploaded: {other}")
         raise
     _finish(trainer, "KILLED" if stopped else "FINISHED")
     return ExitStatus.STOPPED if stopped else ExitStatus.DONE
@@ -53,3 +60,17 @@ def run_to_end(trainer: Trainer, hang_seconds: float | None) -> ExitStatus:
 def _finish(trainer: Trainer, status: str) -> None:
     if trainer.tracker is not None:
         trainer.tracker.finish(status)
+        trainer.files.push()
+
+
+def tracker_in(
+    files: WorkingFolder, *, uri: str | None, experiment: str, name: str, run_id: str | None, step: int
+) -> Tracker:
+    """The tracker of a run's folder, which may lie in object storage; arguments as those of `Tracker`.
+
+    MLflow's own database cannot lie there: without a server metrics.jsonl alone is kept.
+    """
+    files.fetch("metrics.jsonl", SENT)
+    if files.is_remote and uri is None and not os.environ.get("MLFLOW_TRACKING_URI"):
+        uri = OFF
+    return Tracker(files.local, uri=uri, experiment=experiment, name=name, run_id=run_id, step=step)

@@ -12,7 +12,7 @@ from voxmill.cli.settings import (
     Overrides,
     check_apart,
     check_folder,
-    local_path,
+    folder_path,
     path_text,
     split_settings,
 )
@@ -59,7 +59,7 @@ def train_vae(
     data: Annotated[
         str, typer.Argument(metavar="DATA", parser=path_text, help="a finished dataset, or a folder of audio")
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", parser=local_path, help="folder for checkpoints and metrics")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", parser=folder_path, help="folder for checkpoints and metrics")],
     settings: JobSettings = None,
     keys: Annotated[bool, show_keys("train-vae")] = False,
     local_rank: LocalRank = 0,

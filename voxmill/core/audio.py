@@ -9,6 +9,7 @@ which might look like an address.
 import io
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
@@ -98,7 +99,7 @@ class Header:
     num_samples: int
 
 
-def read_header(path: str | os.PathLike[str]) -> Header:
+def read_header(path: Path) -> Header:
     """The header of a file that libsndfile reads; nothing is decoded.
 
     Raises:
@@ -107,9 +108,10 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     import soundfile
 
     try:
-        with open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
+        with path.open("rb") as file:
+            if not file.read(1):
                 raise AudioProblem("empty_file", "0 bytes")
+            file.seek(0)
             with soundfile.SoundFile(file) as sound:
                 return Header(rate=sound.samplerate, num_samples=sound.frames)
     except OSError as error:

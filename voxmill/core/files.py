@@ -5,6 +5,7 @@ goes to object storage is made in the scratch folder and uploaded, which is whol
 """
 
 import contextlib
+import errno
 import os
 import shutil
 import stat
@@ -15,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from voxmill.core.storage import is_remote, scratch_folder, upload
+from voxmill.core.hashing import fingerprint
+from voxmill.core.storage import is_remote, scratch_folder, upload, uri
 
 _TEMPORARIES = ".*.tmp"
 
@@ -50,18 +52,24 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Iterator[Path]:
+def atomic_folder(path: str | Path, *, replace: bool = False, last: str = "") -> Iterator[Path]:
     """An empty folder that appears as `path` when the block ends without an error, and is removed otherwise.
 
     Its files get the read permissions that the umask allows; safetensors, for one, lets nobody but the owner read.
+    Object storage has no folders: what the block makes on this machine is uploaded file by file.
 
     Args:
         replace: whether an older folder of that name, empty or not, is removed just before.
+        last: the file without which readers take the folder for nothing; uploaded last, and removed first.
 
     Raises:
         OSError: `path` exists, is not an empty folder, and `replace` is False.
     """
-    target = Path(path)
+    target = path if not isinstance(path, str) else Path(path)
+    if is_remote(target):
+        with _uploaded_folder(target, replace=replace, last=last) as temporary:
+            yield temporary
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(target)
     temporary.mkdir()
@@ -80,6 +88,30 @@ def atomic_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Ite
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+@contextmanager
+def _uploaded_folder(target: Path, *, replace: bool, last: str) -> Iterator[Path]:
+    temporary = uploads_of(target.parent) / temporary_beside(target).name
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if target.exists():
+            if not replace:
+                raise OSError(errno.ENOTEMPTY, "not empty", uri(target))
+            if last:
+                (target / last).unlink(missing_ok=True)
+            remove_folder(target)
+        files = [part.relative_to(temporary).as_posix() for part in sorted(temporary.rglob("*")) if part.is_file()]
+        for name in sorted(files, key=lambda name: name == last):
+            upload(temporary / name, target / name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def uploads_of(folder: Path) -> Path:
+    """Where `atomic_folder` makes on this machine what it uploads to a folder in object storage."""
+    return scratch_folder() / f"voxmill-uploads-{fingerprint(uri(folder))[:24]}"
 
 
 def make_parents(path: Path) -> None:

@@ -244,14 +244,22 @@ def local_copy(folder: Path) -> Path:
         raise UserError(f"{folder}: there is no file; name a folder in object storage")
     version = [[entry["name"], entry["size"], str(entry.get("ETag") or entry.get("etag"))] for entry in files]
     copy = scratch_folder() / f"voxmill-copy-{fingerprint([uri(folder), sorted(version)])[:24]}"
-    if not copy.is_dir():
-        with contextlib.suppress(FileExistsError), atomic_folder(copy) as temporary:
-            for entry in files:
-                filesystem.get_file(entry["name"], str(temporary / entry["name"].rpartition("/")[2]))
-            if copy.is_dir():
-                # Another process of this machine was quicker.
-                raise FileExistsError(copy)
+    with copy_lock(copy):
+        if not copy.is_dir():
+            with atomic_folder(copy) as temporary:
+                for entry in files:
+                    filesystem.get_file(entry["name"], str(temporary / entry["name"].rpartition("/")[2]))
     return copy
+
+
+@contextlib.contextmanager
+def copy_lock(copy: Path) -> Iterator[None]:
+    """Held by the one process of this machine that makes a copy in the scratch folder; the others wait for it."""
+    import fcntl
+
+    with open(copy.with_name(f"{copy.name}.lock"), "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def scratch_folder() -> Path:

@@ -16,7 +16,7 @@ from typing import TypedDict
 
 from voxmill.core.audio import AudioProblem, Samples, check, decode, mono, read_header, unreadable
 from voxmill.core.errors import UserError
-from voxmill.core.storage import is_remote, read_range, to_path, uri
+from voxmill.core.storage import read_range, to_path, uri
 from voxmill.data.dataset import Dataset, is_dataset
 from voxmill.data.shards import shard_exists
 
@@ -89,8 +89,6 @@ def find_clips(source: str | Path, *, min_seconds: float) -> tuple[list[Clip], S
     path, skipped = to_path(source), Skipped()
     if is_dataset(path):
         listed = _of_dataset(Dataset.open(path), skipped)
-    elif is_remote(path):
-        raise UserError(f"{source}: no clips.parquet there; in object storage only datasets are read, not single files")
     elif not path.exists():
         raise UserError(f"{source}: no such file or folder; name a dataset or a folder of audio")
     else:
@@ -139,7 +137,7 @@ def _of_files(path: Path, skipped: Skipped) -> Iterator[Clip]:
         except AudioProblem as problem:
             skipped.add(problem.reason, name)
             continue
-        yield Clip(name, name, str(file), header.rate, header.num_samples)
+        yield Clip(name, name, uri(file), header.rate, header.num_samples)
 
 
 def read_clip(clip: Clip, start: int = 0, length: int | None = None) -> Samples:
@@ -150,7 +148,7 @@ def read_clip(clip: Clip, start: int = 0, length: int | None = None) -> Samples:
             is silent.
     """
     length = clip.num_samples - start if length is None else length
-    samples_TC, rate = decode(_content(clip), start=start, length=length)
+    samples_TC, rate = _decode(clip, start, length)
     if rate != clip.sample_rate:
         raise AudioProblem("changed", f"{clip.name}: {rate} Hz instead of {clip.sample_rate}")
     if len(samples_TC) != length:
@@ -160,10 +158,12 @@ def read_clip(clip: Clip, start: int = 0, length: int | None = None) -> Samples:
     return samples_T
 
 
-def _content(clip: Clip) -> str | bytes:
-    if clip.offset < 0:
-        return clip.path
+def _decode(clip: Clip, start: int, length: int) -> tuple[Samples, int]:
+    path = to_path(clip.path)
     try:
-        return read_range(to_path(clip.path), clip.offset, clip.size)
+        if clip.offset >= 0:
+            return decode(read_range(path, clip.offset, clip.size), start=start, length=length)
+        with path.open("rb") as file:
+            return decode(file, start=start, length=length)
     except OSError as error:
         raise unreadable(error) from None
