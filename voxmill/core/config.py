@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, PlainSerializer, PlainValidator, Typ
 from pydantic.fields import FieldInfo
 
 from voxmill.core.errors import UserError
-from voxmill.core.storage import is_remote, to_path
+from voxmill.core.storage import to_path
 
 
 class Config(BaseModel):
@@ -45,17 +45,8 @@ def _stored(value: object) -> Path:
         raise ValueError(str(error)) from None
 
 
-def _local(value: object) -> Path:
-    path = _stored(value)
-    if is_remote(path):
-        raise ValueError(f"{path} is in object storage; name a path on a disk that every machine of the job sees")
-    return path
-
-
 StoredPath = Annotated[Path, PlainValidator(_stored), PlainSerializer(str, return_type=str)]
 """A path on this machine, or a URI of object storage."""
-LocalPath = Annotated[Path, PlainValidator(_local), PlainSerializer(str, return_type=str)]
-"""A path on this machine alone."""
 
 
 def load_config(kind: type[C], path: str | Path | None = None, overrides: list[str] | None = None) -> C:

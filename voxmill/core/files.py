@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from voxmill.core.hashing import fingerprint
 from voxmill.core.storage import is_remote, scratch_folder, upload, uri
 
 _TEMPORARIES = ".*.tmp"
@@ -111,6 +110,8 @@ def _uploaded_folder(target: Path, *, replace: bool, last: str) -> Iterator[Path
 
 def uploads_of(folder: Path) -> Path:
     """Where `atomic_folder` makes on this machine what it uploads to a folder in object storage."""
+    from voxmill.core.hashing import fingerprint
+
     return scratch_folder() / f"voxmill-uploads-{fingerprint(uri(folder))[:24]}"
 
 
