@@ -18,6 +18,8 @@ if __name__ == "__main__":
 
 import datetime
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.config import AnnotateConfig
@@ -26,6 +28,7 @@ from pipelines.engine.runner import Runner
 from pipelines.finish import Labelled, Started, finish
 from pipelines.inputs.planning import plan_corpus
 from pipelines.report.run_record import Run
+from pipelines.units.lease import in_turn
 from pipelines.units.plan_files import planned_buckets, read_units
 from pipelines.units.store import LabelStore, unit_path
 from pipelines.units.workspace import Workspace
@@ -33,6 +36,14 @@ from voxmill.core.errors import UserError
 from voxmill.core.local_ray import join_ray
 from voxmill.core.progress import Progress
 from voxmill.core.storage import absolute
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """One of `count` parts of the work; `index` counts from 0."""
+
+    index: int
+    count: int
 
 
 def annotate(source: str, out: Path, config: AnnotateConfig) -> Run:
@@ -46,8 +57,29 @@ def annotate(source: str, out: Path, config: AnnotateConfig) -> Run:
     with Workspace(out).claim(config.label):
         progress = _begin(config)
         plan_corpus(source, out, config, progress)
-        labelled = label(out, config, progress)
+        labelled = label(out, config, progress, planned_buckets(out))
         return finish(out, config, progress, labelled, started)
+
+
+def annotate_share(source: str, out: Path, config: AnnotateConfig, share: Share) -> Labelled:
+    """Plans the corpus and labels every `share.count`-th bucket of it: one of several jobs that divide the work.
+
+    They run in any order or at once, and `finish_alone` after them. Nothing but labels is written.
+
+    Raises:
+        UserError: as `annotate`.
+        JobError: the machine fails; the same command resumes.
+    """
+    workspace = Workspace(out)
+    with workspace.claim(config.label, lease=f"lease-{share.index}-of-{share.count}.json"):
+        progress = _begin(config)
+        # The first job scans, the others read what it has found.
+        with in_turn(workspace.folder / "plan-lease.json", str(out)):
+            plan_corpus(source, out, config, progress)
+        buckets = planned_buckets(out)
+        mine = buckets[share.index :: share.count]
+        progress.print(f"share {share.index} of {share.count}: {len(mine)} of {len(buckets)} buckets")
+        return label(out, config, progress, mine)
 
 
 def finish_alone(source: str, out: Path, config: AnnotateConfig) -> Run:
@@ -79,8 +111,8 @@ def finish_alone(source: str, out: Path, config: AnnotateConfig) -> Run:
         return finish(out, config, progress, labelled, started)
 
 
-def label(out: Path, config: AnnotateConfig, progress: Progress) -> Labelled:
-    """Runs every model over what it has not labelled yet.
+def label(out: Path, config: AnnotateConfig, progress: Progress, buckets: Sequence[int]) -> Labelled:
+    """Runs every model over what it has not labelled yet of these buckets.
 
     Raises:
         JobError: the machine fails; what is done stays done.
@@ -90,7 +122,7 @@ def label(out: Path, config: AnnotateConfig, progress: Progress) -> Labelled:
 
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     cluster = Cluster(cpus=resources.get("CPU", 0.0), gpus=int(resources.get("GPU", 0)))
-    runner = Runner(absolute(out), config, cluster, progress, planned_buckets(out))
+    runner = Runner(absolute(out), config, cluster, progress, buckets)
     survey = runner.label_units()
     return Labelled(units=survey.units, found_done=survey.units - survey.undone, attributed=runner.label_voices())
 

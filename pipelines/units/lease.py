@@ -11,7 +11,8 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -48,11 +49,15 @@ class Holder:
         return _started(self.pid) != self.started
 
 
+class LeaseHeld(UserError):
+    """Another job holds the lease."""
+
+
 class Lease:
     """A lease on `what`, kept in the file `path`; a context manager, to be used in the main thread.
 
     Raises:
-        UserError: on entering, another job holds it.
+        LeaseHeld: on entering, another job holds it.
         JobError: on leaving, it was lost to another job; the block is interrupted then.
     """
 
@@ -110,7 +115,7 @@ class Lease:
         A file that only one can make settles who does, for this very claim of the holder before.
         """
         if not before.is_dead() and self._clock() < before.expires:
-            raise UserError(
+            raise LeaseHeld(
                 f"another job writes to {self._what} now: process {before.pid} on {before.host}; wait for it or name a "
                 f"new OUT. If that process is gone, its lease ends in {before.expires - self._clock():.0f} s"
             )
@@ -177,3 +182,16 @@ def _boot() -> str:
     """Of this machine's start and container; process numbers mean nothing in another."""
     parts = [Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()]
     return ":".join([*parts, os.readlink("/proc/self/ns/pid")])
+
+
+@contextmanager
+def in_turn(path: Path, what: str) -> Iterator[None]:
+    """Inside, this job alone of all that call it holds the lease; each waits for its turn."""
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(Lease(path, what))
+                break
+            except LeaseHeld:
+                time.sleep(SETTLE_SECONDS)
+        yield

@@ -4,8 +4,10 @@ They run under bash with SLURM's variables set; SLURM's own commands (sbatch, sc
 down how they are called. docs/log.md has a run of the same scripts under a SLURM of one node.
 """
 
+import hashlib
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +22,8 @@ from cluster.manifests.values import Values
 from tests.cluster.manifests.job_commands import check_command
 from voxmill.core.config import load_config
 
+ROOT = Path(__file__).resolve().parents[3]
+RAY = ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH")
 SCRIPTS = ("slurm_annotate.sbatch", "slurm_finish.sbatch", "slurm_encode.sbatch", "slurm_train.sbatch")
 RECORDER = """#!{python}
 import os, sys
@@ -163,3 +167,49 @@ def test_the_scripts_run_commands_that_we_take() -> None:
             lines = [line.strip() for line in text.splitlines() if line.strip().startswith("voxmill ")]
             assert len(lines) == 1, name
             check_command(lines[0].removesuffix(" &").partition(" --shard ")[0])
+
+
+@pytest.mark.slow
+def test_tasks_and_the_job_after_them_make_the_dataset_of_one_job(tmp_path: Path) -> None:
+    """Real recordings through the scripts, two tasks at once on one node, as SLURM would start them."""
+    recordings = tmp_path / "recordings"
+    recordings.mkdir()
+    for name in ("en-1", "en-2", "fr-1", "es-1"):
+        shutil.copy(ROOT / "samples" / "recordings" / f"{name}.flac", recordings)
+    settings = ["run.workers=1", "write.buckets=4", "run.progress=false"]
+    overrides = [f"recordings={recordings}", f"dataset={tmp_path / 'out'}", f"annotate.settings=[{','.join(settings)}]"]
+    desk = Desk(tmp_path, *overrides, "slurm.shards=3")
+    for name in RAY:
+        desk.env.pop(name, None)
+    ids = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_COUNT": "3"}
+    tasks = [
+        subprocess.Popen(
+            ["bash", "slurm_annotate.sbatch"],
+            cwd=tmp_path,
+            env=desk.env | ids | {"SLURM_ARRAY_TASK_ID": str(task)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for task in range(3)
+    ]
+    for task in tasks:
+        output = task.communicate(timeout=900)[0]
+        assert task.returncode == 0, output[-4000:]
+    assert not (tmp_path / "out" / "clips.parquet").exists()
+    done = subprocess.run(["bash", "slurm_finish.sbatch"], cwd=tmp_path, env=desk.env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert desk.calls == []
+    alone = [sys.executable, "-m", "voxmill", "annotate", str(recordings), str(tmp_path / "alone"), *settings]
+    subprocess.run(alone, cwd=ROOT, env=desk.env, check=True, capture_output=True)
+    assert data_bytes(tmp_path / "out") == data_bytes(tmp_path / "alone")
+
+
+def data_bytes(out: Path) -> dict[str, str]:
+    """Hashes of shards and indexes by name."""
+    paths = [*out.glob("shards/**/*.tar"), *out.glob("*.parquet/*.parquet"), *out.glob("*.parquet")]
+    hashes = {
+        str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()
+    }
+    assert len(hashes) > 3
+    return hashes

@@ -97,6 +97,8 @@ def test_keys_are_printed(name: str, key: str, capsys: pytest.CaptureFixture[str
         (["generate", "--chekpoint", "x"], "no such option: --chekpoint; did you mean --checkpoint?"),
         (["annotate"], "voxmill annotate: missing argument 'IN'"),
         (["annotate", "in"], "voxmill annotate: missing argument 'OUT'"),
+        (["annotate", "in", "out", "--shard", "4/4"], "--shard 4/4: write I/N, such as 0/64 for the first of 64"),
+        (["annotate", "in", "out", "--shard", "one"], "--shard one: write I/N"),
         (["annotate", "-in", "out"], "a path that begins with - is written ./-path"),
         (["encode", "dataset"], "voxmill encode: missing option '--vae'"),
         (["encode", "--vae"], "voxmill encode: option '--vae' requires an argument"),
