@@ -16,8 +16,11 @@ from cluster.planner.rate_files import GPU_STAGES, SECTIONS, rates_of_run, read_
 from cluster.planner.rates import RatesFile
 from samples.annotate_process import run_job
 from tests.cluster.planner.test_data import BASE
+from tests.support.s3_server import BUCKET, s3_server
 from voxmill.core.errors import UserError
+from voxmill.core.files import write_atomically
 from voxmill.core.local_ray import local_ray
+from voxmill.core.storage import to_path
 
 SAMPLES = Path(__file__).resolve().parents[3] / "samples"
 
@@ -221,6 +224,36 @@ def test_the_packages_sizes_plan_other_recordings(out: Path) -> None:
     assert written["recordings"].bytes == pytest.approx(recordings, rel=0.2)
     clips = pq.read_metadata(out / "clips.parquet")
     assert clips.num_rows == run["kept"]
+
+
+@pytest.mark.slow
+def test_the_packages_rates_plan_the_core_hours_of_other_recordings(out: Path) -> None:
+    """Within a third, on a machine that does nothing else; core-seconds of what ran, by stage and altogether."""
+    stages = {stage["name"]: stage["seconds"] for stage in json.loads((out / "run.json").read_text())["stages"]}
+    planned = {
+        line.stage: line.device_hours * 3600
+        for line in plan_of(out).stages
+        if line.stage in stages and line.stage != "separation"  # none of the two has music
+    }
+    print({name: (round(planned[name], 1), round(stages[name], 1)) for name in planned})
+    assert sum(planned.values()) == pytest.approx(sum(stages[name] for name in planned), rel=1 / 3)
+
+
+def test_a_run_on_object_storage_gives_the_same_rates(out: Path) -> None:
+    local = read_rates([out / "run.json"])
+    with s3_server():
+        remote = to_path(f"s3://{BUCKET}/out")
+        names = ["run.json", *(path.name for path in out.glob("*.parquet"))]
+        names += [str(path.relative_to(out)) for path in (out / "shards").rglob("*.tar")]
+        for name in names:
+            write_atomically(remote / name, (out / name).read_bytes())
+        found = read_rates([remote / "run.json"])
+    # Files of work units are only looked at where that takes no request each.
+    work = ("sizes.unit_clip", "sizes.labels_clip", "sizes.scan_recording")
+    assert {name: known.value for name, known in found.known.items() if name not in work} == {
+        name: known.value for name, known in local.known.items() if name not in work
+    }
+    assert found.source("cpu.quality").where == f"s3://{BUCKET}/out/run.json"
 
 
 def test_what_a_run_prints_as_yaml_is_read_again(out: Path, tmp_path: Path) -> None:
