@@ -59,8 +59,14 @@ class DataSetup:
     """Those of them that a GPU computes where there is one."""
     labellers: int
     """Labellers of voices: each has a file a unit, also one without a model."""
+    scan_rows: float
+    """Recordings in a file of `work/scans`, on average."""
     unit_seconds: float
     window_seconds: float
+    units_a_cut: int
+    """Units that are full before a recording ends one, on average."""
+    latents_end_one_in: int
+    """One clip in so many ends its latent shard."""
     buckets: int | None
     """None: by the hours."""
     shard_bytes: float
@@ -293,11 +299,21 @@ def _window_seconds(setup: DataSetup) -> float:
 
 
 def _unit_seconds(setup: DataSetup) -> float:
-    """Mean length of a unit: as many windows as fit, fewer where one in sixteen recordings ends it."""
+    """Mean length of a unit: as many windows as fit, fewer where a recording ends it."""
     window = _window_seconds(setup)
-    most = max(math.floor(setup.unit_seconds / window), 1)
-    ends = 1 / 16
-    return window * (1 - (1 - ends) ** most) / ends
+    windows = max(math.floor(setup.unit_seconds / window), 1)
+    # Cuts come at random, one in `cut` seconds, and at the end of a recording: long ones are divided by themselves.
+    cut = float(setup.units_a_cut * setup.unit_seconds)
+    joined = max(cut * (1 - math.exp(-windows * window / cut)), window)
+    parts = math.ceil(round(setup.recording_seconds / window) / windows)
+    ends = min(setup.recording_seconds / cut, 1.0) if parts > 1 else 0.0
+    return ends * setup.recording_seconds / parts + (1 - ends) * joined
+
+
+def mean_group(most: float, ends_one_in: float) -> float:
+    """Mean size of groups of at most `most`, of which one member in so many ends its group."""
+    ends = -math.expm1(most * math.log1p(-1 / ends_one_in))
+    return ends_one_in * ends
 
 
 def _storage(plan: DataPlan, rates: Rates, candidate_hours: float) -> Iterator[StorageLine]:
@@ -314,7 +330,7 @@ def _storage(plan: DataPlan, rates: Rates, candidate_hours: float) -> Iterator[S
     yield line(
         "scans",
         plan.recordings * rates["sizes.scan_recording"],
-        plan.recordings + 2 * plan.buckets,
+        plan.recordings / setup.scan_rows + 2 * plan.buckets,
         rates.source("sizes.scan_recording"),
     )
     yield line("units", candidate_hours * flac_hour + plan.candidates * rates["sizes.unit_clip"], plan.units, flac)
@@ -334,8 +350,7 @@ def _storage(plan: DataPlan, rates: Rates, candidate_hours: float) -> Iterator[S
         latents = plan.kept_hours * 3600 * setup.latent_bytes_second
         beside = plan.clips * (rates["sizes.latent_clip"] + rates["sizes.latents_row"])
         clips = max(setup.latent_unit_seconds / rates["corpus.clip_seconds"], 1)
-        ends = 1 / 256
-        tars = max(plan.clips / ((1 - (1 - ends) ** clips) / ends), plan.buckets)
+        tars = max(plan.clips / mean_group(clips, setup.latents_end_one_in), plan.buckets)
         content = latents + beside + plan.buckets * rates["sizes.part"]
         yield line("latents", content, tars + plan.buckets, rates.source("sizes.latent_clip"))
 

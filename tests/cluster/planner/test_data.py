@@ -1,6 +1,7 @@
 """The plan of a dataset: its sums, its limits, and that the change it offers is the smallest that helps."""
 
 import math
+import random
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,9 @@ import pytest
 from cluster.planner.data import BUSY, STAGES, DataPlan, DataSetup, cores_for_gpus, data_plan, possible
 from cluster.planner.rate_files import GPU_STAGES, read_rates
 from cluster.planner.rates import Known, Rates, Source
+from pipelines.units.unit import UNITS_A_CUT, group
 from voxmill.data.layout import MAX_BUCKETS
+from voxmill.data.records import SourceInfo, Window
 
 PACKAGE = read_rates()
 WITHOUT_MODEL = ("emotion", "age")
@@ -23,6 +26,9 @@ BASE = DataSetup(
     stages=tuple(stage for stage in STAGES if stage not in WITHOUT_MODEL),
     gpu_stages=GPU_STAGES,
     labellers=5,
+    scan_rows=400.0,
+    units_a_cut=UNITS_A_CUT,
+    latents_end_one_in=256,
     unit_seconds=60.0,
     window_seconds=300.0,
     buckets=None,
@@ -93,10 +99,31 @@ def test_storage_follows_the_audio() -> None:
     assert bytes_of(compressed, "shards") == bytes_of(plan, "shards")
 
 
-@pytest.mark.parametrize(("window", "unit", "seconds"), [(300, 60, 300), (300, 300, 300), (300, 600, 581.25)])
-def test_units_hold_whole_windows(window: float, unit: float, seconds: float) -> None:
-    plan = data_plan(replace(BASE, window_seconds=window, unit_seconds=unit), PACKAGE)
-    assert plan.units == pytest.approx(BASE.audio_hours * 3600 / seconds)
+@pytest.mark.parametrize("unit", [60.0, 600.0, 1800.0])
+@pytest.mark.parametrize("recording", [20.0, 47.0, 300.0, 1000.0, 7000.0])
+def test_units_are_as_long_as_annotate_makes_them(recording: float, unit: float) -> None:
+    """By `group` itself, over recordings whose names are random."""
+    windows = []
+    count = math.ceil(recording / BASE.window_seconds)
+    for number in range(400):
+        recording_id = f"{random.Random(number).getrandbits(128):032x}"
+        for part in range(count):
+            window = Window(
+                recording_id=recording_id,
+                name="",
+                path="",
+                start_sample=round(part * recording / count * 100),
+                end_sample=round((part + 1) * recording / count * 100),
+                sample_rate=100,
+                channel="mean",
+                digests=(),
+                source=SourceInfo(session=""),
+            )
+            windows.append(window)
+    units = group(windows, unit, "")
+    plan = data_plan(replace(BASE, recording_seconds=recording, unit_seconds=unit), PACKAGE)
+    mean = sum(one.seconds for one in units) / len(units)
+    assert plan.setup.audio_hours * 3600 / plan.units == pytest.approx(mean, rel=0.1)
 
 
 def test_enough_cores_are_the_fewest_that_keep_the_gpus_busy() -> None:

@@ -71,9 +71,12 @@ def data(
       voxmill plan data --audio-hours 3000 --cores 100 recipe.yaml label.unit_seconds=600
       voxmill plan data --audio-hours 2e6 --gpus 64 --json | jq .days
     """
-    from cluster.planner.data import DataSetup, cores_for_gpus, data_plan, possible
+    from cluster.planner.data import DataSetup, cores_for_gpus, data_plan, mean_group, possible
     from cluster.planner.rate_files import read_rates
     from pipelines.config import AnnotateConfig, EncodeConfig
+    from pipelines.inputs.scan import BLOCK_ROWS, ONE_IN
+    from pipelines.latents.units import ENDS_ONE_IN
+    from pipelines.units.unit import UNITS_A_CUT
     from voxmill.cli.plan.data_report import json_line, print_plan
     from voxmill.core.config import load_config
     from voxmill.core.storage import to_path
@@ -118,6 +121,9 @@ def data(
         stages=_stages(config),
         gpu_stages=_gpu_stages(config),
         labellers=len(config.voice_attributes.labellers),
+        scan_rows=mean_group(BLOCK_ROWS, ONE_IN),
+        units_a_cut=UNITS_A_CUT,
+        latents_end_one_in=ENDS_ONE_IN,
         unit_seconds=config.label.unit_seconds,
         window_seconds=config.label.window_seconds,
         buckets=config.write.buckets,
