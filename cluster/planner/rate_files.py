@@ -29,6 +29,8 @@ MAX_PARTS = 16
 """Parts of an index that sizes are taken from."""
 MIN_ROWS = 50
 """An index with fewer rows tells little of a row: its columns' own headers are most of it."""
+MOSTLY = 0.99
+"""A stage that ran on GPUs for this share of its seconds gives the rate of a GPU."""
 MAX_UNITS = 20_000
 """A run with more units has none of their files looked at: to list them takes too long."""
 
@@ -65,6 +67,7 @@ def _known(path: Path, file: RatesFile) -> Iterator[tuple[str, Known]]:
 class _Stage(BaseModel):
     name: str
     seconds: float = Field(ge=0, allow_inf_nan=False)
+    gpu_seconds: float = Field(0.0, ge=0, allow_inf_nan=False)
 
 
 class _Separation(BaseModel):
@@ -91,7 +94,6 @@ class _Run(BaseModel):
     rejected: int = Field(ge=0)
     stages: list[_Stage] = Field(min_length=1)
     separation: _Separation | None = None
-    gpus: float = Field(0, ge=0, allow_inf_nan=False)
     config: _RunConfig = _RunConfig()
     finished: str = ""
 
@@ -146,8 +148,12 @@ def _stage_seconds(run: _Run) -> tuple[dict[str, float], dict[str, float]]:
         if stage.name not in StageSeconds.model_fields or (stage.name == "separation" and not separated):
             continue
         hours = run.hours_in * (separated or 1.0 if stage.name == "separation" else 1.0)
-        on_gpu = run.gpus > 0 and stage.name in GPU_STAGES
-        (gpu if on_gpu else cpu)[stage.name] = stage.seconds / hours * (1 if on_gpu else run.config.run.threads)
+        if stage.gpu_seconds:
+            # Some units may have run without a GPU, on another machine: the two rates cannot be told apart then.
+            if stage.gpu_seconds >= MOSTLY * stage.seconds:
+                gpu[stage.name] = stage.seconds / hours
+        else:
+            cpu[stage.name] = stage.seconds / hours * run.config.run.threads
     return cpu, gpu
 
 

@@ -80,7 +80,7 @@ def run_graph(
             scheduling_strategy=on_node(this_node()[0]),
         )
         for pool in pools:
-            shift = Shift(run=run, stages=pool.stages, is_last=pool is pools[-1], probe=probe)
+            shift = Shift(run=run, stages=pool.stages, is_last=pool is pools[-1], on_gpu=pool.num_gpus > 0, probe=probe)
             dataset = dataset.map_batches(
                 _actor(pool),
                 fn_constructor_kwargs={"shift": shift, "context": context},

@@ -25,13 +25,15 @@ LARGE_SAMPLES = 180 * 48000
 class Shift:
     """What a worker is for.
 
-    run: names the job. stages: run one after another over each unit. is_last: a unit is done after them.
+    run: names the job. stages: run one after another over each unit. on_gpu: each worker has a GPU for them.
+    is_last: a unit is done after them.
     probe: shows whether the worker's machine shares OUT; None: it does.
     """
 
     run: str
     stages: tuple[type[Stage], ...]
     is_last: bool
+    on_gpu: bool = False
     probe: Probe | None = None
 
 
@@ -97,7 +99,7 @@ class Worker:
                 began = time.perf_counter()
                 output = stage.run(unit, audio)
                 log.count(output.calls)
-                unit, audio = _with_cost(stage, output, time.perf_counter() - began), output.audio
+                unit, audio = self._with_cost(stage, output, time.perf_counter() - began), output.audio
                 _release_memory(unit)
             if self._shift.is_last:
                 log.remove()
@@ -110,6 +112,14 @@ class Worker:
             raise
         return unit, audio
 
+    def _with_cost(self, stage: Stage, output: UnitOutput, seconds: float) -> WorkUnit:
+        if stage.has_own_cost:
+            return output.unit
+        left = sum(result.window.seconds for result in output.unit.results if result.ending is None)
+        gpu_seconds = seconds if self._shift.on_gpu else 0.0
+        cost = Cost(seconds=seconds, gpu_seconds=gpu_seconds, audio_seconds=left, calls=output.calls)
+        return dataclasses.replace(output.unit, costs=output.unit.costs | {stage.name: cost})
+
     def _machine_failure(self, name: StageName, error: BaseException) -> JobFailure:
         place = getattr(error, "filename", None)
         if isinstance(error, UnseenInputError):
@@ -118,14 +128,6 @@ class Worker:
         what = getattr(error, "strerror", None) or str(error) or type(error).__name__
         where = f" ({place})" if place else ""
         return JobFailure(kind="machine", message=f"{name}: {what}{where} on node {self._node_name}")
-
-
-def _with_cost(stage: Stage, output: UnitOutput, seconds: float) -> WorkUnit:
-    if stage.has_own_cost:
-        return output.unit
-    left = sum(result.window.seconds for result in output.unit.results if result.ending is None)
-    cost = Cost(seconds=seconds, audio_seconds=left, calls=output.calls)
-    return dataclasses.replace(output.unit, costs=output.unit.costs | {stage.name: cost})
 
 
 def _release_memory(unit: WorkUnit) -> None:

@@ -3,17 +3,18 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from pipelines.corpus.figures import CorpusLabelFigures, ShardEntry
 from voxmill.core.errors import UserError
 
 
 class StageCost(TypedDict):
-    """Compute of one stage over the run: seconds of work, seconds of audio after it, model calls."""
+    """Compute of one stage over the run: seconds of work, those of them on a GPU, seconds of audio after it, calls."""
 
     name: str
     seconds: float
+    gpu_seconds: NotRequired[float]
     audio_seconds: float
     calls: int
 

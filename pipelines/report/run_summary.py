@@ -53,7 +53,13 @@ def _with_ending(row: Recording, ending: Ending) -> Recording:
 def stage_costs(collected: CollectedClips) -> list[StageCost]:
     """Compute of the stages that ran, in the order of `StageName`."""
     return [
-        {"name": name, "seconds": cost.seconds, "audio_seconds": cost.audio_seconds, "calls": cost.calls}
+        {
+            "name": name,
+            "seconds": cost.seconds,
+            "gpu_seconds": cost.gpu_seconds,
+            "audio_seconds": cost.audio_seconds,
+            "calls": cost.calls,
+        }
         for name in StageName
         if (cost := collected.costs.get(name)) is not None
     ]

@@ -39,6 +39,7 @@ class _VoiceLabels(Stage):
         self.out, self.quality = context.out, context.label.quality
         self.store = LabelStore(context.out, context.voice_attributes)
         self.label = load_labellers(context, networks=self.are_networks)
+        self.on_gpu = self.are_networks and context.device == "cuda"
 
     def run(self, unit: WorkUnit, audio: Sequence[WindowAudio]) -> UnitOutput:
         """Labels a unit; the clips of one without results are read back from its file."""
@@ -51,8 +52,21 @@ class _VoiceLabels(Stage):
         else:
             clips = stored_clips(self.out, unit)
         for name in missing:
-            self.store.write(name, unit.bucket, unit.unit_id, _label(name, self.label[name], clips))
+            self.store.write(name, unit.bucket, unit.unit_id, self._answers(name, clips))
         return UnitOutput(unit, kept, len(missing) * len(clips))
+
+    def _answers(self, name: Labeller, clips: Clips) -> UnitLabels[object]:
+        began = time.perf_counter()
+        answers = _isolated(name, self.label[name], clips)
+        seconds = time.perf_counter() - began
+        cost = Cost(
+            seconds=seconds,
+            gpu_seconds=seconds if self.on_gpu else 0.0,
+            audio_seconds=sum(len(audio) for _, audio in clips) / RATE_16K,
+            calls=len(clips),
+        )
+        labels = {candidate.clip_id: answer for (candidate, _), answer in zip(clips, answers, strict=True)}
+        return UnitLabels(cost=cost, labels=labels)
 
 
 class VoiceModels(_VoiceLabels):
@@ -73,18 +87,6 @@ class VoiceMeasures(_VoiceLabels):
 
     def __init__(self, context: StageContext) -> None:
         super().__init__(context)
-
-
-def _label(name: Labeller, label: LabelFunction, clips: Clips) -> UnitLabels[object]:
-    began = time.perf_counter()
-    answers = _isolated(name, label, clips)
-    cost = Cost(
-        seconds=time.perf_counter() - began,
-        audio_seconds=sum(len(audio) for _, audio in clips) / RATE_16K,
-        calls=len(clips),
-    )
-    labels = {candidate.clip_id: answer for (candidate, _), answer in zip(clips, answers, strict=True)}
-    return UnitLabels(cost=cost, labels=labels)
 
 
 def _isolated(name: Labeller, label: LabelFunction, clips: Clips) -> Sequence[Label[object]]:

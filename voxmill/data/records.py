@@ -86,10 +86,12 @@ class Ending:
 class Cost:
     """Compute of one stage: wall-clock seconds, seconds of audio that were left after it, calls of its model.
 
+    gpu_seconds: those of `seconds` in which the stage had a GPU to itself.
     lost_calls: made besides `calls` by attempts that ended before their unit was done.
     """
 
     seconds: Seconds = 0.0
+    gpu_seconds: Seconds = 0.0
     audio_seconds: Seconds = 0.0
     calls: int = 0
     lost_calls: int = 0
@@ -97,6 +99,7 @@ class Cost:
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(
             seconds=self.seconds + other.seconds,
+            gpu_seconds=self.gpu_seconds + other.gpu_seconds,
             audio_seconds=self.audio_seconds + other.audio_seconds,
             calls=self.calls + other.calls,
             lost_calls=self.lost_calls + other.lost_calls,

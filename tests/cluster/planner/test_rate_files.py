@@ -115,10 +115,17 @@ def test_a_run_on_cpus_gives_core_seconds(tmp_path: Path) -> None:
         assert rates.known[name] == read_rates().known[name]
 
 
-def test_a_run_on_gpus_gives_gpu_seconds_of_the_stages_that_use_them(tmp_path: Path) -> None:
-    rates = read_rates([write_run(tmp_path, gpus=4)])
+def test_a_run_on_gpus_gives_gpu_seconds_of_the_stages_that_had_one(tmp_path: Path) -> None:
+    stages = [
+        {"name": "transcription", "seconds": 200.0, "gpu_seconds": 200.0},
+        {"name": "speaker", "seconds": 100.0, "gpu_seconds": 50.0},
+        {"name": "quality", "seconds": 2540.0, "gpu_seconds": 0.0},
+    ]
+    rates = read_rates([write_run(tmp_path, stages=stages)])
     assert rates["gpu.transcription"] == 20.0 and rates["cpu.quality"] == 508.0
-    assert rates.known["cpu.transcription"] == read_rates().known["cpu.transcription"]
+    # Half of the speakers were labelled without a GPU: that tells neither rate.
+    for name in ("cpu.transcription", "cpu.speaker", "gpu.speaker"):
+        assert rates.known[name] == read_rates().known[name]
 
 
 def test_separation_that_never_ran_has_no_rate(tmp_path: Path) -> None:

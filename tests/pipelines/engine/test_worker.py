@@ -83,6 +83,14 @@ def worker(out: Path, *stages: type[Stage], is_last: bool = False) -> Worker:
     return Worker(Shift(run="r", stages=stages, is_last=is_last), context(out))
 
 
+def test_seconds_of_a_worker_with_a_gpu_are_those_of_the_gpu(tmp_path: Path) -> None:
+    shift = Shift(run="r", stages=(Double,), is_last=False, on_gpu=True)
+    sound = (WindowAudio(samples=np.ones(2, dtype=np.float32)),)
+    cost = Worker(shift, context(tmp_path)).run(Row(unit_of("x"), sound)).unit.costs[StageName.QUALITY]
+    assert cost.gpu_seconds == cost.seconds > 0
+    assert (cost + cost).gpu_seconds == 2 * cost.seconds
+
+
 def test_a_recording_that_breaks_a_model_ends_alone(tmp_path: Path) -> None:
     unit = unit_of("x", "odd", "y")
     audio = tuple(WindowAudio(samples=np.ones(2, dtype=np.float32)) for _ in range(3))
@@ -93,7 +101,7 @@ def test_a_recording_that_breaks_a_model_ends_alone(tmp_path: Path) -> None:
     assert endings[1].detail == "ValueError: odd audio"
     assert [sound.samples.tolist() for sound in done.audio] == [[4, 4], [], [4, 4]]
     cost = done.unit.costs[StageName.QUALITY]
-    assert (cost.audio_seconds, cost.calls) == (4.0, 2) and cost.seconds > 0
+    assert (cost.audio_seconds, cost.calls) == (4.0, 2) and cost.seconds > 0 and cost.gpu_seconds == 0
     ((unit_id, (attempt,)),) = open_attempts(tmp_path)
     assert unit_id == "u" and attempt.ended and attempt.calls == {StageName.QUALITY: 2}
 
