@@ -1,6 +1,9 @@
-"""Generation at full size on a GPU: random weights in bf16, 1, 8 and 64 requests, beside the released code.
+"""What a GPU gives: generation at full size beside the released code, and the labelling graph of `annotate`.
 
     python benchmarks/gpu.py generate [--repeats 3] [--patches 20] [--preset voxcpm2] [--no-released]
+    python benchmarks/gpu.py annotate [--hours 2] [--cpu-hours 0.5] [key=value ...]
+
+`generate`: random weights in bf16, 1, 8 and 64 requests.
 
 The goal: an RTF of 0.05 or less at one request on an H100.
 
@@ -10,7 +13,14 @@ number of patches; RTF is wall time over seconds of speech of all requests, firs
 of a stream (of the slowest request, where several start together), a step is one patch of all requests without the
 AudioVAE. Warm-ups are not counted. `agreement_...` holds the GPU's patches against the CPU's (relative error, fp32).
 Each part is a process: all get ready at the same time, then each is measured alone, and one that fails takes no other
-with it. A JSON line a part as it comes, then the table; last line: JSON of all.
+with it.
+
+`annotate`: the graph over copies of the sample recordings (16 kHz, without those with music), Whisper base in
+fp16, then without the GPU on the same machine. Audio hours an hour over all, from the first tenth of the audio to the
+last, and of the models alone (audio over the seconds that their stages took). GPU busy is the share of time in which a
+kernel ran, as the driver samples it.
+
+A JSON line a part as it comes, then the table; last line: JSON of all.
 """
 
 import argparse
@@ -95,6 +105,35 @@ def generate(arguments: argparse.Namespace) -> int:
     return ExitStatus.FAILED if any("error" in part for part in found.values()) else ExitStatus.DONE
 
 
+def annotate(arguments: argparse.Namespace) -> int:
+    """Runs the graph with the GPU and without; FAILED where one has no result."""
+    gpu = device_name("cuda" if arguments.hours else "cpu")
+    wanted = {"gpu": ("cuda", arguments.hours), "cpu": ("cpu", arguments.cpu_hours)}
+    found: dict[str, Found] = {}
+    with tempfile.TemporaryDirectory(prefix="voxmill-") as folder:
+        for name, (device, hours) in wanted.items():
+            if hours:
+                place = ["--device", device, "--folder", f"{folder}/{name}", "--hours", str(hours)]
+                found |= run_parts(
+                    {name: [str(PARTS / "annotation.py"), *place, *arguments.overrides]},
+                    patience=120,
+                    turn=arguments.patience,
+                    logs=Path(arguments.logs or folder),
+                    environment=os.environ,
+                    on_found=lambda name, found: print(json.dumps({"part": name} | found), flush=True),
+                )
+    rows = []
+    for name, part in found.items():
+        if "error" not in part:
+            cells = [f"{part['audio_hours']:.2f} h", f"{part['wall_s']:.0f} s", f"{part['hours_an_hour']:.0f}"]
+            cells += [f"{part.get('steady_hours_an_hour', 0):.0f}", f"{part['models_alone_hours_an_hour']:.0f}"]
+            rows.append([name, *cells, f"{part['gpu_busy']:.0%}" if "gpu_busy" in part else ""])
+    headings = ["on", "audio", "took", "hours an hour", "without ends", "models alone", "GPU busy"]
+    Console(width=120).print(table(f"annotate, Whisper base, {gpu}, {os.cpu_count()} CPUs", headings, rows))
+    print(json.dumps({"gpu": gpu, "cpus": os.cpu_count()} | found))
+    return ExitStatus.FAILED if any("error" in part for part in found.values()) else ExitStatus.DONE
+
+
 @command("benchmarks/gpu.py")
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -112,6 +151,13 @@ def main() -> int:
     speech.add_argument("--no-compile", action="store_true", help="CUDA graphs only")
     speech.add_argument("--no-released", action="store_true", help="voxmill only")
     speech.add_argument("--no-agreement", action="store_true", help="speed only")
+    labels = parts.add_parser("annotate", help="the labelling graph, with the GPU and without")
+    labels.set_defaults(run=annotate)
+    labels.add_argument("--hours", type=float, default=2.0, help="audio hours with the GPU; 0: without it only")
+    labels.add_argument("--cpu-hours", type=float, default=0.5, help="audio hours without the GPU; 0: with it only")
+    labels.add_argument("--patience", type=float, default=240, help="seconds that each of the two may take")
+    labels.add_argument("--logs", help="folder for what the parts write to stderr")
+    labels.add_argument("overrides", nargs="*", metavar="key=value", help="of the recipe")
     arguments = parser.parse_args()
     status: int = arguments.run(arguments)
     return status
