@@ -39,6 +39,7 @@ from training.curriculum.mixture import DrawnSample  # noqa: E402
 from training.curriculum.recipe import load_recipe  # noqa: E402
 from training.curriculum.sample_plan import PlannedSample, layout, plan_sample  # noqa: E402
 from voxmill.core.errors import JobError, UserError, command  # noqa: E402
+from voxmill.data.dataset import is_dataset  # noqa: E402
 from voxmill.data.records import MODES, Mode  # noqa: E402
 
 RECORDINGS = ("en-1", "en-2", "es-1", "fr-1", "fr-2", "it-1", "it-2", "ru-1")
@@ -56,7 +57,7 @@ def prepare(out: Path, dataset: Path | None, vae_from: Path | None, seed: int) -
         write_dataset(out / "dataset", rows(RECORDINGS, clips_each=10**6))
         add_latents(out / "dataset", out / "checkpoint")
         return
-    if not (dataset / "clips.parquet").is_file():
+    if not is_dataset(dataset):
         raise UserError(f"{dataset}: no clips.parquet there; name the OUT of a finished `voxmill annotate`")
     shutil.copytree(dataset, out / "dataset", ignore=shutil.ignore_patterns("work", "latents*"))
     voxmill(out, "encode", str(out / "dataset"), "--vae", str(out / "checkpoint"), "progress=false")

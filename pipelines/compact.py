@@ -26,7 +26,7 @@ from voxmill.core.local_ray import join_ray, map_tasks
 from voxmill.core.storage import is_remote, scratch_folder
 from voxmill.data.layout import part_path, read_part
 from voxmill.data.schemas import write_parquet
-from voxmill.data.shards import Member, TarWriter
+from voxmill.data.shards import Member, TarWriter, path_inside
 from voxmill.data.snapshot import EARLIER, BucketFiles, PartFile, ShardFile, Snapshot, read_snapshot, write_snapshot
 
 SMALL = 0.5
@@ -170,7 +170,7 @@ def _shards(out: Path, table: pa.Table, files: BucketFiles) -> list[ShardFile]:
     for name, clips in counts.items():
         shard = known.get(name)
         if shard is None or shard.clips != clips:
-            path = out / str(name)
+            path = _inside(out, str(name))
             try:
                 with path.open("rb") as file:
                     sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -193,7 +193,7 @@ def _merge(out: Path, table: pa.Table, group: Sequence[ShardFile]) -> tuple[Shar
     number = first.name.removesuffix(".tar").rpartition("-")[0] or first.stem
     members: dict[str, Member] = {}
     with ExitStack() as stack:
-        samples = {shard.name: stack.enter_context(_samples(out / shard.name)) for shard in group}
+        samples = {shard.name: stack.enter_context(_samples(_inside(out, shard.name))) for shard in group}
         tar = stack.enter_context(TarWriter(out / first.parent / f"{number}.tar", named_by_content=True))
         for row in table.select(["clip_id", "shard", "sha256"]).to_pylist():
             if row["shard"] not in names:
@@ -208,6 +208,13 @@ def _merge(out: Path, table: pa.Table, group: Sequence[ShardFile]) -> tuple[Shar
                 tar.add(f"{clip_id}.json", labels)
     name = str(first.parent / tar.path.name)
     return ShardFile(name=name, size=tar.size, sha256=tar.sha256, clips=len(members)), members
+
+
+def _inside(out: Path, shard: str) -> Path:
+    try:
+        return path_inside(out, shard)
+    except ValueError as error:
+        raise JobError(f"{error}; run `voxmill annotate` again") from None
 
 
 class _Samples:

@@ -25,7 +25,7 @@ from voxmill.core.errors import UserError
 from voxmill.core.files import StoredFile, list_files, remove_files
 from voxmill.core.storage import file_names
 from voxmill.data.layout import INDEXES, bucket_name, index_parts, part_path, stream_index
-from voxmill.data.snapshot import Snapshot, earlier_snapshots, read_snapshot_file
+from voxmill.data.snapshot import EARLIER, EARLIER_NAME, Snapshot, earlier_snapshots, read_snapshot_file
 
 Kind = Literal["shards", "latents", "units", "labels", "norms", "snapshots", "temporary"]
 KINDS: tuple[Kind, ...] = ("shards", "latents", "units", "labels", "norms", "snapshots", "temporary")
@@ -35,6 +35,7 @@ _LATENTS = re.compile(r"latents-.*\.tar")
 _RESULT = re.compile(r"[0-9a-f]{24}\.json")
 _UNIT = re.compile(r"([0-9a-f]{32})\.(tar|json|parquet)")
 _NORMS = re.compile(r"norms-.*\.json")
+_BUCKET = re.compile(r"[0-9a-f]{4}")
 _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{12}\.tmp")
 
 
@@ -76,7 +77,7 @@ def _unnamed(out: Path, snapshot: Snapshot, keep: int) -> Iterator[Unnamed]:
     earlier = earlier_snapshots(out)
     kept = earlier[len(earlier) - keep :] if keep else []
     states = [snapshot, *map(read_snapshot_file, kept)]
-    yield from _of(out, "snapshots", "snapshots", {f"snapshots/{path.name}" for path in kept}, re.compile(r".*\.json"))
+    yield from _of(out, "snapshots", EARLIER, {f"{EARLIER}/{path.name}" for path in kept}, EARLIER_NAME)
 
     shards = {shard.name for state in states for files in state.files for shard in files.shards}
     yield from _of(out, "shards", "shards", shards | _named_by(out / "clips.parquet"), _SHARD)
@@ -85,7 +86,7 @@ def _unnamed(out: Path, snapshot: Snapshot, keep: int) -> Iterator[Unnamed]:
     if None not in norms:
         yield from _of(out, "norms", "norms", {str(name) for name in norms}, _NORMS)
     yield from _units(out, snapshot.buckets)
-    for folder in ("", "shards", "latents", "norms", "snapshots", "work", *INDEXES):
+    for folder in ("", "shards", "latents", "norms", EARLIER, "work", *INDEXES):
         for file in list_files(out, folder, recursive=folder != ""):
             if _TEMPORARY.fullmatch(file.name.rpartition("/")[2]):
                 yield Unnamed(kind="temporary", file=file)
@@ -132,29 +133,44 @@ def _latents(out: Path) -> Iterator[Unnamed]:
 
 def _units(out: Path, buckets: int) -> Iterator[Unnamed]:
     """Units that are no longer planned and their labels; labels of configurations that `run.json` does not name."""
-    identity = Workspace(out).identity()
-    if identity is None or not planned_buckets(out):
+    identity, planned = Workspace(out).identity(), set(planned_buckets(out))
+    if identity is None or not planned:
         return
     label = LabelConfig.model_validate(identity)
     config = read_run(out).get("config") or {}
     voices = VoiceAttributesConfig.model_validate(config.get("voice_attributes") or {})
-    used = {folder.name for folder in LabelStore(out, voices).folders()}
-    folders = sorted(file_names(out / "work" / "labels"))
-    for folder in folders:
-        if folder not in used:
-            yield from (Unnamed(kind="labels", file=file) for file in list_files(out, f"work/labels/{folder}"))
-    planned_ones = set(planned_buckets(out))
-    for bucket in range(buckets):
-        planned = {unit.unit_id for unit in read_units(out, bucket, label)} if bucket in planned_ones else set[str]()
-        part = part_path(out, "rejected.parquet", bucket, buckets)
+    used = {f"work/labels/{folder.name}" for folder in LabelStore(out, voices).folders()}
+    for name in sorted(file_names(out / "work" / "labels")):
+        if f"work/labels/{name}" not in used:
+            yield from (Unnamed(kind="labels", file=file) for file in list_files(out, f"work/labels/{name}"))
+    kinds: list[tuple[Kind, str]] = [("units", "work/units"), *(("labels", folder) for folder in sorted(used))]
+    names = {name for _, folder in kinds for name in file_names(out / folder) if _BUCKET.fullmatch(name)}
+    for name in sorted(names):
+        bucket = int(name, 16)
+        units = _planned(out, bucket, label) if bucket in planned else set[str]()
+        part = part_path(out, "rejected.parquet", min(bucket, buckets - 1), buckets)
         audio = _named_by(part) if part.is_file() else set[str]()
-        for file in list_files(out, f"work/units/{bucket_name(bucket)}"):
-            if _unit_of(file) not in planned | {None} and file.name not in audio:
-                yield Unnamed(kind="units", file=file)
-        for folder in used & set(folders):
-            for file in list_files(out, f"work/labels/{folder}/{bucket_name(bucket)}"):
-                if _unit_of(file) not in planned | {None}:
-                    yield Unnamed(kind="labels", file=file)
+        for kind, folder in kinds:
+            for file in list_files(out, f"{folder}/{name}"):
+                unit = _unit_of(file)
+                if unit is not None and unit not in units and file.name not in audio:
+                    yield Unnamed(kind=kind, file=file)
+
+
+def _planned(out: Path, bucket: int, label: LabelConfig) -> set[str]:
+    """Units of a bucket's plan.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return {unit.unit_id for unit in read_units(out, bucket, label)}
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{out}: the plan of bucket {bucket_name(bucket)} cannot be read ({reason}); "
+            "nothing is removed; run `voxmill annotate` again"
+        ) from None
 
 
 def _unit_of(file: StoredFile) -> str | None:

@@ -15,7 +15,7 @@ from pipelines.corpus.figures import (
 from pipelines.report.bucket_summary import GRIDS, BucketSummary, ClipPick
 from pipelines.report.formatting import number, visible
 from pipelines.report.previews import listenable, nearest_values
-from pipelines.report.tables import Outcome, find_clips
+from pipelines.report.tables import Outcome, rows_of_clips
 from voxmill.data.records import ClassColumn, ClipId, CurriculumStage, Description, Fact, Mode, Reference
 
 # Two players a card of about 50 kB each; thirty cards keep the page near 3 MB.
@@ -199,11 +199,11 @@ def _answers(outcome: Outcome) -> list[Answers]:
 def listeners(outcome: Outcome) -> Listeners | None:
     """Cards from the flattest to the most expressive clip, at least one a language, and the values of the filters."""
     picks = _picks(outcome.summary)
-    rows = find_clips(outcome.out, picks, _CardClip)
+    rows = rows_of_clips(outcome.out, picks, _CardClip)
     first = {pick.clip_id: _first_reference(rows[pick.clip_id]) for pick in picks if pick.clip_id in rows}
     # A reference is of the clip's own session, so it lies in the same part.
     wanted = [replace(pick, clip_id=other.clip_id) for pick in picks if (other := first.get(pick.clip_id))]
-    others = find_clips(outcome.out, wanted, _CardClip)
+    others = rows_of_clips(outcome.out, wanted, _CardClip)
     cards = [_card(outcome, rows[pick.clip_id], others) for pick in picks if pick.clip_id in rows]
     if not cards:
         return None

@@ -92,7 +92,7 @@ def _pieces(out: Path, index: str, columns: Sequence[str]) -> Iterator[pa.Table]
         raise UserError(f"{out / index}: cannot be read ({reason}); run `voxmill annotate` again") from None
 
 
-def find_clips(out: Path, picks: Sequence[ClipPick], kind: type[R]) -> dict[str, R]:
+def rows_of_clips(out: Path, picks: Sequence[ClipPick], kind: type[R]) -> dict[str, R]:
     """Rows of clips.parquet by clip, as records of `kind`; only the parts of the picks' sessions are read."""
     columns = columns_of(kind)
     missing = {pick.clip_id for pick in picks}

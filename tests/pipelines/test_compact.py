@@ -4,14 +4,18 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines.compact import Compaction, compact, compact_bucket, small_groups
 from samples.fabricate import add_latents, rows, write_dataset
 from voxmill.cli.app import run
+from voxmill.core import files
 from voxmill.core.errors import JobError, UserError
 from voxmill.data.dataset import Dataset
 from voxmill.data.layout import part_path, read_index
+from voxmill.data.schemas import write_parquet
 from voxmill.data.shards import read_member
 from voxmill.data.snapshot import ShardFile, earlier_snapshots, read_snapshot
 
@@ -56,9 +60,9 @@ def test_shards_of_a_bucket_become_one_and_clips_stay_what_they_were(out: Path, 
     snapshot, earlier = read_snapshot(out), earlier_snapshots(out)
     assert snapshot is not None and len(earlier) == 1
     assert earlier[0].read_bytes() == (made / "dataset.json").read_bytes()
-    for files in snapshot.files:
-        assert files.clips.size == part_path(out, "clips.parquet", files.bucket, 2).stat().st_size
-        for shard in files.shards:
+    for bucket in snapshot.files:
+        assert bucket.clips.size == part_path(out, "clips.parquet", bucket.bucket, 2).stat().st_size
+        for shard in bucket.shards:
             assert (out / shard.name).stat().st_size == shard.size
     # The old ones are there for who reads them now, and a second run finds nothing to do.
     assert all((out / name).exists() for name in old["shard"].to_pylist())
@@ -84,8 +88,6 @@ def test_ended_anywhere_it_is_repeated_to_the_same_bytes(
     expected = Path(shutil.copytree(made, tmp_path / "expected"))
     compact(expected, MEGABYTES)
     before = clips_of(made)
-    import voxmill.core.files as files
-
     publish, ended = files.publish, 0
     for at in range(100):
         out = Path(shutil.copytree(made, tmp_path / f"out{at}"))
@@ -130,23 +132,34 @@ def test_large_shards_and_lone_ones_stay() -> None:
 def test_a_damaged_shard_changes_nothing_of_its_bucket(out: Path) -> None:
     snapshot = read_snapshot(out)
     assert snapshot is not None
-    files = next(files for files in snapshot.files if len(files.shards) > 1)
-    shard = out / files.shards[1].name
+    bucket = next(bucket for bucket in snapshot.files if len(bucket.shards) > 1)
+    shard = out / bucket.shards[1].name
     damaged = bytearray(shard.read_bytes())
     damaged[2_000] ^= 1
     shard.write_bytes(damaged)
     state = content(out)
     with pytest.raises(JobError, match=f"{shard.name}: damaged at clip"):
-        compact_bucket(out, files, 2, MEGABYTES * 1e6)
+        compact_bucket(out, bucket, 2, MEGABYTES * 1e6)
     shard.write_bytes(damaged[:1_000])
     with pytest.raises(JobError, match="damaged"):
-        compact_bucket(out, files, 2, MEGABYTES * 1e6)
+        compact_bucket(out, bucket, 2, MEGABYTES * 1e6)
     shard.unlink()
     with pytest.raises(JobError, match="not there"):
-        compact_bucket(out, files, 2, MEGABYTES * 1e6)
+        compact_bucket(out, bucket, 2, MEGABYTES * 1e6)
     assert {k: v for k, v in content(out).items() if "shards" not in k} == {
         k: v for k, v in state.items() if "shards" not in k
     }
+
+
+def test_a_shard_that_leaves_the_folder_is_neither_read_nor_written(out: Path, tmp_path: Path) -> None:
+    part = part_path(out, "clips.parquet", 0, 2)
+    table = pq.read_table(part)
+    outside = [f"../elsewhere/clips-{number}.tar" for number in range(table.num_rows)]
+    place = table.schema.get_field_index("shard")
+    write_parquet(part, table.set_column(place, table.schema.field("shard"), pa.array(outside)))
+    with pytest.raises(JobError, match="leaves"):
+        compact(out, MEGABYTES)
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_empty_buckets_and_datasets_without_a_snapshot(tmp_path: Path) -> None:

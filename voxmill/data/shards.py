@@ -99,19 +99,20 @@ class _HashingFile:
 
 def read_member(out: Path, shard: str, offset: int, size: int) -> bytes:
     """Content of one member by its index row. Raises ValueError for a shard path that leaves `out`."""
-    return read_range(_path_inside(out, shard), offset, size)
+    return read_range(path_inside(out, shard), offset, size)
 
 
 def shard_exists(out: Path, shard: str) -> bool:
     """Whether a shard is there; a path that leaves `out` is none."""
     try:
-        return _path_inside(out, shard).is_file()
+        return path_inside(out, shard).is_file()
     except ValueError:
         return False
 
 
 @lru_cache(maxsize=4096)
-def _path_inside(out: Path, shard: str) -> Path:
+def path_inside(out: Path, shard: str) -> Path:
+    """Where a shard lies. Raises ValueError for one that leaves `out`."""
     # A trainer reads a shard hundreds of times; resolving its path took a third of each (`benchmarks/loader.py`).
     if is_remote(out):
         if shard.startswith("/") or ".." in shard.split("/"):

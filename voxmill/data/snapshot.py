@@ -4,7 +4,6 @@ Its parts and shards are whole when it names them, so a reader can tell a datase
 `voxmill vacuum` what nothing names any more.
 """
 
-import dataclasses
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from voxmill.data.records import from_json_text, to_json_text
 FORMAT = 1
 FILE = "dataset.json"
 EARLIER = "snapshots"
-_EARLIER_NAME = re.compile(r"\d{6}-[0-9a-f]{12}\.json")
+EARLIER_NAME = re.compile(r"\d{6}-[0-9a-f]{12}\.json")
 ANNOTATED = INDEXES[:3]
 """The indexes that `voxmill annotate` writes."""
 
@@ -68,11 +67,6 @@ class Snapshot:
     norms: str | None = None
     files: tuple[BucketFiles, ...]
 
-    def with_files(self, files: BucketFiles) -> "Snapshot":
-        """The same with other files of one bucket."""
-        others = [row for row in self.files if row.bucket != files.bucket]
-        return dataclasses.replace(self, files=tuple(sorted((*others, files), key=lambda row: row.bucket)))
-
 
 def write_snapshot(out: Path, snapshot: Snapshot) -> None:
     """Writes `dataset.json`, whole; what it names must be there. The one before is kept in `snapshots/`."""
@@ -95,7 +89,7 @@ def earlier_snapshots(out: Path) -> list[Path]:
 
 
 def _earlier_names(out: Path) -> list[str]:
-    return sorted(name for name in file_names(out / EARLIER) if _EARLIER_NAME.fullmatch(name))
+    return sorted(name for name in file_names(out / EARLIER) if EARLIER_NAME.fullmatch(name))
 
 
 def read_snapshot(out: Path) -> Snapshot | None:

@@ -9,8 +9,10 @@ from voxmill.data.snapshot import (
     PartFile,
     ShardFile,
     Snapshot,
+    earlier_snapshots,
     missing_parts,
     read_snapshot,
+    read_snapshot_file,
     write_snapshot,
 )
 
@@ -26,8 +28,14 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     snapshot = Snapshot(buckets=4, norms="norms/norms-0123.json", files=(_files(0), _files(3)))
     write_snapshot(tmp_path, snapshot)
     assert read_snapshot(tmp_path) == snapshot
-    assert [row.bucket for row in snapshot.with_files(_files(2)).files] == [0, 2, 3]
-    assert snapshot.with_files(_files(3)) == snapshot
+    # The one before a change is kept; what does not change it keeps none.
+    write_snapshot(tmp_path, snapshot)
+    assert earlier_snapshots(tmp_path) == []
+    later = [Snapshot(buckets=4, files=(_files(bucket),)) for bucket in (1, 2)]
+    for one in later:
+        write_snapshot(tmp_path, one)
+    assert [read_snapshot_file(path) for path in earlier_snapshots(tmp_path)] == [snapshot, later[0]]
+    assert [path.name[:7] for path in earlier_snapshots(tmp_path)] == ["000000-", "000001-"]
 
 
 @pytest.mark.parametrize(
