@@ -26,7 +26,7 @@ from pipelines.config import AnnotateConfig
 from pipelines.engine.pools import Cluster
 from pipelines.engine.runner import Runner
 from pipelines.finish import Labelled, Started, finish
-from pipelines.inputs.planning import plan_corpus
+from pipelines.inputs.planning import open_inputs, plan_corpus
 from pipelines.report.run_record import Run
 from pipelines.units.lease import in_turn
 from pipelines.units.plan_files import planned_buckets, read_units
@@ -53,10 +53,10 @@ def annotate(source: str, out: Path, config: AnnotateConfig) -> Run:
         UserError: IN names nothing, OUT was made with other labels, or it cannot be written.
         JobError: the machine fails; the same command resumes.
     """
-    started = _now()
+    started, entries = _now(), open_inputs(source)
     with Workspace(out).claim(config.label):
         progress = _begin(config)
-        plan_corpus(source, out, config, progress)
+        plan_corpus(entries, out, config, progress)
         labelled = label(out, config, progress, planned_buckets(out))
         return finish(out, config, progress, labelled, started)
 
@@ -70,12 +70,12 @@ def annotate_share(source: str, out: Path, config: AnnotateConfig, share: Share)
         UserError: as `annotate`.
         JobError: the machine fails; the same command resumes.
     """
-    workspace = Workspace(out)
+    workspace, entries = Workspace(out), open_inputs(source)
     with workspace.claim(config.label, lease=f"lease-{share.index}-of-{share.count}.json"):
         progress = _begin(config)
         # The first job scans, the others read what it has found.
         with in_turn(workspace.folder / "plan-lease.json", str(out)):
-            plan_corpus(source, out, config, progress)
+            plan_corpus(entries, out, config, progress)
         buckets = planned_buckets(out)
         mine = buckets[share.index :: share.count]
         progress.print(f"share {share.index} of {share.count}: {len(mine)} of {len(buckets)} buckets")
@@ -89,10 +89,10 @@ def finish_alone(source: str, out: Path, config: AnnotateConfig) -> Run:
         UserError: units are not labelled yet, besides what `annotate` raises.
         JobError: the machine fails; the same command resumes.
     """
-    started = _now()
+    started, entries = _now(), open_inputs(source)
     with Workspace(out).claim(config.label):
         progress = _begin(config)
-        plan_corpus(source, out, config, progress)
+        plan_corpus(entries, out, config, progress)
         units = unlabelled = unvoiced = 0
         store = LabelStore(out, config.voice_attributes)
         for bucket in planned_buckets(out):

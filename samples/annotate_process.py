@@ -12,22 +12,32 @@ TIMEOUT = 3600
 """Seconds that a job may take."""
 
 
-def start_job(source: Path, out: Path, address: str, *settings: str) -> subprocess.Popen[bytes]:
-    """Starts `annotate source out settings...` on the Ray at `address`; its output goes to `out` with `.log`."""
+def start_job(
+    source: Path, out: Path, address: str, *settings: str, log: Path | None = None, folder: Path | None = None
+) -> subprocess.Popen[bytes]:
+    """Starts `annotate source out settings...` on the Ray at `address`.
+
+    Args:
+        log: gets its output; None: `out` with `.log`.
+        folder: its current folder; None: this process's.
+    """
     command = [sys.executable, str(ROOT / "pipelines" / "annotate.py"), str(source), str(out), *settings]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with open(out.with_suffix(".log"), "ab") as log:
-        return subprocess.Popen(command, env=environment() | {"RAY_ADDRESS": address}, stdout=log, stderr=log)
+    log = log or out.with_suffix(".log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "ab") as output:
+        own = environment() | {"RAY_ADDRESS": address}
+        return subprocess.Popen(command, env=own, stdout=output, stderr=output, cwd=folder)
 
 
-def finish_job(job: subprocess.Popen[bytes], out: Path) -> None:
-    """Waits for a job.
+def finish_job(job: subprocess.Popen[bytes], out: Path, *, log: Path | None = None) -> None:
+    """Waits for a job; `log` as in `start_job`.
 
     Raises:
         JobError: it failed; the message ends with the end of its log.
     """
     if job.wait(timeout=TIMEOUT) != 0:
-        raise JobError(f"the job ended with status {job.returncode}: {out.with_suffix('.log').read_text()[-2000:]}")
+        text = (log or out.with_suffix(".log")).read_text()
+        raise JobError(f"the job ended with status {job.returncode}: {text[-2000:]}")
 
 
 def run_job(source: Path, out: Path, address: str, *settings: str) -> None:

@@ -194,14 +194,15 @@ def _entry(row: Mapping[str, Any] | str, path: Path, base: Path, number: int, he
         raise _BadRowError(f"{'bytes_size' if _is_count(offset) else 'bytes_offset'!r} is not a number of bytes")
     if offset is not None and size is None:
         raise _BadRowError("'bytes_offset' without 'bytes_size'")
-    if "://" in text:
-        try:
-            to_path(text)
-        except UserError as error:
-            raise _BadRowError(str(error)) from None
+    try:
+        is_uri = is_remote(to_path(text))
+    except UserError as error:
+        raise _BadRowError(str(error)) from None
+    if is_uri:
         place = text
     else:
-        place = f"{base}/{text}" if is_remote(base) else os.path.join(base, text)
+        local = text.removeprefix("file://")
+        place = f"{base}/{text}" if is_remote(base) and local == text else os.path.join(base, local)
     name = text if size is None else f"{text}@{offset or 0}"
     return Entry(path=place, name=name, bytes_offset=offset, bytes_size=size, line=number)
 

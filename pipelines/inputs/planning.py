@@ -65,14 +65,23 @@ class _Block:
     entries: list[Entry]
 
 
-def plan_corpus(source: str, out: Path, config: AnnotateConfig, progress: Progress) -> None:
+def open_inputs(source: str) -> Iterator[Entry]:
+    """Entries of IN; tars are read by Ray tasks.
+
+    Raises:
+        UserError: IN names nothing.
+    """
+    return read_inputs(source, _in_tasks)
+
+
+def plan_corpus(entries: Iterator[Entry], out: Path, config: AnnotateConfig, progress: Progress) -> None:
     """Scans what was not scanned, and writes the plan of every bucket.
 
     Raises:
-        UserError: IN names nothing, or `write.buckets` is not what OUT was made with.
+        UserError: `write.buckets` is not what OUT was made with.
         JobError: the machine or the storage is at fault; what is scanned stays scanned.
     """
-    found = _numbered(read_inputs(source, _in_tasks))
+    found = _numbered(entries)
     head = list(itertools.islice(found, SMALL_BLOCKS + 1))
     scans = ScanStore(out, config.label.window_seconds)
     if len(head) <= SMALL_BLOCKS:
@@ -156,15 +165,20 @@ def _remove_empty(out: Path, held: set[int]) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Sizes:
-    """How a large corpus is divided: blocks, tasks over them, partitions, and buckets of the dataset."""
+    """How a large corpus is divided: blocks, so many of them a task, partitions, and buckets of the dataset."""
 
     blocks: int
+    blocks_a_task: int
     partitions: int
     buckets: int
 
     @property
     def groups(self) -> int:
-        return -(-self.blocks // BLOCKS_A_TASK)
+        return -(-self.blocks // self.blocks_a_task)
+
+    def blocks_of(self, group: int) -> range:
+        """Numbers of the blocks that a task gets."""
+        return range(group * self.blocks_a_task, min((group + 1) * self.blocks_a_task, self.blocks))
 
 
 class _LargePlan:
@@ -180,7 +194,8 @@ class _LargePlan:
         rows, seconds, count = self._scan(found, progress)
         buckets = fix_buckets(self.out, seconds / 3600, self.config.write.buckets)
         wanted = 1 << max(-(-rows // ROWS_A_PARTITION) - 1, 0).bit_length()
-        sizes = _Sizes(blocks=count, partitions=min(wanted, buckets, MAX_PARTITIONS), buckets=buckets)
+        partitions = min(wanted, buckets, MAX_PARTITIONS)
+        sizes = _Sizes(blocks=count, blocks_a_task=BLOCKS_A_TASK, partitions=partitions, buckets=buckets)
         self._divide(sizes, progress)
         self._repeats(sizes, progress)
         self._plan(sizes, progress)
@@ -215,8 +230,7 @@ class _LargePlan:
         files = self.files
 
         def divide(group: int) -> None:
-            numbers = range(group * BLOCKS_A_TASK, min((group + 1) * BLOCKS_A_TASK, sizes.blocks))
-            rows = pa.concat_tables([read_parquet(files.rows(number)) for number in numbers])
+            rows = pa.concat_tables([read_parquet(files.rows(number)) for number in sizes.blocks_of(group)])
             target = buckets_of(rows, sizes.buckets) % sizes.partitions
             write_divided(files.divided("rows", group), rows, target, sizes.partitions)
             keys = content_keys(rows).append_column("target", pa.array(target))

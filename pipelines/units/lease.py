@@ -6,7 +6,6 @@ was lost costs work that is done twice and never a byte of the result.
 """
 
 import _thread
-import os
 import socket
 import threading
 import time
@@ -18,35 +17,24 @@ from pathlib import Path
 
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.files import write_atomically
+from voxmill.core.processes import ProcessId
 from voxmill.core.storage import create_exclusively
 from voxmill.data.records import from_json_text, to_json_text
 
 RENEW_SECONDS = 60.0
 EXPIRES_SECONDS = 300.0
-SETTLE_SECONDS = 2.0
+SETTLE_SECONDS = 1.0
 """Who takes a lease over waits so long before it trusts that nobody else did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """Who holds a lease: a process of a host.
-
-    boot: of the host; process numbers mean nothing after another one. started: of the process, in the system's ticks,
-    so that another process of the same number is told apart. nonce: one for each claim. expires: seconds since 1970.
-    """
+    """Who holds a lease. nonce: one for each claim. expires: in seconds since 1970."""
 
     host: str
-    boot: str
-    pid: int
-    started: str
+    process: ProcessId
     nonce: str
     expires: float
-
-    def is_dead(self) -> bool:
-        """Whether it is a process of this machine that is gone; False where this machine cannot know."""
-        if (self.host, self.boot) != (socket.gethostname(), _boot()):
-            return False
-        return _started(self.pid) != self.started
 
 
 class LeaseHeld(UserError):
@@ -65,9 +53,7 @@ class Lease:
         self._path, self._what, self._clock = path, what, clock
         self._mine = Holder(
             host=socket.gethostname(),
-            boot=_boot(),
-            pid=os.getpid(),
-            started=_started(os.getpid()),
+            process=ProcessId.own(),
             nonce=uuid.uuid4().hex,
             expires=0.0,
         )
@@ -107,17 +93,17 @@ class Lease:
             except FileNotFoundError:
                 return None
             except ValueError:
-                return replace(self._mine, nonce="", pid=0, expires=0.0)
+                return replace(self._mine, nonce="", expires=0.0)
 
     def _take_over(self, before: Holder) -> bool:
         """Takes the lease of a holder that is dead or late; False where another was quicker.
 
         A file that only one can make settles who does, for this very claim of the holder before.
         """
-        if not before.is_dead() and self._clock() < before.expires:
+        if not before.process.is_dead() and self._clock() < before.expires:
             raise LeaseHeld(
-                f"another job writes to {self._what} now: process {before.pid} on {before.host}; wait for it or name a "
-                f"new OUT. If that process is gone, its lease ends in {before.expires - self._clock():.0f} s"
+                f"another job writes to {self._what} now: process {before.process.number} on {before.host}; wait for "
+                f"it or name a new OUT. If it is gone, its lease ends in {before.expires - self._clock():.0f} s"
             )
         self._mine = replace(self._mine, expires=self._clock() + EXPIRES_SECONDS)
         claim = self._path.with_name(f"{self._path.name}.{before.nonce or 'torn'}")
@@ -128,8 +114,10 @@ class Lease:
         is_free = now is not None and now.nonce == before.nonce
         if is_free:
             write_atomically(self._path, to_json_text(self._mine))
+            # Another may have taken this claim for one whose maker died, and written too: the last one stays.
+            time.sleep(SETTLE_SECONDS)
         claim.unlink(missing_ok=True)
-        return is_free
+        return is_free and self._holds()
 
     def _yield_to(self, claim: Path) -> None:
         """Waits for whoever takes the lease over; a claim whose maker died is removed."""
@@ -138,7 +126,7 @@ class Lease:
             taker = from_json_text(Holder, claim.read_bytes())
         except (FileNotFoundError, ValueError):
             taker = None
-        if taker is None or taker.is_dead() or self._clock() >= taker.expires:
+        if taker is None or taker.process.is_dead() or self._clock() >= taker.expires:
             claim.unlink(missing_ok=True)
 
     def _holds(self) -> bool:
@@ -160,28 +148,12 @@ class Lease:
         holder = self._read()
         if holder is not None and holder.nonce != self._mine.nonce:
             self._lost = (
-                f"the lease on {self._what} went to process {holder.pid} on {holder.host}, since this job had not "
-                f"renewed it for {EXPIRES_SECONDS:.0f} s; that job goes on with the same work"
+                f"the lease on {self._what} went to process {holder.process.number} on {holder.host}, since this job "
+                f"had not renewed it for {EXPIRES_SECONDS:.0f} s; that job goes on with the same work"
             )
             return
         self._mine = replace(self._mine, expires=self._clock() + EXPIRES_SECONDS)
         write_atomically(self._path, to_json_text(self._mine))
-
-
-def _started(pid: int) -> str:
-    """When a process of this machine began, in ticks since it was started; "" where there is none."""
-    try:
-        # The name of the process, in brackets, may hold anything.
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if state[0] == "Z" else state[19]
-
-
-def _boot() -> str:
-    """Of this machine's start and container; process numbers mean nothing in another."""
-    parts = [Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()]
-    return ":".join([*parts, os.readlink("/proc/self/ns/pid")])
 
 
 @contextmanager

@@ -10,12 +10,14 @@ import os
 import shutil
 import stat
 import uuid
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from voxmill.core.processes import ProcessId
 from voxmill.core.storage import is_remote, scratch_folder, upload, uri
 
 _TEMPORARIES = ".*.tmp"
@@ -128,8 +130,26 @@ def temporary_beside(path: Path) -> Path:
     """
     name = f".{path.name}.{uuid.uuid4().hex[:12]}.tmp"
     if is_remote(path):
-        return scratch_folder() / name
+        return _own_scratch() / name
     return (path.parent if path.parent.suffix == ".parquet" else path).with_name(name)
+
+
+def _own_scratch() -> Path:
+    """This process's folder for what it uploads; those of processes that were killed are removed on the way."""
+    folder = scratch_folder() / _scratch_name(ProcessId.own())
+    if not folder.is_dir():
+        for other in scratch_folder().glob("voxmill-upload-*"):
+            number, _, started = other.name.rpartition("-")[2].partition("s")
+            place = ProcessId.own().place
+            process = ProcessId(place, int(number), started)
+            if other.name == _scratch_name(process) and process.is_dead():
+                shutil.rmtree(other, ignore_errors=True)
+        folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _scratch_name(process: ProcessId) -> str:
+    return f"voxmill-upload-{zlib.crc32(process.place.encode()):08x}-{process.number}s{process.started}"
 
 
 def publish(temporary: Path, path: Path) -> None:

@@ -1,8 +1,107 @@
-"""Jobs that take turns at a lease."""
+"""A lease has one holder; a dead one's is taken over at once, a silent one's after minutes, on disks and in S3."""
 
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+
+import pytest
+
+from pipelines.units import lease
+from pipelines.units.lease import EXPIRES_SECONDS, Holder, Lease
+from tests.support.s3_server import BUCKET, s3_server
+from voxmill.core.errors import JobError, UserError
+from voxmill.core.files import write_atomically
+from voxmill.core.processes import ProcessId
+from voxmill.core.storage import file_names, to_path
+from voxmill.data.records import from_json_text, to_json_text
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[None]:
+    with s3_server():
+        yield
+
+
+@pytest.fixture(params=["local", "s3"])
+def path(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(lease, "SETTLE_SECONDS", 0.3)
+    if request.param == "local":
+        return tmp_path / "lease.json"
+    request.getfixturevalue("server")
+    return to_path(f"s3://{BUCKET}/{tmp_path.name}/lease.json")
+
+
+def holder(path: Path) -> Holder:
+    return from_json_text(Holder, path.read_bytes())
+
+
+def test_one_holds_it_and_lets_go_at_the_end(path: Path) -> None:
+    with Lease(path, "OUT"):
+        with (
+            pytest.raises(UserError, match=r"another job writes to OUT now: process \d+ on .* ends in \d+ s"),
+            Lease(path, "OUT"),
+        ):
+            pass
+        assert holder(path).process == ProcessId.own()
+    assert file_names(path.parent) == set()
+
+
+def test_a_dead_process_of_this_machine_leaves_it_free(path: Path) -> None:
+    program = (
+        "from voxmill.core.processes import ProcessId\nown = ProcessId.own()\nprint(own.place, own.number, own.started)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    place, number, started = ended.stdout.split()
+    dead = Holder(host="here", process=ProcessId(place, int(number), started), nonce="dead", expires=time.time() + 999)
+    write_atomically(path, to_json_text(dead))
+    with Lease(path, "OUT"):
+        assert holder(path).nonce != "dead"
+    # The same of another machine may live: its lease is waited for.
+    write_atomically(path, to_json_text(replace(dead, process=ProcessId("elsewhere", int(number), started))))
+    with pytest.raises(UserError, match="process .* on here"), Lease(path, "OUT"):
+        pass
+    later = time.time() + 2 * EXPIRES_SECONDS + 999
+    with Lease(path, "OUT", clock=lambda: later):
+        assert holder(path).expires > later
+
+
+@pytest.mark.parametrize("torn", [False, True])
+def test_of_many_who_take_it_over_one_holds_it(path: Path, torn: bool) -> None:
+    old = Holder(host="gone", process=ProcessId("elsewhere", 1, "1"), nonce="old", expires=0.0)
+    write_atomically(path, "{" if torn else to_json_text(old))
+    if not torn:
+        # A taker that was killed in the middle.
+        write_atomically(path.with_name("lease.json.old"), to_json_text(old))
+    held: list[str] = []
+
+    def take(_: int) -> None:
+        try:
+            one = Lease(path, "OUT")
+            one.__enter__()
+        except UserError:
+            return
+        held.append(holder(path).nonce)
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(take, range(6)))
+    assert held == [holder(path).nonce]
+
+
+def test_who_lost_it_ends_with_one_line(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.05)
+    with pytest.raises(JobError, match="went to process 7 on there"), Lease(path, "OUT"):
+        before = holder(path).expires
+        time.sleep(0.5)
+        assert holder(path).expires > before
+        other = Holder(host="there", process=ProcessId("x", 7, "1"), nonce="other", expires=time.time() + 99)
+        write_atomically(path, to_json_text(other))
+        time.sleep(20)
+    assert holder(path).nonce == "other"
+
 
 ROOT = Path(__file__).resolve().parents[3]
 JOB = """
