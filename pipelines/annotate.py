@@ -20,9 +20,10 @@ import datetime
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from pipelines.config import AnnotateConfig
+from pipelines.config import AnnotateConfig, LabelConfig
 from pipelines.engine.pools import Cluster
 from pipelines.engine.runner import Runner
 from pipelines.finish import Labelled, Started, finish
@@ -36,6 +37,9 @@ from voxmill.core.errors import UserError
 from voxmill.core.local_ray import join_ray
 from voxmill.core.progress import Progress
 from voxmill.core.storage import absolute
+
+GPU_UNIT_SECONDS = 1800.0
+"""Seconds of recordings in a unit where there are GPUs: batches span the recordings of a unit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +58,8 @@ def annotate(source: str, out: Path, config: AnnotateConfig) -> Run:
         JobError: the machine fails; the same command resumes.
     """
     started, entries = _now(), open_inputs(source)
-    with Workspace(out).claim(config.label):
-        progress = _begin(config)
+    with Workspace(out).claim(partial(_settle, out, config)) as settled:
+        config, progress = config.model_copy(update={"label": settled}), _begin(config)
         plan_corpus(entries, out, config, progress)
         labelled = label(out, config, progress, planned_buckets(out))
         return finish(out, config, progress, labelled, started)
@@ -71,8 +75,9 @@ def annotate_share(source: str, out: Path, config: AnnotateConfig, share: Share)
         JobError: the machine fails; the same command resumes.
     """
     workspace, entries = Workspace(out), open_inputs(source)
-    with workspace.claim(config.label, lease=f"lease-{share.index}-of-{share.count}.json"):
-        progress = _begin(config)
+    lease = f"lease-{share.index}-of-{share.count}.json"
+    with workspace.claim(partial(_settle, out, config), lease=lease) as settled:
+        config, progress = config.model_copy(update={"label": settled}), _begin(config)
         # The first job scans, the others read what it has found.
         with in_turn(workspace.folder / "plan-lease.json", str(out)):
             plan_corpus(entries, out, config, progress)
@@ -90,8 +95,8 @@ def finish_alone(source: str, out: Path, config: AnnotateConfig) -> Run:
         JobError: the machine fails; the same command resumes.
     """
     started, entries = _now(), open_inputs(source)
-    with Workspace(out).claim(config.label):
-        progress = _begin(config)
+    with Workspace(out).claim(partial(_settle, out, config)) as settled:
+        config, progress = config.model_copy(update={"label": settled}), _begin(config)
         plan_corpus(entries, out, config, progress)
         units = unlabelled = unvoiced = 0
         store = LabelStore(out, config.voice_attributes)
@@ -118,13 +123,30 @@ def label(out: Path, config: AnnotateConfig, progress: Progress, buckets: Sequen
         JobError: the machine fails; what is done stays done.
         UserError: a model cannot be loaded as configured.
     """
+    runner = Runner(absolute(out), config, _cluster(), progress, buckets)
+    survey = runner.label_units()
+    return Labelled(units=survey.units, found_done=survey.units - survey.undone, attributed=runner.label_voices())
+
+
+def _settle(out: Path, config: AnnotateConfig) -> LabelConfig:
+    """The labels' configuration, its units as long as OUT was begun with where the user asks for no length."""
+    if "unit_seconds" in config.label.model_fields_set:
+        return config.label
+    known = Workspace(out).identity()
+    if known is not None:
+        seconds = known.get("unit_seconds")
+    else:
+        _begin(config)
+        gpus = _cluster().gpus if config.run.gpus is None else config.run.gpus
+        seconds = GPU_UNIT_SECONDS if gpus else config.label.unit_seconds
+    return config.label.model_copy(update={"unit_seconds": seconds})
+
+
+def _cluster() -> Cluster:
     import ray
 
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    cluster = Cluster(cpus=resources.get("CPU", 0.0), gpus=int(resources.get("GPU", 0)))
-    runner = Runner(absolute(out), config, cluster, progress, buckets)
-    survey = runner.label_units()
-    return Labelled(units=survey.units, found_done=survey.units - survey.undone, attributed=runner.label_voices())
+    return Cluster(cpus=resources.get("CPU", 0.0), gpus=int(resources.get("GPU", 0)))
 
 
 def _begin(config: AnnotateConfig) -> Progress:

@@ -39,7 +39,7 @@ class LabelConfig(Config):
     window_seconds: float = Field(300.0, gt=30, validate_default=True)
     """Longer recordings are cut into windows of at most this many seconds, at silences."""
     unit_seconds: float = Field(60.0, gt=1)
-    """Recordings are grouped into work units up to this length, in seconds; longer units fill a GPU better."""
+    """Recordings are grouped into work units up to this length, in seconds; not given, 1800 where there are GPUs."""
 
     @field_validator("window_seconds")
     @classmethod

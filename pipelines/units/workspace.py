@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from pipelines.units.lease import Lease
 from pipelines.units.store import FORMAT, OLD_FORMAT
@@ -13,6 +14,7 @@ from voxmill.core.files import write_atomically
 from voxmill.core.storage import file_names
 
 LEASE = "lease.json"
+C = TypeVar("C", bound=Config)
 # Marks of older versions, by part.
 _OLD_MARKS = {"": "label.json", "latents": "space"}
 
@@ -33,17 +35,17 @@ class Workspace:
     @contextmanager
     def claim(
         self,
-        identity: Config,
+        identity: C | Callable[[], C],
         *,
         another: str = "was made with another configuration",
         advice: str = "name a new OUT",
         replace: Callable[[], None] | None = None,
         lease: str = LEASE,
-    ) -> Iterator[None]:
-        """Holds the folder for this job, by a lease.
+    ) -> Iterator[C]:
+        """Holds the folder for this job, by a lease; gives the identity.
 
         Args:
-            identity: what the results depend on.
+            identity: what the results depend on, or what tells it once the folder is held.
             another, advice: parts of the error about results of another identity.
             replace: called in place of that error, before the new identity is written.
             lease: name of its file; jobs that divide the work have leases of their own.
@@ -59,6 +61,7 @@ class Workspace:
             if not self.part and not self._mark.exists() and self._holds_anything_else():
                 raise UserError(f"{self.out} holds something else already; name a new or empty folder")
             with Lease(self.folder / lease, str(self.out)):
+                identity = identity() if callable(identity) else identity
                 changed = self._changed(identity)
                 if changed and replace is None:
                     raise UserError(f"{self.out} {another} ({'; '.join(changed)}); {advice}")
@@ -67,7 +70,7 @@ class Workspace:
                 if changed or not self._mark.exists():
                     mark = {"format": FORMAT, "identity": identity.model_dump(mode="json")}
                     write_atomically(self._mark, json.dumps(mark, indent=1, ensure_ascii=False))
-                yield
+                yield identity
         except PermissionError as error:
             raise UserError(f"{self.out} cannot be written ({error.strerror}); name a folder that can be") from None
         except (NotADirectoryError, FileExistsError):

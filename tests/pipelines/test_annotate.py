@@ -140,8 +140,8 @@ def test_a_changed_threshold_runs_no_model(finished: tuple[Path, Path]) -> None:
     assert run(str(corpus), str(out)).returncode == 0
 
 
-def test_a_pool_for_every_model_gives_the_same_bytes(finished: tuple[Path, Path], tmp_path: Path) -> None:
-    """How the job runs where there are GPUs: an actor pool a model, audio travelling from one to the next."""
+def test_three_pools_give_the_same_bytes(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    """How the job runs where there are GPUs: audio travels from pool to pool."""
     corpus, out = finished
     done = run(str(corpus), str(tmp_path / "pools"), "run.workers=1", "run.pools=true")
     assert done.returncode == 0, done.stderr[-4000:]
@@ -156,6 +156,8 @@ def test_mistakes_are_one_line_and_status_two(finished: tuple[Path, Path], tmp_p
         "older key": (str(corpus), str(tmp_path / "x"), "voices.labellers=[]"),
         "no input": (str(tmp_path / "nowhere"), str(tmp_path / "x")),
         "foreign folder": (str(corpus), str(corpus)),
+        "a share of a GPU": (str(corpus), str(tmp_path / "x"), "run.gpu_share=0.5"),
+        "no such shard": (str(corpus), str(tmp_path / "x"), "--shard", "4/4"),
     }
     for name, arguments in cases.items():
         done = run(*arguments)

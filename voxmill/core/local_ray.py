@@ -127,7 +127,7 @@ def join_ray(
 
     runtime_env = {"env_vars": env_vars} if env_vars else None
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(address="auto", log_to_driver=log_to_driver, runtime_env=runtime_env)
+        ray.init(address="auto", log_to_driver=log_to_driver, runtime_env=runtime_env, logging_level=logging.WARNING)
         return
     before = sys.executable
     folder = Path(tempfile.mkdtemp(prefix="voxmill-python-"))
@@ -135,7 +135,12 @@ def join_ray(
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     sys.executable = _python(folder)
     try:
-        ray.init(log_to_driver=log_to_driver, num_cpus=num_cpus or _bound_cpus(), runtime_env=runtime_env)
+        ray.init(
+            log_to_driver=log_to_driver,
+            num_cpus=num_cpus or _bound_cpus(),
+            runtime_env=runtime_env,
+            logging_level=logging.WARNING,
+        )
     finally:
         sys.executable = before
 
