@@ -43,7 +43,7 @@ class Head(Config):
     cpus: int = Field(4, gt=0)
     """CPUs."""
     memory_gib: int = Field(16, gt=0)
-    """Memory; a driver takes about 1 GiB, the control store grows with the number of nodes."""
+    """Memory, of the control store and the drivers."""
     object_store_gib: int = Field(2, gt=0)
     """Of it, Ray's object store."""
     instance: str = "m6i.2xlarge"
