@@ -155,7 +155,9 @@ def main() -> None:
     arguments = parser.parse_args()
     device, folder = arguments.device, arguments.folder
     voices = "voice_attributes.labellers=[prosody, speaker, gender]"  # no embedded model for the others
-    config = load_config(AnnotateConfig, None, [*OVERRIDES[device], voices, "run.progress=false", *arguments.overrides])
+    # Two hours in the half hours that are usual with GPUs would be four units for all CPUs.
+    always = ["label.unit_seconds=120", voices, "run.progress=false"]
+    config = load_config(AnnotateConfig, None, [*OVERRIDES[device], *always, *arguments.overrides])
     hours = [0.0]
 
     def get_ready() -> None:
@@ -180,7 +182,7 @@ def main() -> None:
                 print(json.dumps(so_far), file=sys.stderr, flush=True)
 
         threading.Thread(target=report, daemon=True).start()
-        labelled = label(out, config, progress)
+        labelled = label(out, config, progress, planned_buckets(out))
         assert labelled.found_done == 0 and labelled.units == len(results.finished())
         found |= rates(began, results.finished(), watch)
         stages = {str(name): round(seconds, 1) for name, seconds in results.stage_seconds().items()}
