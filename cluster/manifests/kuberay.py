@@ -1,7 +1,9 @@
 """Kubernetes files for the KubeRay operator: three jobs with clusters of their own, one cluster that stays."""
 
+import re
+
 from cluster.manifests.commands import annotate_words, encode_words, launch_words, script, train_words
-from cluster.manifests.values import SYSTEM_GIB, Values, WorkerGroup
+from cluster.manifests.values import NAME, SYSTEM_GIB, Values, WorkerGroup
 from cluster.manifests.yaml_text import Commented, Tree, yaml_text
 
 RAY_VERSION = "2.60.0"
@@ -112,7 +114,7 @@ def _cluster(values: Values, groups: dict[str, int]) -> Tree:
         "autoscalerOptions": {
             "version": "v2",
             "idleTimeoutSeconds": kuberay.idle_seconds,
-            # KubeRay's own 512Mi ends it by OOM on clusters of many nodes.
+            # KubeRay's default is 512Mi, for a cluster of any size.
             "resources": {
                 "requests": {"cpu": "500m", "memory": "1Gi"},
                 "limits": {"cpu": "1", "memory": "2Gi"},
@@ -262,7 +264,8 @@ def _setup(values: Values) -> str:
     kuberay = values.kuberay
     documents: list[dict[str, Tree]] = []
     header = "What the other Kubernetes files name; applied once:\n\n"
-    if kuberay.redis is not None:
+    redis = _own_redis(values)
+    if redis is not None:
         header += (
             f"  kubectl create secret generic {kuberay.redis_secret} --from-literal=password=$(openssl rand -hex 24)\n"
         )
@@ -278,8 +281,8 @@ def _setup(values: Values) -> str:
     if kuberay.priority_class is not None:
         documents += [_priority_class(f"{kuberay.priority_class}-head", 1_000_000, "Heads of Ray clusters.")]
         documents += [_priority_class(f"{kuberay.priority_class}-worker", 1_000, "Workers of Ray clusters.")]
-    if kuberay.redis is not None:
-        documents += _redis(kuberay.redis, kuberay.redis_secret, kuberay.redis_image)
+    if redis is not None:
+        documents += _redis(*redis, kuberay.redis_secret, kuberay.redis_image)
     return "---\n".join([yaml_text({}, header), *(yaml_text(document) for document in documents)])
 
 
@@ -293,11 +296,15 @@ def _priority_class(name: str, value: int, description: str) -> dict[str, Tree]:
     }
 
 
-def _redis(address: str, secret: str, image: str) -> list[dict[str, Tree]]:
+def _own_redis(values: Values) -> tuple[str, int] | None:
+    """(name, port) of the Redis of this namespace; None where there is none, or its address is elsewhere."""
+    name, _, port = (values.kuberay.redis or "").removeprefix("redis://").partition(":")
+    return (name, int(port or 6379)) if re.fullmatch(NAME, name) else None
+
+
+def _redis(name: str, number: int, secret: str, image: str) -> list[dict[str, Tree]]:
     """A Service and a StatefulSet with a disk: the tables must outlive Redis' own pod, too."""
-    name, _, port = address.removeprefix("redis://").partition(":")
     labels: dict[str, Tree] = {"app": name}
-    number = int(port or 6379)
     container: dict[str, Tree] = {
         "name": "redis",
         "image": image,

@@ -1,7 +1,7 @@
 """Scripts for SLURM: an array that labels, and the jobs after it. No Ray spans nodes: each task starts its own."""
 
 from cluster.manifests.commands import annotate_words, command, encode_words, finish_words, train_words
-from cluster.manifests.values import Batch, Values
+from cluster.manifests.values import Batch, TrainBatch, Values
 
 
 def slurm_files(values: Values) -> dict[str, str]:
@@ -47,9 +47,9 @@ def _annotate(values: Values) -> str:
         [f"--array=0-{slurm.shards - 1}%{slurm.concurrent}"],
         log="%x-%A_%a.log",
     )
-    line = (
-        f'{command(values, "annotate", annotate_words(values))} --shard "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT"'
-    )
+    # Not SLURM's own count: some tasks may be submitted again alone (sbatch --array=3,5).
+    share = f'--shard "$SLURM_ARRAY_TASK_ID/{slurm.shards}"'
+    line = f"{command(values, 'annotate', annotate_words(values))} {share}"
     return head + _run_on_one_node(line)
 
 
@@ -74,16 +74,19 @@ def _head(
     lines = [f"--job-name=voxmill-{name}", *(options or [])]
     lines += [f"--account={slurm.account}"] if slurm.account else []
     lines += [f"--partition={batch.partition}"] if batch.partition else []
-    lines += [f"--nodes={batch.nodes}"]
-    if name == "train":
+    if isinstance(batch, TrainBatch):
         ranks = max(1, batch.gpus)
-        lines += [f"--ntasks-per-node={ranks}", f"--cpus-per-task={max(1, batch.cpus // ranks)}"]
+        lines += [f"--nodes={batch.nodes}", f"--ntasks-per-node={ranks}"]
+        lines += [f"--cpus-per-task={max(1, batch.cpus // ranks)}"]
     else:
-        lines += ["--ntasks=1", f"--cpus-per-task={batch.cpus}"]
+        lines += ["--nodes=1", "--ntasks=1", f"--cpus-per-task={batch.cpus}"]
     lines += [f"--mem={batch.memory_gib}G"]
     lines += [f"--gpus-per-node={batch.gpus}"] if batch.gpus else []
     # To the shell alone (B), which passes it on to the driver; ranks get it themselves.
-    lines += [f"--time={batch.hours}:00:00", f"--signal={'' if name == 'train' else 'B:'}TERM@{slurm.warn_seconds}"]
+    lines += [
+        f"--time={batch.hours}:00:00",
+        f"--signal={'' if isinstance(batch, TrainBatch) else 'B:'}TERM@{slurm.warn_seconds}",
+    ]
     # A job that runs again writes to the same log.
     lines += ["--requeue", "--open-mode=append", f"--output={slurm.logs}/{log}"]
     options_text = "\n".join(f"#SBATCH {line}" for line in lines)

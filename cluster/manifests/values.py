@@ -126,7 +126,7 @@ class KubeRay(Config):
     """Kubernetes with the KubeRay operator (fields checked against 1.7)."""
 
     redis: str | None = "voxmill-redis:6379"
-    """Address of the Redis that keeps the control store's tables (GCS fault tolerance); null: none."""
+    """Redis that keeps the control store's tables (GCS fault tolerance); one without a dot is in kuberay_setup.yaml."""
     redis_secret: str = "voxmill-redis"
     """Secret with its password under the key `password`."""
     redis_image: str = "redis:7.2"
@@ -152,8 +152,6 @@ class Batch(Config):
 
     partition: str | None = None
     """Partition; null: the cluster's default."""
-    nodes: int = Field(1, gt=0)
-    """Nodes."""
     cpus: int = Field(gt=0)
     """CPUs of a node."""
     memory_gib: int = Field(gt=0)
@@ -162,6 +160,13 @@ class Batch(Config):
     """GPUs of a node."""
     hours: int = Field(24, gt=0)
     """Time limit; a job that reaches it is put back into the queue and resumes."""
+
+
+class TrainBatch(Batch):
+    """What training asks for: a rank a GPU of its nodes."""
+
+    nodes: int = Field(1, gt=0)
+    """Nodes."""
 
 
 class Slurm(Config):
@@ -187,7 +192,7 @@ class Slurm(Config):
     """The job after it."""
     encode: Batch = Batch(cpus=16, memory_gib=64, gpus=1)
     """`voxmill encode`."""
-    train: Batch = Batch(nodes=2, cpus=64, memory_gib=512, gpus=8)
+    train: TrainBatch = TrainBatch(nodes=2, cpus=64, memory_gib=512, gpus=8)
     """`voxmill train`, a rank a GPU."""
 
 

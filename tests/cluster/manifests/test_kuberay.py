@@ -206,3 +206,10 @@ def test_training_asks_for_the_gpus_that_its_cluster_grows_to(nodes: int) -> Non
     assert launch.num_workers == nodes * int(requests["nvidia.com/gpu"]) and group["replicas"] == nodes
     assert launch.num_workers * launch.cpus_per_worker <= nodes * int(requests["cpu"])
     assert load_recipe(words[0], overrides).rows % launch.num_workers == 0
+
+
+def test_a_redis_that_is_elsewhere_is_not_made() -> None:
+    values = load_config(Values, DEFAULT_VALUES, ["kuberay.redis=redis.example.com:6379"])
+    files = kuberay_files(values)
+    assert "redisAddress: redis.example.com:6379" in files["kuberay_annotate.yaml"]
+    assert "StatefulSet" not in files["kuberay_setup.yaml"]
