@@ -18,6 +18,7 @@ from training.curriculum.recipe import load_recipe
 from training.run.checkpoints import damage
 from training.run.stop_signal import StopSignal
 from training.run.world import World
+from voxmill.cli.app import run as voxmill
 from voxmill.core.errors import ExitStatus
 from voxmill.core.storage import file_names, to_path, uri
 
@@ -89,8 +90,18 @@ def test_a_codec_run_resumes_from_data_in_object_storage(bucket: Path, scratch: 
     assert "audiovae.pth" in file_names(out / "checkpoint-00000004")
 
 
-def test_places_that_do_not_exist_are_refused_in_one_line(bucket: Path, scratch: Path, encoded: Path) -> None:
-    from voxmill.cli.app import run as voxmill
-
-    for override in ("run.out=ftp://host/run", "init=s3:/bucket/init", "datasets.main.path=s3://"):
-        assert voxmill(["train", "tiny_stage2", override]) == 2
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("run.out=ftp://host/run", "unknown scheme 'ftp'"),
+        ("init=s3:/bucket/init", "a URI has two slashes"),
+        ("datasets.main.path=s3://", "names no bucket"),
+        ("init={a: 1}", "must be a path or URI"),
+    ],
+)
+def test_what_no_storage_has_is_refused_in_one_line(
+    override: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert voxmill(["train", "tiny_stage2", override]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and words in said and override.partition("=")[0] in said
