@@ -42,6 +42,7 @@ from evaluation.systems.base import System, SystemOutput, speech_folder
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.local_ray import join_ray
 from voxmill.core.progress import Progress
+from voxmill.core.working_folder import WorkingFolder
 
 # Libraries of the `evaluate` extra, without which nothing here works.
 EXTRA = ("mlflow", "opencc", "zhon")
@@ -53,10 +54,23 @@ def evaluate(benchmarks: list[str], systems: list[str], out: Path, config: Evalu
 
     Args:
         benchmarks: KIND:PATH each. systems: NAME=KIND:REST each.
+        out: in object storage it is fetched to this machine's scratch folder, and uploaded after every system on every
+            benchmark and at the end, whatever it is.
 
     Raises:
         UserError: a benchmark, system or model that cannot be used. JobError: the machine or a service failed.
     """
+    files = WorkingFolder(out)
+    files.fetch()
+    try:
+        return _evaluate(benchmarks, systems, files, config)
+    finally:
+        files.push()
+        files.close()
+
+
+def _evaluate(benchmarks: list[str], systems: list[str], files: WorkingFolder, config: EvaluateConfig) -> Outcome:
+    out = files.local
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
     missing = [name for name in EXTRA if importlib.util.find_spec(name) is None]
     if missing:
@@ -78,13 +92,14 @@ def evaluate(benchmarks: list[str], systems: list[str], out: Path, config: Evalu
     except OSError as error:
         raise UserError(f"{out}: cannot be made ({error.strerror}); name another OUT") from None
     cache = ScoreCache(out / "cache" / "scores.sqlite")
-    work = _work(config)
+    work = _work(config, files)
     runs: list[Run] = []
     problems: list[str] = []
     for benchmark in read:
         digest = benchmark.fingerprint()
         for system in used:
             runs.append(_run(benchmark, digest, system, out, config, cache, work, problems))
+            files.push()
     outcome = Outcome(
         out=out,
         runs=tuple(runs),
@@ -124,7 +139,7 @@ def _limited(benchmark: Benchmark, limit: int | None) -> Benchmark:
     return replace(benchmark, utterances=tuple(kept))
 
 
-def _work(config: EvaluateConfig) -> Work:
+def _work(config: EvaluateConfig, files: WorkingFolder) -> Work:
     in_job = "RAY_ADDRESS" in os.environ or "RAY_JOB_ID" in os.environ
     if config.workers == 0 or (config.workers is None and not in_job):
         return in_process(config.scoring)
@@ -132,6 +147,11 @@ def _work(config: EvaluateConfig) -> Work:
 
     if not ray.is_initialized():
         join_ray()
+    if files.is_remote and len(ray.nodes()) > 1:  # type: ignore[no-untyped-call]
+        raise UserError(
+            f"{files.out}: workers on other nodes do not see this machine's scratch folder; set workers=0, or name an "
+            "--out on a mount that every node sees"
+        )
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     cpus = int(resources.get("CPU", 1)) // config.scoring.threads
     return on_ray(config.scoring, config.workers or max(cpus, 1))

@@ -15,6 +15,7 @@ from voxmill.core.devices import resolve_device
 from voxmill.core.errors import UserError
 from voxmill.core.files import write_atomically
 from voxmill.core.hashing import sha256_file
+from voxmill.core.storage import local_copy, to_path
 
 RECIPES = ("reference+continuation", "continuation", "reference", "description")
 
@@ -39,7 +40,7 @@ class Checkpoint(System):
     takes_seed = True
 
     def __init__(self, name: str, place: str, recipe: str, device: str = "auto", batch: int = 16):
-        self.name, self.folder, self.recipe = name, Path(place), recipe or RECIPES[0]
+        self.name, self.folder, self.recipe = name, local_copy(to_path(place)), recipe or RECIPES[0]
         self.device, self.batch = device, batch
         if self.recipe not in RECIPES:
             raise UserError(f"--system {name}: recipe {self.recipe!r} is unknown; use one of {', '.join(RECIPES)}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from evaluation.benchmarks.benchmark import Utterance
 from evaluation.systems.base import Failure, System
 from voxmill.core.errors import UserError
+from voxmill.core.storage import local_copy, to_path
 
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
 
@@ -16,12 +17,13 @@ class WavFolder(System):
     """Finished recordings, named by utterance; nothing is synthesized and nothing written."""
 
     def __init__(self, name: str, place: str):
-        self.name, self.folder = name, Path(place)
-        if not self.folder.is_dir():
+        path = to_path(place)
+        if not path.is_dir():
             raise UserError(f"--system {name}=wavs:{place}: no such folder; name one with wavs named by utterance")
+        self.name, self.folder, self._folder_name = name, local_copy(path, recursive=True), path.name
 
     def identity(self) -> dict[str, str]:
-        return {"kind": "wavs", "folder": self.folder.name}
+        return {"kind": "wavs", "folder": self._folder_name}
 
     def path_of(self, folder: Path, utterance: Utterance) -> Path:
         paths = (self.folder / f"{utterance.id}{suffix}" for suffix in SUFFIXES)

@@ -61,6 +61,7 @@ def _finish(trainer: Trainer, status: str) -> None:
     if trainer.tracker is not None:
         trainer.tracker.finish(status)
         trainer.files.push()
+        trainer.files.close()
 
 
 def tracker_in(

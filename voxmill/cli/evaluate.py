@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from voxmill.cli.keys import show_keys
-from voxmill.cli.settings import check_folder, is_override, local_path, path_text, split_settings
+from voxmill.cli.settings import check_folder, folder_path, is_override, local_path, path_text, split_settings
 from voxmill.core.errors import PROGRESS_SAVED, ExitStatus, UserError, command
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def benchmark(
         list[str] | None, typer.Option(metavar="NAME=KIND:REST", help="a system; repeat it to compare several")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", parser=local_path, help="folder for report, scores and speech")
+        Path | None, typer.Option("-o", "--out", parser=folder_path, help="folder for report, scores and speech")
     ] = None,
     sim: Annotated[
         list[str] | None,
@@ -58,7 +58,7 @@ def benchmark(
     check_folder(out, "--out")
     outcome = run(benchmarks, system, out, config)
     print(f"{outcome.computed} scores computed, {outcome.cached} read from the cache, in {outcome.seconds:.1f} s")
-    print(f"report: {outcome.out / 'report.html'}")
+    print(f"report: {out / 'report.html'}")
     for problem in outcome.problems:
         print(f"voxmill evaluate: {problem}; {PROGRESS_SAVED}", file=sys.stderr)
     return ExitStatus.FAILED if outcome.problems else ExitStatus.DONE
@@ -96,7 +96,7 @@ def read_items(items: Sequence[str], sim: Sequence[str] = ()) -> "tuple[list[str
 
 @command("voxmill evaluate reconstruction")
 def reconstruction(
-    checkpoint: Annotated[Path, typer.Option(parser=local_path, help="a folder with config.json and audiovae.pth")],
+    checkpoint: Annotated[Path, typer.Option(parser=folder_path, help="a folder with config.json and audiovae.pth")],
     data: Annotated[str, typer.Option(parser=path_text, help="a finished dataset, a folder of audio, or a file")],
     out: Annotated[
         Path, typer.Option("-o", "--out", parser=local_path, help="folder for the table and every clip's scores")

@@ -221,10 +221,13 @@ def bucket_of(path: Path) -> str:
     return urlsplit(uri(path)).netloc
 
 
-def local_copy(folder: Path) -> Path:
+def local_copy(folder: Path, *, recursive: bool = False) -> Path:
     """A folder of files on this machine: itself, or a copy of one in object storage below the scratch folder.
 
-    The copy is kept for the next process; another version of a file is another copy. Subfolders are left out.
+    The copy is kept for the next process; another version of a file is another copy.
+
+    Args:
+        recursive: with its subfolders, which are left out otherwise.
 
     Raises:
         UserError: there is no file. OSError: it cannot be read or copied.
@@ -235,8 +238,12 @@ def local_copy(folder: Path) -> Path:
     from voxmill.core.hashing import fingerprint
 
     filesystem = folder.fs  # type: ignore[attr-defined]
+    root: str = folder.path.rstrip("/")  # type: ignore[attr-defined]
     try:
-        listed = filesystem.ls(folder.path, detail=True, refresh=True)  # type: ignore[attr-defined]
+        if recursive:
+            listed = list(filesystem.find(root, detail=True, refresh=True).values())
+        else:
+            listed = filesystem.ls(root, detail=True, refresh=True)
     except FileNotFoundError:
         listed = []
     files = [entry for entry in listed if entry["type"] == "file" and not entry["name"].endswith("/")]
@@ -248,7 +255,11 @@ def local_copy(folder: Path) -> Path:
         if not copy.is_dir():
             with atomic_folder(copy) as temporary:
                 for entry in files:
-                    filesystem.get_file(entry["name"], str(temporary / entry["name"].rpartition("/")[2]))
+                    name = entry["name"].removeprefix(f"{root}/")
+                    if ".." in name.split("/"):
+                        raise UserError(f"{folder}/{name}: leaves the folder; remove it")
+                    (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+                    filesystem.get_file(entry["name"], str(temporary / name))
     return copy
 
 

@@ -4,9 +4,11 @@ What lies there is uploaded file by file when `push` is called: after a crash of
 storage is as the last push left it.
 """
 
+import fcntl
 import shutil
 import threading
 from pathlib import Path
+from typing import BinaryIO
 
 from voxmill.core.errors import UserError
 from voxmill.core.files import remove_folder
@@ -28,15 +30,23 @@ class WorkingFolder:
             self.local = scratch_folder() / f"voxmill-work-{fingerprint(uri(out))[:24]}"
         self._pushed: dict[str, tuple[int, int]] = {}
         self._lock = threading.Lock()
+        self._claim: BinaryIO | None = None
 
     def fetch(self, *names: str) -> None:
         """Makes the local folder anew with these files of `out`, those that are there; all files where none is named.
 
         Raises:
-            UserError: a name in object storage leaves the folder. OSError: something cannot be read or written.
+            UserError: a name in object storage leaves the folder, or another process works with it.
+            OSError: something cannot be read or written.
         """
         if not self.is_remote:
             return
+        self.close()
+        self._claim = open(self.local.with_name(f"{self.local.name}.lock"), "wb")  # noqa: SIM115 (until `close`)
+        try:
+            fcntl.flock(self._claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"{self.out}: another process of this machine writes it; wait for it") from None
         remove_folder(self.local)
         self.local.mkdir(parents=True)
         filesystem, root = self.out.fs, self.out.path.rstrip("/")  # type: ignore[attr-defined]
@@ -49,6 +59,12 @@ class WorkingFolder:
             (self.local / name).parent.mkdir(parents=True, exist_ok=True)
             filesystem.get_file(f"{root}/{name}", str(self.local / name))
             self._pushed[name] = self._stamp(name)
+
+    def close(self) -> None:
+        """Lets another process of this machine work with the folder."""
+        if self._claim is not None:
+            self._claim.close()
+            self._claim = None
 
     def push(self) -> None:
         """Uploads what is new or was changed since the last time; from any thread.

@@ -271,7 +271,7 @@ def test_a_reader_that_leaves_is_no_traceback() -> None:
         (["report", "http://host/dataset"], "unknown scheme 'http'"),
         (["export", "out", "s3://bucket/folder"], "is in object storage; name a path on this machine"),
         (["train-vae", "in", "s3:/bucket/out"], "a URI has two slashes"),
-        (["evaluate", "texts:a.jsonl", "--system", "a=wavs:b", "-o", "s3://bucket/out"], "is in object storage"),
+        (["evaluate", "texts:a.jsonl", "--system", "a=wavs:b", "-o", "s3:/bucket/out"], "two slashes"),
         (["evaluate", "reconstruction", "--checkpoint", "c", "--data", "d", "-o", "gopher://x"], "unknown scheme"),
         (["generate", "--checkpoint", "s3://b/c", "-o", "x.wav"], "is in object storage"),
         (["listening", "build", "scores", "s3://bucket/session"], "is in object storage"),
