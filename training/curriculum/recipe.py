@@ -23,7 +23,7 @@ class DatasetConfig(Config):
     """A finished dataset with latents. `weight` multiplies its hours wherever shares are by hours."""
 
     path: StoredPath
-    """OUT of a finished `voxmill annotate` with latents."""
+    """OUT of a finished `voxmill annotate` with latents; may be a URI."""
     weight: float = Field(1.0, gt=0)
     """Factor on its hours wherever shares are by hours."""
 
@@ -150,7 +150,7 @@ class RunConfig(Config):
     """Where a run lies, when it is saved and where it reports; no key here changes the result of training."""
 
     out: StoredPath
-    """Folder for checkpoints, metrics and the export."""
+    """Folder for checkpoints, metrics and the export; may be a URI."""
     save_every: int = Field(1000, ge=1)
     """Steps between two checkpoints."""
     keep: int = Field(3, ge=1)
@@ -181,7 +181,7 @@ class Recipe(Config):
     stage: Literal[1, 2, 3, "finetune"]
     """Stage 1 to 3 of the curriculum, or finetune, which takes clips whatever stage they suit."""
     init: StoredPath
-    """Checkpoint folder whose weights training starts from."""
+    """Checkpoint folder whose weights training starts from; may be a URI."""
     datasets: dict[str, DatasetConfig]
     """Finished datasets with latents, by name."""
     max_positions: int = Field(gt=0)
