@@ -18,7 +18,7 @@ sys.path[0] = str(ROOT)
 from benchmarks.gpu_parts.processes import Found, take_turn  # noqa: E402
 from pipelines.annotate import label  # noqa: E402
 from pipelines.config import AnnotateConfig  # noqa: E402
-from pipelines.inputs.planning import plan_corpus  # noqa: E402
+from pipelines.inputs.planning import open_inputs, plan_corpus  # noqa: E402
 from pipelines.units.plan_files import planned_buckets, read_units  # noqa: E402
 from pipelines.units.store import LabelStore, read_unit, unit_path  # noqa: E402
 from voxmill.core.audio import decode, encode_flac, mono  # noqa: E402
@@ -167,7 +167,7 @@ def main() -> None:
     def work() -> Found:
         out, progress, found = folder / "out", Progress(enabled=False), Found(device=device)
         clock = time.perf_counter()
-        plan_corpus(str(folder / "in"), out, config, progress)
+        plan_corpus(open_inputs(str(folder / "in")), out, config, progress)
         found |= {"given_hours": round(hours[0], 3), "scan_s": round(time.perf_counter() - clock, 1)}
         results = Results(out, config)
         watch = GpuWatch() if device == "cuda" else None
