@@ -363,8 +363,9 @@ def _memory(plan: DataPlan, rates: Rates) -> Iterator[MemoryLine]:
     driver = rates["memory.driver"] + plan.candidates * rates["memory.driver_clip"]
     driver += plan.units * rates["memory.driver_unit"] + plan.buckets * rates["memory.driver_bucket"]
     yield MemoryLine(name="driver", bytes=driver, limit=setup.driver_memory, source=rates.source("memory.driver_clip"))
-    longest = max(setup.window_seconds, setup.unit_seconds) * setup.sample_rate / 48000
-    worker = rates["memory.worker"] + longest * rates["memory.worker_second"]
+    samples = setup.sample_rate / 48000
+    worker = rates["memory.worker"] + setup.window_seconds * samples * rates["memory.worker_second"]
+    worker += setup.unit_seconds * samples * rates["memory.worker_unit_second"]
     yield MemoryLine(
         name=f"node: {setup.node_cores} workers of {worker / 1e9:.1f} GB",
         bytes=setup.node_cores * worker,

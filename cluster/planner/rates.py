@@ -143,7 +143,9 @@ class MemoryFigures(Config):
     worker: Given = None
     """Of a worker with the models and libraries of all stages."""
     worker_second: Given = None
-    """Of a worker for a second of the longest stretch of audio in hand, at 48 kHz."""
+    """Of a worker for a second of the window in its hands, at 48 kHz."""
+    worker_unit_second: Given = None
+    """Of a worker for a second of the unit in its hands, at 48 kHz."""
     task: Given = None
     """Of a task over one bucket before it reads."""
     task_clip: Given = None

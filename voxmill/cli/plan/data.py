@@ -124,7 +124,7 @@ def data(
         scan_rows=mean_group(BLOCK_ROWS, ONE_IN),
         units_a_cut=UNITS_A_CUT,
         latents_end_one_in=ENDS_ONE_IN,
-        unit_seconds=config.label.unit_seconds,
+        unit_seconds=_unit_seconds(config, gpus),
         window_seconds=config.label.window_seconds,
         buckets=config.write.buckets,
         shard_bytes=config.write.shard_megabytes * 1e6,
@@ -169,6 +169,14 @@ def _stages(config: AnnotateConfig) -> tuple[str, ...]:
         for stage in STAGES
         if stage not in LABELLERS or (stage in voices.labellers and not without_model.get(stage, False))
     )
+
+
+def _unit_seconds(config: AnnotateConfig, gpus: int) -> float:
+    """Of a new dataset: longer where there are GPUs, unless the recipe says it."""
+    from pipelines.annotate import GPU_UNIT_SECONDS
+
+    given = "unit_seconds" in config.label.model_fields_set
+    return GPU_UNIT_SECONDS if gpus and not given else config.label.unit_seconds
 
 
 def _gpu_stages(config: AnnotateConfig) -> tuple[str, ...]:
