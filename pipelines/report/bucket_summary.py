@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipelines.report.grids import Counts, Grid, merge_rows, rough_cells
+from pipelines.report.table_columns import TableColumns, draw, finite_or_none, groups
 from voxmill.data.records import Seconds
 
 if TYPE_CHECKING:
@@ -400,7 +400,7 @@ def summarize(clips: pa.Table, rejected: pa.Table, recordings: pa.Table, *, buck
             null. Only `CLIP_COLUMNS`, `ENDING_COLUMNS` and `RECORDING_COLUMNS` are looked at.
         buckets: of the dataset; so many share the `MAX_LISTED` places of the list of lost recordings, at least 50 each.
     """
-    kept, dropped, inputs = _Columns(clips), _Columns(rejected), _Columns(recordings)
+    kept, dropped, inputs = TableColumns(clips), TableColumns(rejected), TableColumns(recordings)
     states, with_clips = inputs.texts("state"), np.nan_to_num(inputs.floats("num_clips")) > 0
     with_speech = with_clips & ~np.isin(states, ["unreadable", "duplicate"])
     lengths = inputs.microseconds()
@@ -412,7 +412,7 @@ def summarize(clips: pa.Table, rejected: pa.Table, recordings: pa.Table, *, buck
         with_speech=_tally(lengths[with_speech]),
         ends=tuple(
             EndTally(state=state, stage=stage, reason=reason, recordings=_tally(lengths[rows]))
-            for (state, stage, reason), rows in _groups(states, inputs.texts("stage"), inputs.texts("reason"))
+            for (state, stage, reason), rows in groups(states, inputs.texts("stage"), inputs.texts("reason"))
         ),
         lost=_lost(inputs, states, max(MAX_LISTED // buckets, 50)),
         languages=_languages(kept, dropped),
@@ -434,131 +434,54 @@ def summarize(clips: pa.Table, rejected: pa.Table, recordings: pa.Table, *, buck
     )
 
 
-class _Columns:
-    """A table's columns as NumPy arrays; an absent one, or one without a type, is null throughout."""
-
-    def __init__(self, table: pa.Table):
-        self.table, self.num_rows = table, table.num_rows
-        self._draws: NDArray[np.int64] | None = None
-
-    def _array(self, name: str, kind: pa.DataType) -> pa.Array:
-        """A column, or a field of a struct (`quality.snr_db`), as one array of `kind`."""
-        column, _, inner = name.partition(".")
-        if column not in self.table.column_names:
-            return pa.nulls(self.num_rows, kind)
-        array = self.table[column].combine_chunks()
-        if inner:
-            fields = [field.name for field in array.type] if pa.types.is_struct(array.type) else []
-            if inner not in fields:
-                return pa.nulls(self.num_rows, kind)
-            array = pc.struct_field(array, inner)
-        return array.cast(kind)
-
-    def floats(self, name: str) -> "NDArray[np.float64]":
-        """Float64 with NaN for null."""
-        return np.asarray(self._array(name, pa.float64()).to_numpy(zero_copy_only=False), np.float64)
-
-    def texts(self, name: str) -> "NDArray[np.object_]":
-        """Text with "" for null."""
-        return np.asarray(self._array(name, pa.string()).fill_null("").to_numpy(zero_copy_only=False), object)
-
-    def microseconds(self) -> "NDArray[np.int64]":
-        """`duration` in whole microseconds; 0 for null."""
-        return np.rint(np.nan_to_num(self.floats("duration"), posinf=0.0, neginf=0.0) * 1e6).astype(np.int64)
-
-    def list_lengths(self, name: str) -> "NDArray[np.int64]":
-        """Entries of a list; 0 for null."""
-        if name not in self.table.column_names or pa.types.is_null(self.table[name].type):
-            return np.zeros(self.num_rows, np.int64)
-        lengths = pc.list_value_length(self.table[name]).fill_null(0)
-        return np.asarray(lengths.to_numpy(), np.int64)
-
-    def draws(self) -> "NDArray[np.int64]":
-        """A hash of each clip's name, 0..2^32 - 1."""
-        if self._draws is None:
-            self._draws = np.fromiter(map(_draw, self.texts("clip_id")), np.int64, self.num_rows)
-        return self._draws
-
-    def is_stored(self) -> "NDArray[np.bool_]":
-        """Whether a clip's audio has a place."""
-        return np.asarray(self.texts("shard") != "", bool) & np.isfinite(self.floats("offset"))
-
-    def examples(self, rows: Sequence[int]) -> list[ClipExample]:
-        """The clips of these rows."""
-        some = _Columns(self.table.take(pa.array(rows, pa.int64())))
-        texts = {name: some.texts(name) for name in ("clip_id", "text", "language", "origin", "shard")}
-        measured = {
-            "duration": "duration",
-            "dnsmos_ovr": DNSMOS,
-            "snr_db": SNR,
-            "characters_per_second": "transcript.characters_per_second",
-            "value": "value",
-            "threshold": "threshold",
-        }
-        floats = {name: some.floats(column) for name, column in measured.items()}
-        stored, offsets, sizes = some.is_stored(), some.floats("offset"), some.floats("size")
-        return [
-            ClipExample(
-                clip_id=texts["clip_id"][i],
-                draw=_draw(texts["clip_id"][i]),
-                text=_cut(texts["text"][i]),
-                language=texts["language"][i],
-                origin=texts["origin"][i],
-                **{name: _finite(values[i]) for name, values in floats.items()},
-                shard=texts["shard"][i] if stored[i] else "",
-                offset=int(offsets[i]) if stored[i] else 0,
-                size=int(np.nan_to_num(sizes[i])) if stored[i] else 0,
-            )
-            for i in range(len(rows))
-        ]
-
-
-def _draw(clip_id: str) -> int:
-    return int.from_bytes(hashlib.blake2b(clip_id.encode("utf-8", "surrogatepass"), digest_size=4).digest(), "big")
+def _clip_examples(columns: TableColumns, rows: Sequence[int]) -> list[ClipExample]:
+    """The clips of these rows."""
+    some = TableColumns(columns.table.take(pa.array(rows, pa.int64())))
+    texts = {name: some.texts(name) for name in ("clip_id", "text", "language", "origin", "shard")}
+    measured = {
+        "duration": "duration",
+        "dnsmos_ovr": DNSMOS,
+        "snr_db": SNR,
+        "characters_per_second": "transcript.characters_per_second",
+        "value": "value",
+        "threshold": "threshold",
+    }
+    floats = {name: some.floats(column) for name, column in measured.items()}
+    stored, offsets, sizes = some.is_stored(), some.floats("offset"), some.floats("size")
+    return [
+        ClipExample(
+            clip_id=texts["clip_id"][i],
+            draw=draw(texts["clip_id"][i]),
+            text=_cut(texts["text"][i]),
+            language=texts["language"][i],
+            origin=texts["origin"][i],
+            **{name: finite_or_none(values[i]) for name, values in floats.items()},
+            shard=texts["shard"][i] if stored[i] else "",
+            offset=int(offsets[i]) if stored[i] else 0,
+            size=int(np.nan_to_num(sizes[i])) if stored[i] else 0,
+        )
+        for i in range(len(rows))
+    ]
 
 
 def _cut(text: str) -> str:
     return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + " …"
 
 
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
-
-
 def _tally(microseconds: "NDArray[np.int64]") -> Tally:
     return Tally(len(microseconds), int(microseconds.sum()))
 
 
-def _groups(*columns: "NDArray[np.object_]") -> "Iterator[tuple[tuple[str, ...], NDArray[np.int64]]]":
-    """Row numbers by the values of the columns, sorted by these."""
-    if not len(columns[0]):
-        return
-    codes = np.zeros(len(columns[0]), np.int64)
-    values = []
-    for column in columns:
-        some, inverse = np.unique(column, return_inverse=True)
-        codes = codes * len(some) + inverse
-        values.append(some)
-    order = np.argsort(codes, kind="stable")
-    starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
-    for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
-        code, names = int(codes[order[start]]), []
-        for some in reversed(values):
-            code, place = divmod(code, len(some))
-            names.append(str(some[place]))
-        yield tuple(reversed(names)), order[start:end]
-
-
-def _named(kept: _Columns, column: str) -> tuple[NamedTally, ...]:
+def _named(kept: TableColumns, column: str) -> tuple[NamedTally, ...]:
     lengths = kept.microseconds()
-    return tuple(NamedTally(name=name, clips=_tally(lengths[rows])) for (name,), rows in _groups(kept.texts(column)))
+    return tuple(NamedTally(name=name, clips=_tally(lengths[rows])) for (name,), rows in groups(kept.texts(column)))
 
 
-def _lost(inputs: _Columns, states: "NDArray[np.object_]", most: int) -> tuple[LostRecording, ...]:
+def _lost(inputs: TableColumns, states: "NDArray[np.object_]", most: int) -> tuple[LostRecording, ...]:
     rows = np.flatnonzero(states != "kept")
     paths = inputs.texts("path")
     rows = np.asarray(sorted(rows, key=lambda row: str(paths[row])), np.int64)[:most]
-    some = _Columns(inputs.table.take(pa.array(rows, pa.int64())))
+    some = TableColumns(inputs.table.take(pa.array(rows, pa.int64())))
     paths, lost_states, stages, reasons, details = map(some.texts, ("path", "state", "stage", "reason", "detail"))
     values, thresholds, durations = map(some.floats, ("value", "threshold", "duration"))
     listed = [
@@ -568,20 +491,20 @@ def _lost(inputs: _Columns, states: "NDArray[np.object_]", most: int) -> tuple[L
             stage=str(stages[i]),
             reason=str(reasons[i]),
             detail=str(details[i]),
-            value=_finite(values[i]),
-            threshold=_finite(thresholds[i]),
-            duration=_finite(durations[i]),
+            value=finite_or_none(values[i]),
+            threshold=finite_or_none(thresholds[i]),
+            duration=finite_or_none(durations[i]),
         )
         for i in range(len(rows))
     ]
     return _first_lost(listed, most)
 
 
-def _languages(kept: _Columns, dropped: _Columns) -> tuple[LanguageSummary, ...]:
+def _languages(kept: TableColumns, dropped: TableColumns) -> tuple[LanguageSummary, ...]:
     lengths, ovr, snr = kept.microseconds(), kept.floats(DNSMOS), kept.floats(SNR)
     sure = kept.floats("language_probability")
-    of_kept = {name: rows for (name,), rows in _groups(kept.texts("language"))}
-    of_dropped = {name: rows for (name,), rows in _groups(dropped.texts("language"))}
+    of_kept = {name: rows for (name,), rows in groups(kept.texts("language"))}
+    of_dropped = {name: rows for (name,), rows in groups(dropped.texts("language"))}
     languages = []
     for name in sorted({*of_kept, *of_dropped}):
         rows = of_kept.get(name, np.empty(0, np.int64))
@@ -601,26 +524,26 @@ def _languages(kept: _Columns, dropped: _Columns) -> tuple[LanguageSummary, ...]
     return tuple(languages)
 
 
-def _speakers(kept: _Columns) -> tuple[int, ...]:
+def _speakers(kept: TableColumns) -> tuple[int, ...]:
     names = np.unique(kept.texts("speaker")).tolist()
     hashes = (hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=6) for name in names if name)
     return tuple(sorted({int.from_bytes(one.digest(), "big") for one in hashes})[:MAX_SPEAKERS])
 
 
-def _answers(kept: _Columns) -> Iterator[AnswerCount]:
+def _answers(kept: TableColumns) -> Iterator[AnswerCount]:
     for name in CLASSIFIERS:
         labels, reasons = kept.texts(f"{name}.label"), kept.texts(f"{name}.reason")
         if not (labels != "").any() and not (reasons != "").any():
             continue
         answers = np.where(labels != "", labels, np.where(reasons != "", reasons, "not run"))
-        for (answer,), rows in _groups(answers):
+        for (answer,), rows in groups(answers):
             yield AnswerCount(classifier=name, answer=answer, clips=len(rows))
 
 
-def _dropped(dropped: _Columns) -> tuple[DroppedSummary, ...]:
+def _dropped(dropped: TableColumns) -> tuple[DroppedSummary, ...]:
     lengths, values, thresholds = dropped.microseconds(), dropped.floats("value"), dropped.floats("threshold")
     distances, unstored, draws = np.abs(values - thresholds), ~dropped.is_stored(), dropped.draws()
-    rows_of = list(_groups(dropped.texts("stage"), dropped.texts("reason")))
+    rows_of = list(groups(dropped.texts("stage"), dropped.texts("reason")))
     places: list[tuple[list[int], list[int]]] = []
     for _, rows in rows_of:
         ranked = rows[np.isfinite(distances[rows])]
@@ -631,7 +554,7 @@ def _dropped(dropped: _Columns) -> tuple[DroppedSummary, ...]:
             ends = [int(ranked[by_distance[0]]), int(ranked[by_farthest[0]])]
         drawn = rows[np.lexsort((draws[rows], unstored[rows]))[:REASON_EXAMPLES]].tolist()
         places.append((ends, drawn))
-    examples = iter(dropped.examples([row for ends, drawn in places for row in (*ends, *drawn)]))
+    examples = iter(_clip_examples(dropped, [row for ends, drawn in places for row in (*ends, *drawn)]))
     summaries = []
     for ((stage, reason), rows), (ends, drawn) in zip(rows_of, places, strict=True):
         nearest, farthest = (next(examples), next(examples)) if ends else (None, None)
@@ -674,24 +597,24 @@ def _candidates(
     return sorted(rows)
 
 
-def _examples(kept: _Columns) -> tuple[ClipExample, ...]:
+def _examples(kept: TableColumns) -> tuple[ClipExample, ...]:
     rows = _candidates(kept.floats(DNSMOS), _DNSMOS_PICKS, _PICKS_A_CELL, kept.draws(), ~kept.is_stored())
-    return _chosen_examples(kept.examples(rows))
+    return _chosen_examples(_clip_examples(kept, rows))
 
 
-def _picks(kept: _Columns) -> tuple[ClipPick, ...]:
+def _picks(kept: TableColumns) -> tuple[ClipPick, ...]:
     scores = kept.floats("expressiveness")
     nowhere = np.zeros(kept.num_rows, bool)
     rows = _candidates(scores, _EXPRESSIVENESS_PICKS, _PICKS_A_CELL, kept.draws(), nowhere)
     return _chosen_picks(_pick(kept, row) for row in rows)
 
 
-def _pick(kept: _Columns, row: int) -> ClipPick:
-    some = _Columns(kept.table.slice(row, 1))
+def _pick(kept: TableColumns, row: int) -> ClipPick:
+    some = TableColumns(kept.table.slice(row, 1))
     clip_id = str(some.texts("clip_id")[0])
     return ClipPick(
         clip_id=clip_id,
-        draw=_draw(clip_id),
+        draw=draw(clip_id),
         session=str(some.texts("session")[0]),
-        value=_finite(some.floats("expressiveness")[0]),
+        value=finite_or_none(some.floats("expressiveness")[0]),
     )

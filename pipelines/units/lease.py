@@ -37,6 +37,15 @@ class Holder:
     expires: float
 
 
+def live_holder(path: Path) -> Holder | None:
+    """Who holds a lease now; None where nobody does, or its holder is known to be dead or has not renewed it."""
+    try:
+        holder = from_json_text(Holder, path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return None if holder.process.is_dead() or time.time() >= holder.expires else holder
+
+
 class LeaseHeld(UserError):
     """Another job holds the lease."""
 

@@ -1,12 +1,13 @@
 """A work folder below OUT belongs to one configuration or latent space and, while a job runs, to that job."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from pipelines.units.lease import Lease
+from pipelines.units.lease import Lease, live_holder
 from pipelines.units.store import FORMAT, OLD_FORMAT
 from voxmill.core.config import Config, differences
 from voxmill.core.errors import UserError
@@ -14,6 +15,7 @@ from voxmill.core.files import write_atomically
 from voxmill.core.storage import file_names
 
 LEASE = "lease.json"
+_SHARE_LEASE = re.compile(r"lease-\d+-of-\d+\.json")
 C = TypeVar("C", bound=Config)
 # Marks of older versions, by part.
 _OLD_MARKS = {"": "label.json", "latents": "space"}
@@ -78,13 +80,19 @@ class Workspace:
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Holds the folder whatever its identity, so that no job changes it meanwhile.
+        """Holds the folder whatever its identity, so that no job changes it meanwhile, nor any that has a share of it.
 
         Raises:
             UserError: another job works there, or it cannot be written.
         """
         try:
             with Lease(self.folder / LEASE, str(self.out)):
+                for name in sorted(file_names(self.folder)):
+                    holder = live_holder(self.folder / name) if _SHARE_LEASE.fullmatch(name) else None
+                    if holder is not None:
+                        raise UserError(
+                            f"another job writes to {self.out} now: process {holder.process.number} on {holder.host}; wait for it"
+                        )
                 yield
         except PermissionError as error:
             raise UserError(f"{self.out} cannot be written ({error.strerror}); name a folder that can be") from None

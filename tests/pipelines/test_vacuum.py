@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.compact import compact
+from pipelines.units.lease import Lease
 from pipelines.units.workspace import Workspace
 from pipelines.vacuum import vacuum
 from samples.fabricate import add_latents, rows, write_dataset
@@ -131,6 +132,13 @@ def test_it_refuses_while_a_job_writes(out: Path, part: str, capsys: pytest.Capt
         for command in ("vacuum", "compact"):
             assert run([command, str(out)]) == 2
             assert "another job writes to" in capsys.readouterr().err
+
+
+def test_it_refuses_while_a_job_labels_its_share(out: Path) -> None:
+    lease = out / "work" / "lease-1-of-4.json"
+    with Lease(lease, str(out)), pytest.raises(UserError, match="another job writes to"):
+        vacuum(out, keep=0, dry_run=False)
+    assert not lease.exists() and removed(out) == set()
 
 
 @pytest.mark.parametrize(
