@@ -91,7 +91,8 @@ class Workspace:
                     holder = live_holder(self.folder / name) if _SHARE_LEASE.fullmatch(name) else None
                     if holder is not None:
                         raise UserError(
-                            f"another job writes to {self.out} now: process {holder.process.number} on {holder.host}; wait for it"
+                            f"another job writes to {self.out} now: process {holder.process.number} on {holder.host}; "
+                            "wait for it"
                         )
                 yield
         except PermissionError as error:
