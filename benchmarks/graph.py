@@ -12,7 +12,6 @@ has begun its first unit to when the last unit is begun.
 """
 
 import argparse
-import dataclasses
 import itertools
 import json
 import statistics
@@ -61,23 +60,21 @@ def run_cluster(cpus: int, gpus: int, sizes: list[float], units_a_gpu: int, fold
 
     from pipelines.config import AnnotateConfig
     from pipelines.engine.graph import run_graph
-    from pipelines.engine.pools import STAGES, Cluster, plan_pools
+    from pipelines.engine.pools import Cluster, plan_pools
     from pipelines.units.probe import probe
 
     ray.init(num_cpus=cpus, num_gpus=gpus, log_to_driver=False)
     for seconds in sizes:
         out = folder / f"{cpus}-{gpus}-{seconds:g}"
         count = units_a_gpu * (max(gpus, 1) + 1)
-        stand_ins = [(SleepingPrepare,), (SleepingModels,), (SleepingMeasure,)]
-        pools = plan_pools(STAGES, AnnotateConfig().run, Cluster(cpus=cpus, gpus=gpus), count)
-        groups = stand_ins if len(pools) == 3 else [(SleepingPrepare, SleepingModels, SleepingMeasure)]
-        chosen = [dataclasses.replace(pool, stages=stages) for pool, stages in zip(pools, groups, strict=True)]
+        stages = (SleepingPrepare, SleepingModels, SleepingMeasure)
+        pools = plan_pools(stages, AnnotateConfig().run, Cluster(cpus=cpus, gpus=gpus), count)
         began = time.monotonic()
         with probe(out) as shared:
             rows = run_graph(
                 (0,),
                 partial(_units, count, seconds),
-                chosen,
+                pools,
                 out=out,
                 config=AnnotateConfig(),
                 run="benchmark",

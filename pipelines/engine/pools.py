@@ -64,6 +64,7 @@ def plan_pools(
     """The pools for some of `STAGES`, in order.
 
     Args:
+        stages: known by their names, so that others may stand in for them.
         units: work units to come: more actors than that have nothing to do.
         alone: give each actor one unit at a time, so that a dying one takes no other unit with it.
     """
@@ -84,7 +85,7 @@ def plan_pools(
     )
     pools = []
     for part, num_cpus, num_gpus, initial, most in made:
-        own = tuple(stage for stage in stages if stage in part)
+        own = tuple(stage for stage in stages if stage.name in {one.name for one in part})
         if own:
             initial = max(min(initial, units, most or initial), 1)
             threads = 2 if num_gpus and not alone else 1

@@ -46,11 +46,23 @@ class Survey:
 
 
 class Runner:
-    """Runs the planned units of some buckets through the stages on a cluster, for one OUT and configuration."""
+    """Runs the planned units of some buckets through the stages on a cluster, for one OUT and configuration.
 
-    def __init__(self, out: Path, config: AnnotateConfig, cluster: Cluster, progress: Progress, buckets: Sequence[int]):
+    Args:
+        stages: the last of them finishes a unit; others than the real ones for measurements.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        config: AnnotateConfig,
+        cluster: Cluster,
+        progress: Progress,
+        buckets: Sequence[int],
+        stages: Sequence[type[Stage]] = STAGES,
+    ):
         self.out, self.config, self.cluster, self.progress = out, config, cluster, progress
-        self.buckets = tuple(buckets)
+        self.buckets, self.stages = tuple(buckets), tuple(stages)
         self.store = LabelStore(out, config.voice_attributes)
         self._run = uuid.uuid4().hex[:12]
 
@@ -68,7 +80,7 @@ class Runner:
             self.progress.print(f"already done: {done} of {survey.units} work units")
         if survey.undone:
             with self.progress.stage("Labelling", survey.hours, "audio hours") as bar, probe(self.out) as shared:
-                guilty = self._complete(buckets, undone, STAGES, survey, shared, bar)
+                guilty = self._complete(buckets, undone, self.stages, survey, shared, bar)
                 self._convict(guilty, shared, bar)
         return survey
 
@@ -158,7 +170,7 @@ class Runner:
         from ray.exceptions import RayError
 
         pools = plan_pools(stages, self.config.run, self.cluster, count, alone=alone)
-        if tuple(stages) != STAGES:
+        if tuple(stages) == VOICE_STAGES:
             units = partial(_without_results, units)
         ended = 0
         try:
@@ -195,7 +207,7 @@ class Runner:
                 parts += split(unit, label_id)
                 attempts_path(self.out, bucket_name(unit.bucket), unit.unit_id).unlink(missing_ok=True)
         if parts:
-            self._again(parts, STAGES, shared, bar)
+            self._again(parts, self.stages, shared, bar)
         for unit in [*parts, *(unit for unit in guilty if len(unit.results) == 1)]:
             if not unit_path(self.out, unit.bucket, unit.unit_id).exists():
                 self._write_crashed(unit)
