@@ -21,8 +21,8 @@ def compact(
 ) -> None:
     """Merges the small shards that increments leave into few of the usual size.
 
-    Every `voxmill annotate` that adds recordings writes shards of its own, so that no older one changes. This makes
-    them whole again, bucket by bucket: shards below half the usual size are merged with each other, sessions whole, in
+    A dataset that grew in increments may have many small shards. This makes them whole again, bucket by bucket: shards
+    below half the usual size are merged with each other, sessions whole, in
     the index's order. Clips keep their bytes and rows their order, so no latents are encoded again. New shards come
     first, then the parts of clips.parquet, dataset.json last; the old shards stay until `voxmill vacuum`. The same
     command resumes after a crash.
