@@ -174,7 +174,7 @@ def test_tasks_and_the_job_after_them_make_the_dataset_of_one_job(tmp_path: Path
         shutil.copy(ROOT / "samples" / "recordings" / f"{name}.flac", recordings)
     settings = ["run.workers=1", "write.buckets=4", "run.progress=false"]
     overrides = [f"recordings={recordings}", f"dataset={tmp_path / 'out'}", f"annotate.settings=[{','.join(settings)}]"]
-    desk = Desk(tmp_path, *overrides, "slurm.shards=3")
+    desk = Desk(tmp_path, *overrides, "slurm.shards=2")
     for name in RAY:
         desk.env.pop(name, None)
     ids = {"SLURM_ARRAY_JOB_ID": "7"}
@@ -187,7 +187,7 @@ def test_tasks_and_the_job_after_them_make_the_dataset_of_one_job(tmp_path: Path
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for task in range(3)
+        for task in range(2)
     ]
     for task in tasks:
         output = task.communicate(timeout=900)[0]
