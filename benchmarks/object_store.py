@@ -90,9 +90,7 @@ class Place:
                 title = " ".join(process.cmdline())
             except psutil.Error:
                 continue
-            if title.startswith("ray::") and not title.startswith(
-                ("ray::IDLE", "ray::_StatsActor", "ray::Autoscaling")
-            ):
+            if title.startswith(JOB_PROCESSES):
                 found.append(process)
         return found
 
@@ -134,7 +132,7 @@ def measure(place: Place, inputs: list[str], kills: int, seed: int) -> Tally:
         out = to_path(f"s3://{BUCKET}/killed-{tally.datasets}")
         job = place.start(str(out))
         while tally.kills < kills and job.poll() is None:
-            deadline = time.monotonic() + choice.uniform(2, seconds * 0.7)
+            deadline = time.monotonic() + choice.uniform(2, seconds * 0.4)
             while time.monotonic() < deadline and job.poll() is None:
                 time.sleep(0.1)
             # In turn, not as they happen to be there: workers come seconds after their driver.

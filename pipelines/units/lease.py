@@ -5,7 +5,7 @@ to be dead (a process of this machine that is gone) or has not renewed it for mi
 was lost costs work that is done twice and never a byte of the result.
 """
 
-import _thread
+import signal
 import socket
 import threading
 import time
@@ -150,7 +150,8 @@ class Lease:
                 # Storage that is away for a moment: whoever may take the lease over waits for minutes.
                 continue
             if self._lost is not None:
-                _thread.interrupt_main()
+                # A signal, and not `interrupt_main`, which waits for the end of what the main thread waits for.
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
                 return
 
     def _renew(self) -> None:
