@@ -20,6 +20,9 @@ fp16, then without the GPU on the same machine. Audio hours an hour over all, fr
 last, and of the models alone (audio over the seconds that their stages took). GPU busy is the share of time in which a
 kernel ran, as the driver samples it.
 
+Results by date and device are in benchmarks/results. `annotate` has none yet: on the one GPU at hand it did not end in
+its time.
+
 A JSON line a part as it comes, then the table; last line: JSON of all.
 """
 

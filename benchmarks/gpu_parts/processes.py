@@ -58,7 +58,7 @@ class _Part:
             try:
                 line = self.lines.get(timeout=max(0.01, end - time.monotonic()))
             except queue.Empty:
-                return {"error": f"nothing within {seconds:.0f} s"}
+                return {"error": f"nothing within {seconds:.0f} s: {_last_lines(self.log)}"}
             if not line:
                 return {"error": f"exit status {self.process.wait()}: {_last_lines(self.log)}"}
             if line.startswith("{"):  # libraries may print, too
