@@ -76,6 +76,8 @@ class CorpusLabelsConfig(Config):
 
     labels: tuple[CorpusLabel, ...] = ("speakers", "expressiveness", "references", "descriptions")
     """Which labels over the whole corpus are made."""
+    norms: Literal["keep", "refit"] = "keep"
+    """keep: what a finished dataset was measured by stays, so that more recordings change no other clip's labels."""
     speakers: ClusterConfig = ClusterConfig()
     expressiveness: ExpressivenessConfig = ExpressivenessConfig()
     references: ReferencesConfig = ReferencesConfig()

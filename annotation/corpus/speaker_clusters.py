@@ -189,10 +189,11 @@ def name_speakers(embeddings: np.ndarray, sessions: Sequence[str], config: Clust
         embeddings: unit vectors, float32 [N,D]; zeros where a clip has none.
         sessions: [N].
     """
-    names = np.asarray(sessions, dtype=object)
-    numbers = np.full(len(names), -1, dtype=np.int64)
-    for session in dict.fromkeys(sessions):
-        rows = np.flatnonzero(names == session)
+    numbers = np.full(len(sessions), -1, dtype=np.int64)
+    rows_of: dict[str, list[int]] = {}
+    for row, session in enumerate(sessions):
+        rows_of.setdefault(session, []).append(row)
+    for rows in rows_of.values():
         numbers[rows] = cluster(embeddings[rows], config.threshold, config.block)
     speaker = [f"{s}:{n}" if n >= 0 else "" for s, n in zip(sessions, numbers.tolist(), strict=True)]
     if config.across_sessions:
@@ -220,14 +221,14 @@ def purity(clusters: Sequence[str | int], speakers: Sequence[str]) -> tuple[floa
     Cluster purity: the share of clips that are of their cluster's most frequent speaker. Speaker purity: the share
     that lie in their speaker's most frequent cluster; without it, a cluster a clip would be perfect.
     """
-    return _largest_share(clusters, speakers), _largest_share(speakers, clusters)
+    num = max(len(clusters), 1)
+    return largest_share_count(clusters, speakers) / num, largest_share_count(speakers, clusters) / num
 
 
-def _largest_share(groups: Sequence[str | int], members: Sequence[str | int]) -> float:
-    if not len(groups):
-        return 0.0
+def largest_share_count(groups: Sequence[str | int], members: Sequence[str | int]) -> int:
+    """How many are of their group's most frequent member; adds up over parts that share no group."""
     counts: dict[str | int, dict[str | int, int]] = {}
     for group, member in zip(groups, members, strict=True):
         inner = counts.setdefault(group, {})
         inner[member] = inner.get(member, 0) + 1
-    return sum(max(inner.values()) for inner in counts.values()) / len(groups)
+    return sum(max(inner.values()) for inner in counts.values())

@@ -8,6 +8,7 @@ standard deviation around a middle of one.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -70,6 +71,67 @@ class FactsConfig(Config):
     """A share of silence (0..1) above this reads as many pauses."""
 
 
+_UNIT = 1 << 20
+"""Values are summed as whole parts of this many a unit: sums of integers do not depend on any order."""
+
+
+@dataclass(frozen=True, slots=True)
+class VoiceSums:
+    """Of one group: voices and the sum of their medians, clips, and the sums of their values and squares."""
+
+    voices: int
+    medians: int
+    clips: int
+    values: int
+    squares: int
+
+    def __add__(self, other: "VoiceSums") -> "VoiceSums":
+        return VoiceSums(
+            self.voices + other.voices,
+            self.medians + other.medians,
+            self.clips + other.clips,
+            self.values + other.values,
+            self.squares + other.squares,
+        )
+
+    def middle_and_width(self) -> tuple[float, float, int]:
+        """The mean of the voices' medians, the spread of all clips around it, and the number of voices.
+
+        Within and between speakers together: what a listener to the whole corpus has in the ear.
+        """
+        middle = self.medians / self.voices / _UNIT
+        # In whole numbers up to the last step: squares of pitches are much larger than their spread.
+        centre = self.medians // self.voices
+        spread = (self.squares - 2 * centre * self.values + self.clips * centre * centre) / self.clips
+        return middle, float(np.sqrt(max(spread, 0))) / _UNIT, self.voices
+
+
+def sum_voices(
+    prosody: Sequence[Prosody],
+    speakers: Sequence[str],
+    genders: Sequence[str | None],
+    languages: Sequence[str],
+) -> dict[str, VoiceSums]:
+    """Sums by `scale/gender/language`, columns each [N]; a clip without a speaker's name counts for nothing."""
+    by_group: dict[str, dict[str, list[float]]] = {}
+    for measured, speaker, gender, language in zip(prosody, speakers, genders, languages, strict=True):
+        if not speaker:
+            continue
+        for scale, value in scaled(measured).items():
+            by_group.setdefault(_key(scale, gender, language), {}).setdefault(speaker, []).append(value)
+    sums = {}
+    for key, voices in by_group.items():
+        whole = [round(value * _UNIT) for values in voices.values() for value in values]
+        sums[key] = VoiceSums(
+            voices=len(voices),
+            medians=sum(round(float(np.median(values)) * _UNIT) for values in voices.values()),
+            clips=len(whole),
+            values=sum(whole),
+            squares=sum(value * value for value in whole),
+        )
+    return sums
+
+
 class Norms:
     """Middle and width of each scale in each group of (gender, language), priors included.
 
@@ -90,21 +152,12 @@ class Norms:
         languages: Sequence[str],
     ) -> "Norms":
         """Norms of a corpus, columns each [N]; a clip without a speaker's name counts for nothing."""
-        by_group: dict[str, dict[str, list[float]]] = {}
-        for measured, speaker, gender, language in zip(prosody, speakers, genders, languages, strict=True):
-            if not speaker:
-                continue
-            for scale, value in scaled(measured).items():
-                key = _key(scale, gender, language)
-                by_group.setdefault(key, {}).setdefault(speaker, []).append(value)
-        corpus = {}
-        for key, voices in sorted(by_group.items()):
-            middles = [float(np.median(values)) for values in voices.values()]
-            middle = float(np.mean(middles))
-            # Within and between speakers together: what a listener to the whole corpus has in the ear.
-            spread = np.concatenate([np.asarray(values) - middle for values in voices.values()])
-            corpus[key] = (middle, float(np.sqrt(np.mean(np.square(spread)))), len(voices))
-        return cls(config, corpus)
+        return cls.from_sums(config, sum_voices(prosody, speakers, genders, languages))
+
+    @classmethod
+    def from_sums(cls, config: FactsConfig, sums: Mapping[str, VoiceSums]) -> "Norms":
+        """Norms from the sums of all parts of a corpus."""
+        return cls(config, {key: one.middle_and_width() for key, one in sorted(sums.items())})
 
     def of(self, scale: Scale, gender: str | None, language: str, unit: str = "") -> tuple[float, float]:
         """(middle, width) of a group on its own scale; the width is positive."""

@@ -6,11 +6,12 @@ are counted once.
 
 import dataclasses
 import threading
-import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from annotation.descriptions.describer import (
     PARAPHRASE,
@@ -23,57 +24,114 @@ from annotation.descriptions.describer import (
 from annotation.descriptions.verification import Evidence
 from pipelines.config import AnnotateConfig
 from pipelines.corpus.clips import CorpusClip
-from pipelines.corpus.figures import DescriptionFigures, VerdictCounts
+from pipelines.corpus.figures import VerdictCounts
 from pipelines.corpus.labels import class_probabilities
 from voxmill.core.assets import asset_path
 from voxmill.core.audio import RATE_16K, decode_flac, resample
 from voxmill.core.local_ray import map_actors
-from voxmill.core.progress import Progress
 from voxmill.data.shards import read_member
 from voxmill.llm.batch_chat import BatchUsage
+
+if TYPE_CHECKING:
+    from voxmill.llm.chat_endpoint import ChatEndpoint
 
 CLIPS_A_TASK = 256
 
 
-def describe(
-    rows: list[CorpusClip], out: Path, config: AnnotateConfig, workers: int, progress: Progress
-) -> DescriptionFigures:
-    """Adds descriptions to every clip; returns figures for the report.
+class DescriptionJob:
+    """Writes descriptions of one bucket's clips after another; an endpoint's budget is that of all of them.
 
-    Raises:
-        JobError: the endpoint is down, refuses the key, or the budget is spent. No answer is paid for twice.
+    Args:
+        workers: processes of a writer that runs here; 1 for a caller that is such a process itself.
     """
-    rule = config.corpus_labels.descriptions
-    if "descriptions" not in config.corpus_labels.labels or not rows:
-        return {}
-    began = time.perf_counter()
-    counts: Counter[str] = Counter()
-    batch_usage = BatchUsage()
-    figures: DescriptionFigures = {"writer": rule.writer}
-    dropped: Counter[str] = Counter()
-    with progress.stage("Describing", len(rows), "clips") as bar:
+
+    def __init__(self, out: Path, config: AnnotateConfig, workers: int):
+        self.out, self.rule, self.workers = out, config.corpus_labels.descriptions, workers
+        self._wanted = "descriptions" in config.corpus_labels.labels
+        self._concurrent_requests = config.run.concurrent_requests
+        self._batch_usage = BatchUsage()
+        self._chat: ChatEndpoint | None = None
+        self.counts: Counter[str] = Counter()
+        self.dropped: Counter[str] = Counter()
+
+    @property
+    def usage(self) -> Mapping[str, float] | None:
+        """What asking took; None where nobody was asked."""
+        if self.rule.writer == "processor":
+            return dataclasses.asdict(self._batch_usage)
+        return None if self._chat is None else dataclasses.asdict(self._chat.usage)
+
+    def describe(self, rows: list[CorpusClip]) -> None:
+        """Adds descriptions to every clip and counts.
+
+        Raises:
+            JobError: the endpoint is down, refuses the key, or the budget is spent. No answer is paid for twice.
+        """
+        if not self._wanted or not rows:
+            return
+        rule = self.rule
         if rule.writer == "processor":
             from pipelines.corpus.describe_with_ray import describe_in_rounds
 
-            clips = (_clip(row, out, rule.send_audio) for row in rows)
-            results = describe_in_rounds(clips, rule, _cache(out), counts, batch_usage)
+            clips = (_clip(row, self.out, rule.send_audio) for row in rows)
+            results = describe_in_rounds(clips, rule, _cache(self.out), self.counts, self._batch_usage)
         elif rule.writer == "endpoint":
-            results = _ask(rows, out, rule, config.run.concurrent_requests, counts, figures)
+            results = self._ask(rows)
         else:
-            results = _write(rows, out, rule, workers, counts)
+            results = _write(rows, self.out, rule, self.workers, self.counts)
         for row, result in zip(rows, results, strict=True):
             row.descriptions = result.kept
-            dropped.update(item.reason for item in result.dropped)
-            bar.advance(1)
-    if rule.writer == "processor":
-        figures["usage"] = dataclasses.asdict(batch_usage)
-    figures |= {
-        "seconds": time.perf_counter() - began,
-        "counts": dict(sorted(counts.items())),
-        "dropped": dict(dropped.most_common()),
-        "verdicts": _verdicts(rows),
-    }
-    return figures
+            self.dropped.update(item.reason for item in result.dropped)
+
+    def _ask(self, rows: list[CorpusClip]) -> Iterator[Descriptions]:
+        if self._chat is None:
+            from voxmill.llm.chat_endpoint import ChatEndpoint
+
+            self._chat = ChatEndpoint(self.rule.endpoint)
+        chat, own = self._chat, threading.local()
+        describers: list[Describer] = []
+
+        def one(row: CorpusClip) -> Descriptions:
+            if not hasattr(own, "describer"):
+                own.describer = Describer(self.rule, chat=chat, cache=_cache(self.out))
+                describers.append(own.describer)
+            result: Descriptions = own.describer(_clip(row, self.out, self.rule.send_audio))
+            return result
+
+        with ThreadPoolExecutor(self._concurrent_requests) as pool:
+            try:
+                yield from pool.map(one, rows)
+            finally:
+                pool.shutdown(cancel_futures=True)
+        for describer in describers:
+            self.counts.update(describer.counts)
+
+
+def count_verdicts(rows: Iterable[CorpusClip]) -> dict[str, int]:
+    """How many claims passed, failed and abstained, by `language/attribute/verdict`."""
+    return dict(
+        Counter(
+            f"{description.language}/{verdict.attribute}/{verdict.verdict}"
+            for row in rows
+            for description in row.descriptions
+            for verdict in description.verdicts
+        )
+    )
+
+
+def verdict_table(counts: Mapping[str, int]) -> list[VerdictCounts]:
+    """The same as a row a language and attribute."""
+    keys = sorted({(language, attribute) for language, attribute, _ in (key.split("/") for key in counts)})
+    return [
+        {
+            "language": language,
+            "attribute": attribute,
+            "pass": counts.get(f"{language}/{attribute}/pass", 0),
+            "fail": counts.get(f"{language}/{attribute}/fail", 0),
+            "abstain": counts.get(f"{language}/{attribute}/abstain", 0),
+        }
+        for language, attribute in keys
+    ]
 
 
 def _clip(row: CorpusClip, out: Path, send_audio: bool) -> DescribedClip:
@@ -83,36 +141,6 @@ def _clip(row: CorpusClip, out: Path, send_audio: bool) -> DescribedClip:
         audio = resample(*decode_flac(flac), RATE_16K)
     evidence = Evidence(row.facts, class_probabilities(row))
     return DescribedClip(row.clip_id, row.candidate.language, evidence, audio)
-
-
-def _ask(
-    rows: list[CorpusClip],
-    out: Path,
-    rule: DescriptionsConfig,
-    concurrent_requests: int,
-    counts: Counter[str],
-    figures: DescriptionFigures,
-) -> Iterator[Descriptions]:
-    from voxmill.llm.chat_endpoint import ChatEndpoint
-
-    chat, own = ChatEndpoint(rule.endpoint), threading.local()
-    describers: list[Describer] = []
-
-    def one(row: CorpusClip) -> Descriptions:
-        if not hasattr(own, "describer"):
-            own.describer = Describer(rule, chat=chat, cache=_cache(out))
-            describers.append(own.describer)
-        result: Descriptions = own.describer(_clip(row, out, rule.send_audio))
-        return result
-
-    with ThreadPoolExecutor(concurrent_requests) as pool:
-        try:
-            yield from pool.map(one, rows)
-        finally:
-            pool.shutdown(cancel_futures=True)
-    for describer in describers:
-        counts.update(describer.counts)
-    figures["usage"] = dataclasses.asdict(chat.usage)
 
 
 class _Writer:
@@ -133,17 +161,25 @@ class _Writer:
         return [self.describer(clip) for clip in clips], Counter(self.describer.counts)
 
 
+@lru_cache(maxsize=1)
+def _writer(rule: str, cache: Path) -> _Writer:
+    """The one of this process: its model is loaded once for all buckets. `rule`: the configuration as JSON."""
+    return _Writer(DescriptionsConfig.model_validate_json(rule), cache)
+
+
 def _write(
     rows: list[CorpusClip], out: Path, rule: DescriptionsConfig, workers: int, counts: Counter[str]
 ) -> Iterator[Descriptions]:
     cache = _cache(out).resolve()
     chunks = [rows[i : i + CLIPS_A_TASK] for i in range(0, len(rows), CLIPS_A_TASK)]
     undone = [[_clip(row, out, send_audio=False) for row in chunk] for chunk in chunks]
-    if rule.writer == "template" and len(undone) == 1:
+    if workers == 1 or (rule.writer == "template" and len(undone) == 1):
         # The grammar writes a few clips faster than Ray starts a process.
-        results, counted = _Writer(rule, cache).write(undone[0])
-        counts.update(counted)
-        yield from results
+        writer = _writer(rule.model_dump_json(), cache)
+        for chunk in undone:
+            results, counted = writer.write(chunk)
+            counts.update(counted)
+            yield from results
         return
     options = {"num_cpus": 1, "max_restarts": 2, "max_task_retries": 2}
     pool = map_actors(_Writer, (rule, cache), "write", undone, count=workers, ordered=True, **options)
@@ -154,22 +190,3 @@ def _write(
 
 def _cache(out: Path) -> Path:
     return out / "work" / "replies"
-
-
-def _verdicts(rows: list[CorpusClip]) -> list[VerdictCounts]:
-    """How many claims passed, failed and abstained, by language of the text and attribute."""
-    counts: Counter[tuple[str, str, str]] = Counter()
-    for row in rows:
-        for description in row.descriptions:
-            for verdict in description.verdicts:
-                counts[description.language, verdict.attribute, verdict.verdict] += 1
-    return [
-        {
-            "language": language,
-            "attribute": attribute,
-            "pass": counts[language, attribute, "pass"],
-            "fail": counts[language, attribute, "fail"],
-            "abstain": counts[language, attribute, "abstain"],
-        }
-        for language, attribute in sorted({key[:2] for key in counts})
-    ]

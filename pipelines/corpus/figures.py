@@ -1,16 +1,10 @@
 """Figures of the steps over the corpus, as `run.json` holds them."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TypedDict
 
-
-class ShardEntry(TypedDict):
-    """A tar of kept clips: its path below OUT, bytes, checksum, clips."""
-
-    name: str
-    bytes: int
-    sha256: str
-    clips: int
+from voxmill.data.records import Cost, StageName
 
 
 class SpeakerFigures(TypedDict):
@@ -54,6 +48,64 @@ class EligibilityFigures(TypedDict):
     modes: dict[str, int]
     stages: dict[str, int]
     why_not: dict[str, dict[str, int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BucketFigures:
+    """Counts and sums of one bucket, or of several added up, from which the figures of `run.json` are made.
+
+    verdicts: by `language/attribute/verdict`. why_not: by `stage/reason`. reasons: of clips without a reference. costs:
+    seconds, seconds of audio and calls by stage. asked_seconds, spared_seconds: audio that separation was wanted for,
+    and that it was not wanted for, in `windows` windows.
+    """
+
+    units: int = 0
+    errors: dict[str, int] = field(default_factory=dict)
+    with_reference: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    rule_violations: int = 0
+    described: dict[str, int] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
+    verdicts: dict[str, int] = field(default_factory=dict)
+    modes: dict[str, int] = field(default_factory=dict)
+    stages: dict[str, int] = field(default_factory=dict)
+    why_not: dict[str, int] = field(default_factory=dict)
+    costs: dict[StageName, Cost] = field(default_factory=dict)
+    windows: int = 0
+    separated: int = 0
+    asked_seconds: float = 0.0
+    spared_seconds: float = 0.0
+
+    def __add__(self, other: "BucketFigures") -> "BucketFigures":
+        return BucketFigures(
+            units=self.units + other.units,
+            errors=_added(self.errors, other.errors),
+            with_reference=self.with_reference + other.with_reference,
+            reasons=_added(self.reasons, other.reasons),
+            rule_violations=self.rule_violations + other.rule_violations,
+            described=_added(self.described, other.described),
+            dropped=_added(self.dropped, other.dropped),
+            verdicts=_added(self.verdicts, other.verdicts),
+            modes=_added(self.modes, other.modes),
+            stages=_added(self.stages, other.stages),
+            why_not=_added(self.why_not, other.why_not),
+            costs={
+                name: self.costs.get(name, Cost()) + other.costs.get(name, Cost())
+                for name in {**self.costs, **other.costs}
+            },
+            windows=self.windows + other.windows,
+            separated=self.separated + other.separated,
+            asked_seconds=self.asked_seconds + other.asked_seconds,
+            spared_seconds=self.spared_seconds + other.spared_seconds,
+        )
+
+    def most_common(self, counts: dict[str, int]) -> dict[str, int]:
+        """The same counts, the largest first, equal ones by name."""
+        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _added(one: dict[str, int], two: dict[str, int]) -> dict[str, int]:
+    return {name: one.get(name, 0) + two.get(name, 0) for name in {**one, **two}}
 
 
 class CorpusLabelFigures(TypedDict, total=False):

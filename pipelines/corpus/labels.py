@@ -1,78 +1,53 @@
-"""Labels that need the whole corpus: speakers, expressiveness, facts, references, modes (report section 3.6).
+"""Labels that need more than a clip: expressiveness, facts, references, modes (report section 3.6).
 
-Pure work over clips in memory. Speakers, norms and expressiveness look at every candidate clip, kept or not, so that a
-changed threshold changes none of them.
+Pure work over the clips of a bucket in memory, by the norms of the whole corpus. Norms and expressiveness look at every
+candidate clip, kept or not, so that a changed threshold changes none of them.
 """
 
 import math
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from annotation.corpus.eligibility import Labels, eligibility
-from annotation.corpus.expressiveness import MEASURES, keep_expressive, score_expressiveness
+from annotation.corpus.expressiveness import SCORE_CELLS
+from annotation.corpus.grid_counts import cell_of
 from annotation.corpus.references import SessionClips, find_references, violations
-from annotation.corpus.speaker_clusters import name_speakers, purity
-from annotation.descriptions.facts import Norms, describe_clip
-from pipelines.config import CorpusLabelsConfig
+from annotation.descriptions.facts import describe_clip
+from pipelines.config import AnnotateConfig, CorpusLabelsConfig
 from pipelines.corpus.clips import CorpusClip
 from pipelines.corpus.collect import CollectedClips
-from pipelines.corpus.figures import CorpusLabelFigures, EligibilityFigures, ReferenceFigures, SpeakerFigures
-from voxmill.data.records import Axis, Ending, Prosody, StageName
+from pipelines.corpus.figures import EligibilityFigures, ReferenceFigures
+from pipelines.corpus.measures import embeddings_of, prosody_of
+from pipelines.corpus.norms import CorpusNorms
+from voxmill.data.records import Axis, Ending, StageName
 
 
-def label_corpus(collected: CollectedClips, config: CorpusLabelsConfig) -> CorpusLabelFigures:
-    """Adds speaker, expressiveness and facts to every clip; returns figures for the report."""
-    clips = sorted(collected.kept + collected.rejected, key=lambda clip: clip.order)
-    figures: CorpusLabelFigures = {"errors": _errors(clips)}
-    if "speakers" in config.labels:
-        figures["speakers"] = _name_speakers(clips, config)
-    measured = [_prosody(clip) for clip in clips]
-    speakers = [clip.speaker or "" for clip in clips]
-    languages = [clip.candidate.language for clip in clips]
-    if "expressiveness" in config.labels:
-        columns = {
-            name: [None if prosody is None else getattr(prosody, name) for prosody in measured]
-            for name in MEASURES
-            if name in Prosody.__dataclass_fields__
-        }
-        columns["emotion_intensity"] = [_emotion_intensity(clip) for clip in clips]
-        scores = score_expressiveness(columns, speakers, languages, config.expressiveness)
-        for clip, score in zip(clips, scores, strict=True):
-            clip.expressiveness, clip.percentile = score.score, score.percentile
-    genders = [_gender(clip) for clip in clips]
-    known = [i for i, prosody in enumerate(measured) if prosody is not None]
-    norms = Norms.fit(
-        config.facts,
-        [prosody for prosody in measured if prosody is not None],
-        [speakers[i] for i in known],
-        [genders[i] for i in known],
-        [languages[i] for i in known],
-    )
-    for clip, prosody in zip(clips, measured, strict=True):
-        clip.facts = [] if prosody is None else describe_clip(prosody, norms, clip.candidate.language, **_classes(clip))
-    figures["norms"] = norms.corpus
-    return figures
+def add_scores(clips: Sequence[CorpusClip], scores: np.ndarray, norms: CorpusNorms) -> None:
+    """Expressiveness of every clip and its rank among those that the norms were fitted on.
+
+    Args:
+        scores: float [N], NaN where there is none.
+    """
+    percentiles = norms.expressiveness.percentiles(scores)
+    for clip, score, percentile in zip(clips, scores.tolist(), percentiles.tolist(), strict=True):
+        if not math.isnan(score):
+            clip.expressiveness, clip.percentile = score, round(percentile, 4)
 
 
-def _errors(clips: list[CorpusClip]) -> dict[str, int]:
+def add_facts(clips: Sequence[CorpusClip], norms: CorpusNorms, config: AnnotateConfig) -> None:
+    """What is known of every clip in words."""
+    of_facts = norms.of_facts(config)
+    for clip in clips:
+        prosody, language = prosody_of(clip), clip.candidate.language
+        clip.facts = [] if prosody is None else describe_clip(prosody, of_facts, language, **_classes(clip))
+
+
+def errors_of(clips: Sequence[CorpusClip]) -> dict[str, int]:
     """How many clips broke which labeller."""
     return dict(Counter(name for clip in clips for name in clip.voice.errors()))
-
-
-def _prosody(clip: CorpusClip) -> Prosody | None:
-    return None if clip.voice.prosody is None else clip.voice.prosody.value
-
-
-def _gender(clip: CorpusClip) -> str | None:
-    label = clip.voice.gender
-    return None if label is None or label.value is None else label.value.label
-
-
-def _emotion_intensity(clip: CorpusClip) -> float | None:
-    # An answer that was not sure enough to be given measures all the same.
-    label = clip.voice.emotion
-    return None if label is None or label.measured is None else label.measured.intensity
 
 
 def _classes(clip: CorpusClip) -> dict[str, tuple[str, float]]:
@@ -89,49 +64,46 @@ def class_probabilities(clip: CorpusClip) -> dict[str, dict[str, float]]:
     return {name: value.probabilities for name, value in values.items() if value is not None}
 
 
-def _embeddings(clips: list[CorpusClip]) -> np.ndarray:
-    """Unit vectors, float32 [N,D]; zeros where a clip has none."""
-    vectors = [None if clip.voice.speaker is None else clip.voice.speaker.value for clip in clips]
-    size = next((len(vector) for vector in vectors if vector is not None), 1)
-    return np.stack([np.zeros(size, np.float32) if v is None else v for v in vectors]) if clips else np.zeros((0, size))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cutoff:
+    """The least expressive clip that `top_share` keeps, in the order of cells of scores and then of names."""
+
+    cell: int
+    clip_id: str
 
 
-def _name_speakers(clips: list[CorpusClip], config: CorpusLabelsConfig) -> SpeakerFigures:
-    """Names clusters; a name that the manifest gives stays, and measures how pure the clusters are."""
-    labels = name_speakers(_embeddings(clips), [clip.session for clip in clips], config.speakers)
-    given = [(clip.speaker, name) for clip, name in zip(clips, labels.speaker, strict=True) if clip.speaker and name]
-    for clip, name in zip(clips, labels.speaker, strict=True):
-        clip.cluster = name or None
-        clip.speaker = clip.speaker or name or None
-    # A cluster belongs to a session, so a speaker is looked for within the session.
-    pairs = [(f"{cluster.rsplit(':', 1)[0]}:{speaker}", cluster) for speaker, cluster in given]
-    pure = purity([cluster for _, cluster in pairs], [speaker for speaker, _ in pairs]) if pairs else (None, None)
-    return {
-        "clusters": len({name for name in labels.speaker if name}),
-        "without_voice": sum(not name for name in labels.speaker),
-        "known": len(given),
-        "cluster_purity": pure[0],
-        "speaker_purity": pure[1],
-    }
+def screen(collected: CollectedClips, config: CorpusLabelsConfig, cutoff: Cutoff | None = None) -> None:
+    """The expressive pre-screen: kept clips that it drops go to the rejected ones.
 
-
-def screen(collected: CollectedClips, config: CorpusLabelsConfig) -> None:
-    """The expressive pre-screen: kept clips that it drops go to the rejected ones."""
-    if "expressiveness" not in config.labels:
-        return
+    Args:
+        cutoff: with `top_share`, the last clip that is kept; None keeps none.
+    """
     rule = config.expressiveness
-    keep = keep_expressive([clip.expressiveness for clip in collected.kept], rule)
-    kept = [clip for clip, stays in zip(collected.kept, keep, strict=True) if stays]
+    if "expressiveness" not in config.labels or (rule.threshold is None and rule.top_share is None):
+        return
     limit = rule.threshold
     if rule.top_share is not None:
-        limit = min((clip.expressiveness for clip in kept if clip.expressiveness is not None), default=None)
-    for clip, stays in zip(collected.kept, keep, strict=True):
-        if not stays:
+        limit = None if cutoff is None else cutoff.cell / SCORE_CELLS
+    clips, collected.kept = collected.kept, []
+    for clip in clips:
+        if _passes(clip, rule.threshold, cutoff):
+            collected.kept.append(clip)
+        else:
             ending = Ending(
                 stage=StageName.SELECTION, reason="low_expressiveness", value=clip.expressiveness, threshold=limit
             )
             collected.reject(clip, ending)
-    collected.kept = kept
+
+
+def _passes(clip: CorpusClip, threshold: float | None, cutoff: Cutoff | None) -> bool:
+    if clip.expressiveness is None:
+        return False
+    if threshold is not None:
+        return clip.expressiveness >= threshold
+    if cutoff is None:
+        return False
+    cell = int(cell_of(np.array([clip.expressiveness]), SCORE_CELLS)[0])
+    return (-cell, clip.clip_id) <= (-cutoff.cell, cutoff.clip_id)
 
 
 def add_references(shards: list[list[CorpusClip]], config: CorpusLabelsConfig) -> ReferenceFigures:
@@ -163,7 +135,7 @@ def session_clips(clips: list[CorpusClip]) -> SessionClips:
         end=[clip.end for clip in clips],
         text=[clip.candidate.text for clip in clips],
         quality=[math.nan if clip.dnsmos is None else clip.dnsmos for clip in clips],
-        embedding=_embeddings(clips),
+        embedding=embeddings_of(clips),
     )
 
 

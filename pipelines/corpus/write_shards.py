@@ -1,66 +1,169 @@
-"""Kept clips into shards: sessions whole, each shard written by a Ray task and named by its content.
+"""Kept clips of a bucket into shards: sessions whole, each shard named by its content, unchanged ones as they are.
 
-A second run finds the same names, and a run with other thresholds never overwrites a shard that a reader has open.
+A shard is written again only where a session in it has changed; new sessions get shards of their own, which `voxmill
+compact` merges. Old shards stay, since a reader may have them open, until `voxmill vacuum`.
 """
 
 import dataclasses
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 from pipelines.corpus.clips import CorpusClip
-from pipelines.corpus.figures import ShardEntry
-from voxmill.core.files import sweep_temporaries
-from voxmill.core.local_ray import map_tasks
-from voxmill.data.records import ShardMetadata, ShardPlace
+from pipelines.corpus.measures import corpus_path
+from voxmill.core.storage import file_names
+from voxmill.data.layout import bucket_name, part_path
+from voxmill.data.records import ClipId, ShardPlace
+from voxmill.data.schemas import from_table, read_parquet, to_table, write_parquet
 from voxmill.data.shards import TarWriter, read_member, to_json
+from voxmill.data.snapshot import ShardFile
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ShardMember:
-    """A clip to be written: what its `.json` holds, and where its FLAC lies now."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """What a clip in a shard was made of: its place in its unit's file, and its position in the session.
 
-    metadata: ShardMetadata
-    place: ShardPlace
+    A unit's file never changes, so an equal member has equal bytes.
+    """
 
-
-def write_shards(groups: list[list[CorpusClip]], out: Path) -> list[ShardEntry]:
-    """Writes a shard a group and gives every clip its place in it; returns one entry a shard."""
-    shards: list[ShardEntry] = []
-    for group, (places, shard) in zip(groups, _written(groups, out), strict=True):
-        for clip, place in zip(group, places, strict=True):
-            clip.place = place
-        shards.append(shard)
-    return shards
+    clip_id: ClipId
+    session: str
+    unit: str
+    offset: int
+    position: int | None
 
 
-def shard_member(clip: CorpusClip) -> ShardMember:
-    """A clip as a shard holds it: labels that may change later are in the index alone, also a speaker by clustering."""
-    return ShardMember(clip.metadata(clip.window.source.speaker), clip.place)
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """Shards that the bucket has: members and places by clip, and the shards' entries by name."""
+
+    members: Mapping[ClipId, Member]
+    places: Mapping[ClipId, ShardPlace]
+    shards: Mapping[str, ShardFile]
 
 
-def _written(groups: list[list[CorpusClip]], out: Path) -> Iterator[tuple[list[ShardPlace], ShardEntry]]:
-    """What `write_shard` returns for every group, in order; members are made group by group, as they are written."""
-    numbered = ((number, [shard_member(clip) for clip in group]) for number, group in enumerate(groups))
-    if len(groups) == 1:
-        # To start one worker takes longer than to write.
-        yield write_shard(*next(numbered), out)
-        return
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Clips of one shard; `kept` is the shard that has exactly these already, `number` the one in its name."""
 
-    def write(item: tuple[int, list[ShardMember]]) -> tuple[list[ShardPlace], ShardEntry]:
-        return write_shard(*item, out)
-
-    for _, written in map_tasks(write, numbered, ordered=True, num_cpus=0.5):
-        yield written
+    clips: list[CorpusClip]
+    number: int
+    kept: ShardFile | None = None
 
 
-def divide(clips: list[CorpusClip], limit: float) -> list[list[CorpusClip]]:
+def member_of(clip: CorpusClip) -> Member:
+    """Of a clip whose place is still that in its unit's file."""
+    return Member(
+        clip_id=clip.clip_id,
+        session=clip.session,
+        unit=clip.place.shard,
+        offset=clip.place.offset,
+        position=clip.position,
+    )
+
+
+def read_earlier(out: Path, bucket: int, buckets: int, shards: Sequence[ShardFile]) -> Earlier:
+    """What the run before left; nothing where it was ended in between.
+
+    Args:
+        shards: of the bucket, as `dataset.json` or the run before names them.
+    """
+    path, part = _members_path(out, bucket), part_path(out, "clips.parquet", bucket, buckets)
+    if not path.exists() or not part.exists():
+        return Earlier({}, {}, {})
+    there = file_names(out / shard_folder(bucket, buckets))
+    known = {shard.name: shard for shard in shards if PurePosixPath(shard.name).name in there}
+    table = read_parquet(part, ("clip_id", "shard", "offset", "size", "sha256"))
+    clip_ids = table["clip_id"].to_pylist()
+    places = dict(zip(clip_ids, from_table(ShardPlace, table), strict=True))
+    members = {member.clip_id: member for member in from_table(Member, read_parquet(path))}
+    return Earlier(members, {clip: place for clip, place in places.items() if place.shard in known}, known)
+
+
+def forget_members(out: Path, bucket: int) -> None:
+    """Before the bucket's part of the index changes: a run that is ended now writes its shards again."""
+    _members_path(out, bucket).unlink(missing_ok=True)
+
+
+def remember_members(out: Path, bucket: int, members: Sequence[Member]) -> None:
+    """After the bucket's part of the index was written."""
+    write_parquet(_members_path(out, bucket), to_table(members, Member))
+
+
+def _members_path(out: Path, bucket: int) -> Path:
+    return corpus_path(out, bucket, "members.parquet")
+
+
+def shard_folder(bucket: int, buckets: int) -> str:
+    """Where the bucket's shards lie below OUT."""
+    return "shards" if buckets == 1 else f"shards/{bucket_name(bucket)}"
+
+
+def group_clips(clips: Sequence[CorpusClip], earlier: Earlier, limit: float) -> list[Group]:
+    """Clips by shard: as they were where their sessions are as they were.
+
+    Args:
+        clips: in the order of the index. limit: bytes of a shard.
+    """
+    sessions = _by_session(clips)
+    shards_of: dict[str, dict[str, None]] = {}
+    sessions_in: dict[str, dict[str, None]] = {}
+    before: dict[str, list[Member]] = {}
+    for clip_id, place in earlier.places.items():
+        member = earlier.members.get(clip_id)
+        if member is not None:
+            shards_of.setdefault(member.session, {})[place.shard] = None
+            sessions_in.setdefault(place.shard, {})[member.session] = None
+            before.setdefault(member.session, []).append(member)
+    same = {
+        session
+        for session, members in before.items()
+        if sorted(members, key=_order) == sorted(map(member_of, sessions.get(session, [])), key=_order)
+    }
+    kept = {shard for shard, inside in sessions_in.items() if all(session in same for session in inside)}
+    # A session over several shards stays only as a whole.
+    torn = {session for session in same if not all(shard in kept for shard in shards_of[session])}
+    kept = {shard for shard in kept if not torn & sessions_in[shard].keys()}
+    groups: list[Group] = []
+    numbers = [_number(name) for name in earlier.shards]
+    rewritten: dict[str, list[CorpusClip]] = {}
+    new: list[CorpusClip] = []
+    staying: dict[str, list[CorpusClip]] = {shard: [] for shard in sorted(kept)}
+    for session, members in sessions.items():
+        homes = shards_of.get(session, {})
+        if homes and all(shard in kept for shard in homes):
+            for clip in members:
+                staying[earlier.places[clip.clip_id].shard].append(clip)
+        elif len(homes) == 1:
+            rewritten.setdefault(next(iter(homes)), []).extend(members)
+        else:
+            new += members
+    groups += [Group(inside, _number(shard), earlier.shards[shard]) for shard, inside in staying.items() if inside]
+    free = max(numbers, default=-1) + 1
+    for shard, inside in sorted(rewritten.items()):
+        for index, part in enumerate(divide(inside, limit)):
+            groups.append(Group(part, free if index else _number(shard)))
+            free += index > 0
+    for part in divide(new, limit):
+        groups.append(Group(part, free))
+        free += 1
+    return sorted(groups, key=lambda group: group.number)
+
+
+def _order(member: Member) -> tuple[int, str]:
+    return member.position or 0, member.clip_id
+
+
+def _number(shard: str) -> int:
+    """The number in `clips-000003-<sha256>.tar`."""
+    return int(PurePosixPath(shard).name.split("-")[1])
+
+
+def divide(clips: Sequence[CorpusClip], limit: float) -> list[list[CorpusClip]]:
     """Clips of one shard each: sessions whole in order; a session over `limit` bytes is split in order."""
-    sessions: dict[str, list[CorpusClip]] = {}
-    for clip in clips:
-        sessions.setdefault(clip.session, []).append(clip)
     shards: list[list[CorpusClip]] = [[]]
     size = 0.0
-    for members in sessions.values():
+    for members in _by_session(clips).values():
         if shards[-1] and size + sum(clip.place.size for clip in members) > limit:
             shards.append([])
             size = 0.0
@@ -73,26 +176,39 @@ def divide(clips: list[CorpusClip], limit: float) -> list[list[CorpusClip]]:
     return [shard for shard in shards if shard]
 
 
-def write_shard(number: int, members: list[ShardMember], out: Path) -> tuple[list[ShardPlace], ShardEntry]:
-    """One tar of clips; returns the place of each one's FLAC in it, and the shard's entry."""
-    written = []
-    with TarWriter(out / "shards" / f"clips-{number:06d}.tar", named_by_content=True) as tar:
-        for member in members:
-            place, clip_id = member.place, member.metadata.clip_id
-            flac = read_member(out, place.shard, place.offset, place.size)
-            written.append(tar.add(f"{clip_id}.flac", flac))
-            tar.add(f"{clip_id}.json", to_json(dataclasses.asdict(member.metadata)))
-    name = f"shards/{tar.path.name}"
-    places = [ShardPlace(shard=name, offset=one.offset, size=one.size, sha256=one.sha256) for one in written]
-    return places, {"name": name, "bytes": tar.size, "sha256": tar.sha256, "clips": len(members)}
+def _by_session(clips: Sequence[CorpusClip]) -> dict[str, list[CorpusClip]]:
+    sessions: dict[str, list[CorpusClip]] = {}
+    for clip in clips:
+        sessions.setdefault(clip.session, []).append(clip)
+    return sessions
 
 
-def remove_stale(out: Path, shards: list[ShardEntry]) -> None:
-    """Removes shards that no index names any more, and temporary files that a killed job left behind."""
-    named = {Path(shard["name"]).name for shard in shards}
-    for path in (out / "shards").glob("*.tar"):
-        if path.name not in named:
-            path.unlink()
-    sweep_temporaries(out)
-    sweep_temporaries(out / "shards")
-    sweep_temporaries(out / "work", recursive=True)
+def write_shards(groups: Sequence[Group], out: Path, folder: str, earlier: Earlier) -> list[ShardFile]:
+    """Writes the groups that no shard has yet and gives every clip its place; one entry a shard, by number."""
+    shards: list[ShardFile] = []
+    for group in groups:
+        if group.kept is not None:
+            for clip in group.clips:
+                clip.place = earlier.places[clip.clip_id]
+            shards.append(group.kept)
+        else:
+            shards.append(_write_shard(group, out, folder))
+    return shards
+
+
+def _write_shard(group: Group, out: Path, folder: str) -> ShardFile:
+    """One tar of clips.
+
+    A clip's `.json` has what its audio was cut with: labels that may change later are in the index alone, also a
+    speaker by clustering.
+    """
+    with TarWriter(out / folder / f"clips-{group.number:06d}.tar", named_by_content=True) as tar:
+        written = []
+        for clip in group.clips:
+            flac = read_member(out, clip.place.shard, clip.place.offset, clip.place.size)
+            written.append(tar.add(f"{clip.clip_id}.flac", flac))
+            tar.add(f"{clip.clip_id}.json", to_json(dataclasses.asdict(clip.metadata(clip.window.source.speaker))))
+    name = f"{folder}/{tar.path.name}"
+    for clip, one in zip(group.clips, written, strict=True):
+        clip.place = ShardPlace(shard=name, offset=one.offset, size=one.size, sha256=one.sha256)
+    return ShardFile(name=name, size=tar.size, sha256=tar.sha256, clips=len(written))

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
-from pipelines.corpus.figures import CorpusLabelFigures, ShardEntry
+from pipelines.corpus.figures import CorpusLabelFigures
 from voxmill.core.errors import UserError
 
 
@@ -51,7 +51,7 @@ class Run(TypedDict, total=False):
     corpus_labels: CorpusLabelFigures
     model_calls: int
     model_calls_repeated: int
-    shards: list[ShardEntry]
+    shards: int
     recordings: int
     units: int
     found_done: int

@@ -88,6 +88,11 @@ def planned_buckets(out: Path) -> list[int]:
     return sorted(int(name.partition(".")[0], 16) for name in names if name.endswith(".recordings.parquet"))
 
 
+def recordings_path(out: Path, bucket: int) -> Path:
+    """The inputs of a bucket as a file."""
+    return _path(out, bucket, "recordings")
+
+
 def read_recordings(out: Path, bucket: int) -> list[Recording]:
     """The inputs of a bucket, in the order of names."""
     return from_table(Recording, read_parquet(_path(out, bucket, "recordings")))

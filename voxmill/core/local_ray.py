@@ -206,6 +206,7 @@ def map_tasks(
     ahead: int | None = None,
     ordered: bool = False,
     num_cpus: float = 1.0,
+    memory: int | None = None,
     max_retries: int = 3,
     on_error: Callable[[Item, Exception], Result] | None = None,
 ) -> Iterator[tuple[Item, Result]]:
@@ -215,7 +216,7 @@ def map_tasks(
         items: read only as far as tasks are submitted.
         ahead: tasks in flight at most; None: four for each CPU of the cluster.
         ordered: in the order of the items; otherwise as they finish.
-        num_cpus, max_retries: of each task; a task is retried when its process dies.
+        num_cpus, memory (bytes), max_retries: of each task; a task is retried when its process dies.
         on_error: called with an item whose task failed for good and Ray's error; its result takes the task's place.
 
     Raises:
@@ -225,7 +226,9 @@ def map_tasks(
     from ray.exceptions import RayError
 
     limit = cluster_cpus() * 4 if ahead is None else ahead
-    task: Any = ray.remote(num_cpus=num_cpus, max_retries=max_retries)(fn)
+    remote: Any = ray.remote
+    options = {} if memory is None else {"memory": memory}
+    task: Any = remote(num_cpus=num_cpus, max_retries=max_retries, **options)(fn)
     in_flight: dict[Any, Item] = {}
 
     def finished() -> tuple[Item, Result]:

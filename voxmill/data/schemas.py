@@ -169,6 +169,19 @@ def parquet_bytes(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
+def parquet_metadata(path: Path) -> dict[str, str]:
+    """What a Parquet file says of itself beside its columns."""
+    with path.open("rb") as file:
+        metadata = pq.read_schema(file).metadata or {}
+    return {name.decode(): value.decode() for name, value in metadata.items()}
+
+
+def parquet_rows(path: Path) -> int:
+    """Rows of a Parquet file, by its footer."""
+    with path.open("rb") as file:
+        return int(pq.read_metadata(file).num_rows)
+
+
 def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """One Parquet file whole; of `columns`, those that it has.
 

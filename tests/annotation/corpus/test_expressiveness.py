@@ -1,14 +1,21 @@
 """Expressiveness is relative: to the speaker, to the language, and never made of one odd clip."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from annotation.corpus.expressiveness import (
     Expressiveness,
     ExpressivenessConfig,
-    keep_expressive,
+    as_columns,
+    check_screen,
+    count_measures,
+    fit_norms,
+    score_clips,
     score_expressiveness,
 )
+from annotation.corpus.grid_counts import add_all, weighted_median
 from voxmill.core.errors import UserError
 
 CONFIG = ExpressivenessConfig()
@@ -77,7 +84,6 @@ def test_a_clip_without_pitch_is_scored_by_what_it_has_and_one_without_anything_
     scored = score_expressiveness(columns, speakers, languages, CONFIG)
     assert set(scored[3].parts) == {"energy_std_db"} and scored[3].score is not None
     assert scored[4] == Expressiveness(None, None, {})
-    assert keep_expressive([label.score for label in scored], ExpressivenessConfig(top_share=1.0)).count(False) == 1
 
 
 def test_one_tracking_error_is_capped() -> None:
@@ -96,23 +102,44 @@ def test_the_order_of_clips_does_not_matter() -> None:
     assert [scored[i] for i in order] == again
 
 
-def test_top_share_and_threshold_keep_what_they_say() -> None:
-    scored = score_expressiveness(*corpus(), CONFIG)
-    kept = keep_expressive([label.score for label in scored], ExpressivenessConfig(top_share=0.3))
-    assert sum(kept) == 30
-    assert min(scores(scored)[kept]) >= max(scores(scored)[~np.array(kept)])
-    threshold = float(np.median(scores(scored)))
-    above = keep_expressive([label.score for label in scored], ExpressivenessConfig(threshold=threshold))
-    assert above == [bool(score >= threshold) for score in scores(scored)]
-    assert all(keep_expressive([label.score for label in scored], CONFIG))
-    assert not any(keep_expressive([label.score for label in scored], ExpressivenessConfig(top_share=0.0)))
+def test_norms_of_parts_add_up_to_those_of_the_whole_in_any_order() -> None:
+    columns, speakers, languages = corpus()
+    languages = ["en", "fr"] * 50
+    arrays = as_columns(columns)
+    whole = fit_norms(count_measures(arrays, languages), CONFIG)
+    parts = [np.arange(0, 30), np.arange(30, 90), np.arange(90, 100)]
+    counted = [count_measures({n: v[rows] for n, v in arrays.items()}, [languages[i] for i in rows]) for rows in parts]
+    for order in ((0, 1, 2), (2, 0, 1)):
+        total = {
+            name: {language: add_all([counted[i][name][language] for i in order]) for language in ("en", "fr")}
+            for name in arrays
+        }
+        added = fit_norms(total, CONFIG)
+        assert (added.corpus, added.languages) == (whole.corpus, whole.languages)
+    exact = [float(np.median(values[::2])) for values in arrays.values()]
+    own = [add_all([part[name]["en"] for part in counted]) for name in arrays]
+    for median, counts, cells in zip(exact, own, (512, 256), strict=True):
+        assert weighted_median(counts.cells / cells, counts.counts) == pytest.approx(median, abs=0.6 / cells)
+
+
+def test_stored_norms_give_a_clip_the_same_percentile_whoever_comes_later() -> None:
+    columns, speakers, languages = corpus()
+    arrays = as_columns(columns)
+    norms = fit_norms(count_measures(arrays, languages), CONFIG)
+    scores = score_clips(arrays, speakers, languages, norms, CONFIG)
+    norms = dataclasses.replace(norms, scores=scores.count())
+    more = {name: np.append(values, values[:7] + 1) for name, values in arrays.items()}
+    later = score_clips(more, [*speakers, *["new"] * 7], [*languages, *["en"] * 7], norms, CONFIG)
+    assert np.array_equal(later.score[:100], scores.score)
+    assert np.array_equal(norms.percentiles(later.score)[:100], norms.percentiles(scores.score))
+    assert norms.percentiles(later.score).min() >= 0 and norms.percentiles(later.score).max() <= 1
 
 
 def test_mistakes_are_named() -> None:
     with pytest.raises(UserError, match="top_share and threshold"):
-        keep_expressive([], ExpressivenessConfig(top_share=0.5, threshold=1.0))
+        check_screen(ExpressivenessConfig(top_share=0.5, threshold=1.0))
     with pytest.raises(UserError, match=r"0\.\.1"):
-        keep_expressive([], ExpressivenessConfig(top_share=30))
+        check_screen(ExpressivenessConfig(top_share=30))
     with pytest.raises(ValueError, match="loudness"):
         score_expressiveness({"loudness": [1.0]}, ["a"], ["en"], CONFIG)
     with pytest.raises(ValueError, match="one value a clip"):

@@ -12,16 +12,13 @@ import pytest
 from pipelines.config import AnnotateConfig
 from pipelines.corpus import describe as job
 from pipelines.corpus.clips import CorpusClip
-from pipelines.corpus.describe import describe
+from pipelines.corpus.describe import DescriptionJob
 from tests.pipelines.corpus.made_clips import made_clip
 from tests.support.chat_server import Handler, chat_server
 from voxmill.core.audio import decode, encode_flac
 from voxmill.core.config import load_config
 from voxmill.core.errors import UserError
-from voxmill.core.progress import Progress
 from voxmill.data.records import Fact
-
-SILENT = Progress(enabled=False)
 
 
 def clips(count: int) -> list[CorpusClip]:
@@ -39,12 +36,13 @@ def test_actors_write_what_one_process_writes_and_in_order(
 ) -> None:
     config = AnnotateConfig()
     alone, spread = clips(7), clips(7)
-    figures = describe(alone, tmp_path, config, 2, SILENT)
+    here, actors = DescriptionJob(tmp_path, config, 2), DescriptionJob(tmp_path, config, 2)
+    here.describe(alone)
     monkeypatch.setattr(job, "CLIPS_A_TASK", 2)
-    again = describe(spread, tmp_path, config, 2, SILENT)
+    actors.describe(spread)
     assert [clip.descriptions for clip in spread] == [clip.descriptions for clip in alone]
     assert all(clip.descriptions for clip in alone)
-    assert {**again, "seconds": 0} == {**figures, "seconds": 0} and figures["counts"]["by_template"] > 7
+    assert here.counts == actors.counts and here.counts["by_template"] > 7 and here.usage is None
 
 
 def test_an_endpoint_is_sent_the_clip_at_16_khz(tmp_path: Path) -> None:
@@ -63,17 +61,19 @@ def test_an_endpoint_is_sent_the_clip_at_16_khz(tmp_path: Path) -> None:
         endpoint = {"url": server.url, "model": "m"}
         rule = {"writer": "endpoint", "send_audio": True, "wordings": 1, "endpoint": endpoint}
         config = AnnotateConfig.model_validate({"corpus_labels": {"descriptions": rule}})
-        figures = describe([clip], tmp_path, config, 1, SILENT)
+        asked = DescriptionJob(tmp_path, config, 1)
+        asked.describe([clip])
         content = server.seen[0]["body"]["messages"][0]["content"]
     samples_TC, rate = decode(base64.b64decode(content[1]["input_audio"]["data"]))
     assert rate == 16000 and samples_TC.shape == (16000, 1) and 0.49 < samples_TC.max() < 0.51
-    assert figures["usage"]["requests"] == len(server.seen) and figures["writer"] == "endpoint"
+    assert asked.usage is not None and asked.usage["requests"] == len(server.seen)
 
 
-def test_without_clips_or_where_no_descriptions_are_wanted_there_are_no_figures(tmp_path: Path) -> None:
-    assert describe([], tmp_path, AnnotateConfig(), 1, SILENT) == {}
+def test_where_no_descriptions_are_wanted_there_are_none(tmp_path: Path) -> None:
     config = AnnotateConfig.model_validate({"corpus_labels": {"labels": ["speakers"]}})
-    assert describe(clips(1), tmp_path, config, 1, SILENT) == {}
+    unwanted, here = DescriptionJob(tmp_path, config, 1), clips(1)
+    unwanted.describe(here)
+    assert not here[0].descriptions and not unwanted.counts
 
 
 @pytest.mark.parametrize(

@@ -9,16 +9,18 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from annotation.corpus.expressiveness import SCORE_CELLS
+from annotation.corpus.grid_counts import GridCounts
 from pipelines.config import AnnotateConfig, CorpusLabelsConfig
 from pipelines.corpus.clips import CorpusClip, index_row
 from pipelines.corpus.collect import CollectedClips, number
-from pipelines.corpus.describe import describe
-from pipelines.corpus.figures import DescriptionFigures
-from pipelines.corpus.labels import add_eligibility, add_references, label_corpus, screen
+from pipelines.corpus.describe import DescriptionJob
+from pipelines.corpus.labels import Cutoff, add_eligibility, add_facts, add_references, add_scores, errors_of, screen
+from pipelines.corpus.measures import Measures, SpeakerSums, in_order, measures_table, name_clips, sum_clips
+from pipelines.corpus.norms import NormSums, fit, scores_of, with_scores
 from tests.pipelines.corpus.made_clips import made_clip
 from tests.support.chat_server import Handler, chat_server
 from voxmill.core.errors import JobError
-from voxmill.core.progress import Progress
 from voxmill.data.records import Clip, Gender, Label, Prosody, StageName, VoiceLabels
 from voxmill.data.schemas import to_table, write_parquet
 
@@ -65,12 +67,27 @@ def collected(*clips: CorpusClip) -> CollectedClips:
     return CollectedClips(kept=list(clips))
 
 
+def label_corpus(corpus: CollectedClips, labels: CorpusLabelsConfig) -> SpeakerSums:
+    """What the passes do with a corpus of one bucket, up to facts."""
+    config = AnnotateConfig(corpus_labels=labels)
+    clips = in_order(corpus)
+    speakers = name_clips(clips, config) if "speakers" in labels.labels else SpeakerSums()
+    measures = Measures("key", measures_table(clips), sum_clips(clips), speakers)
+    norms = fit(NormSums.of(measures), config)
+    scores = scores_of(measures, norms, config)
+    norms = with_scores(norms, GridCounts.of(scores, SCORE_CELLS))
+    if "expressiveness" in labels.labels:
+        add_scores(clips, scores, norms)
+    add_facts(clips, norms, config)
+    return speakers
+
+
 def test_two_voices_of_a_session_are_two_speakers_and_never_each_other_s_reference() -> None:
     corpus = collected(*(clip(n, voice=n % 2) for n in range(12)), clip(12, voice=None))
     config = CorpusLabelsConfig()
-    figures = label_corpus(corpus, config)
+    speakers = label_corpus(corpus, config)
     number(corpus)
-    assert figures["speakers"]["clusters"] == 2 and figures["speakers"]["without_voice"] == 1
+    assert speakers.clusters == 2 and speakers.without_voice == 1
     assert len({c.speaker for c in corpus.kept[:12:2]}) == 1
     assert corpus.kept[0].speaker != corpus.kept[1].speaker
     counts = add_references([corpus.kept], config)
@@ -93,9 +110,9 @@ def test_references_stay_inside_their_shard() -> None:
 
 def test_a_given_speaker_keeps_its_name_and_measures_the_clusters() -> None:
     corpus = collected(*(clip(n, voice=n % 2, speaker=("ann", "bob")[n % 2]) for n in range(8)))
-    figures = label_corpus(corpus, CorpusLabelsConfig())
+    speakers = label_corpus(corpus, CorpusLabelsConfig())
     assert {c.speaker for c in corpus.kept} == {"ann", "bob"}
-    assert figures["speakers"]["cluster_purity"] == figures["speakers"]["speaker_purity"] == 1.0
+    assert speakers.in_cluster == speakers.in_speaker == speakers.known == 8
 
 
 def test_a_threshold_moves_no_other_clip_s_labels() -> None:
@@ -112,11 +129,14 @@ def test_the_pre_screen_keeps_the_wanted_share_and_loses_none() -> None:
     config = CorpusLabelsConfig.model_validate({"expressiveness": {"top_share": 0.3}})
     corpus = collected(*(clip(n) for n in range(10)))
     label_corpus(corpus, config)
-    screen(corpus, config)
+    best = sorted(corpus.kept, key=lambda c: (-(c.expressiveness or 0.0), c.clip_id))[2]
+    assert best.expressiveness is not None
+    screen(corpus, config, Cutoff(cell=round(best.expressiveness * SCORE_CELLS), clip_id=best.clip_id))
     assert len(corpus.kept) == 3 and len(corpus.rejected) == 7
     endings = [c.ending for c in corpus.rejected if c.ending is not None]
     assert {(ending.stage, ending.reason) for ending in endings} == {(StageName.SELECTION, "low_expressiveness")}
-    assert min(c.expressiveness or 0.0 for c in corpus.kept) == endings[0].threshold and len(endings) == 7
+    least = min(c.expressiveness or 0.0 for c in corpus.kept)
+    assert endings[0].threshold == pytest.approx(least, abs=1 / SCORE_CELLS) and len(endings) == 7
 
 
 def test_everything_can_be_switched_off_and_missing_labels_are_no_facts() -> None:
@@ -126,17 +146,19 @@ def test_everything_can_be_switched_off_and_missing_labels_are_no_facts() -> Non
     screen(corpus, config)
     assert [c.facts for c in corpus.kept] == [[], []] and len(corpus.kept) == 2
     broken = collected(made_clip(0, voice=VoiceLabels(prosody=Label(error="ValueError: x"))))
-    assert label_corpus(broken, CorpusLabelsConfig())["errors"] == {"prosody": 1}
+    label_corpus(broken, CorpusLabelsConfig())
+    assert errors_of(broken.kept) == {"prosody": 1}
     assert broken.kept[0].facts == [] and broken.kept[0].expressiveness is None
 
 
-def described(corpus: CollectedClips, out: Path, config: AnnotateConfig) -> DescriptionFigures:
+def described(corpus: CollectedClips, out: Path, config: AnnotateConfig) -> DescriptionJob:
     label_corpus(corpus, config.corpus_labels)
     number(corpus)
     add_references([corpus.kept], config.corpus_labels)
-    figures = describe(corpus.kept, out, config, 1, Progress(enabled=False))
+    job = DescriptionJob(out, config, workers=1)
+    job.describe(corpus.kept)
     add_eligibility(corpus.kept, config.corpus_labels)
-    return figures
+    return job
 
 
 def endpoint_config(url: str, **more: Any) -> AnnotateConfig:
@@ -153,9 +175,9 @@ def answer(handler: Handler, number: int, body: dict[str, Any]) -> None:
 
 def test_an_endpoint_writes_and_no_request_is_sent_twice(tmp_path: Path) -> None:
     with chat_server(answer) as server:
-        figures = described(collected(*(clip(n) for n in range(6))), tmp_path, endpoint_config(server.url))
+        job = described(collected(*(clip(n) for n in range(6))), tmp_path, endpoint_config(server.url))
         sent = len(server.seen)
-        assert sent >= 6 and figures["usage"]["requests"] == sent
+        assert sent >= 6 and job.usage is not None and job.usage["requests"] == sent
         corpus = collected(*(clip(n) for n in range(6)))
         described(corpus, tmp_path, endpoint_config(server.url))
         assert len(server.seen) == sent

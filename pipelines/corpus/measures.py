@@ -1,0 +1,195 @@
+"""Pass 1 over a bucket: who speaks in it, and the measures that norms and scores are made of, as one table.
+
+`work/corpus/<bucket>.parquet` has a row a candidate clip, kept or not, in order of session and time; it is made again
+where the units of the bucket or the settings that it depends on have changed.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from annotation.corpus.expressiveness import MEASURES, as_columns
+from annotation.corpus.speaker_clusters import largest_share_count, name_speakers
+from annotation.descriptions.facts import VoiceSums, sum_voices
+from pipelines.config import AnnotateConfig
+from pipelines.corpus.clips import CorpusClip
+from pipelines.corpus.collect import CollectedClips, collect
+from pipelines.units.plan_files import read_units
+from voxmill.core.hashing import fingerprint
+from voxmill.data.layout import bucket_name
+from voxmill.data.records import ClipId, Prosody, from_json_text, to_json_text
+from voxmill.data.schemas import parquet_metadata, read_parquet, to_table, write_parquet
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeakerSums:
+    """Clusters of voices of some buckets, and over the `known` clips that the manifest names a speaker of, how many are
+    of their cluster's most frequent speaker, and how many in their speaker's most frequent cluster."""
+
+    clusters: int = 0
+    without_voice: int = 0
+    known: int = 0
+    in_cluster: int = 0
+    in_speaker: int = 0
+
+    def __add__(self, other: "SpeakerSums") -> "SpeakerSums":
+        return SpeakerSums(
+            clusters=self.clusters + other.clusters,
+            without_voice=self.without_voice + other.without_voice,
+            known=self.known + other.known,
+            in_cluster=self.in_cluster + other.in_cluster,
+            in_speaker=self.in_speaker + other.in_speaker,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredClip:
+    """A row of the table; the measures have columns of their own. `kept`: by thresholds, and within its bucket."""
+
+    clip_id: ClipId
+    name: str
+    start_sample: int
+    kept: bool
+    speaker: str | None
+    cluster: str | None
+    language: str
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """The table of a bucket, what identifies it, and the sums behind norms and figures."""
+
+    key: str
+    table: pa.Table
+    voices: dict[str, VoiceSums]
+    speakers: SpeakerSums
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """As `annotation.corpus.expressiveness.as_columns` gives them."""
+        return {name: self.table[name].to_numpy() for name in MEASURES}
+
+
+def corpus_path(out: Path, bucket: int, suffix: str) -> Path:
+    """A file of the bucket that the passes hand to each other."""
+    return out / "work" / "corpus" / f"{bucket_name(bucket)}.{suffix}"
+
+
+def measure_bucket(out: Path, bucket: int, config: AnnotateConfig) -> None:
+    """Writes the table of a bucket where it is not there as the units and settings are now.
+
+    Raises:
+        JobError: a unit's file or its labels are damaged.
+    """
+    units = read_units(out, bucket, config.label)
+    path = corpus_path(out, bucket, "parquet")
+    key = fingerprint(
+        [
+            FORMAT,
+            [unit.unit_id for unit in units],
+            config.voice_attributes.model_dump(mode="json"),
+            config.select.model_dump(mode="json"),
+            "speakers" in config.corpus_labels.labels and config.corpus_labels.speakers.model_dump(mode="json"),
+        ]
+    )
+    if path.exists() and parquet_metadata(path)["key"] == key:
+        return
+    collected = collect(units, out, config)
+    clips = in_order(collected)
+    speakers = name_clips(clips, config) if "speakers" in config.corpus_labels.labels else SpeakerSums()
+    metadata = {"key": key, "voices": to_json_text(sum_clips(clips), dict[str, VoiceSums])}
+    table = measures_table(clips).replace_schema_metadata(metadata | {"speakers": to_json_text(speakers)})
+    write_parquet(path, table)
+
+
+def read_measures(out: Path, bucket: int) -> Measures:
+    """The table that `measure_bucket` wrote."""
+    table = read_parquet(corpus_path(out, bucket, "parquet"))
+    metadata = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
+    voices = {name: VoiceSums(**sums) for name, sums in json.loads(metadata["voices"]).items()}
+    return Measures(metadata["key"], table, voices, from_json_text(SpeakerSums, metadata["speakers"]))
+
+
+def in_order(collected: CollectedClips) -> list[CorpusClip]:
+    """All candidates by session, recording and time."""
+    return sorted(collected.kept + collected.rejected, key=lambda clip: clip.order)
+
+
+def measures_table(clips: list[CorpusClip]) -> pa.Table:
+    """Named clips as rows of the table."""
+    rows = [
+        MeasuredClip(
+            clip_id=clip.clip_id,
+            name=clip.window.name,
+            start_sample=clip.candidate.start_sample,
+            kept=clip.ending is None,
+            speaker=clip.speaker,
+            cluster=clip.cluster,
+            language=clip.candidate.language,
+        )
+        for clip in clips
+    ]
+    table = to_table(rows, MeasuredClip)
+    for name, values in as_columns(_raw_columns(clips)).items():
+        table = table.append_column(name, pa.array(values, pa.float64()))
+    return table
+
+
+def _raw_columns(clips: list[CorpusClip]) -> dict[str, list[float | None]]:
+    measured = [prosody_of(clip) for clip in clips]
+    columns: dict[str, list[float | None]] = {
+        name: [None if prosody is None else getattr(prosody, name) for prosody in measured]
+        for name in MEASURES
+        if name in Prosody.__dataclass_fields__
+    }
+    # An answer that was not sure enough to be given measures all the same.
+    emotions = [None if clip.voice.emotion is None else clip.voice.emotion.measured for clip in clips]
+    columns["emotion_intensity"] = [None if emotion is None else emotion.intensity for emotion in emotions]
+    return columns
+
+
+def prosody_of(clip: CorpusClip) -> Prosody | None:
+    """Measures of the clip's prosody, where there are any."""
+    return None if clip.voice.prosody is None else clip.voice.prosody.value
+
+
+def sum_clips(clips: list[CorpusClip]) -> dict[str, VoiceSums]:
+    """Sums of named clips behind the norms of facts."""
+    known = [(clip, prosody) for clip in clips if (prosody := prosody_of(clip)) is not None]
+    genders = [clip.voice.gender.value if clip.voice.gender is not None else None for clip, _ in known]
+    return sum_voices(
+        [prosody for _, prosody in known],
+        [clip.speaker or "" for clip, _ in known],
+        [None if gender is None else gender.label for gender in genders],
+        [clip.candidate.language for clip, _ in known],
+    )
+
+
+def embeddings_of(clips: list[CorpusClip]) -> np.ndarray:
+    """Unit vectors, float32 [N,D]; zeros where a clip has none."""
+    vectors = [None if clip.voice.speaker is None else clip.voice.speaker.value for clip in clips]
+    size = next((len(vector) for vector in vectors if vector is not None), 1)
+    return np.stack([np.zeros(size, np.float32) if v is None else v for v in vectors]) if clips else np.zeros((0, size))
+
+
+def name_clips(clips: list[CorpusClip], config: AnnotateConfig) -> SpeakerSums:
+    """Names clusters; a name that the manifest gives stays, and measures how pure the clusters are."""
+    rule = config.corpus_labels.speakers
+    labels = name_speakers(embeddings_of(clips), [clip.session for clip in clips], rule)
+    given = [(clip.speaker, name) for clip, name in zip(clips, labels.speaker, strict=True) if clip.speaker and name]
+    for clip, name in zip(clips, labels.speaker, strict=True):
+        clip.cluster = name or None
+        clip.speaker = clip.speaker or name or None
+    # A cluster belongs to a session, so a speaker is looked for within the session.
+    pairs = [(f"{cluster.rsplit(':', 1)[0]}:{speaker}", cluster) for speaker, cluster in given]
+    return SpeakerSums(
+        clusters=len({name for name in labels.speaker if name}),
+        without_voice=sum(not name for name in labels.speaker),
+        known=len(given),
+        in_cluster=largest_share_count([cluster for _, cluster in pairs], [speaker for speaker, _ in pairs]),
+        in_speaker=largest_share_count([speaker for speaker, _ in pairs], [cluster for _, cluster in pairs]),
+    )
