@@ -106,11 +106,11 @@ def percentiles(out: Path) -> dict[str, float | None]:
     return {row["clip_id"]: row["expressiveness_percentile"] for table in tables for row in table.to_pylist()}
 
 
-def add_recording(out: Path, clips: int, workers: int) -> tuple[int, int, Cost]:
-    """(files of the dataset that were written, percentiles that changed, cost) of one recording more."""
+def add_recording(out: Path, clips: int, workers: int, *overrides: str) -> tuple[int, int, Cost]:
+    """(files of the dataset that were written, percentiles that changed, cost) of one recording more, a session new."""
     before, ranks = digests(out), percentiles(out)
     make_finished(out, CLIPS_A_RECORDING, AnnotateConfig(), first=clips // CLIPS_A_RECORDING)
-    cost = finish(out, workers)
+    cost = finish(out, workers, *overrides)
     after, later = digests(out), percentiles(out)
     written = sum(before.get(name) != digest for name, digest in after.items())
     return written, sum(later.get(clip) != rank for clip, rank in ranks.items()), cost

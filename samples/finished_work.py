@@ -47,8 +47,8 @@ VECTOR = 192
 
 
 def recording_windows(number: int) -> list[Window]:
-    """The windows of recording `number`: sessions of one, or of sixteen recordings where 16 divides the session."""
-    session = number // 16 if number // 16 % 4 == 0 else 1_000_000_000 + number
+    """The windows of recording `number`: a quarter lie in sessions of sixteen, the others in one of their own."""
+    session = number // 16 if number // 16 % 4 == 1 else 1_000_000_000 + number
     name = f"show-{session:010d}/recording-{number:09d}.flac"
     return [
         Window(

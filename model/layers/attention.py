@@ -104,8 +104,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, span: Span, *, layer: int 
 
 
 def _scaled_dot_product(query_BTHD: Tensor, key_BTKD: Tensor, value_BTKD: Tensor, *, causal: bool) -> Tensor:
-    if not query_BTHD.numel():  # a request without audio; the kernels of GPUs want a sequence
-        return query_BTHD
+    if not query_BTHD.numel():
+        # Without audio; the kernels of GPUs want a sequence. The sums are zero: keys and values get gradients of zeros.
+        return query_BTHD + key_BTKD.sum() + value_BTKD.sum()
     query_BHTD, key_BKTD, value_BKTD = (x.transpose(1, 2) for x in (query_BTHD, key_BTKD, value_BTKD))
     return F.scaled_dot_product_attention(
         query_BHTD, key_BKTD, value_BKTD, is_causal=causal, enable_gqa=query_BHTD.shape[1] != key_BKTD.shape[1]
