@@ -18,7 +18,7 @@ from pathlib import Path
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.files import write_atomically
 from voxmill.core.processes import ProcessId
-from voxmill.core.storage import create_exclusively
+from voxmill.core.storage import create_exclusively, read_whole
 from voxmill.data.records import from_json_text, to_json_text
 
 RENEW_SECONDS = 60.0
@@ -40,7 +40,7 @@ class Holder:
 def live_holder(path: Path) -> Holder | None:
     """Who holds a lease now; None where nobody does, or its holder is known to be dead or has not renewed it."""
     try:
-        holder = from_json_text(Holder, path.read_bytes())
+        holder = from_json_text(Holder, read_whole(path))
     except (FileNotFoundError, ValueError):
         return None
     return None if holder.process.is_dead() or time.time() >= holder.expires else holder
@@ -91,14 +91,14 @@ class Lease:
 
     def _read(self) -> Holder | None:
         try:
-            return from_json_text(Holder, self._path.read_bytes())
+            return from_json_text(Holder, read_whole(self._path))
         except FileNotFoundError:
             return None
         except ValueError:
             # Half a file: its writer died while it made it, or is about to write the rest.
             time.sleep(SETTLE_SECONDS)
             try:
-                return from_json_text(Holder, self._path.read_bytes())
+                return from_json_text(Holder, read_whole(self._path))
             except FileNotFoundError:
                 return None
             except ValueError:
@@ -132,7 +132,7 @@ class Lease:
         """Waits for whoever takes the lease over; a claim whose maker died is removed."""
         time.sleep(SETTLE_SECONDS)
         try:
-            taker = from_json_text(Holder, claim.read_bytes())
+            taker = from_json_text(Holder, read_whole(claim))
         except (FileNotFoundError, ValueError):
             taker = None
         if taker is None or taker.process.is_dead() or self._clock() >= taker.expires:

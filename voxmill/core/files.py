@@ -227,7 +227,9 @@ def list_files(root: Path, folder: str = "", *, recursive: bool = True) -> Itera
 
 
 def remove_files(root: Path, names: Sequence[str]) -> None:
-    """Removes files below `root` by their names from there; one that is gone already is passed over.
+    """Removes files below `root` by their names from there, and folders that are empty then.
+
+    One that is gone already is passed over.
 
     Raises:
         OSError: one cannot be removed.
@@ -235,7 +237,20 @@ def remove_files(root: Path, names: Sequence[str]) -> None:
     if not is_remote(root):
         for name in names:
             (root / name).unlink(missing_ok=True)
+        for folder in {Path(name).parent for name in names}:
+            _remove_if_empty(root, folder)
     elif names:
         start = f"{root.path.rstrip('/')}/"  # type: ignore[attr-defined]
         with contextlib.suppress(FileNotFoundError):
             root.fs.rm([start + name for name in names])  # type: ignore[attr-defined]
+
+
+def _remove_if_empty(root: Path, folder: Path) -> None:
+    """Removes a folder below `root` that holds nothing, and then those above it that hold nothing else."""
+    while folder.name:
+        try:
+            (root / folder).rmdir()
+        except OSError:
+            # It holds something, or is gone already.
+            return
+        folder = folder.parent

@@ -80,6 +80,15 @@ def uri(path: Path) -> str:
     return str(path)
 
 
+def read_whole(path: Path) -> bytes:
+    """All of a small file that others may replace meanwhile; from object storage by one request.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return cast(bytes, path.fs.cat_file(path.path)) if is_remote(path) else path.read_bytes()  # type: ignore[attr-defined]
+
+
 def read_range(path: Path, offset: int, size: int) -> bytes:
     """`size` bytes from `offset`; fewer where the file ends before.
 

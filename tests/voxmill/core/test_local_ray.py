@@ -17,6 +17,8 @@ from voxmill.core.local_ray import join_ray, map_actors, map_tasks
 def two_cpus() -> Iterator[None]:
     import ray
 
+    # Tests of jobs before this module may have left theirs.
+    ray.shutdown()
     join_ray(num_cpus=2, env_vars={"PYTHONPATH": str(Path(__file__).resolve().parents[3])})
     yield
     ray.shutdown()
