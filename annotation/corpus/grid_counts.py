@@ -1,7 +1,6 @@
 """Counts of values on a fixed grid: sums of integers, so that merged ones do not depend on any order."""
 
 from dataclasses import dataclass
-from functools import reduce
 
 import numpy as np
 
@@ -46,8 +45,3 @@ def weighted_median(values: np.ndarray, counts: np.ndarray) -> float:
     middle = [int(ends[-1] - 1) // 2, int(ends[-1]) // 2]
     low, high = np.searchsorted(ends, middle, side="right")
     return float(values[order[low]] + values[order[high]]) / 2
-
-
-def add_all(many: "list[GridCounts]") -> GridCounts:
-    """The sum of at least one."""
-    return reduce(GridCounts.__add__, many)
