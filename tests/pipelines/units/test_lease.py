@@ -92,7 +92,7 @@ def test_of_many_who_take_it_over_one_holds_it(path: Path, torn: bool) -> None:
 
 
 def test_who_lost_it_ends_with_one_line(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.05)
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 1.0)
     with pytest.raises(JobError, match="went to process 7 on there"), Lease(path, "OUT"):
         before = holder(path).expires
         waited = time.monotonic()
