@@ -1,6 +1,7 @@
 """Expressiveness is relative: to the speaker, to the language, and never made of one odd clip."""
 
 import dataclasses
+from functools import reduce
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from annotation.corpus.expressiveness import (
     score_clips,
     score_expressiveness,
 )
-from annotation.corpus.grid_counts import add_all, weighted_median
+from annotation.corpus.grid_counts import GridCounts, weighted_median
 from voxmill.core.errors import UserError
 
 CONFIG = ExpressivenessConfig()
@@ -111,13 +112,16 @@ def test_norms_of_parts_add_up_to_those_of_the_whole_in_any_order() -> None:
     counted = [count_measures({n: v[rows] for n, v in arrays.items()}, [languages[i] for i in rows]) for rows in parts]
     for order in ((0, 1, 2), (2, 0, 1)):
         total = {
-            name: {language: add_all([counted[i][name][language] for i in order]) for language in ("en", "fr")}
+            name: {
+                language: reduce(GridCounts.__add__, [counted[i][name][language] for i in order])
+                for language in ("en", "fr")
+            }
             for name in arrays
         }
         added = fit_norms(total, CONFIG)
         assert (added.corpus, added.languages) == (whole.corpus, whole.languages)
     exact = [float(np.median(values[::2])) for values in arrays.values()]
-    own = [add_all([part[name]["en"] for part in counted]) for name in arrays]
+    own = [reduce(GridCounts.__add__, [part[name]["en"] for part in counted]) for name in arrays]
     for median, counts, cells in zip(exact, own, (512, 256), strict=True):
         assert weighted_median(counts.cells / cells, counts.counts) == pytest.approx(median, abs=0.6 / cells)
 
