@@ -6,7 +6,6 @@ repeats; a task a partition of the buckets writes their plans.
 """
 
 import itertools
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,9 +40,9 @@ from pipelines.inputs.scan import (
 )
 from pipelines.inputs.shuffle import read_partition, write_divided
 from pipelines.units.plan_files import fix_buckets, planned_buckets, remove_bucket, write_bucket
+from voxmill.core.files import remove_folder
 from voxmill.core.local_ray import join_ray, map_tasks
 from voxmill.core.progress import Progress
-from voxmill.core.storage import is_remote
 from voxmill.data.schemas import from_table, read_parquet, schema_of, to_table, write_parquet
 
 SMALL_BLOCKS = 4
@@ -300,8 +299,4 @@ class _ShuffleFiles:
 
     def remove(self) -> None:
         """Removes all, also what an interrupted run left."""
-        if is_remote(self.folder):
-            if self.folder.exists():
-                self.folder.fs.rm(self.folder.path, recursive=True)  # type: ignore[attr-defined]
-        else:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        remove_folder(self.folder)

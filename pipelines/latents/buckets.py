@@ -44,19 +44,21 @@ class EncodePlan:
 
     def undone(self, part: Path) -> list[EncodeUnit]:
         """Units of a bucket that have no result, the longest first: the least is left to wait for at the end."""
+        return self._undone(part, self.units(part))
+
+    def _undone(self, part: Path, units: list[EncodeUnit]) -> list[EncodeUnit]:
         done = file_names(results_folder(self.dataset, _bucket(part)))
-        undone = [unit for unit in self.units(part) if f"{unit.unit_id}.json" not in done]
-        return sorted(undone, key=lambda unit: -unit.seconds)
+        return sorted((unit for unit in units if f"{unit.unit_id}.json" not in done), key=lambda unit: -unit.seconds)
 
     def progress(self, part: Path) -> "Progress":
         """How much of a bucket there is, and how much is left."""
-        units, undone = self.units(part), self.undone(part)
+        units = self.units(part)
+        undone = self._undone(part, units)
         return Progress(
             units=len(units),
             undone=len(undone),
             clips=sum(len(unit.clips) for unit in units),
             undone_seconds=sum(unit.seconds for unit in undone),
-            first_undone=undone[0].clips[0].clip_id if undone else "",
         )
 
     def write_part(self, part: Path) -> "LatentCounts":
@@ -65,11 +67,11 @@ class EncodePlan:
         Raises:
             JobError: a unit is not done.
         """
-        undone = self.undone(part)
+        units = self.units(part)
+        undone = self._undone(part, units)
         if undone:
             clip = undone[0].clips[0].clip_id
             raise JobError(f"{len(undone)} latent shards of {part.stem} are missing, one from clip {clip} on")
-        units = self.units(part)
         rows, failed = collect(units, self.dataset, self.latent_space)
         for folder in (
             self.dataset / "latents" / bucket_name(_bucket(part)),
@@ -97,7 +99,6 @@ class Progress:
     undone: int
     clips: int
     undone_seconds: float
-    first_undone: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

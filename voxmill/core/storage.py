@@ -17,7 +17,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urlsplit
 
 from voxmill.core.errors import UserError
 
@@ -223,11 +222,6 @@ def arrow_filesystem(path: Path) -> "tuple[FileSystem, str]":
     if is_remote(path):
         return fs.PyFileSystem(fs.FSSpecHandler(path.fs)), path.path  # type: ignore[attr-defined]
     return fs.LocalFileSystem(), str(path)
-
-
-def bucket_of(path: Path) -> str:
-    """The bucket of a path in object storage, for messages."""
-    return urlsplit(uri(path)).netloc
 
 
 def local_copy(folder: Path, *, recursive: bool = False) -> Path:

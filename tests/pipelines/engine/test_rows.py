@@ -8,24 +8,8 @@ import pytest
 from pipelines.engine.rows import Row, from_rows, no_audio, to_rows
 from pipelines.stages.base import WindowAudio
 from pipelines.stages.decode import in_16_bits
-from voxmill.data.records import Candidate, Cost, SourceInfo, StageName, Window, WindowResult, WorkUnit
-
-
-def result_of(name: str, num_candidates: int = 0, dc_offset: float = 0.0) -> WindowResult:
-    window = Window(
-        recording_id=name,
-        name=name,
-        path=name,
-        start_sample=0,
-        end_sample=32000,
-        sample_rate=16000,
-        source=SourceInfo(session=name),
-    )
-    candidates = tuple(
-        Candidate(clip_id=f"{name}{i}", start_sample=0, end_sample=1, turn=0, cut="pause")
-        for i in range(num_candidates)
-    )
-    return WindowResult(window=window, candidates=candidates, dc_offset=dc_offset)
+from tests.pipelines.engine.made_results import result_of
+from voxmill.data.records import Cost, StageName, WorkUnit
 
 
 def decoded(samples: np.ndarray) -> tuple[WindowAudio, float]:

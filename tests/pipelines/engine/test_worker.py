@@ -13,13 +13,11 @@ from pipelines.engine.worker import Shift, Worker
 from pipelines.stages.base import Stage, StageContext, UnseenInputError, WindowAudio, WindowOutput
 from pipelines.units.attempts import open_attempts
 from pipelines.units.probe import probe
+from tests.pipelines.engine.made_results import result_of
 from voxmill.core.errors import UserError
 from voxmill.data.records import (
-    Candidate,
     JobFailure,
-    SourceInfo,
     StageName,
-    Window,
     WindowResult,
     WorkUnit,
 )
@@ -31,23 +29,6 @@ def context(out: Path) -> StageContext:
     return StageContext(
         out=out, label=CONTEXT.label, voice_attributes=CONTEXT.voice_attributes, threads=1, device="cpu"
     )
-
-
-def result_of(name: str, num_candidates: int = 0) -> WindowResult:
-    window = Window(
-        recording_id=name,
-        name=name,
-        path=name,
-        start_sample=0,
-        end_sample=32000,
-        sample_rate=16000,
-        source=SourceInfo(session=name),
-    )
-    candidates = tuple(
-        Candidate(clip_id=f"{name}{i}", start_sample=0, end_sample=1, turn=0, cut="pause")
-        for i in range(num_candidates)
-    )
-    return WindowResult(window=window, candidates=candidates)
 
 
 def unit_of(*names: str) -> WorkUnit:
