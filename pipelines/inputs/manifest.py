@@ -17,7 +17,7 @@ from pipelines.inputs.entries import OPTIONAL, SUFFIXES, Entry, has_suffix, with
 from pipelines.inputs.listing import matches, storable, walk
 from pipelines.inputs.tars import members
 from voxmill.core.errors import UserError
-from voxmill.core.storage import file_names, is_remote, to_path
+from voxmill.core.storage import file_names, is_remote, names_remote, to_path
 
 Expand = Callable[[Callable[[Entry], list[Entry]], Iterable[Entry]], Iterator[list[Entry]]]
 """Maps a function over tars, in their order; on a cluster by its tasks."""
@@ -195,7 +195,7 @@ def _entry(row: Mapping[str, Any] | str, path: Path, base: Path, number: int, he
     if offset is not None and size is None:
         raise _BadRowError("'bytes_offset' without 'bytes_size'")
     try:
-        is_uri = is_remote(to_path(text))
+        is_uri = names_remote(text)
     except UserError as error:
         raise _BadRowError(str(error)) from None
     if is_uri:

@@ -9,6 +9,7 @@ come from the environment, as the clouds' own tools read them (`AWS_*` with `AWS
 
 import contextlib
 import errno
+import functools
 import importlib.util
 import os
 import pathlib
@@ -41,27 +42,43 @@ def to_path(text: str | Path) -> Path:
     """
     if not isinstance(text, str):
         return text
+    if not names_remote(text):
+        return Path(text.removeprefix("file://"))
+    from upath import UPath
+
+    # Another process changes what lies there: a cached listing would hide its files.
+    return cast(Path, UPath(text.rstrip("/"), use_listings_cache=False))
+
+
+def names_remote(text: str) -> bool:
+    """Whether a text names something in object storage; a hundred times quicker than to make a path of it.
+
+    Raises:
+        UserError: as `to_path`.
+    """
     if text.startswith("file:"):
         if not text.startswith("file:///"):
             raise UserError(f"{text}: a file URI names an absolute path, such as file:///data/out")
-        return Path(text.removeprefix("file://"))
+        return False
     scheme, separator, rest = text.partition("://")
     # "s3:/b" is what pathlib makes of "s3://b".
     if not separator and text.startswith(tuple(f"{known}:/" for known in SCHEMES)):
         raise UserError(f"{text}: a URI has two slashes after its scheme")
     if not separator:
-        return Path(text)
+        return False
     if scheme not in DRIVERS:
         raise UserError(f"{text}: unknown scheme {scheme!r}; a local path or one of {', '.join(SCHEMES)}")
     if not rest.strip("/"):
         raise UserError(f"{text}: names no bucket; such as {scheme}://bucket/folder")
     driver, extra = DRIVERS[scheme]
-    if importlib.util.find_spec(driver) is None:
+    if not _is_installed(driver):
         raise UserError(f"{text}: {driver} is missing; pip install 'voxmill[{extra}]'")
-    from upath import UPath
+    return True
 
-    # Another process changes what lies there: a cached listing would hide its files.
-    return cast(Path, UPath(text.rstrip("/"), use_listings_cache=False))
+
+@functools.cache
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
 
 
 def is_remote(path: Path) -> bool:
