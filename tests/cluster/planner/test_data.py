@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.planner.data import BUSY, STAGES, DataPlan, DataSetup, cores_for_gpus, data_plan, possible
+from cluster.planner.data_counts import largest_bucket_hours
+from cluster.planner.data_limits import cores_for_gpus, data_plan, possible
+from cluster.planner.data_setup import BUSY, STAGES, DataPlan, DataSetup
 from cluster.planner.rate_files import GPU_STAGES, read_rates
 from cluster.planner.rates import Known, Rates, Source
 from pipelines.units.unit import UNITS_A_CUT, group
@@ -214,7 +216,6 @@ def test_the_largest_bucket_holds_what_hashing_gives() -> None:
     """Ten thousand sessions in 1024 buckets, by the hash that the dataset uses."""
     from collections import Counter
 
-    from cluster.planner.data import largest_bucket_hours
     from voxmill.data.layout import bucket_of
 
     hours = 1024 * 16.0

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from cluster.planner.data import STAGES, DataPlan, data_plan
+from cluster.planner.data_limits import data_plan
+from cluster.planner.data_setup import STAGES, DataPlan
 from cluster.planner.rate_files import GPU_STAGES, SECTIONS, rates_of_run, read_rates
 from cluster.planner.rates import RatesFile
 from samples.annotate_process import run_job

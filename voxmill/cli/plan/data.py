@@ -13,7 +13,7 @@ from voxmill.cli.settings import JobSettings, split_settings
 from voxmill.core.errors import UserError, command
 
 if TYPE_CHECKING:
-    from cluster.planner.data import DataPlan, DataSetup
+    from cluster.planner.data_setup import DataPlan, DataSetup
     from pipelines.config import AnnotateConfig
 
 HIGHEST_RATE = 48000.0
@@ -71,7 +71,9 @@ def data(
       voxmill plan data --audio-hours 3000 --cores 100 recipe.yaml label.unit_seconds=600
       voxmill plan data --audio-hours 2e6 --gpus 64 --json | jq .days
     """
-    from cluster.planner.data import DataSetup, cores_for_gpus, data_plan, mean_group, possible
+    from cluster.planner.data_counts import mean_group
+    from cluster.planner.data_limits import cores_for_gpus, data_plan, possible
+    from cluster.planner.data_setup import DataSetup
     from cluster.planner.rate_files import read_rates
     from pipelines.config import AnnotateConfig, EncodeConfig
     from pipelines.inputs.scan import BLOCK_ROWS, ONE_IN
@@ -159,7 +161,7 @@ def _check_numbers(positive: Mapping[str, float | None], not_negative: Mapping[s
 
 def _stages(config: AnnotateConfig) -> tuple[str, ...]:
     """The stages that a configuration runs; emotion and age only with a model."""
-    from cluster.planner.data import STAGES
+    from cluster.planner.data_setup import STAGES
     from pipelines.config import LABELLERS
 
     voices = config.voice_attributes

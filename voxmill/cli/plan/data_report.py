@@ -8,7 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cluster.planner.data import DataPlan
+from cluster.planner.data_setup import DataPlan
 from cluster.planner.rates import Source
 
 
