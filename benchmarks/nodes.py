@@ -1,10 +1,10 @@
-"""The labelling phase on three nodes when something happens to one of them.
+"""Jobs on three nodes when something happens to one of them.
 
-    python benchmarks/nodes.py [--units 40] [--seconds 6] [--cases alone killed added out in disk store]
+    python benchmarks/nodes.py [--units 40] [--seconds 6] [--cases alone killed added out in disk store submitted]
 
 Each case is a Ray of its own on this machine: a head without CPUs, on which the driver runs, and two nodes of one CPU,
 started by `ray start` as processes of their own. The runner, the graph, the workers and the decoder are the real ones;
-models are stand-ins that sleep. Cases:
+models are stand-ins that sleep, but for the last case. Cases:
 
     alone    nothing happens
     killed   one node is killed in the middle of the job
@@ -12,24 +12,28 @@ models are stand-ins that sleep. Cases:
     out      one node has an empty folder where OUT should be (a mount namespace of its own)
     in       the same with IN
     disk     OUT lies on a disk that becomes full
-    store    object stores of 80 MB, three pools, units of a minute at 48 kHz
+    store    object stores of 80 MB, three pools (a pretended GPU a node), units of a minute at 48 kHz
+    submitted
+             `ray job submit` of pipelines/annotate.py with its models, on sample recordings; one node is killed in the
+             middle; recordings, clips and bytes are compared with those of the same job on nodes that stay
 
 `lost`, `repeated`: units without a result, and results with a window too many, after the last command. `same_bytes`:
-results equal those of `alone`. `tail_seconds`: how long the last worker worked alone at the end. Where a case ends the
-job, its line must name the node, and the same command on healthy nodes must finish the work.
+results equal those of `alone`. `nodes`: how many had a unit. `tail_seconds`: how long the last worker worked alone at
+the end, where one command did all. Where a case ends the job, its line must name the node, and the same command on
+healthy nodes must finish the work.
 """
 
 import argparse
-import contextlib
+import collections
+import dataclasses
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,111 +44,67 @@ from rich.console import Console
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
+from benchmarks.driver import digests  # noqa: E402
+from benchmarks.support.ray_nodes import Nodes, kill, ray_nodes  # noqa: E402
 from benchmarks.support.stand_ins import (  # noqa: E402
     RATE,
     SleepingMeasure,
-    SleepingModels,
+    SlowModels,
     busy_folder,
     stand_in_units,
 )
 from benchmarks.support.tables import table  # noqa: E402
+from voxmill.cli.demo import submit  # noqa: E402
 from voxmill.core.errors import JobError, command  # noqa: E402
 from voxmill.core.hashing import sha256_text  # noqa: E402
-from voxmill.core.local_ray import environment, free_port  # noqa: E402
+from voxmill.core.local_ray import environment  # noqa: E402
+from voxmill.data.layout import read_index  # noqa: E402
 from voxmill.data.records import to_json_text  # noqa: E402
 
-CASES = ("alone", "killed", "added", "out", "in", "disk", "store")
+CASES = ("alone", "killed", "added", "out", "in", "disk", "store", "submitted")
+STORE_BYTES, STORE_SECONDS = 80_000_000, 60.0
+RECORDINGS = ("en-1", "es-1", "fr-1", "it-1")
+ENDS_THE_JOB = ("out", "in", "disk")
 NAMES_A_NODE = re.compile(r"node \S+ \([0-9a-f]{8}\)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a case went; `line` is what the job said where it ended early."""
+    """How a case went; `line` is what the job said where it ended early, and there is no tail then."""
 
     lost: int
     repeated: int
     same_bytes: bool
-    tail_seconds: float
+    nodes: int
+    tail_seconds: float | None
     line: str = ""
 
     def is_good(self, case: str) -> bool:
-        """Whether nothing is lost, repeated or different, and a job that ended early named its node."""
-        named = bool(NAMES_A_NODE.search(self.line)) == (case in ("out", "in", "disk"))
-        return not self.lost and not self.repeated and self.same_bytes and named
+        """Whether nothing is lost, repeated or different, all nodes worked, and a job that ended early named one."""
+        named = bool(NAMES_A_NODE.search(self.line)) == (case in ENDS_THE_JOB)
+        worked = self.nodes >= 2 or case in ENDS_THE_JOB
+        return not self.lost and not self.repeated and self.same_bytes and worked and named
 
 
-class Nodes:
-    """A Ray of several processes on this machine."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """A folder with a recording for each unit; `seconds` of each."""
 
-    def __init__(self, folder: Path, store_bytes: int | None) -> None:
-        self._folder, self._store, self._port = folder, store_bytes, free_port()
-        self._processes: list[subprocess.Popen[bytes]] = []
-        self.address = f"127.0.0.1:{self._port}"
-        head = ["--head", f"--port={self._port}", "--num-cpus=0", "--include-dashboard=false", "--no-monitor"]
-        self._start(["--node-ip-address=127.0.0.1", f"--temp-dir={self._folder}", *head])
+    folder: Path
+    units: int
+    seconds: float
 
-    def add(self, hidden: Path | None = None) -> subprocess.Popen[bytes]:
-        """A node of one CPU; `hidden` is an empty folder for it."""
-        words = [f"--address={self.address}", "--num-cpus=1", "--node-ip-address=127.0.0.1"]
-        return self._start(words, hidden)
-
-    def _start(self, words: list[str], hidden: Path | None = None) -> subprocess.Popen[bytes]:
-        ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *words]
-        if self._store is not None:
-            ray += [f"--object-store-memory={self._store}"]
-        if hidden is not None:
-            hide = f'mount -t tmpfs -o size=50m tmpfs "{hidden}" && exec "$@"'
-            ray = ["unshare", "-m", "sh", "-c", hide, "sh", *ray]
-        log = self._folder.with_name(f"{self._folder.name}-{len(self._processes)}.log")
-        with open(log, "wb") as output:
-            process = subprocess.Popen(ray, env=environment(), stdout=output, stderr=output, start_new_session=True)
-        self._processes.append(process)
-        for _ in range(240):
-            if "Ray runtime started" in log.read_text(errors="replace"):
-                return process
-            if process.poll() is not None:
-                break
-            time.sleep(0.25)
-        raise JobError(f"a node did not start: {log.read_text(errors='replace')[-800:]}")
-
-    def end(self) -> None:
-        """Kills every node."""
-        for process in reversed(self._processes):
-            kill(process)
+    def make(self) -> None:
+        """Noise of other samples for each unit."""
+        self.folder.mkdir(parents=True)
+        random = np.random.default_rng(0)
+        for number in range(self.units):
+            samples = random.integers(-3000, 3000, round(self.seconds * RATE), dtype=np.int16)
+            soundfile.write(self.folder / f"{number:05d}.flac", samples, RATE)
 
 
-def kill(process: subprocess.Popen[bytes]) -> None:
-    """Kills a node with all that it started, as a machine that is taken away."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-@contextlib.contextmanager
-def nodes(store_bytes: int | None = None) -> Iterator[Nodes]:
-    """A head without CPUs."""
-    # Ray's sockets lie below; their paths must be short.
-    with tempfile.TemporaryDirectory(prefix="vm-", ignore_cleanup_errors=True) as folder:
-        made = Nodes(Path(folder) / "ray", store_bytes)
-        try:
-            yield made
-        finally:
-            made.end()
-
-
-def make_inputs(folder: Path, units: int, seconds: float) -> None:
-    """Noise of other samples for each unit."""
-    folder.mkdir(parents=True)
-    random = np.random.default_rng(0)
-    for number in range(units):
-        samples = random.integers(-3000, 3000, round(seconds * RATE), dtype=np.int16)
-        soundfile.write(folder / f"{number:05d}.flac", samples, RATE)
-
-
-def run_labelling(source: Path, out: Path, units: int, seconds: float, pools: bool) -> None:
+def run_labelling(inputs: Inputs, out: Path) -> None:
     """What the job's process does: plans the units and labels them on the Ray that RAY_ADDRESS names."""
-    import dataclasses
-
     import ray
 
     from pipelines.config import AnnotateConfig
@@ -157,31 +117,39 @@ def run_labelling(source: Path, out: Path, units: int, seconds: float, pools: bo
 
     join_ray()
     made = []
-    for unit in stand_in_units(units, seconds):
+    for unit in stand_in_units(inputs.units, inputs.seconds):
         (result,) = unit.results
-        window = dataclasses.replace(result.window, path=str(source / f"{result.window.name[:5]}.flac"))
+        window = dataclasses.replace(result.window, path=str(inputs.folder / f"{result.window.name[:5]}.flac"))
         made.append(dataclasses.replace(unit, results=(dataclasses.replace(result, window=window),)))
     write_bucket(out, 0, BucketPlan(recordings=(), units=tuple(made)))
-    config = AnnotateConfig.model_validate({"run": {"progress": False, "pools": pools}})
+    config = AnnotateConfig.model_validate({"run": {"progress": False}})
     resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    cluster = Cluster(cpus=float(resources.get("CPU", 0)), gpus=0)
-    stages = (Decode, SleepingModels, SleepingMeasure)
+    cluster = Cluster(cpus=float(resources.get("CPU", 0)), gpus=int(resources.get("GPU", 0)))
+    stages = (Decode, SlowModels, SleepingMeasure)
     Runner(out, config, cluster, Progress(enabled=True), [0], stages).label_units()
 
 
-def start_labelling(
-    source: Path, out: Path, address: str, units: int, seconds: float, pools: bool = False
-) -> subprocess.Popen[str]:
+def start_labelling(inputs: Inputs, out: Path, address: str) -> subprocess.Popen[str]:
     """The job as a process of its own."""
-    own = [sys.executable, str(Path(__file__).resolve()), "--job", str(source), str(out)]
-    own += ["--units", str(units), "--seconds", str(seconds), *(["--pools"] if pools else [])]
+    own = [sys.executable, str(Path(__file__).resolve()), "--job", str(inputs.folder), str(out)]
+    own += ["--units", str(inputs.units), "--seconds", str(inputs.seconds)]
     variables = environment() | {"RAY_ADDRESS": address}
     return subprocess.Popen(own, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for_units(out: Path, count: int, job: subprocess.Popen[str]) -> None:
+def wait_for_units(out: Path, count: int, has_ended: Callable[[], bool]) -> None:
     """Waits until so many units are done, or the job has ended."""
-    while job.poll() is None and len(list((out / "work" / "units").glob("*/*.tar"))) < count:
+    while not has_ended() and len(list((out / "work" / "units").glob("*/*.tar"))) < count:
+        time.sleep(0.1)
+
+
+def wait_for_work(out: Path, nodes: int, has_ended: Callable[[], bool]) -> None:
+    """Waits until so many nodes are in the middle of a unit at once, or the job has ended."""
+    from pipelines.units.attempts import open_attempts
+
+    while not has_ended():
+        if len({one.node for _, attempts in open_attempts(out) for one in attempts if not one.ended}) >= nodes:
+            return
         time.sleep(0.1)
 
 
@@ -196,6 +164,11 @@ def results(out: Path) -> dict[str, str]:
     return found
 
 
+def working_nodes(out: Path) -> set[str]:
+    """Ray's ids of the nodes that had a unit."""
+    return {path.name.partition("-")[0] for path in busy_folder(out).iterdir()}
+
+
 def tail(out: Path) -> float:
     """Seconds that the last worker worked alone at the end."""
     ends = sorted(
@@ -204,24 +177,34 @@ def tail(out: Path) -> float:
     return round(ends[-1] - ends[-2], 1) if len(ends) > 1 else 0.0
 
 
-def run_case(case: str, source: Path, folder: Path, units: int, seconds: float, expected: dict[str, str]) -> Outcome:
-    """One case on a Ray of its own, and where its job ends early, the same command on healthy nodes."""
-    disk = folder / f"disk-{case}"
-    disk.mkdir()
+def run_case(case: str, inputs: Inputs, folder: Path, expected: dict[str, str] | None = None) -> Outcome:
+    """One case on a Ray of its own, and where its job ends early, the same command on healthy nodes.
+
+    Args:
+        expected: results of the same inputs where nothing happens; None: this is that run.
+    """
+    disk = folder / case
+    disk.mkdir(parents=True)
     out, line = disk / "out", ""
     if case == "disk":
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60k", "tmpfs", str(disk)], check=True)
     try:
-        with nodes(80_000_000 if case == "store" else None) as made:
+        with ray_nodes(store_bytes=STORE_BYTES if case == "store" else None) as made:
             (out / "work").mkdir(parents=True)
-            first = made.add()
+            gpus = 1 if case == "store" else 0
+            first = made.add(gpus=gpus)
             second = None
             if case != "added":
-                second = made.add({"out": out, "in": source}.get(case))
-            job = start_labelling(source, out, made.address, units, seconds, pools=case == "store")
+                second = made.add(gpus=gpus, hidden={"out": out, "in": inputs.folder}.get(case))
+            job = start_labelling(inputs, out, made.address)
+
+            def has_ended() -> bool:
+                return job.poll() is not None
+
             if case in ("killed", "added"):
-                wait_for_units(out, units // 4, job)
+                wait_for_units(out, inputs.units // 4, has_ended)
             if case == "killed":
+                wait_for_work(out, 2, has_ended)
                 kill(first)
             elif case == "added":
                 second = made.add()
@@ -234,21 +217,89 @@ def run_case(case: str, source: Path, folder: Path, units: int, seconds: float, 
                 kill(second)
                 made.add()
             if status:
-                again = start_labelling(source, out, made.address, units, seconds)
+                again = start_labelling(inputs, out, made.address)
                 _, errors = again.communicate(timeout=600)
                 if again.returncode:
                     raise JobError(f"{case}: the same command did not finish the work: {errors[-1500:]}")
         found = results(out)
         return Outcome(
-            lost=units - len(found),
-            repeated=max(len(found) - units, 0),
-            same_bytes=found == expected or case == "alone",
-            tail_seconds=tail(out),
+            lost=inputs.units - len(found),
+            repeated=max(len(found) - inputs.units, 0),
+            same_bytes=expected is None or found == expected,
+            nodes=len(working_nodes(out)),
+            tail_seconds=None if line else tail(out),
             line=line,
         )
     finally:
         if case == "disk":
             subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def run_submitted(folder: Path) -> Outcome:
+    """The job with its models, by `ray job submit`: once as it is, once with a node killed in the middle."""
+    folder.mkdir()
+    manifest = folder / "manifest.jsonl"
+    samples = ROOT / "samples" / "recordings"
+    manifest.write_text("".join(json.dumps({"path": str(samples / f"{name}.flac")}) + "\n" for name in RECORDINGS))
+    whole = folder / "whole"
+    with ray_nodes(dashboard=True) as made:
+        for _ in range(2):
+            made.add()
+        submit_annotation(manifest, whole, made)
+    out = folder / "killed"
+    with ray_nodes(dashboard=True) as made, ThreadPoolExecutor(1) as pool:
+        first, _ = made.add(), made.add()
+        job = pool.submit(submit_annotation, manifest, out, made)
+        wait_for_work(out, 2, job.done)
+        kill(first)
+        was_killed = not job.done()
+        job.result()
+    names = read_index(out / "recordings.parquet", ["path"])["path"].to_pylist()
+    clips = [
+        name
+        for index in ("clips.parquet", "rejected.parquet")
+        for name in read_index(out / index, ["clip_id"])["clip_id"].to_pylist()
+    ]
+    return Outcome(
+        lost=len(RECORDINGS) - len(set(names)),
+        repeated=sum(count - 1 for count in collections.Counter([*names, *clips]).values()),
+        same_bytes=digests(out) == digests(whole),
+        nodes=2 if was_killed else 1,
+        tail_seconds=None,
+    )
+
+
+def submit_annotation(manifest: Path, out: Path, made: Nodes) -> None:
+    """`ray job submit` of the annotation job.
+
+    Raises:
+        JobError: it failed; its output has been shown.
+    """
+    ray = [str(Path(sys.executable).parent / "ray"), "job", "submit", f"--address={made.dashboard}"]
+    job = ["python", "pipelines/annotate.py", str(manifest), str(out), "run.progress=false"]
+    status = submit([*ray, f"--working-dir={ROOT}", "--", *job])
+    if status:
+        raise JobError(f"the submitted job ended with status {status}")
+
+
+def run_cases(cases: list[str], inputs: Inputs, folder: Path) -> Iterator[tuple[str, Outcome]]:
+    """(case, how it went); the one in which nothing happens comes first where another is compared with it."""
+    expected: dict[str, str] | None = None
+    for case in cases:
+        if case == "submitted":
+            yield case, run_submitted(folder / case)
+        elif case == "store":
+            long = Inputs(folder=folder / "in-store", units=max(inputs.units // 2, 6), seconds=STORE_SECONDS)
+            long.make()
+            run_case("alone", long, folder / "long")
+            yield case, run_case(case, long, folder, results(folder / "long" / "alone" / "out"))
+        else:
+            if expected is None:
+                inputs.make()
+                yield "alone", run_case("alone", inputs, folder)
+                expected = results(folder / "alone" / "out")
+            if case != "alone":
+                yield case, run_case(case, inputs, folder, expected)
 
 
 @command("benchmarks/nodes.py")
@@ -257,35 +308,38 @@ def main() -> None:
     parser.add_argument("--units", type=int, default=40)
     parser.add_argument("--seconds", type=float, default=6.0)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--pools", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--job", type=Path, nargs=2, default=None, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    inputs = Inputs(folder=Path(), units=arguments.units, seconds=arguments.seconds)
     if arguments.job is not None:
         source, out = arguments.job
-        run_labelling(source, out, arguments.units, arguments.seconds, arguments.pools)
+        run_labelling(dataclasses.replace(inputs, folder=source), out)
         return
     folder = Path(tempfile.mkdtemp(prefix="voxmill-nodes-"))
-    source = folder / "in"
-    make_inputs(source, arguments.units, arguments.seconds)
-    outcomes: dict[str, Outcome] = {}
-    expected: dict[str, str] = {}
-    for case in dict.fromkeys(["alone", *arguments.cases]):
-        outcomes[case] = run_case(case, source, folder, arguments.units, arguments.seconds, expected)
-        if case == "alone":
-            expected = results(folder / "disk-alone" / "out")
-        print(f"{case}: {outcomes[case]}", flush=True)
+    outcomes = {}
+    for case, outcome in run_cases(arguments.cases, dataclasses.replace(inputs, folder=folder / "in"), folder):
+        outcomes[case] = outcome
+        print(f"{case}: {outcome}", flush=True)
     rows = [
-        [case, str(one.lost), str(one.repeated), str(one.same_bytes), f"{one.tail_seconds} s", one.line[:70]]
+        [
+            case,
+            str(one.lost),
+            str(one.repeated),
+            str(one.same_bytes),
+            str(one.nodes),
+            "" if one.tail_seconds is None else f"{one.tail_seconds} s",
+            one.line.partition(": ")[2],
+        ]
         for case, one in outcomes.items()
     ]
     Console(width=150).print(
-        table("three nodes", ["case", "lost", "repeated", "same bytes", "tail", "the job's line"], rows)
+        table("three nodes", ["case", "lost", "repeated", "same bytes", "nodes", "tail", "the job's line"], rows)
     )
     result = {
         "lost": sum(one.lost for one in outcomes.values()),
         "repeated": sum(one.repeated for one in outcomes.values()),
         "same_bytes": all(one.same_bytes for one in outcomes.values()),
-        "tail_seconds": max(one.tail_seconds for one in outcomes.values()),
+        "tail_seconds": max(one.tail_seconds or 0.0 for one in outcomes.values()),
         "good": {case: one.is_good(case) for case, one in outcomes.items()},
     }
     print(json.dumps(result))

@@ -14,6 +14,7 @@ import numpy as np
 
 from pipelines.stages.base import Stage, StageContext, UnitOutput, WindowAudio
 from pipelines.units.store import unit_path, write_unit
+from voxmill.core.local_ray import this_node
 from voxmill.data.records import Candidate, SourceInfo, StageName, Window, WindowResult, WorkUnit
 
 RATE = 48_000
@@ -39,7 +40,7 @@ def stand_in_units(count: int, seconds: float, bucket: int = 0) -> list[WorkUnit
 
 
 def busy_folder(out: Path) -> Path:
-    """Where every actor of models keeps (begin, end) of its units."""
+    """Where every actor of models keeps (begin, end) of its units, in a file whose name begins with its node's id."""
     return out.with_name(f"{out.name}-busy")
 
 
@@ -62,15 +63,18 @@ class SleepingModels(Stage):
     """Takes 0.3 s and a hundredth of the window's length, and cuts it into clips; loading takes 2 s."""
 
     name = StageName.TRANSCRIPTION
+    seconds_a_unit = 0.3
 
     def __init__(self, context: StageContext) -> None:
         time.sleep(2)
-        self._file = busy_folder(context.out) / f"{os.getpid()}-{uuid.uuid4().hex[:6]}"
+        # Outside of Ray there is no node's id.
+        node = this_node()[0] or "none"
+        self._file = busy_folder(context.out) / f"{node}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
         self._file.parent.mkdir(parents=True, exist_ok=True)
 
     def run(self, unit: WorkUnit, audio: Sequence[WindowAudio]) -> UnitOutput:
         began = time.time()
-        time.sleep(0.3 + 0.01 * unit.seconds)
+        time.sleep(self.seconds_a_unit + 0.01 * unit.seconds)
         (result,), (sound,) = unit.results, audio
         size = CLIP_SECONDS * RATE
         starts = range(0, result.window.end_sample, size)
@@ -85,6 +89,12 @@ class SleepingModels(Stage):
             file.write(f"{began} {time.time()}\n")
         done = dataclasses.replace(unit, results=(dataclasses.replace(result, candidates=candidates),))
         return UnitOutput(done, (WindowAudio(clips=clips, step=sound.step),), 1)
+
+
+class SlowModels(SleepingModels):
+    """Takes 2 s a unit, so that a node which comes late finds work."""
+
+    seconds_a_unit = 2.0
 
 
 class SleepingMeasure(Stage):

@@ -16,14 +16,14 @@ USER = 1000
 
 
 def kuberay_files(values: Values) -> dict[str, str]:
-    """(name, text) of each file; without a shared volume none for training, which has its checkpoints there."""
-    files = {
+    """(name, text) of each file."""
+    return {
         "kuberay_setup.yaml": _setup(values),
         "kuberay_annotate.yaml": _annotate(values),
         "kuberay_encode.yaml": _encode(values),
+        "kuberay_train.yaml": _train(values),
         "kuberay_cluster.yaml": _cluster_file(values),
     }
-    return files | ({"kuberay_train.yaml": _train(values)} if values.storage.claim is not None else {})
 
 
 def _annotate(values: Values) -> str:

@@ -2,7 +2,7 @@
 
 import re
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from voxmill.core.config import Config
 
@@ -17,7 +17,7 @@ class Storage(Config):
     """Where recordings, datasets and checkpoints lie, and how pods may read them."""
 
     claim: str | None = "voxmill-data"
-    """ReadWriteMany claim that is mounted into every pod; null: none, all paths are URIs, and nothing trains."""
+    """ReadWriteMany claim that is mounted into every pod; null: none, and all paths are URIs."""
     mount: str = "/data"
     """Where it, or the shared file system of machines outside Kubernetes, is mounted."""
     secret: str | None = "voxmill-storage"
@@ -104,22 +104,15 @@ class TrainJob(Config):
     recipe: str = "stage1"
     """A recipe that comes with voxmill, or the path of a YAML file."""
     init: str = "/data/VoxCPM2"
-    """Checkpoint folder that training starts from, on the shared volume."""
+    """Checkpoint folder that training starts from; may be a URI."""
     out: str = "/data/runs/stage1"
-    """Folder for its checkpoints, on the shared volume."""
+    """Folder for its checkpoints; may be a URI."""
     group: str = "gpu"
     """Worker group of the ranks."""
     nodes: int = Field(2, gt=0)
     """Nodes of that group."""
     settings: tuple[str, ...] = ()
     """key=value of the command."""
-
-    @field_validator("init", "out")
-    @classmethod
-    def _is_a_folder(cls, path: str) -> str:
-        if _URI.match(path):
-            raise ValueError("training reads and writes checkpoints in folders alone; name one on the shared volume")
-        return path
 
 
 class KubeRay(Config):
@@ -294,7 +287,13 @@ class Values(Config):
     def _paths_are_shared(self) -> "Values":
         if self.storage.claim is not None:
             return self
-        paths = {"recordings": self.recordings, "dataset": self.dataset, "encode.checkpoint": self.encode.checkpoint}
+        paths = {
+            "recordings": self.recordings,
+            "dataset": self.dataset,
+            "encode.checkpoint": self.encode.checkpoint,
+            "train.init": self.train.init,
+            "train.out": self.train.out,
+        }
         for key, path in paths.items():
             if not _URI.match(path):
                 raise ValueError(

@@ -44,7 +44,6 @@ def test_the_values_file_has_every_value_and_says_what_it_means() -> None:
         ("train.group=cpu", "train.group = cpu: has no GPUs"),
         ("train.nodes=9", "train.group: 9 nodes of gpu, whose max_nodes is 8"),
         ("storage.claim=null", "write recordings = '/data/recordings' as a URI, such as s3://bucket/folder"),
-        ("train.out=s3://bucket/run", "training reads and writes checkpoints in folders alone"),
         ("kuberay.grace_seconds=3", "kuberay.grace_seconds = 3"),
     ],
 )

@@ -1,0 +1,92 @@
+"""A Ray of several nodes on this machine: `ray start` as processes of their own, which can be killed one by one."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from voxmill.core.errors import JobError
+from voxmill.core.local_ray import AGENT_PORTS, answers, environment, free_port
+
+START_SECONDS = 120.0
+
+
+class Nodes:
+    """A head without CPUs, and the nodes that are added to it.
+
+    Args:
+        folder: Ray's; its path must be short, for sockets lie below it.
+        store_bytes: of each node's object store; None: as much as Ray takes.
+        dashboard: whether jobs can be submitted, at `dashboard`.
+    """
+
+    def __init__(self, folder: Path, *, store_bytes: int | None = None, dashboard: bool = False) -> None:
+        self._folder, self._store, port = folder, store_bytes, free_port()
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self.address = f"127.0.0.1:{port}"
+        self.dashboard = ""
+        words = ["--head", f"--port={port}", "--num-cpus=0", "--no-monitor", f"--temp-dir={folder}"]
+        words.append(f"--include-dashboard={str(dashboard).lower()}")
+        if dashboard:
+            dashboard_port = free_port()
+            words += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard_port}"]
+            self.dashboard = f"http://127.0.0.1:{dashboard_port}"
+        self._start(words)
+        deadline = time.monotonic() + START_SECONDS
+        while dashboard and not answers(self.dashboard):
+            if time.monotonic() > deadline:
+                self.end()
+                raise JobError("Ray's dashboard does not answer")
+            time.sleep(0.25)
+
+    def add(self, *, cpus: int = 1, gpus: int = 0, hidden: Path | None = None) -> subprocess.Popen[bytes]:
+        """A node; `hidden` is an empty folder for it, by a mount namespace of its own."""
+        return self._start([f"--address={self.address}", f"--num-cpus={cpus}", f"--num-gpus={gpus}"], hidden)
+
+    def _start(self, words: list[str], hidden: Path | None = None) -> subprocess.Popen[bytes]:
+        ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--node-ip-address=127.0.0.1", *words]
+        # The usual ports are those of one node a machine.
+        ray += [f"--{name}={free_port()}" for name in AGENT_PORTS]
+        if self._store is not None:
+            ray += [f"--object-store-memory={self._store}"]
+        if hidden is not None:
+            hide = f'mount -t tmpfs -o size=50m tmpfs "{hidden}" && exec "$@"'
+            ray = ["unshare", "-m", "sh", "-c", hide, "sh", *ray]
+        log = self._folder.with_name(f"{self._folder.name}-{len(self._processes)}.log")
+        with open(log, "wb") as output:
+            process = subprocess.Popen(ray, env=environment(), stdout=output, stderr=output, start_new_session=True)
+        self._processes.append(process)
+        deadline = time.monotonic() + START_SECONDS
+        while process.poll() is None and time.monotonic() < deadline:
+            if "Ray runtime started" in log.read_text(errors="replace"):
+                return process
+            time.sleep(0.25)
+        raise JobError(f"a node did not start: {log.read_text(errors='replace')[-800:]}")
+
+    def end(self) -> None:
+        """Kills every node."""
+        for process in reversed(self._processes):
+            kill(process)
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kills a node with all that it started, as a machine that is taken away."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@contextlib.contextmanager
+def ray_nodes(*, store_bytes: int | None = None, dashboard: bool = False) -> Iterator[Nodes]:
+    """A head without CPUs, which ends with all of its nodes."""
+    with tempfile.TemporaryDirectory(prefix="vm-", ignore_cleanup_errors=True) as folder:
+        made = Nodes(Path(folder) / "ray", store_bytes=store_bytes, dashboard=dashboard)
+        try:
+            yield made
+        finally:
+            made.end()
