@@ -45,7 +45,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
 from benchmarks.driver import digests  # noqa: E402
-from benchmarks.support.ray_nodes import Nodes, kill, ray_nodes  # noqa: E402
+from benchmarks.support.ray_nodes import Nodes, empty, kill, ray_nodes  # noqa: E402
 from benchmarks.support.stand_ins import (  # noqa: E402
     RATE,
     SleepingMeasure,
@@ -195,7 +195,8 @@ def run_case(case: str, inputs: Inputs, folder: Path, expected: dict[str, str] |
             first = made.add(gpus=gpus)
             second = None
             if case != "added":
-                second = made.add(gpus=gpus, hidden={"out": out, "in": inputs.folder}.get(case))
+                hidden = {"out": out, "in": inputs.folder}.get(case)
+                second = made.add(gpus=gpus, mount=empty(hidden) if hidden else "")
             job = start_labelling(inputs, out, made.address)
 
             def has_ended() -> bool:

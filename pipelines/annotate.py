@@ -31,6 +31,7 @@ from pipelines.inputs.planning import open_inputs, plan_corpus
 from pipelines.report.run_record import Run
 from pipelines.units.lease import in_turn
 from pipelines.units.plan_files import planned_buckets, read_units
+from pipelines.units.probe import check_nodes
 from pipelines.units.store import LabelStore, unit_path
 from pipelines.units.workspace import Workspace
 from voxmill.core.errors import UserError
@@ -60,6 +61,7 @@ def annotate(source: str, out: Path, config: AnnotateConfig) -> Run:
     started, entries = _now(), open_inputs(source)
     with Workspace(out).claim(partial(_settle, out, config)) as settled:
         config, progress = config.model_copy(update={"label": settled}), _begin(config)
+        check_nodes(absolute(out))
         plan_corpus(entries, out, config, progress)
         labelled = label(out, config, progress, planned_buckets(out))
         return finish(out, config, progress, labelled, started)
@@ -78,6 +80,7 @@ def annotate_share(source: str, out: Path, config: AnnotateConfig, share: Share)
     lease = f"lease-{share.index}-of-{share.count}.json"
     with workspace.claim(partial(_settle, out, config), lease=lease) as settled:
         config, progress = config.model_copy(update={"label": settled}), _begin(config)
+        check_nodes(absolute(out))
         # The first job scans, the others read what it has found.
         with in_turn(workspace.folder / "plan-lease.json", str(out)):
             plan_corpus(entries, out, config, progress)
@@ -97,6 +100,7 @@ def finish_alone(source: str, out: Path, config: AnnotateConfig) -> Run:
     started, entries = _now(), open_inputs(source)
     with Workspace(out).claim(partial(_settle, out, config)) as settled:
         config, progress = config.model_copy(update={"label": settled}), _begin(config)
+        check_nodes(absolute(out))
         plan_corpus(entries, out, config, progress)
         units = unlabelled = unvoiced = 0
         store = LabelStore(out, config.voice_attributes)

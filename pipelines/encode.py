@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, TypedDict, TypeVar
 from pipelines.config import EncodeConfig
 from pipelines.latents.buckets import EncodePlan, LatentCounts
 from pipelines.latents.units import EncodeUnit, FailedClip, encode_unit
+from pipelines.units.probe import check_nodes
 from pipelines.units.workspace import Workspace
 from voxmill.core import malloc
 from voxmill.core.config import Config
@@ -235,6 +236,7 @@ def run(plan: EncodePlan, parts: Sequence[Path], undone: int, checkpoint: Path) 
     import ray.data
 
     _join()
+    check_nodes(plan.dataset)
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     cpus, gpus = max(int(resources.get("CPU", 1)), 1), int(resources.get("GPU", 0))
     config = plan.config

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -44,19 +45,18 @@ class Nodes:
                 raise JobError("Ray's dashboard does not answer")
             time.sleep(0.25)
 
-    def add(self, *, cpus: int = 1, gpus: int = 0, hidden: Path | None = None) -> subprocess.Popen[bytes]:
-        """A node; `hidden` is an empty folder for it, by a mount namespace of its own."""
-        return self._start([f"--address={self.address}", f"--num-cpus={cpus}", f"--num-gpus={gpus}"], hidden)
+    def add(self, *, cpus: int = 1, gpus: int = 0, mount: str = "") -> subprocess.Popen[bytes]:
+        """A node; `mount` is a line of shell that it runs before it starts, in a mount namespace of its own."""
+        return self._start([f"--address={self.address}", f"--num-cpus={cpus}", f"--num-gpus={gpus}"], mount)
 
-    def _start(self, words: list[str], hidden: Path | None = None) -> subprocess.Popen[bytes]:
+    def _start(self, words: list[str], mount: str = "") -> subprocess.Popen[bytes]:
         ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--node-ip-address=127.0.0.1", *words]
         # The usual ports are those of one node a machine.
         ray += [f"--{name}={free_port()}" for name in AGENT_PORTS]
         if self._store is not None:
             ray += [f"--object-store-memory={self._store}"]
-        if hidden is not None:
-            hide = f'mount -t tmpfs -o size=50m tmpfs "{hidden}" && exec "$@"'
-            ray = ["unshare", "-m", "sh", "-c", hide, "sh", *ray]
+        if mount:
+            ray = ["unshare", "-m", "sh", "-c", f'{mount} && exec "$@"', "sh", *ray]
         log = self._folder.with_name(f"{self._folder.name}-{len(self._processes)}.log")
         with open(log, "wb") as output:
             process = subprocess.Popen(ray, env=environment(), stdout=output, stderr=output, start_new_session=True)
@@ -72,6 +72,11 @@ class Nodes:
         """Kills every node."""
         for process in reversed(self._processes):
             kill(process)
+
+
+def empty(folder: Path) -> str:
+    """The line of shell that makes a folder an empty one."""
+    return f"mount -t tmpfs -o size=50m tmpfs {shlex.quote(str(folder))}"
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:

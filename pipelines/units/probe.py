@@ -1,17 +1,21 @@
-"""Whether a machine sees the folder that the driver writes to, and can write there itself.
+"""Whether a machine runs what the driver runs, sees the folder that the driver writes to, and can write there itself.
 
 A folder that is not mounted on a node looks like an empty one there: what that node writes is lost, and nothing fails.
+Neither does it where a node has another version of the code, which may give other bytes.
 """
 
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from voxmill.core.errors import JobError
 from voxmill.core.files import make_parents
+from voxmill.core.local_ray import alive_nodes, on_node, this_node
+from voxmill.core.software import software
 
 # A network file system may show a new file some seconds late.
 PATIENCE_SECONDS = 10.0
@@ -19,21 +23,30 @@ PATIENCE_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """A file that the driver has written below OUT, for workers to read; `what` names the folder in messages."""
+    """A file that the driver has written below OUT, for workers to read; `what` names the folder in messages.
+
+    software: of the driver.
+    """
 
     path: Path
     content: str
     what: str
+    software: dict[str, str] = field(default_factory=software)
 
     def check(self, node: str) -> None:
-        """Reads the driver's file, then writes one and reads it back.
+        """Compares versions, reads the driver's file, then writes one and reads it back.
 
         Args:
             node: names this machine in messages.
 
         Raises:
-            JobError: this machine does not see what the driver sees, or cannot write there; one line.
+            JobError: this machine runs something else, does not see what the driver sees, or cannot write there; one
+                line.
         """
+        for name, here in software().items():
+            there = self.software.get(name, "none")
+            if here != there:
+                raise JobError(f"node {node} has {name} {here}, the driver {there}; install the same on both")
         deadline = time.monotonic() + PATIENCE_SECONDS
         while _read(self.path) != self.content:
             if time.monotonic() > deadline:
@@ -62,6 +75,39 @@ def probe(out: Path) -> Iterator[Probe]:
         yield Probe(path=path, content=content, what=f"OUT ({out})")
     finally:
         path.unlink(missing_ok=True)
+
+
+def check_nodes(out: Path) -> None:
+    """Checks every other node that is there, before any work is done; those that come later, as they take units.
+
+    Raises:
+        JobError: as `Probe.check`, of the first node that fails.
+    """
+    import ray
+    from ray.exceptions import RayError
+
+    others = sorted(alive_nodes() - {this_node()[0]})
+    if not others:
+        return
+    with probe(out) as shared:
+
+        def check() -> str | None:
+            try:
+                shared.check(this_node()[1])
+            except JobError as error:
+                return str(error)
+            return None
+
+        remote: Any = ray.remote
+        tasks = [remote(num_cpus=0, scheduling_strategy=on_node(node))(check).remote() for node in others]
+        for task in tasks:
+            try:
+                failure = ray.get(task)
+            except RayError:
+                # A node that goes at this moment.
+                continue
+            if failure is not None:
+                raise JobError(failure)
 
 
 def _read(path: Path) -> str:

@@ -1,0 +1,66 @@
+"""Nodes that run other code end a job before it does any work."""
+
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.support.ray_nodes import Nodes, ray_nodes
+from pipelines.units.probe import probe
+from voxmill.core.errors import JobError
+from voxmill.core.local_ray import environment
+
+ROOT = Path(__file__).resolve().parents[3]
+CHECK = """
+import sys
+from pathlib import Path
+from pipelines.units.probe import check_nodes
+from voxmill.core.errors import JobError
+from voxmill.core.local_ray import join_ray
+join_ray()
+try:
+    check_nodes(Path(sys.argv[1]))
+    print("good")
+except JobError as error:
+    print(error)
+"""
+
+
+def test_other_versions_are_refused(tmp_path: Path) -> None:
+    with probe(tmp_path) as shared:
+        shared.check("n1")
+        other = dataclasses.replace(shared, software=shared.software | {"torch": "1.0"})
+        with pytest.raises(JobError, match=r"node n1 has torch 2\..*, the driver 1\.0; install the same on both"):
+            other.check("n1")
+
+
+def check(nodes: Nodes, out: Path) -> str:
+    """What a driver on the head says of the nodes."""
+    command = [sys.executable, "-c", CHECK, str(out)]
+    env = environment() | {"RAY_ADDRESS": nodes.address}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout.splitlines()[-1]
+
+
+def test_each_node_is_checked_before_any_work(tmp_path: Path) -> None:
+    can_mount = subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode == 0
+    if os.geteuid() or not can_mount:
+        pytest.skip("mount namespaces are for root")
+    out, code = tmp_path / "out", tmp_path / "code"
+    out.mkdir()
+    shutil.copytree(ROOT / "annotation", code, ignore=shutil.ignore_patterns("__pycache__"))
+    with open(code / "__init__.py", "a", encoding="utf-8") as file:
+        file.write("# another version\n")
+    with ray_nodes() as nodes:
+        nodes.add()
+        assert check(nodes, out) == "good"
+        nodes.add(mount=f"mount --bind {code} {ROOT / 'annotation'}")
+        line = check(nodes, out)
+        assert line.startswith("node ") and " has voxmill " in line
+        assert line.endswith("; install the same on both")
+    assert not list((out / "work" / "probes").iterdir())
