@@ -21,7 +21,8 @@ class Nodes:
     """A head without CPUs, and the nodes that are added to it.
 
     Args:
-        folder: Ray's; its path must be short, for sockets lie below it.
+        folder: its path must be short, for sockets lie below it. Each node has a folder of its own there, as on a disk
+            of its own: nodes that share one overwrite each other's copy of a submitted job's code.
         store_bytes: of each node's object store; None: as much as Ray takes.
         dashboard: whether jobs can be submitted, at `dashboard`.
     """
@@ -31,7 +32,7 @@ class Nodes:
         self._processes: list[subprocess.Popen[bytes]] = []
         self.address = f"127.0.0.1:{port}"
         self.dashboard = ""
-        words = ["--head", f"--port={port}", "--num-cpus=0", "--no-monitor", f"--temp-dir={folder}"]
+        words = ["--head", f"--port={port}", "--num-cpus=0", "--no-monitor"]
         words.append(f"--include-dashboard={str(dashboard).lower()}")
         if dashboard:
             dashboard_port = free_port()
@@ -51,13 +52,15 @@ class Nodes:
 
     def _start(self, words: list[str], mount: str = "") -> subprocess.Popen[bytes]:
         ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--node-ip-address=127.0.0.1", *words]
+        own = self._folder / str(len(self._processes))
+        ray.append(f"--temp-dir={own}")
         # The usual ports are those of one node a machine.
         ray += [f"--{name}={free_port()}" for name in AGENT_PORTS]
         if self._store is not None:
             ray += [f"--object-store-memory={self._store}"]
         if mount:
             ray = ["unshare", "-m", "sh", "-c", f'{mount} && exec "$@"', "sh", *ray]
-        log = self._folder.with_name(f"{self._folder.name}-{len(self._processes)}.log")
+        log = own.with_name(f"{own.name}.log")
         with open(log, "wb") as output:
             process = subprocess.Popen(ray, env=environment(), stdout=output, stderr=output, start_new_session=True)
         self._processes.append(process)
@@ -90,7 +93,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 def ray_nodes(*, store_bytes: int | None = None, dashboard: bool = False) -> Iterator[Nodes]:
     """A head without CPUs, which ends with all of its nodes."""
     with tempfile.TemporaryDirectory(prefix="vm-", ignore_cleanup_errors=True) as folder:
-        made = Nodes(Path(folder) / "ray", store_bytes=store_bytes, dashboard=dashboard)
+        made = Nodes(Path(folder), store_bytes=store_bytes, dashboard=dashboard)
         try:
             yield made
         finally:
