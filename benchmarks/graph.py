@@ -1,14 +1,17 @@
 """The graph of `annotate` on clusters of many sizes: whether it ends, and how busy it keeps the GPUs.
 
-    python benchmarks/graph.py [--cpus 1 2 4 8 16] [--gpus 0 1 2 4] [--seconds 6 60] [--units 12] [--limit 150]
+    python benchmarks/graph.py [--cpus 1 2 4 8 16] [--gpus 0 1 2 4] [--seconds 6 60] [--units 24] [--limit 300]
 
 The graph, its pools, rows and workers are the real ones; its stages are stand-ins that sleep (see
 `benchmarks/support/stand_ins.py`), and CPUs and GPUs are numbers that Ray is told: the machine has what it has. Each
 cluster is a Ray of its own, which runs units of each size, `--units` for each GPU (and as many more), and is given up
-after `--limit` seconds: that counts as hung.
+after `--limit` seconds a size: that counts as hung. Where many actors start on few real cores, the first units wait for
+those: take so many units that this is a small part.
 
 `gpu_busy`: the share of their time in which the actors of models work while work is there: from when the last of them
-has begun its first unit to when the last unit is begun.
+has begun its first unit to when the last unit is begun. Work is there for as many idle actors as there are units that
+are prepared and not begun: on their way between the pools, too. `gpu_fed`: the share of the actors' time in which they
+work at all, which is less where CPUs prepare more slowly than GPUs compute.
 """
 
 import argparse
@@ -19,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +36,7 @@ from benchmarks.support.stand_ins import (  # noqa: E402
     SleepingModels,
     SleepingPrepare,
     busy_folder,
+    prepared_folder,
     stand_in_units,
 )
 from benchmarks.support.tables import table  # noqa: E402
@@ -40,18 +45,39 @@ from voxmill.core.local_ray import environment  # noqa: E402
 from voxmill.data.records import WorkUnit  # noqa: E402
 
 
-def busy_share(out: Path, gpus: int) -> float | None:
-    """The share of time in which GPUs work while work is there; None where too few units were run to tell."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Busy:
+    """Shares of the actors' time: in which they work while work is there, in which they work at all."""
+
+    gpu_busy: float
+    gpu_fed: float
+
+
+def busy_share(out: Path, gpus: int) -> Busy | None:
+    """How busy the GPUs were; None where too few units were run to tell."""
     spans = [
-        [tuple(map(float, line.split())) for line in path.read_text().splitlines()]
+        [(float(first), float(last)) for first, last in map(str.split, path.read_text().splitlines())]
         for path in busy_folder(out).iterdir()
     ]
     spans = [lines for lines in spans if lines]
     begin, end = max(lines[0][0] for lines in spans), max(lines[-1][0] for lines in spans)
     if end - begin < 1:
         return None
-    busy = sum(max(min(last, end) - max(first, begin), 0.0) for lines in spans for first, last in lines)
-    return busy / (gpus * (end - begin))
+    changes = [
+        change for lines in spans for first, last in lines for change in ((first, 1, -1), (last, -1, 0))
+    ]  # (time, working actors more, waiting units more)
+    changes += [
+        (float(time), 0, 1) for path in prepared_folder(out).iterdir() for time in path.read_text().splitlines()
+    ]
+    busy = wasted = 0.0
+    working = waiting = 0
+    before = 0.0
+    for now, more_working, more_waiting in sorted(changes):
+        span = max(min(now, end) - max(before, begin), 0.0)
+        busy += working * span
+        wasted += min(gpus - working, waiting) * span
+        working, waiting, before = working + more_working, waiting + more_waiting, now
+    return Busy(gpu_busy=busy / (busy + wasted), gpu_fed=busy / (gpus * (end - begin)))
 
 
 def run_cluster(cpus: int, gpus: int, sizes: list[float], units_a_gpu: int, folder: Path) -> None:
@@ -81,6 +107,7 @@ def run_cluster(cpus: int, gpus: int, sizes: list[float], units_a_gpu: int, fold
                 probe=shared,
             )
             names = [row.unit.unit_id for row in rows if row.unit.failure is None]
+        busy = busy_share(out, gpus) if gpus else None
         print(
             json.dumps(
                 {
@@ -88,8 +115,8 @@ def run_cluster(cpus: int, gpus: int, sizes: list[float], units_a_gpu: int, fold
                     "units": count,
                     "done": len(set(names)),
                     "wall": round(time.monotonic() - began, 1),
-                    "gpu_busy": busy_share(out, gpus) if gpus else None,
                 }
+                | (asdict(busy) if busy else {})
             ),
             flush=True,
         )
@@ -105,8 +132,8 @@ def main() -> None:
     parser.add_argument("--cpus", type=int, nargs="+", default=[1, 2, 4, 8, 16])
     parser.add_argument("--gpus", type=int, nargs="+", default=[0, 1, 2, 4])
     parser.add_argument("--seconds", type=float, nargs="+", default=[6.0, 60.0])
-    parser.add_argument("--units", type=int, default=12, help="for each GPU, and as many more")
-    parser.add_argument("--limit", type=float, default=150.0, help="seconds after which a cluster counts as hung")
+    parser.add_argument("--units", type=int, default=24, help="for each GPU, and as many more")
+    parser.add_argument("--limit", type=float, default=300.0, help="seconds after which a size of units counts as hung")
     parser.add_argument("--one", type=Path, default=None, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one is not None:
@@ -115,7 +142,7 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="voxmill-graph-"))
     sizes = [f"{seconds:g}" for seconds in arguments.seconds]
     rows: list[list[str]] = []
-    hung, lost, shares = 0, 0, dict[str, float]()
+    hung, lost, shares, fed = 0, 0, dict[str, float](), dict[str, float]()
     for cpus, gpus in itertools.product(arguments.cpus, arguments.gpus):
         child = [sys.executable, str(Path(__file__).resolve()), "--one", str(folder), "--units", str(arguments.units)]
         child += ["--cpus", str(cpus), "--gpus", str(gpus), "--seconds", *sizes]
@@ -134,9 +161,10 @@ def main() -> None:
         hung += len(sizes) - len(results)
         for one in results:
             lost += one["units"] - one["done"]
-            if one["gpu_busy"] is not None:
+            if "gpu_busy" in one:
                 shares[f"{cpus}x{gpus}x{one['seconds']:g}"] = round(one["gpu_busy"], 3)
-            busy = "" if one["gpu_busy"] is None else f"{one['gpu_busy']:.2f}"
+                fed[f"{cpus}x{gpus}x{one['seconds']:g}"] = round(one["gpu_fed"], 3)
+            busy, at_all = (f"{one[key]:.2f}" if key in one else "" for key in ("gpu_busy", "gpu_fed"))
             rows.append(
                 [
                     f"{cpus} x {gpus}",
@@ -144,10 +172,13 @@ def main() -> None:
                     f"{one['done']} of {one['units']}",
                     f"{one['wall']} s",
                     busy,
+                    at_all,
                 ]
             )
         print(f"{cpus} CPUs, {gpus} GPUs: {'; '.join(' '.join(row[1:]) for row in rows[-len(sizes) :])}", flush=True)
-    Console(width=100).print(table("the graph", ["CPUs x GPUs", "unit", "done", "wall time", "GPU busy"], rows))
+    Console(width=100).print(
+        table("the graph", ["CPUs x GPUs", "unit", "done", "wall time", "GPU busy", "GPU fed"], rows)
+    )
     result = {
         "clusters": len(arguments.cpus) * len(arguments.gpus) * len(sizes),
         "hung": hung,
@@ -155,6 +186,7 @@ def main() -> None:
         "gpu_busy": min(shares.values(), default=None),
         "gpu_busy_median": round(statistics.median(shares.values()), 3) if shares else None,
         "gpu_busy_by_cluster": shares,
+        "gpu_fed_by_cluster": fed,
     }
     print(json.dumps(result))
 

@@ -44,18 +44,26 @@ def busy_folder(out: Path) -> Path:
     return out.with_name(f"{out.name}-busy")
 
 
+def prepared_folder(out: Path) -> Path:
+    """Where every actor that prepares keeps the times at which its units were ready for models."""
+    return out.with_name(f"{out.name}-prepared")
+
+
 class SleepingPrepare(Stage):
     """Makes silence of the window's length."""
 
     name = StageName.DECODE
 
     def __init__(self, context: StageContext) -> None:
-        pass
+        self._file = prepared_folder(context.out) / f"{os.getpid()}-{uuid.uuid4().hex[:6]}"
+        self._file.parent.mkdir(parents=True, exist_ok=True)
 
     def run(self, unit: WorkUnit, audio: Sequence[WindowAudio]) -> UnitOutput:
         time.sleep(0.02)
         (result,) = unit.results
         samples = np.zeros(result.window.end_sample, dtype=np.float32)
+        with open(self._file, "a", encoding="ascii") as file:
+            file.write(f"{time.time()}\n")
         return UnitOutput(unit, (WindowAudio(samples=samples, step=2.0**-15),))
 
 
