@@ -1,16 +1,18 @@
 """A folder belongs to one job at a time, also where no file can be locked: a lease, a file that its holder renews.
 
 It is made so that only one of many can make it, renewed while the job lives, and taken over where the holder is known
-to be dead (a process of this machine that is gone) or has not renewed it for minutes. Work is idempotent: a lease that
-was lost costs work that is done twice and never a byte of the result.
+to be dead (a process of this machine that is gone) or has not renewed it for minutes. Those are counted by the clock of
+whoever waits for it: clocks of two machines may differ by as much. Work is idempotent: a lease that was lost costs work
+that is done twice and never a byte of the result.
 """
 
 import signal
 import socket
+import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,13 +25,16 @@ from voxmill.data.records import from_json_text, to_json_text
 
 RENEW_SECONDS = 60.0
 EXPIRES_SECONDS = 300.0
+"""A lease that is not renewed for so long has no holder any more."""
+SKEW_SECONDS = 3600.0
+"""Clocks of machines differ by less: a lease that ended so long ago need not be waited for."""
 SETTLE_SECONDS = 1.0
 """Who takes a lease over waits so long before it trusts that nobody else did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """Who holds a lease. nonce: one for each claim. expires: in seconds since 1970."""
+    """Who holds a lease. nonce: one for each claim. expires: in seconds since 1970, by the holder's clock."""
 
     host: str
     process: ProcessId
@@ -38,12 +43,35 @@ class Holder:
 
 
 def live_holder(path: Path) -> Holder | None:
-    """Who holds a lease now; None where nobody does, or its holder is known to be dead or has not renewed it."""
+    """Who holds a lease; None where nobody does.
+
+    Of a process of another machine it is known only when it renews the lease, which is waited for: a minute where it
+    lives, `EXPIRES_SECONDS` where it does not.
+    """
+    before = _holder(path)
+    if before is None or before.process.is_dead() or time.time() >= before.expires + SKEW_SECONDS:
+        return None
+    if before.process.is_here():
+        return before
+    print(
+        f"{path}: waiting whether process {before.process.number} on {before.host} still lives",
+        file=sys.stderr,
+        flush=True,
+    )
+    since = time.monotonic()
+    while time.monotonic() - since < EXPIRES_SECONDS:
+        time.sleep(SETTLE_SECONDS)
+        now = _holder(path)
+        if now != before:
+            return now
+    return None
+
+
+def _holder(path: Path) -> Holder | None:
     try:
-        holder = from_json_text(Holder, read_whole(path))
+        return from_json_text(Holder, read_whole(path))
     except (FileNotFoundError, ValueError):
         return None
-    return None if holder.process.is_dead() or time.time() >= holder.expires else holder
 
 
 class LeaseHeld(UserError):
@@ -58,8 +86,8 @@ class Lease:
         JobError: on leaving, it was lost to another job; the block is interrupted then.
     """
 
-    def __init__(self, path: Path, what: str, *, clock: Callable[[], float] = time.time) -> None:
-        self._path, self._what, self._clock = path, what, clock
+    def __init__(self, path: Path, what: str) -> None:
+        self._path, self._what = path, what
         self._mine = Holder(
             host=socket.gethostname(),
             process=ProcessId.own(),
@@ -71,7 +99,7 @@ class Lease:
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> "Lease":
-        self._mine = replace(self._mine, expires=self._clock() + EXPIRES_SECONDS)
+        self._mine = replace(self._mine, expires=time.time() + EXPIRES_SECONDS)
         while not create_exclusively(self._path, to_json_text(self._mine).encode()):
             before = self._read()
             if before is not None and self._take_over(before):
@@ -109,12 +137,13 @@ class Lease:
 
         A file that only one can make settles who does, for this very claim of the holder before.
         """
-        if not before.process.is_dead() and self._clock() < before.expires:
+        holder = live_holder(self._path)
+        if holder is not None:
             raise LeaseHeld(
-                f"another job writes to {self._what} now: process {before.process.number} on {before.host}; wait for "
-                f"it or name a new OUT. If it is gone, its lease ends in {before.expires - self._clock():.0f} s"
+                f"another job writes to {self._what} now: process {holder.process.number} on {holder.host}; wait for "
+                "it or name a new OUT"
             )
-        self._mine = replace(self._mine, expires=self._clock() + EXPIRES_SECONDS)
+        self._mine = replace(self._mine, expires=time.time() + EXPIRES_SECONDS)
         claim = self._path.with_name(f"{self._path.name}.{before.nonce or 'torn'}")
         if not create_exclusively(claim, to_json_text(self._mine).encode()):
             self._yield_to(claim)
@@ -135,7 +164,7 @@ class Lease:
             taker = from_json_text(Holder, read_whole(claim))
         except (FileNotFoundError, ValueError):
             taker = None
-        if taker is None or taker.process.is_dead() or self._clock() >= taker.expires:
+        if taker is None or taker.process.is_dead() or time.time() >= taker.expires:
             claim.unlink(missing_ok=True)
 
     def _holds(self) -> bool:
@@ -162,7 +191,7 @@ class Lease:
                 f"had not renewed it for {EXPIRES_SECONDS:.0f} s; that job goes on with the same work"
             )
             return
-        self._mine = replace(self._mine, expires=self._clock() + EXPIRES_SECONDS)
+        self._mine = replace(self._mine, expires=time.time() + EXPIRES_SECONDS)
         write_atomically(self._path, to_json_text(self._mine))
 
 

@@ -20,9 +20,13 @@ class ProcessId:
         """Of the process that asks."""
         return cls(_place(), os.getpid(), _started(os.getpid()))
 
+    def is_here(self) -> bool:
+        """Whether it is a process of this place, of which this process can know whether it lives."""
+        return self.place == _place()
+
     def is_dead(self) -> bool:
         """Whether it is a process of this place that is gone; False where this process cannot know."""
-        return self.place == _place() and _started(self.number) != self.started
+        return self.is_here() and _started(self.number) != self.started
 
 
 @cache

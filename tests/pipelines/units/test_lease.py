@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.units import lease
-from pipelines.units.lease import EXPIRES_SECONDS, Holder, Lease
+from pipelines.units.lease import Holder, Lease
 from tests.support.s3_server import BUCKET, s3_server
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.files import write_atomically
@@ -42,7 +42,7 @@ def holder(path: Path) -> Holder:
 def test_one_holds_it_and_lets_go_at_the_end(path: Path) -> None:
     with Lease(path, "OUT"):
         with (
-            pytest.raises(UserError, match=r"another job writes to OUT now: process \d+ on .* ends in \d+ s"),
+            pytest.raises(UserError, match=r"another job writes to OUT now: process \d+ on .*; wait for it"),
             Lease(path, "OUT"),
         ):
             pass
@@ -60,13 +60,39 @@ def test_a_dead_process_of_this_machine_leaves_it_free(path: Path) -> None:
     write_atomically(path, to_json_text(dead))
     with Lease(path, "OUT"):
         assert holder(path).nonce != "dead"
-    # The same of another machine may live: its lease is waited for.
-    write_atomically(path, to_json_text(replace(dead, process=ProcessId("elsewhere", int(number), started))))
-    with pytest.raises(UserError, match="process .* on here"), Lease(path, "OUT"):
-        pass
-    later = time.time() + 2 * EXPIRES_SECONDS + 999
-    with Lease(path, "OUT", clock=lambda: later):
-        assert holder(path).expires > later
+
+
+@pytest.mark.parametrize("skew", [-3000.0, 0.0, 3000.0], ids=["behind", "same", "ahead"])
+@pytest.mark.parametrize("lives", [True, False])
+def test_a_holder_elsewhere_is_known_by_what_it_renews(
+    path: Path, lives: bool, skew: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its clock says."""
+    monkeypatch.setattr(lease, "EXPIRES_SECONDS", 3.0)
+    other = Holder(host="there", process=ProcessId("x", 7, "1"), nonce="other", expires=time.time() + skew + 3)
+    write_atomically(path, to_json_text(other))
+    if not lives:
+        with Lease(path, "OUT"):
+            assert holder(path).process == ProcessId.own()
+        return
+    with ThreadPoolExecutor(1) as pool:
+        renewal = pool.submit(renew_later, path, other)
+        with pytest.raises(UserError, match="process 7 on there; wait for it"), Lease(path, "OUT"):
+            pass
+        renewal.result()
+
+
+def renew_later(path: Path, own: Holder) -> None:
+    time.sleep(1)
+    write_atomically(path, to_json_text(replace(own, expires=own.expires + 1)))
+
+
+def test_a_lease_that_ended_yesterday_is_not_waited_for(path: Path) -> None:
+    old = Holder(host="there", process=ProcessId("x", 7, "1"), nonce="old", expires=time.time() - 86400)
+    write_atomically(path, to_json_text(old))
+    began = time.monotonic()
+    with Lease(path, "OUT"):
+        assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize("torn", [False, True])
