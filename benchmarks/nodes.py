@@ -1,14 +1,17 @@
 """Jobs on three nodes when something happens to one of them.
 
-    python benchmarks/nodes.py [--units 40] [--seconds 6] [--cases alone killed added out in disk store submitted]
+    python benchmarks/nodes.py [--units 40] [--seconds 6] [--cases CASE ...]
 
 Each case is a Ray of its own on this machine: a head without CPUs, on which the driver runs, and two nodes of one CPU,
 started by `ray start` as processes of their own. The runner, the graph, the workers and the decoder are the real ones;
-models are stand-ins that sleep, but for the last case. Cases:
+models are stand-ins that sleep, but for the last case. Cases, all of them where none is named:
 
     alone    nothing happens
     killed   one node is killed in the middle of the job
     added    one node comes in the middle of the job, where only one other was
+    joined   the same with a (pretended) GPU on either, and so with three pools
+    mixed    a node of four CPUs without a GPU beside one of one CPU and two (pretended) GPUs
+    head     the head is killed in the middle, and the driver with it; the same command is given to another Ray
     out      one node has an empty folder where OUT should be (a mount namespace of its own)
     in       the same with IN
     disk     OUT lies on a disk that becomes full
@@ -17,10 +20,11 @@ models are stand-ins that sleep, but for the last case. Cases:
              `ray job submit` of pipelines/annotate.py with its models, on sample recordings; one node is killed in the
              middle; recordings, clips and bytes are compared with those of the same job on nodes that stay
 
-`lost`, `repeated`: units without a result, and results with a window too many, after the last command. `same_bytes`:
-results equal those of `alone`. `nodes`: how many had a unit. `tail_seconds`: how long the last worker worked alone at
-the end, where one command did all. Where a case ends the job, its line must name the node, and the same command on
-healthy nodes must finish the work.
+`lost`, `repeated`: windows without a result, and with more than one, after the last command. `same_bytes`: results
+equal those of `alone`. `nodes`: how many had a unit in its models. `again`: runs of the models beyond one a unit, or
+model calls that were made again. `tail_seconds`: how long the last worker worked alone at the end, where one command
+did all. Where a case ends the job, its line must name the node, and the same command on healthy nodes must finish the
+work.
 """
 
 import argparse
@@ -61,7 +65,8 @@ from voxmill.core.local_ray import environment  # noqa: E402
 from voxmill.data.layout import read_index  # noqa: E402
 from voxmill.data.records import to_json_text  # noqa: E402
 
-CASES = ("alone", "killed", "added", "out", "in", "disk", "store", "submitted")
+CASES = ("alone", "killed", "added", "joined", "mixed", "out", "in", "disk", "store", "head", "submitted")
+ONE_GPU = ("store", "joined")
 STORE_BYTES, STORE_SECONDS = 80_000_000, 60.0
 RECORDINGS = ("en-1", "es-1", "fr-1", "it-1")
 ENDS_THE_JOB = ("out", "in", "disk")
@@ -76,13 +81,14 @@ class Outcome:
     repeated: int
     same_bytes: bool
     nodes: int
+    again: int
     tail_seconds: float | None
     line: str = ""
 
     def is_good(self, case: str) -> bool:
         """Whether nothing is lost, repeated or different, all nodes worked, and a job that ended early named one."""
         named = bool(NAMES_A_NODE.search(self.line)) == (case in ENDS_THE_JOB)
-        worked = self.nodes >= 2 or case in ENDS_THE_JOB
+        worked = self.nodes >= 2 or case in (*ENDS_THE_JOB, "mixed")
         return not self.lost and not self.repeated and self.same_bytes and worked and named
 
 
@@ -164,17 +170,39 @@ def results(out: Path) -> dict[str, str]:
     return found
 
 
-def working_nodes(out: Path) -> set[str]:
-    """Ray's ids of the nodes that had a unit."""
-    return {path.name.partition("-")[0] for path in busy_folder(out).iterdir()}
+def labelled_windows(out: Path) -> list[str]:
+    """The windows that the units' files have results of."""
+    from pipelines.units.store import read_unit
+
+    paths = (out / "work" / "units").glob("*/*.tar")
+    return [result.window.name for path in paths for result in read_unit(path).unit.results]
+
+
+def runs(out: Path) -> list[tuple[str, list[tuple[float, float]]]]:
+    """(Ray's id of its node, (begin, end) of each unit) of every actor of models that had one."""
+    found = []
+    for path in busy_folder(out).iterdir():
+        lines = [line.split() for line in path.read_text().splitlines()]
+        found.append((path.name.partition("-")[0], [(float(begin), float(end)) for begin, end in lines]))
+    return found
 
 
 def tail(out: Path) -> float:
     """Seconds that the last worker worked alone at the end."""
-    ends = sorted(
-        max(float(line.split()[1]) for line in path.read_text().splitlines()) for path in busy_folder(out).iterdir()
-    )
+    ends = sorted(spans[-1][1] for _, spans in runs(out))
     return round(ends[-1] - ends[-2], 1) if len(ends) > 1 else 0.0
+
+
+def finish_labelling(case: str, inputs: Inputs, out: Path, address: str) -> None:
+    """The same command on healthy nodes.
+
+    Raises:
+        JobError: it failed.
+    """
+    job = start_labelling(inputs, out, address)
+    _, errors = job.communicate(timeout=600)
+    if job.returncode:
+        raise JobError(f"{case}: the same command did not finish the work: {errors[-1500:]}")
 
 
 def run_case(case: str, inputs: Inputs, folder: Path, expected: dict[str, str] | None = None) -> Outcome:
@@ -191,24 +219,24 @@ def run_case(case: str, inputs: Inputs, folder: Path, expected: dict[str, str] |
     try:
         with ray_nodes(store_bytes=STORE_BYTES if case == "store" else None) as made:
             (out / "work").mkdir(parents=True)
-            gpus = 1 if case == "store" else 0
-            first = made.add(gpus=gpus)
+            gpus = 1 if case in ONE_GPU else 0
+            first = made.add(cpus=4 if case == "mixed" else 1, gpus=gpus)
             second = None
-            if case != "added":
+            if case not in ("added", "joined"):
                 hidden = {"out": out, "in": inputs.folder}.get(case)
-                second = made.add(gpus=gpus, mount=empty(hidden) if hidden else "")
+                second = made.add(gpus=2 if case == "mixed" else gpus, mount=empty(hidden) if hidden else "")
             job = start_labelling(inputs, out, made.address)
 
             def has_ended() -> bool:
                 return job.poll() is not None
 
-            if case in ("killed", "added"):
+            if case in ("killed", "added", "joined", "head"):
                 wait_for_units(out, inputs.units // 4, has_ended)
-            if case == "killed":
+            if case in ("killed", "head"):
                 wait_for_work(out, 2, has_ended)
-                kill(first)
-            elif case == "added":
-                second = made.add()
+                kill(first if case == "killed" else made.head)
+            elif case in ("added", "joined"):
+                second = made.add(gpus=gpus)
             _, errors = job.communicate(timeout=600)
             status = job.returncode
             line = errors.strip().splitlines()[-1] if status else ""
@@ -217,17 +245,19 @@ def run_case(case: str, inputs: Inputs, folder: Path, expected: dict[str, str] |
             if status and case in ("out", "in") and second is not None:
                 kill(second)
                 made.add()
-            if status:
-                again = start_labelling(inputs, out, made.address)
-                _, errors = again.communicate(timeout=600)
-                if again.returncode:
-                    raise JobError(f"{case}: the same command did not finish the work: {errors[-1500:]}")
-        found = results(out)
+            if status and case != "head":
+                finish_labelling(case, inputs, out, made.address)
+        if status and case == "head":
+            with ray_nodes() as made:
+                made.add()
+                finish_labelling(case, inputs, out, made.address)
+        found, windows = results(out), labelled_windows(out)
         return Outcome(
-            lost=inputs.units - len(found),
-            repeated=max(len(found) - inputs.units, 0),
+            lost=inputs.units - len(set(windows)),
+            repeated=len(windows) - len(set(windows)),
             same_bytes=expected is None or found == expected,
-            nodes=len(working_nodes(out)),
+            nodes=len({node for node, _ in runs(out)}),
+            again=sum(len(spans) for _, spans in runs(out)) - inputs.units,
             tail_seconds=None if line else tail(out),
             line=line,
         )
@@ -238,6 +268,8 @@ def run_case(case: str, inputs: Inputs, folder: Path, expected: dict[str, str] |
 
 def run_submitted(folder: Path) -> Outcome:
     """The job with its models, by `ray job submit`: once as it is, once with a node killed in the middle."""
+    from pipelines.report.run_record import read_run
+
     folder.mkdir()
     manifest = folder / "manifest.jsonl"
     samples = ROOT / "samples" / "recordings"
@@ -266,6 +298,7 @@ def run_submitted(folder: Path) -> Outcome:
         repeated=sum(count - 1 for count in collections.Counter([*names, *clips]).values()),
         same_bytes=digests(out) == digests(whole),
         nodes=2 if was_killed else 1,
+        again=read_run(out)["model_calls_repeated"],
         tail_seconds=None,
     )
 
@@ -328,14 +361,14 @@ def main() -> None:
             str(one.repeated),
             str(one.same_bytes),
             str(one.nodes),
+            str(one.again),
             "" if one.tail_seconds is None else f"{one.tail_seconds} s",
-            one.line.partition(": ")[2],
+            one.line.partition(": ")[2][:90],
         ]
         for case, one in outcomes.items()
     ]
-    Console(width=150).print(
-        table("three nodes", ["case", "lost", "repeated", "same bytes", "nodes", "tail", "the job's line"], rows)
-    )
+    headings = ["case", "lost", "repeated", "same bytes", "nodes", "again", "tail", "the job's line"]
+    Console(width=170).print(table("three nodes", headings, rows))
     result = {
         "lost": sum(one.lost for one in outcomes.values()),
         "repeated": sum(one.repeated for one in outcomes.values()),

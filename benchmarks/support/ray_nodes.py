@@ -38,7 +38,7 @@ class Nodes:
             dashboard_port = free_port()
             words += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard_port}"]
             self.dashboard = f"http://127.0.0.1:{dashboard_port}"
-        self._start(words)
+        self.head = self._start(words)
         deadline = time.monotonic() + START_SECONDS
         while dashboard and not answers(self.dashboard):
             if time.monotonic() > deadline:
