@@ -174,7 +174,7 @@ class Slurm(Config):
     logs: str = "logs"
     """Folder of the jobs' output."""
     shards: int = Field(64, gt=0)
-    """Tasks of the labelling array; each labels its share of the recordings."""
+    """Tasks of the labelling array, each with its share of the recordings; most SLURMs take 1000 (MaxArraySize)."""
     concurrent: int = Field(32, gt=0)
     """Tasks that run at once."""
     warn_seconds: int = Field(300, gt=0)

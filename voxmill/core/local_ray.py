@@ -140,6 +140,7 @@ def join_ray(
             num_cpus=num_cpus or _bound_cpus(),
             runtime_env=runtime_env,
             logging_level=logging.WARNING,
+            **_bound_memory(),
         )
     finally:
         sys.executable = before
@@ -152,6 +153,43 @@ def _bound_cpus() -> int | None:
     """
     bound = len(os.sched_getaffinity(0))
     return bound if bound < (os.cpu_count() or bound) else None
+
+
+def _bound_memory() -> dict[str, Any]:
+    """Ray's shares of the memory that this process is bound to, as SLURM binds a job's; none where it is bound to none.
+
+    Ray knows a container's limit, but not that of a group below it: its object store would be a third of the node's
+    memory, and its pages would end the job.
+    """
+    limit = memory_limit()
+    if limit is None:
+        return {}
+    shares: dict[str, Any] = {"_memory": int(0.6 * limit)}
+    store = int(0.3 * limit)
+    # Where /dev/shm has less, Ray takes what it has.
+    shared = os.statvfs("/dev/shm")
+    if shared.f_bavail * shared.f_frsize > 1.1 * store:
+        shares["object_store_memory"] = store
+    return shares
+
+
+def memory_limit() -> int | None:
+    """Bytes that the control group of this process, or one above it, may use; None: no less than the machine has."""
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limits = [total]
+    for line in Path("/proc/self/cgroup").read_text(encoding="ascii", errors="replace").splitlines():
+        _, controllers, group = line.split(":", 2)
+        if controllers == "":
+            root, name = Path("/sys/fs/cgroup"), "memory.max"
+        elif "memory" in controllers.split(","):
+            root, name = Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"
+        else:
+            continue
+        own = Path(group.lstrip("/"))
+        for folder in (own, *own.parents):
+            with contextlib.suppress(OSError, ValueError):
+                limits.append(int((root / folder / name).read_text()))
+    return min(limits) if min(limits) < total else None
 
 
 def quiet_context() -> "DataContext":

@@ -102,3 +102,34 @@ def test_a_process_that_is_bound_to_some_cpus_starts_a_ray_of_no_more() -> None:
     env = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
     assert "CPUs 1\n" in done.stdout, done.stderr[-2000:]
+
+
+def test_a_process_that_is_bound_to_some_memory_starts_a_ray_of_no_more() -> None:
+    """The object store of a task that SLURM gives 4 GB on a large node is a share of those 4 GB."""
+    old, new = Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/cgroup.subtree_control")
+    is_new = new.exists() and "memory" in new.read_text()
+    if os.geteuid() or not (old.exists() or is_new):
+        pytest.skip("control groups are made by root")
+    group = new.parent / f"voxmill-{os.getpid()}" if is_new else old.parent / f"voxmill-{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / ("memory.max" if is_new else "memory.limit_in_bytes")).write_text(str(4 * 2**30))
+    except OSError as error:
+        pytest.skip(f"no control group of memory: {error}")
+    code = (
+        f"import os; open('{group}/cgroup.procs', 'w').write(str(os.getpid()))\n"
+        "import ray; from voxmill.core.local_ray import join_ray, memory_limit\n"
+        "join_ray(); print(memory_limit(), ray.cluster_resources()['object_store_memory'] / 2**30)\n"
+        "ray.shutdown()"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
+    limit, store = done.stdout.split()
+    assert int(limit) == 4 * 2**30 and float(store) < 1.3, done.stderr[-2000:]
+    # Processes of that Ray may take a moment to end.
+    for _ in range(100):
+        try:
+            group.rmdir()
+            break
+        except OSError:
+            time.sleep(0.2)
