@@ -49,7 +49,6 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
 from benchmarks.driver import digests  # noqa: E402
-from benchmarks.support.ray_nodes import Nodes, empty, kill, ray_nodes  # noqa: E402
 from benchmarks.support.stand_ins import (  # noqa: E402
     RATE,
     SleepingMeasure,
@@ -58,6 +57,7 @@ from benchmarks.support.stand_ins import (  # noqa: E402
     stand_in_units,
 )
 from benchmarks.support.tables import table  # noqa: E402
+from samples.ray_nodes import Nodes, empty, kill, ray_nodes  # noqa: E402
 from voxmill.cli.demo import submit  # noqa: E402
 from voxmill.core.errors import JobError, command  # noqa: E402
 from voxmill.core.hashing import sha256_text  # noqa: E402

@@ -32,9 +32,9 @@ sys.path[0] = str(ROOT)
 
 from benchmarks.support.tables import table  # noqa: E402
 from samples.annotate_process import run_job  # noqa: E402
-from voxmill.core import malloc  # noqa: E402
 from voxmill.core.errors import JobError, UserError, command  # noqa: E402
 from voxmill.core.local_ray import local_ray  # noqa: E402
+from voxmill.core.machine import malloc  # noqa: E402
 
 SPEEDS = (1.0, 0.93, 1.07, 0.87)
 # The stages with models, which a bare loop needs, too; the others are the engine's.

@@ -30,8 +30,8 @@ from pipelines.config import EncodeConfig  # noqa: E402
 from pipelines.inputs import media  # noqa: E402
 from samples.fabricate import rows  # noqa: E402
 from voxmill.core.audio import Samples, decode_flac, encode_flac, resample  # noqa: E402
-from voxmill.core.devices import limit_threads  # noqa: E402
 from voxmill.core.errors import command  # noqa: E402
+from voxmill.core.machine.devices import limit_threads  # noqa: E402
 from voxmill.data.shards import TarWriter, latent_bytes, read_member  # noqa: E402
 
 WINDOW_SECONDS = 300.0

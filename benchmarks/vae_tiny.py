@@ -27,9 +27,9 @@ from training.codec.config import VAETrainConfig, read_recipe  # noqa: E402
 from training.codec.crops import CropSource, hold_out  # noqa: E402
 from training.codec.initial_weights import fit_to_data  # noqa: E402
 from training.codec.model import new_vae  # noqa: E402
-from voxmill.cli.reconstruction import Options, run  # noqa: E402
+from voxmill.cli.evaluation.reconstruction import Options, run  # noqa: E402
 from voxmill.core.errors import JobError, UserError, command  # noqa: E402
-from voxmill.core.malloc import KEEP_FREED_MEMORY_ENV  # noqa: E402
+from voxmill.core.machine.malloc import KEEP_FREED_MEMORY_ENV  # noqa: E402
 from voxmill.data.audio_sources import find_clips  # noqa: E402
 
 HELD_OUT = ("en-2.flac", "it-2.flac")

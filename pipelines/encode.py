@@ -34,12 +34,12 @@ from pipelines.latents.buckets import EncodePlan, LatentCounts
 from pipelines.latents.units import EncodeUnit, FailedClip, encode_unit
 from pipelines.units.probe import check_nodes
 from pipelines.units.workspace import Workspace
-from voxmill.core import malloc
 from voxmill.core.config import Config
-from voxmill.core.devices import limit_threads
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.files import remove_folder, write_atomically
 from voxmill.core.local_ray import join_ray, map_tasks, quiet_context
+from voxmill.core.machine import malloc
+from voxmill.core.machine.devices import limit_threads
 from voxmill.core.progress import Progress
 from voxmill.core.storage import absolute, file_names, local_copy
 from voxmill.data.dataset import Dataset

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from annotation.audio.events import speech_to_background_db
-from voxmill.core import malloc
 from voxmill.core.audio import resample
 from voxmill.core.config import Config
+from voxmill.core.machine import malloc
 from voxmill.data.records import Quality
 
 if TYPE_CHECKING:

@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from voxmill.core.devices import resolve_device
 from voxmill.core.errors import UserError
+from voxmill.core.machine.devices import resolve_device
 
 if TYPE_CHECKING:
     from model.generation.generator import Generator

@@ -24,10 +24,10 @@ from evaluation.metrics.similarity import Similarity, SimilarityConfig, encoder_
 from evaluation.metrics.speech_recognition import Recognition, RecognitionConfig, recogniser_name
 from evaluation.metrics.utterance_score import Dnsmos, EmotionScore, UtteranceScore
 from evaluation.systems.base import SystemOutput
-from voxmill.core import malloc
 from voxmill.core.audio import AudioProblem, MonoAudio, Samples
 from voxmill.core.config import Config
 from voxmill.core.local_ray import map_actors
+from voxmill.core.machine import malloc
 
 if TYPE_CHECKING:
     from annotation.audio.quality import Dnsmos as DnsmosModel

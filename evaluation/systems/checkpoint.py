@@ -11,10 +11,10 @@ from pathlib import Path
 from evaluation.benchmarks.benchmark import Utterance
 from evaluation.systems.base import Failure, System
 from voxmill.core.audio import encode_wav
-from voxmill.core.devices import resolve_device
 from voxmill.core.errors import UserError
 from voxmill.core.files import write_atomically
 from voxmill.core.hashing import sha256_file
+from voxmill.core.machine.devices import resolve_device
 from voxmill.core.storage import local_copy, to_path
 
 RECIPES = ("reference+continuation", "continuation", "reference", "description")

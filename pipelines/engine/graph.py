@@ -17,8 +17,8 @@ from pipelines.engine.rows import Row, from_rows, no_audio, to_rows
 from pipelines.engine.worker import Shift, Worker
 from pipelines.stages.base import StageContext
 from pipelines.units.probe import Probe
-from voxmill.core import malloc
 from voxmill.core.local_ray import on_node, quiet_context, this_node
+from voxmill.core.machine import malloc
 from voxmill.data.records import WorkUnit
 
 # A unit that takes its worker with it is tried so often; then its block is given up and `runner` looks into it.

@@ -13,7 +13,7 @@ from pipelines.units.attempts import AttemptLog, attempts_path, with_lost_calls
 from pipelines.units.probe import Probe
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.local_ray import this_node
-from voxmill.core.malloc import release_free_memory
+from voxmill.core.machine.malloc import release_free_memory
 from voxmill.data.layout import bucket_name
 from voxmill.data.records import Cost, JobFailure, StageName, WorkUnit
 

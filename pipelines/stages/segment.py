@@ -5,8 +5,8 @@ import dataclasses
 from annotation.audio.segmentation import SpeechSegmenter
 from pipelines.stages.base import Stage, StageContext, WindowAudio, WindowOutput, model_source
 from voxmill.core.audio import RATE_16K, resample
-from voxmill.core.devices import limit_threads
 from voxmill.core.hashing import sha256_text
+from voxmill.core.machine.devices import limit_threads
 from voxmill.data.records import Candidate, ClipId, StageName, Window, WindowResult
 
 

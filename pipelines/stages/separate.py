@@ -7,7 +7,7 @@ from annotation.audio.separation import Separator, plan_separation
 from pipelines.stages.base import NO_SAMPLES, Stage, StageContext, WindowAudio, WindowOutput
 from voxmill.core.assets import asset_path
 from voxmill.core.audio import RATE_16K, resample
-from voxmill.core.devices import limit_threads
+from voxmill.core.machine.devices import limit_threads
 from voxmill.data.records import StageName, WindowResult
 
 

@@ -18,7 +18,7 @@ from pipelines.stages.written_clips import Clips, stored_clips, written_clips
 from pipelines.units.store import LabelStore, UnitLabels
 from voxmill.core.assets import asset_path
 from voxmill.core.audio import RATE_16K
-from voxmill.core.devices import limit_threads
+from voxmill.core.machine.devices import limit_threads
 from voxmill.data.records import Cost, Label, StageName, WorkUnit
 
 log = logging.getLogger("voxmill")

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.files import write_atomically
-from voxmill.core.processes import ProcessId
+from voxmill.core.machine.processes import ProcessId
 from voxmill.core.storage import create_exclusively, read_whole
 from voxmill.data.records import from_json_text, to_json_text
 

@@ -15,7 +15,7 @@ from typing import Any
 from voxmill.core.errors import JobError
 from voxmill.core.files import make_parents
 from voxmill.core.local_ray import alive_nodes, on_node, this_node
-from voxmill.core.software import software
+from voxmill.core.machine.software import software
 
 # A network file system may show a new file some seconds late.
 PATIENCE_SECONDS = 10.0

@@ -17,7 +17,7 @@ from evaluation.results.report import write_reports  # noqa: F401  (the module t
 from samples.fabricate import cut, turns
 from voxmill.cli.app import run as voxmill
 from voxmill.cli.demo import submit
-from voxmill.cli.evaluate import read_items
+from voxmill.cli.evaluation.evaluate import read_items
 from voxmill.core.local_ray import environment, free_port, local_ray
 
 ENGINES = pytest.mark.skipif(

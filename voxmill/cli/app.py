@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 
-from voxmill.cli import cluster, doctor, evaluate, export, listening, maintenance
+from voxmill.cli import cluster, doctor, export, maintenance
 from voxmill.cli.annotate import annotate
 from voxmill.cli.encode import encode
+from voxmill.cli.evaluation import evaluate, listening
 from voxmill.cli.finish import finish
 from voxmill.cli.generate import generate
 from voxmill.cli.plan import data as plan_data

@@ -130,7 +130,7 @@ def transcription(device: str) -> Finding:
     from annotation.speech.transcription import RATE, Transcriber, TranscriptionConfig
     from voxmill.core.assets import asset_path
     from voxmill.core.audio import read_mono
-    from voxmill.core.devices import resolve_device
+    from voxmill.core.machine.devices import resolve_device
 
     name = "transcription"
     try:

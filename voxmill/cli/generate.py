@@ -14,9 +14,9 @@ from typing import IO, TYPE_CHECKING, Annotated
 import typer
 
 from voxmill.cli.settings import local_path
-from voxmill.core.devices import resolve_device
 from voxmill.core.errors import JobError, UserError, command
 from voxmill.core.files import atomic_path, write_atomically
+from voxmill.core.machine.devices import resolve_device
 from voxmill.core.progress import Progress
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from voxmill.core.processes import ProcessId
+from voxmill.core.machine.processes import ProcessId
 from voxmill.core.storage import is_remote, scratch_folder, upload, uri
 
 _TEMPORARIES = ".*.tmp"

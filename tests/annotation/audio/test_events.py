@@ -9,8 +9,8 @@ import soundfile
 import soxr
 
 from annotation.audio.events import RATE, AudioEvents, EventsConfig
-from voxmill.core import malloc
 from voxmill.core.assets import asset_path
+from voxmill.core.machine import malloc
 
 SAMPLES = Path(__file__).resolve().parents[3] / "samples" / "recordings"
 

@@ -16,7 +16,7 @@ from model.codec.audio_vae import AudioVAE
 from model.config import AudioVAEConfig
 from samples.fabricate import speech
 from tests.support.oracle import read_oracle
-from voxmill.cli.reconstruction import summarise
+from voxmill.cli.evaluation.reconstruction import summarise
 from voxmill.core.audio import resample
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -15,7 +15,7 @@ from pipelines.units.lease import Holder, Lease
 from tests.support.s3_server import BUCKET, s3_server
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.files import write_atomically
-from voxmill.core.processes import ProcessId
+from voxmill.core.machine.processes import ProcessId
 from voxmill.core.storage import file_names, read_whole, to_path
 from voxmill.data.records import from_json_text, to_json_text
 
@@ -51,9 +51,8 @@ def test_one_holds_it_and_lets_go_at_the_end(path: Path) -> None:
 
 
 def test_a_dead_process_of_this_machine_leaves_it_free(path: Path) -> None:
-    program = (
-        "from voxmill.core.processes import ProcessId\nown = ProcessId.own()\nprint(own.place, own.number, own.started)"
-    )
+    imports = "from voxmill.core.machine.processes import ProcessId"
+    program = f"{imports}; own = ProcessId.own(); print(own.place, own.number, own.started)"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     place, number, started = ended.stdout.split()
     dead = Holder(host="here", process=ProcessId(place, int(number), started), nonce="dead", expires=time.time() + 999)

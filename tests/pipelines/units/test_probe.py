@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.support.ray_nodes import Nodes, ray_nodes
 from pipelines.units.probe import probe
+from samples.ray_nodes import Nodes, ray_nodes
 from voxmill.core.errors import JobError
 from voxmill.core.local_ray import environment
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from voxmill.core.devices import limit_threads, resolve_device
 from voxmill.core.errors import UserError
+from voxmill.core.machine.devices import limit_threads, resolve_device
 
 
 def test_auto_is_what_the_machine_has() -> None:

@@ -116,7 +116,7 @@ def reconstruction(
     Example:
       voxmill evaluate reconstruction --checkpoint vae/checkpoint-00050000 --data heldout/ -o scores/
     """
-    from voxmill.cli.reconstruction import Options, run
+    from voxmill.cli.evaluation.reconstruction import Options, run
 
     check_folder(out, "--out")
     run(

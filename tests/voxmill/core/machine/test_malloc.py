@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from voxmill.core import malloc
+from voxmill.core.machine import malloc
 
 PROGRAM = """
 import psutil
-from voxmill.core import malloc
+from voxmill.core.machine import malloc
 
 process = psutil.Process()
 last = []
@@ -62,7 +62,7 @@ def test_a_process_with_one_heap_asks_for_no_fresh_pages() -> None:
 
 
 def test_a_process_knows_whether_it_keeps_what_is_freed() -> None:
-    program = "from voxmill.core.malloc import is_kept; print(is_kept())"
+    program = "from voxmill.core.machine.malloc import is_kept; print(is_kept())"
     plain = {name: value for name, value in os.environ.items() if name not in malloc.KEEP_FREED_MEMORY_ENV}
     for environment, expected in ((plain, "False"), (plain | malloc.KEEP_FREED_MEMORY_ENV, "True")):
         assert subprocess.check_output([sys.executable, "-c", program], env=environment, text=True).strip() == expected

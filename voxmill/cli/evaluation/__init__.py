@@ -1,0 +1,1 @@
+"""`voxmill evaluate`, `voxmill listening` and what they measure."""
