@@ -1,20 +1,17 @@
 """`make demo`: the main job on the sample recordings, submitted to a local Ray as one would to a cluster.
 
-Starts a Ray of its own on loopback where none answers, and ends what it started.
+Starts a Ray of its own on loopback and ends it: another one on this machine may have another Python, or be busy.
 """
 
 import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack
 from pathlib import Path
 
 from voxmill.core.errors import command
-from voxmill.core.local_ray import answers, environment, local_ray
+from voxmill.core.local_ray import environment, free_port, local_ray
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PORT = 8265
-DASHBOARD = f"http://127.0.0.1:{PORT}"
 # Each waits up to half a minute inside Ray.
 TRIES = 6
 
@@ -42,13 +39,13 @@ def submit(command: list[str]) -> int:
 def main() -> int:
     """Runs the demo and returns the job's exit status."""
     out = ROOT / "demo-out"
-    with ExitStack() as stack:
-        if not answers(DASHBOARD):
-            print("starting a local Ray ...", flush=True)
-            stack.enter_context(local_ray(PORT))
+    port = free_port()
+    print("starting a local Ray ...", flush=True)
+    with local_ray(port):
         ray = str(Path(sys.executable).parent / "ray")
         job = ["python", "pipelines/annotate.py", str(ROOT / "samples" / "manifest.jsonl"), str(out)]
-        status = submit([ray, "job", "submit", f"--address={DASHBOARD}", f"--working-dir={ROOT}", "--", *job])
+        address = f"http://127.0.0.1:{port}"
+        status = submit([ray, "job", "submit", f"--address={address}", f"--working-dir={ROOT}", "--", *job])
     if status == 0:
         print(f"\nthe report: {out / 'report.html'}")
     return status
