@@ -14,11 +14,13 @@ from typing import Any
 
 from voxmill.core.errors import JobError
 from voxmill.core.files import make_parents
-from voxmill.core.local_ray import alive_nodes, on_node, this_node
+from voxmill.core.local_ray import node_names, on_node, this_node
 from voxmill.core.machine.software import software
 
 # A network file system may show a new file some seconds late.
 PATIENCE_SECONDS = 10.0
+# Far longer than a busy machine takes to start a process; a hard mount whose server is gone never answers.
+ANSWER_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,10 +86,11 @@ def check_nodes(out: Path) -> None:
         JobError: as `Probe.check`, of the first node that fails.
     """
     import ray
-    from ray.exceptions import RayError
+    from ray.exceptions import GetTimeoutError, RayError
 
-    others = sorted(alive_nodes() - {this_node()[0]})
-    if not others:
+    names = node_names()
+    names.pop(this_node()[0], None)
+    if not names:
         return
     with probe(out) as shared:
 
@@ -99,13 +102,18 @@ def check_nodes(out: Path) -> None:
             return None
 
         remote: Any = ray.remote
-        tasks = [remote(num_cpus=0, scheduling_strategy=on_node(node))(check).remote() for node in others]
-        for task in tasks:
+        tasks = {node: remote(num_cpus=0, scheduling_strategy=on_node(node))(check).remote() for node in names}
+        for node, task in tasks.items():
             try:
-                failure = ray.get(task)
-            except RayError:
-                # A node that goes at this moment.
-                continue
+                failure = ray.get(task, timeout=ANSWER_SECONDS)
+            except GetTimeoutError:
+                failure = f"node {names[node]} did not look at {shared.what} within {ANSWER_SECONDS:.0f} s"
+            except RayError as error:
+                if node not in node_names():
+                    # It has just gone.
+                    continue
+                why = str(error).strip().splitlines()[-1]
+                failure = f"node {names[node]} cannot run this voxmill ({why}); install the same as the driver's"
             if failure is not None:
                 raise JobError(failure)
 

@@ -223,11 +223,17 @@ def this_node() -> tuple[str, str]:
     return node_id, f"{address} ({node_id[:8]})"
 
 
-def alive_nodes() -> set[str]:
-    """Ray's ids of the machines that are there now."""
+def node_names() -> dict[str, str]:
+    """How messages name the machines that are there now, by Ray's ids."""
     import ray
 
-    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return {node["NodeID"]: f"{node['NodeManagerAddress']} ({node['NodeID'][:8]})" for node in nodes if node["Alive"]}
+
+
+def alive_nodes() -> set[str]:
+    """Ray's ids of the machines that are there now."""
+    return set(node_names())
 
 
 def on_node(node_id: str) -> Any:

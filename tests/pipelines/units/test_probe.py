@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.units.probe import probe
-from samples.ray_nodes import Nodes, ray_nodes
+from samples.ray_nodes import Nodes, empty, ray_nodes
 from voxmill.core.errors import JobError
 from voxmill.core.local_ray import environment
 
@@ -47,10 +47,14 @@ def check(nodes: Nodes, out: Path) -> str:
     return done.stdout.splitlines()[-1]
 
 
-def test_each_node_is_checked_before_any_work(tmp_path: Path) -> None:
-    can_mount = subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode == 0
-    if os.geteuid() or not can_mount:
+@pytest.fixture
+def mounts() -> None:
+    if os.geteuid() or subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
         pytest.skip("mount namespaces are for root")
+
+
+@pytest.mark.usefixtures("mounts")
+def test_a_node_with_other_code_is_named(tmp_path: Path) -> None:
     out, code = tmp_path / "out", tmp_path / "code"
     out.mkdir()
     shutil.copytree(ROOT / "annotation", code, ignore=shutil.ignore_patterns("__pycache__"))
@@ -64,3 +68,14 @@ def test_each_node_is_checked_before_any_work(tmp_path: Path) -> None:
         assert line.startswith("node ") and " has voxmill " in line
         assert line.endswith("; install the same on both")
     assert not list((out / "work" / "probes").iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("mounts")
+def test_a_node_without_the_code_is_named(tmp_path: Path) -> None:
+    with ray_nodes() as nodes:
+        nodes.add(mount=empty(ROOT / "pipelines"))
+        line = check(nodes, tmp_path)
+    assert (
+        line.startswith("node ") and " cannot run this voxmill (ModuleNotFoundError: No module named 'pipelines" in line
+    )
