@@ -40,9 +40,9 @@ from evaluation.results.records import Outcome, Run, write_results
 from evaluation.systems import read_system
 from evaluation.systems.base import System, SystemOutput, speech_folder
 from voxmill.core.errors import JobError, UserError
+from voxmill.core.local_copies import WorkingFolder
 from voxmill.core.local_ray import join_ray
 from voxmill.core.progress import Progress
-from voxmill.core.working_folder import WorkingFolder
 
 # Libraries of the `evaluate` extra, without which nothing here works.
 EXTRA = ("mlflow", "opencc", "zhon")

@@ -19,7 +19,8 @@ from model.sequence.text_tokenizer import TextTokenizer
 from model.voxcpm2 import VoxCPM2
 from voxmill.core.errors import UserError
 from voxmill.core.files import atomic_folder
-from voxmill.core.storage import local_copy, to_path
+from voxmill.core.local_copies import local_copy
+from voxmill.core.storage import to_path
 from voxmill.core.tensor_files import differences, open_weights, shapes
 
 MODEL_FILES = ("model.safetensors", "pytorch_model.bin")

@@ -13,7 +13,8 @@ from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
-from voxmill.core.storage import is_remote, local_copy, to_path
+from voxmill.core.local_copies import local_copy
+from voxmill.core.storage import is_remote, to_path
 
 Dtype = Literal["bfloat16", "bf16", "float16", "fp16", "float32", "fp32"]
 LAST_SPECIAL_TOKEN = 104

@@ -37,11 +37,12 @@ from pipelines.units.workspace import Workspace
 from voxmill.core.config import Config
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.files import remove_folder, write_atomically
+from voxmill.core.local_copies import local_copy
 from voxmill.core.local_ray import join_ray, map_tasks, quiet_context
 from voxmill.core.machine import malloc
 from voxmill.core.machine.devices import limit_threads
 from voxmill.core.progress import Progress
-from voxmill.core.storage import absolute, file_names, local_copy
+from voxmill.core.storage import absolute, file_names
 from voxmill.data.dataset import Dataset
 from voxmill.data.layout import index_parts
 from voxmill.data.records import from_json_text, to_json_text

@@ -12,6 +12,7 @@ import numpy as np
 from voxmill.core.audio import resample
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
+from voxmill.core.local_copies import local_model
 from voxmill.data.records import Events, Separation
 
 RATE = 44100
@@ -51,7 +52,7 @@ class Separator:
     """The voice of a recording without its background.
 
     Args:
-        model: `embedded`, the name of a demucs model, or `folder/name` of one on disk.
+        model: `embedded`, the name of a demucs model, or `folder/name` of one in a folder, which may be a URI.
         weights: folder of the embedded weights (unused otherwise).
     """
 
@@ -65,9 +66,10 @@ class Separator:
         else:
             from demucs.pretrained import get_model
 
-            folder = Path(model).parent if "/" in model else None
+            folder, _, name = model.rpartition("/")
+            repo = Path(local_model(folder)) if folder else None
             try:
-                self.model = get_model(Path(model).name, repo=folder)
+                self.model = get_model(name, repo=repo)
             except Exception as error:
                 raise UserError(f"separation.model={model}: demucs cannot load it ({error})") from error
         self.model.to(device).eval()

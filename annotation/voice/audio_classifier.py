@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from voxmill.core.errors import UserError
+from voxmill.core.local_copies import local_model
 
 RATE = 16000
 MIN_SAMPLES = RATE // 2
@@ -51,11 +52,11 @@ class AudioClassifier:
     def __init__(self, labeller: str, model: str, device: str, otherwise: str):
         from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
-        self._device = device
+        self._device, place = device, local_model(model)
         try:
             extractors: Any = AutoFeatureExtractor
-            self._extract = extractors.from_pretrained(model)
-            self._model: Any = AutoModelForAudioClassification.from_pretrained(model).to(device).eval()
+            self._extract = extractors.from_pretrained(place)
+            self._model: Any = AutoModelForAudioClassification.from_pretrained(place).to(device).eval()
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(

@@ -16,6 +16,7 @@ import numpy as np
 
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
+from voxmill.core.local_copies import local_model
 from voxmill.data.records import Label
 
 if TYPE_CHECKING:
@@ -70,11 +71,11 @@ class _XVectorBackend:
     def __init__(self, model: str, device: str):
         from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
 
-        self.device = device
+        self.device, place = device, local_model(model)
         try:
             extractors: Any = AutoFeatureExtractor
-            self.extract = extractors.from_pretrained(model)
-            self.network: Any = AutoModelForAudioXVector.from_pretrained(model)
+            self.extract = extractors.from_pretrained(place)
+            self.network: Any = AutoModelForAudioXVector.from_pretrained(place)
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(
@@ -113,7 +114,7 @@ class SpeakerEncoder:
             assert weights is not None
             self._backend = _CamBackend(weights / "campplus_cn_en_common.pt", device)
         elif Path(config.model).suffix in (".pt", ".bin", ".pth"):
-            self._backend = _CamBackend(Path(config.model), device)
+            self._backend = _CamBackend(Path(local_model(config.model)), device)
         else:
             self._backend = _XVectorBackend(config.model, device)
         with torch.inference_mode():

@@ -8,7 +8,8 @@ from evaluation.benchmarks.seed_tts_eval import read_seed_tts_eval
 from evaluation.benchmarks.text_list import read_text_list
 from evaluation.benchmarks.thirty_languages import read_thirty_languages
 from voxmill.core.errors import UserError
-from voxmill.core.storage import local_copy, to_path
+from voxmill.core.local_copies import local_copy
+from voxmill.core.storage import to_path
 
 READERS: dict[str, Reader] = {
     "seed-tts-eval": read_seed_tts_eval,

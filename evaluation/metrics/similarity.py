@@ -21,6 +21,7 @@ from voxmill.core.assets import asset_path, asset_sha256
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
 from voxmill.core.hashing import sha256_file
+from voxmill.core.local_copies import local_model
 
 PUBLISHED = {"wavlm": "WavLM-large SV", "eres2net": "ERes2Net"}
 """Encoders of the official scorers, by the kind that `--sim KIND=PATH` names."""
@@ -71,7 +72,7 @@ def encoder_name(config: SimilarityConfig) -> ModelName:
     """
     rest = f"{config.min_seconds}:{config.embedded_seconds}:1"
     if config.encoder != "speaker":
-        path = Path(config.model)
+        path = Path(local_model(config.model))
         if not path.is_file():
             raise UserError(f"--sim {config.encoder}={config.model}: no such file; name the weights of the encoder")
         digest = weights_digest(config.model)
@@ -113,7 +114,7 @@ class Similarity:
 
 def _published(config: SimilarityConfig, device: str) -> Backend | None:
     """The network of an official scorer with its features; None for the encoders of the annotation job."""
-    path = Path(config.model)
+    path = Path(local_model(config.model))
     if config.encoder == "wavlm":
         from evaluation.metrics.encoders.wavlm_speaker import WavLMSpeaker
 
@@ -130,7 +131,7 @@ def _published(config: SimilarityConfig, device: str) -> Backend | None:
 @cache
 def weights_digest(model: str) -> str:
     """sha256 (hex) of a model's weights by its file or folder; of a hub id its name, as nothing is loaded."""
-    path = Path(model)
+    path = Path(local_model(model))
     if path.is_file():
         return sha256_file(path)
     weights = sorted([*path.glob("*.safetensors"), *path.glob("*.bin")]) if path.is_dir() else []

@@ -15,6 +15,7 @@ from voxmill.core.assets import asset_path, asset_sha256
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
 from voxmill.core.hashing import sha256_file
+from voxmill.core.local_copies import local_model
 from voxmill.data.languages import base_language
 
 
@@ -72,7 +73,7 @@ class Whisper:
     def __init__(self, config: RecognitionConfig, device: str = "cpu", threads: int = 1):
         from annotation.speech.transcription import Transcriber, TranscriptionConfig
 
-        place = str(asset_path("whisper-base")) if config.model == "embedded" else config.model
+        place = str(asset_path("whisper-base")) if config.model == "embedded" else local_model(config.model)
         decoding = TranscriptionConfig(
             model=config.model, compute_type=config.compute_type, beam_size=config.beam_size, batch_size=1
         )
@@ -118,7 +119,7 @@ class Recognition:
 @cache
 def _digest(model: str) -> str:
     """sha256 of a model folder's weights; a hub id is downloaded first, unless it is cached."""
-    folder = Path(model)
+    folder = Path(local_model(model))
     try:
         if not folder.is_dir():
             from faster_whisper.utils import download_model

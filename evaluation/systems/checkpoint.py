@@ -14,8 +14,9 @@ from voxmill.core.audio import encode_wav
 from voxmill.core.errors import UserError
 from voxmill.core.files import write_atomically
 from voxmill.core.hashing import sha256_file
+from voxmill.core.local_copies import local_copy
 from voxmill.core.machine.devices import resolve_device
-from voxmill.core.storage import local_copy, to_path
+from voxmill.core.storage import to_path
 
 RECIPES = ("reference+continuation", "continuation", "reference", "description")
 

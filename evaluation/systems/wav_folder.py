@@ -8,7 +8,8 @@ from pathlib import Path
 from evaluation.benchmarks.benchmark import Utterance
 from evaluation.systems.base import Failure, System
 from voxmill.core.errors import UserError
-from voxmill.core.storage import local_copy, to_path
+from voxmill.core.local_copies import local_copy
+from voxmill.core.storage import to_path
 
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
 

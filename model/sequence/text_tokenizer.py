@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from voxmill.core.errors import UserError
-from voxmill.core.storage import local_copy, to_path
+from voxmill.core.local_copies import local_copy
+from voxmill.core.storage import to_path
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from pipelines.engine.rows import Row, from_rows, no_audio, to_rows
+from pipelines.inputs.media_file import StorageError
 from pipelines.stages.base import Stage, StageContext, UnitOutput, UnseenInputError, WindowAudio
 from pipelines.units.attempts import AttemptLog, attempts_path, with_lost_calls
 from pipelines.units.probe import Probe
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.local_ray import this_node
 from voxmill.core.machine.malloc import release_free_memory
+from voxmill.core.storage import storage_failure
 from voxmill.data.layout import bucket_name
 from voxmill.data.records import Cost, JobFailure, StageName, WorkUnit
 
@@ -60,10 +62,10 @@ class Worker:
         for stage in shift.stages:
             try:
                 self._stages.append(stage(context))
-            except UserError as error:
-                self._failure = JobFailure(kind="user", message=str(error))
-            except (ImportError, MemoryError, OSError) as error:
-                self._failure = self._machine_failure(stage.name, error)
+            except Exception as error:
+                self._failure = self._job_failure(stage.name, error)
+                if self._failure is None:
+                    raise
             if self._failure is not None:
                 return
 
@@ -105,9 +107,10 @@ class Worker:
                 log.remove()
             else:
                 log.end()
-        except (ImportError, MemoryError, OSError) as error:
-            return dataclasses.replace(unit, failure=self._machine_failure(name, error)), audio
         except Exception as error:
+            failure = self._job_failure(name, error)
+            if failure is not None:
+                return dataclasses.replace(unit, failure=failure), audio
             log.end(f"{type(error).__name__}: {error}"[:300])
             raise
         return unit, audio
@@ -120,7 +123,14 @@ class Worker:
         cost = Cost(seconds=seconds, gpu_seconds=gpu_seconds, audio_seconds=left, calls=output.calls)
         return dataclasses.replace(output.unit, costs=output.unit.costs | {stage.name: cost})
 
-    def _machine_failure(self, name: StageName, error: BaseException) -> JobFailure:
+    def _job_failure(self, name: StageName, error: Exception) -> JobFailure | None:
+        """What ends the job and is no recording's fault; None where that may be the unit's."""
+        if not isinstance(error, UnseenInputError | StorageError):
+            error = storage_failure(error) or error
+        if isinstance(error, UserError):
+            return JobFailure(kind="user", message=str(error))
+        if not isinstance(error, ImportError | MemoryError | OSError):
+            return None
         place = getattr(error, "filename", None)
         if isinstance(error, UnseenInputError):
             message = f"IN ({place}) is not visible on node {self._node_name}"

@@ -118,7 +118,7 @@ def _mapped(
 
     try:
         yield from map_tasks(function, items, ordered=ordered)
-    except RayError as error:
+    except (RayError, OSError) as error:
         raise task_error(what, error) from None
 
 

@@ -329,4 +329,5 @@ def task_error(what: str, error: Exception) -> Exception:
     cause = error.cause if isinstance(error, RayTaskError) else None
     if isinstance(cause, UserError | JobError):
         return cause
-    return JobError(f"{what}: {storage_failure(cause or error) or cause or error}")
+    failure = storage_failure(cause or error)
+    return failure if isinstance(failure, UserError) else JobError(f"{what}: {failure or cause or error}")

@@ -12,6 +12,9 @@ import numpy as np
 
 from pipelines.config import LabelConfig, VoiceAttributesConfig
 from voxmill.core.assets import asset_path
+from voxmill.core.errors import UserError
+from voxmill.core.local_copies import local_model
+from voxmill.core.storage import storage_failure
 from voxmill.data.records import Ending, StageName, WindowResult, WorkUnit
 
 log = logging.getLogger("voxmill")
@@ -106,11 +109,11 @@ class Stage(ABC):
             return WindowOutput(result, audio)
         try:
             output = self.window(result, audio)
-        except (MemoryError, OSError, ImportError):
+        except (MemoryError, OSError, ImportError, UserError):
             raise
         # A library that asks to exit would take the actor with it, and Ray does not start such an actor again.
         except (Exception, SystemExit) as error:
-            check_memory(error)
+            check_machine(error)
             log.exception("%s failed on %r", self.name, result.window.name)
             return self.end(result, "model_error", detail=f"{type(error).__name__}: {error}"[:500])
         return output
@@ -130,19 +133,23 @@ class Stage(ABC):
         return WindowOutput(dataclasses.replace(result, ending=ending), WindowAudio(), calls)
 
 
-def check_memory(error: BaseException) -> None:
-    """Raises what a full GPU is: the machine's failure and no recording's.
+def check_machine(error: BaseException) -> None:
+    """Raises what is the machine's failure and no recording's.
 
     Raises:
-        MemoryError: in place of PyTorch's and CTranslate2's own errors.
+        MemoryError: a GPU is full, in place of PyTorch's and CTranslate2's own errors.
+        OSError, UserError: object storage fails, in place of its clients' own errors.
     """
+    failure = storage_failure(error)
+    if failure is not None:
+        raise failure from error
     if "out of memory" in str(error).lower():
         raise MemoryError(str(error).splitlines()[0]) from error
 
 
 def model_source(name: str, asset: str, member: str = "") -> str:
-    """A configured model: the path of the embedded one, or the configured name itself."""
-    return str(asset_path(asset) / member) if name == "embedded" else name
+    """A configured model: the path of the embedded one, a copy of one by URI, or the configured name itself."""
+    return str(asset_path(asset) / member) if name == "embedded" else local_model(name)
 
 
 def clip_slice(result: WindowResult, start_sample: int, end_sample: int) -> slice:

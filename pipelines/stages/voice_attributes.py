@@ -13,11 +13,12 @@ from typing import ClassVar
 import numpy as np
 
 from pipelines.config import Labeller
-from pipelines.stages.base import Stage, StageContext, UnitOutput, WindowAudio, check_memory
+from pipelines.stages.base import Stage, StageContext, UnitOutput, WindowAudio, check_machine
 from pipelines.stages.written_clips import Clips, stored_clips, written_clips
 from pipelines.units.store import LabelStore, UnitLabels
 from voxmill.core.assets import asset_path
 from voxmill.core.audio import RATE_16K
+from voxmill.core.errors import UserError
 from voxmill.core.machine.devices import limit_threads
 from voxmill.data.records import Cost, Label, StageName, WorkUnit
 
@@ -93,10 +94,10 @@ def _isolated(name: Labeller, label: LabelFunction, clips: Clips) -> Sequence[La
     """The answers; where one clip breaks the labeller, each clip is tried by itself and that one has no such label."""
     try:
         return label(clips) if clips else []
-    except (MemoryError, OSError, ImportError):
+    except (MemoryError, OSError, ImportError, UserError):
         raise
     except (Exception, SystemExit) as error:
-        check_memory(error)
+        check_machine(error)
         if len(clips) > 1:
             return [answer for clip in clips for answer in _isolated(name, label, [clip])]
         log.exception("%s failed on clip %s", name, clips[0][0].clip_id)

@@ -20,7 +20,7 @@ from pathlib import Path
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.files import write_atomically
 from voxmill.core.machine.processes import ProcessId
-from voxmill.core.storage import create_exclusively, read_whole
+from voxmill.core.storage import create_exclusively, file_names, read_whole, storage_failure
 from voxmill.data.records import from_json_text, to_json_text
 
 RENEW_SECONDS = 60.0
@@ -104,6 +104,7 @@ class Lease:
             before = self._read()
             if before is not None and self._take_over(before):
                 break
+        self._remove_claims()
         self._thread = threading.Thread(target=self._renew_until_stopped, name="lease", daemon=True)
         self._thread.start()
         return self
@@ -157,6 +158,13 @@ class Lease:
         claim.unlink(missing_ok=True)
         return is_free and self._holds()
 
+    def _remove_claims(self) -> None:
+        """Removes claims of earlier holders' leases, which jobs that died while they took one over have left."""
+        kept = {self._path.name, f"{self._path.name}.{self._mine.nonce}"}
+        for name in file_names(self._path.parent):
+            if name.startswith(f"{self._path.name}.") and name not in kept:
+                self._path.with_name(name).unlink(missing_ok=True)
+
     def _yield_to(self, claim: Path) -> None:
         """Waits for whoever takes the lease over; a claim whose maker died is removed."""
         time.sleep(SETTLE_SECONDS)
@@ -175,7 +183,9 @@ class Lease:
         while not self._stop.wait(RENEW_SECONDS):
             try:
                 self._renew()
-            except OSError:
+            except Exception as error:
+                if not isinstance(error, OSError) and storage_failure(error) is None:
+                    raise
                 # Storage that is away for a moment: whoever may take the lease over waits for minutes.
                 continue
             if self._lost is not None:

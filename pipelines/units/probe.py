@@ -4,6 +4,7 @@ A folder that is not mounted on a node looks like an empty one there: what that 
 Neither does it where a node has another version of the code, which may give other bytes.
 """
 
+import contextlib
 import time
 import uuid
 from collections.abc import Iterator
@@ -15,7 +16,10 @@ from typing import Any
 from voxmill.core.errors import JobError
 from voxmill.core.files import make_parents
 from voxmill.core.local_ray import node_names, on_node, this_node
+from voxmill.core.machine.processes import ProcessId
 from voxmill.core.machine.software import software
+from voxmill.core.storage import file_names
+from voxmill.data.records import from_json_text, to_json_text
 
 # A network file system may show a new file some seconds late.
 PATIENCE_SECONDS = 10.0
@@ -66,11 +70,21 @@ class Probe:
             raise JobError(f"{self.what} gives back something else than node {node} wrote there")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Driver:
+    """What the driver's file says: whose it is."""
+
+    nonce: str
+    process: ProcessId
+
+
 @contextmanager
 def probe(out: Path) -> Iterator[Probe]:
-    """The driver's file below OUT/work/probes, for as long as the block lasts."""
-    content = uuid.uuid4().hex
-    path = out / "work" / "probes" / content
+    """The driver's file below OUT/work/probes, for as long as the block lasts; files of dead drivers go."""
+    folder, nonce = out / "work" / "probes", uuid.uuid4().hex
+    for name in file_names(folder):
+        _remove_of_dead(folder / name)
+    path, content = folder / nonce, to_json_text(_Driver(nonce=nonce, process=ProcessId.own()))
     make_parents(path)
     path.write_text(content)
     try:
@@ -116,6 +130,13 @@ def check_nodes(out: Path) -> None:
                 failure = f"node {names[node]} cannot run this voxmill ({why}); install the same as the driver's"
             if failure is not None:
                 raise JobError(failure)
+
+
+def _remove_of_dead(path: Path) -> None:
+    """Removes the file of a driver that was killed, or of one of its workers."""
+    with contextlib.suppress(ValueError, FileNotFoundError):
+        if from_json_text(_Driver, path.read_text()).process.is_dead():
+            path.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> str:

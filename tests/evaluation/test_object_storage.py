@@ -10,7 +10,8 @@ from evaluation.results.records import read_scores
 from samples.fabricate import cut, turns
 from tests.support.s3_server import BUCKET, s3_server
 from voxmill.cli.app import run as voxmill
-from voxmill.core.storage import file_names, local_copy, to_path, uri
+from voxmill.core.local_copies import local_copy
+from voxmill.core.storage import file_names, to_path, uri
 
 
 def test_benchmark_recordings_and_scores(

@@ -29,8 +29,8 @@ from training.run.watchdog import Watchdog
 from training.run.world import World
 from voxmill.core.errors import ExitStatus, JobError, UserError
 from voxmill.core.files import write_atomically
+from voxmill.core.local_copies import WorkingFolder
 from voxmill.core.tracking import Tracker
-from voxmill.core.working_folder import WorkingFolder
 from voxmill.data.audio_sources import Clip, find_clips
 
 LEARNING_RATES = ("optimizer.learning_rate", "optimizer.discriminator_learning_rate")

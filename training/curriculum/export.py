@@ -12,7 +12,8 @@ from model.voxcpm2 import VoxCPM2
 from training.curriculum.recipe import Recipe
 from voxmill.core.files import atomic_folder, remove_folder
 from voxmill.core.hashing import sha256_file
-from voxmill.core.storage import absolute, is_remote, local_copy, uri
+from voxmill.core.local_copies import local_copy
+from voxmill.core.storage import absolute, is_remote, uri
 
 
 def export(weights: dict[str, Tensor], recipe: Recipe, settings: VoxCPM2Config) -> list[Path]:

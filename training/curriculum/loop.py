@@ -33,8 +33,8 @@ from training.run.watchdog import Watchdog
 from training.run.world import World
 from training.run.zero_state import AVERAGE, WEIGHT
 from voxmill.core.errors import ExitStatus, JobError, UserError
+from voxmill.core.local_copies import WorkingFolder
 from voxmill.core.tracking import Tracker
-from voxmill.core.working_folder import WorkingFolder
 
 log = logging.getLogger("voxmill")
 PRINT_EVERY = 10

@@ -29,7 +29,8 @@ from voxmill.core.config import differences
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.files import atomic_folder, remove_folder, uploads_of
 from voxmill.core.hashing import fingerprint, sha256_file
-from voxmill.core.storage import copy_lock, file_names, is_remote, scratch_folder, uri
+from voxmill.core.local_copies import copy_lock
+from voxmill.core.storage import file_names, is_remote, scratch_folder, uri
 
 log = logging.getLogger("voxmill")
 MANIFEST, STATE = "manifest.json", "state.json"

@@ -7,8 +7,8 @@ from training.run.checkpoints import Checkpoints
 from training.run.watchdog import Watchdog
 from training.run.world import World
 from voxmill.core.errors import PROGRESS_SAVED, ExitStatus
+from voxmill.core.local_copies import WorkingFolder
 from voxmill.core.tracking import OFF, SENT, Tracker
-from voxmill.core.working_folder import WorkingFolder
 
 
 class Trainer(Protocol):

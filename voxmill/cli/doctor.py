@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from voxmill.core.errors import UserError, command
-from voxmill.core.storage import DRIVERS
+from voxmill.core.storage import DRIVERS, storage_failure
 
 # Imported, not only looked up: people come here when a library is installed and does not load.
 LIBRARIES = (
@@ -102,12 +102,15 @@ def _storage_driver(scheme: str) -> Finding:
 
 
 def _weights(name: str) -> Finding:
-    from voxmill.core.assets import ASSETS, asset_path, weights_dir
+    from voxmill.core.assets import ASSETS, asset_path
 
     try:
         asset_path(name)
-    except UserError:
-        return Finding(f"weights {name}", False, f"missing or damaged in {weights_dir()}; run: voxmill fetch")
+    except Exception as error:
+        failure = error if isinstance(error, UserError) else storage_failure(error)
+        if failure is None:
+            raise
+        return Finding(f"weights {name}", False, str(failure))
     return Finding(f"weights {name}", True, f"{ASSETS[name].source}, {ASSETS[name].licence}")
 
 

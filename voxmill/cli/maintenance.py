@@ -35,11 +35,13 @@ def compact(
       voxmill compact s3://bucket/dataset --shard-megabytes 512
     """
     from pipelines.compact import compact as run
-    from pipelines.compact import usual_megabytes
+    from pipelines.compact import require_snapshot, usual_megabytes
     from pipelines.units.workspace import Workspace
 
     if shard_megabytes is not None and not shard_megabytes > 0:
         raise UserError(f"--shard-megabytes {shard_megabytes:g}: must be above 0")
+    # Before anything is written: a folder that is no dataset stays as it is.
+    require_snapshot(out)
     with Workspace(out).hold(), Workspace(out, "latents").hold():
         done = run(out, usual_megabytes(out) if shard_megabytes is None else shard_megabytes)
     if done.merged:

@@ -19,6 +19,8 @@ import yaml
 from voxmill.core.errors import UserError, command
 from voxmill.core.files import publish, write_atomically
 from voxmill.core.hashing import sha256_file, sha256_text
+from voxmill.core.local_copies import copy_file, copy_lock
+from voxmill.core.storage import local_folder, to_path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,9 +75,22 @@ ASSETS = _read_table()
 
 
 def weights_dir() -> Path:
-    """Where the weights are kept: `$VOXMILL_CACHE`, or `~/.cache/voxmill/weights`."""
-    chosen = os.environ.get("VOXMILL_CACHE")
-    return Path(chosen) if chosen else Path.home() / ".cache" / "voxmill" / "weights"
+    """Where this machine keeps the weights: `$VOXMILL_CACHE`, or `~/.cache/voxmill/weights`.
+
+    Raises:
+        UserError: `$VOXMILL_CACHE` is in object storage.
+    """
+    return local_folder("VOXMILL_CACHE") or Path.home() / ".cache" / "voxmill" / "weights"
+
+
+def weights_source() -> Path | None:
+    """Where nodes copy weights from, `$VOXMILL_WEIGHTS`: a folder such as `weights_dir`; None where it is unset.
+
+    Raises:
+        UserError: it is no path and no URI that can be read.
+    """
+    text = os.environ.get("VOXMILL_WEIGHTS")
+    return to_path(text) if text else None
 
 
 def _is_whole(asset: Asset) -> bool:
@@ -102,12 +117,17 @@ def _is_whole(asset: Asset) -> bool:
 
 
 def asset_path(name: str) -> Path:
-    """Folder of an asset's checked files.
+    """Folder of an asset's checked files, which are copied from `weights_source` first where they are not there.
 
     Raises:
-        UserError: a file is missing or is not the one that was tried.
+        UserError: a file is missing or is not the one that was tried. OSError: one cannot be copied.
     """
-    if not _is_whole(ASSETS[name]):
+    if _is_whole(ASSETS[name]):
+        return weights_dir() / name
+    source = weights_source()
+    if source is not None:
+        _copy(ASSETS[name], source)
+    else:
         raise UserError(f"the embedded model {name!r} is missing or damaged in {weights_dir()}; run: voxmill fetch")
     return weights_dir() / name
 
@@ -117,17 +137,40 @@ def asset_sha256(name: str) -> str:
     return sha256_text("".join(file.sha256 for file in ASSETS[name].files))
 
 
+def _copy(asset: Asset, source: Path) -> None:
+    """Copies an asset's files from `source`, once for all processes of this machine."""
+    folder = weights_dir() / asset.name
+    with copy_lock(folder):
+        if _is_whole(asset):
+            return
+        for file in asset.files:
+            path = source / asset.name / file.name
+            try:
+                size = path.stat().st_size
+            except FileNotFoundError:
+                raise UserError(
+                    f"{path}: there is no such file; VOXMILL_WEIGHTS names a copy of the folder that `voxmill fetch` "
+                    f"fills without it ({weights_dir()})"
+                ) from None
+            copy_file(path, folder / file.name, size, file.sha256)
+
+
 def fetch(names: list[str] | None = None, report: Callable[[str], None] = print) -> None:
-    """Downloads what is missing and keeps it.
+    """Downloads what is missing, or copies it from `weights_source`, and keeps it.
 
     Raises:
-        UserError: a download failed, or a file in it is not the one that was tried.
+        UserError: a download failed, a file is not there, or it is not the one that was tried. OSError: one cannot be
+            copied.
     """
+    source = weights_source()
     for name in names or list(ASSETS):
         asset = ASSETS[name]
         if _is_whole(asset):
             continue
         report(f"fetching {name}: {asset.source}, {asset.licence}")
+        if source is not None:
+            _copy(asset, source)
+            continue
         folder = weights_dir() / name
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=weights_dir()) as temporary:

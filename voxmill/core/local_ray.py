@@ -5,6 +5,7 @@ The private one listens on loopback with token authentication; demo and benchmar
 
 import atexit
 import contextlib
+import functools
 import logging
 import os
 import secrets
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from voxmill.core.errors import JobError, UserError
+from voxmill.core.storage import storage_failure
 
 if TYPE_CHECKING:
     from ray.data import DataContext
@@ -264,15 +266,27 @@ def map_tasks(
         on_error: called with an item whose task failed for good and Ray's error; its result takes the task's place.
 
     Raises:
-        RayError: a task failed, and `on_error` is None.
+        UserError, JobError, OSError: as `fn` raised it, and `on_error` is None; what object storage refused is one of
+            them. RayError: a task failed otherwise.
     """
     import ray
-    from ray.exceptions import RayError
+    from ray.exceptions import RayError, RayTaskError
+
+    @functools.wraps(fn)
+    def with_plain_errors(item: Item) -> Result:
+        try:
+            return fn(item)
+        except Exception as error:
+            # Here, where the error still knows which object it was about.
+            failure = storage_failure(error)
+            if failure is None:
+                raise
+            raise failure from None
 
     limit = cluster_cpus() * 4 if ahead is None else ahead
     remote: Any = ray.remote
     options = {} if memory is None else {"memory": memory}
-    task: Any = remote(num_cpus=num_cpus, max_retries=max_retries, **options)(fn)
+    task: Any = remote(num_cpus=num_cpus, max_retries=max_retries, **options)(with_plain_errors)
     in_flight: dict[Any, Item] = {}
 
     def finished() -> tuple[Item, Result]:
@@ -282,6 +296,9 @@ def map_tasks(
             result: Result = ray.get(reference)
         except RayError as error:
             if on_error is None:
+                cause = error.cause if isinstance(error, RayTaskError) else None
+                if isinstance(cause, UserError | JobError | OSError):
+                    raise cause from None
                 raise
             result = on_error(item, error)
         return item, result

@@ -7,7 +7,6 @@ come from the environment, as the clouds' own tools read them (`AWS_*` with `AWS
 `GOOGLE_APPLICATION_CREDENTIALS`, `AZURE_STORAGE_*`, `HF_TOKEN`).
 """
 
-import contextlib
 import errno
 import functools
 import importlib.util
@@ -45,6 +44,8 @@ def to_path(text: str | Path) -> Path:
     if not names_remote(text):
         return Path(text.removeprefix("file://"))
     from upath import UPath
+
+    import voxmill.core.uri_paths  # noqa: F401 (registers what `UPath` makes)
 
     # Another process changes what lies there: a cached listing would hide its files.
     return cast(Path, UPath(text.rstrip("/"), use_listings_cache=False))
@@ -205,31 +206,79 @@ def list_folder(root: Path, folder: str = "") -> Iterator[Listed]:
             yield Listed(name=name, is_folder=item["type"] == "directory", stamp=f"{item.get('size')}:{stamp}")
 
 
-def storage_failure(error: BaseException) -> OSError | None:
+# What the user must mend, by the answer's code or the name of the client's error. Answers to HEAD have a status alone.
+_ADVICE = {
+    "access is denied; check the credentials, and their rights to list, read and write there": (
+        *("AccessDenied", "AllAccessDisabled", "AccountProblem", "Forbidden", "403"),
+        *("AuthorizationPermissionMismatch", "AuthorizationFailure"),
+    ),
+    "the credentials are wrong; check those in the environment, or the profile or role": (
+        *("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken"),
+        *("AuthenticationFailed", "InvalidAuthenticationInfo", "ClientAuthenticationError", "401"),
+    ),
+    "the credentials have expired; renew them and run the same command again": (
+        *("ExpiredToken", "TokenRefreshRequired", "TokenRetrievalError", "UnauthorizedSSOTokenError"),
+    ),
+    "there are no credentials; set those that the cloud's own tools take, such as AWS_ACCESS_KEY_ID": (
+        *("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"),
+    ),
+    "there is no such profile; check AWS_PROFILE": ("ProfileNotFound",),
+    "this machine's clock is wrong; set it": ("RequestTimeTooSkewed",),
+    "the bucket is in another region; name its own in AWS_DEFAULT_REGION": (
+        *("AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect", "301"),
+    ),
+    "the request is refused, as with expired credentials or another region than the bucket's; check both": ("400",),
+    "there is no such bucket; make it, or name another": ("NoSuchBucket", "InvalidBucketName", "ContainerNotFound"),
+}
+_MISTAKES = {name: advice for advice, names in _ADVICE.items() for name in names}
+_NOT_THERE = frozenset(["404", "NoSuchKey", "BlobNotFound"])
+_CLIENTS = frozenset(["botocore", "aiobotocore", "aiohttp", "azure", "gcsfs", "google", "huggingface_hub", "httpx"])
+
+
+def storage_failure(error: BaseException) -> OSError | UserError | None:
     """What went wrong with object storage, in one line, where `error` or what caused it comes from one of its clients.
 
-    They raise errors of their own, which are no OSError, for a lost endpoint, missing credentials or a wrong region.
+    They raise errors of their own, which are no OSError, for a lost endpoint, missing credentials or a wrong region. A
+    UserError says what the user must mend; an OSError is the machine's or the service's failure.
     """
     seen: BaseException | None = error
     while seen is not None:
         package = type(seen).__module__.partition(".")[0]
-        if package in _CLIENTS or (isinstance(seen, OSError) and _http_status(seen) is not None):
+        # What came of a file that is not there, and was expected, is an error of its own.
+        if package in _CLIENTS and (isinstance(error, FileNotFoundError) or not _NOT_THERE & set(_names(seen))):
             endpoint = os.environ.get("AWS_ENDPOINT_URL")
-            at = f" (AWS_ENDPOINT_URL is {endpoint})" if package in _CLIENTS and endpoint else ""
+            at = f" (AWS_ENDPOINT_URL is {endpoint})" if endpoint and "botocore" in package else ""
+            place = _place(seen)
+            mistake = next((_MISTAKES[name] for name in _names(seen) if name in _MISTAKES), None)
+            if mistake is not None:
+                return UserError(f"{place or 'object storage'}: {mistake}{at}")
             what = " ".join(str(seen).split()) or type(seen).__name__
-            return OSError(f"object storage: {what}{at}")
-        seen = seen.__cause__ or seen.__context__
+            return OSError(f"object storage: {f'{place}: ' if place else ''}{what}{at}")
+        seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
     return None
 
 
-_CLIENTS = frozenset(["botocore", "aiobotocore", "aiohttp", "azure", "gcsfs", "google", "huggingface_hub", "httpx"])
+def _names(error: BaseException) -> list[str]:
+    """What a client's error is called: the code of the answer, its status, the error's own class."""
+    response: Any = getattr(error, "response", None)
+    answer = response.get("Error", {}) if isinstance(response, dict) else {}
+    codes = [answer.get("Code"), getattr(error, "error_code", None)]
+    codes += [getattr(error, name, None) for name in ("status_code", "status", "code")]
+    return [*(str(getattr(code, "value", code)) for code in codes if code is not None), type(error).__name__]
 
 
-def _http_status(error: OSError) -> int | None:
-    """Of the answer behind an error that s3fs made an OSError of; None for any other."""
-    response = getattr(error.__cause__, "response", None)
-    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(response, dict) else None
-    return status if isinstance(status, int) else None
+def _place(error: BaseException) -> str:
+    """The object or bucket that a request was for; "" where nothing tells it.
+
+    botocore's errors do not name it; the frame that raised them does, in this process.
+    """
+    trace = error.__traceback__
+    while trace is not None:
+        params = trace.tb_frame.f_locals.get("api_params")
+        if isinstance(params, dict) and "Bucket" in params:
+            return f"s3://{params['Bucket']}/{params.get('Key') or params.get('Prefix') or ''}"
+        trace = trace.tb_next
+    return ""
 
 
 def arrow_filesystem(path: Path) -> "tuple[FileSystem, str]":
@@ -241,60 +290,23 @@ def arrow_filesystem(path: Path) -> "tuple[FileSystem, str]":
     return fs.LocalFileSystem(), str(path)
 
 
-def local_copy(folder: Path, *, recursive: bool = False) -> Path:
-    """A folder of files on this machine: itself, or a copy of one in object storage below the scratch folder.
-
-    The copy is kept for the next process; another version of a file is another copy.
-
-    Args:
-        recursive: with its subfolders, which are left out otherwise.
-
-    Raises:
-        UserError: there is no file. OSError: it cannot be read or copied.
-    """
-    if not is_remote(folder):
-        return folder
-    from voxmill.core.files import atomic_folder
-    from voxmill.core.hashing import fingerprint
-
-    filesystem = folder.fs  # type: ignore[attr-defined]
-    root: str = folder.path.rstrip("/")  # type: ignore[attr-defined]
-    try:
-        if recursive:
-            listed = list(filesystem.find(root, detail=True, refresh=True).values())
-        else:
-            listed = filesystem.ls(root, detail=True, refresh=True)
-    except FileNotFoundError:
-        listed = []
-    files = [entry for entry in listed if entry["type"] == "file" and not entry["name"].endswith("/")]
-    if not files:
-        raise UserError(f"{folder}: there is no file; name a folder in object storage")
-    version = [[entry["name"], entry["size"], str(entry.get("ETag") or entry.get("etag"))] for entry in files]
-    copy = scratch_folder() / f"voxmill-copy-{fingerprint([uri(folder), sorted(version)])[:24]}"
-    with copy_lock(copy):
-        if not copy.is_dir():
-            with atomic_folder(copy) as temporary:
-                for entry in files:
-                    name = entry["name"].removeprefix(f"{root}/")
-                    if ".." in name.split("/"):
-                        raise UserError(f"{folder}/{name}: leaves the folder; remove it")
-                    (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-                    filesystem.get_file(entry["name"], str(temporary / name))
-    return copy
-
-
-@contextlib.contextmanager
-def copy_lock(copy: Path) -> Iterator[None]:
-    """Held by the one process of this machine that makes a copy in the scratch folder; the others wait for it."""
-    import fcntl
-
-    with open(copy.with_name(f"{copy.name}.lock"), "wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def scratch_folder() -> Path:
     """A folder on this machine's own disk for what is on its way: `$VOXMILL_SCRATCH`, or the system's temporary one."""
-    folder = Path(os.environ.get("VOXMILL_SCRATCH") or tempfile.gettempdir())
+    folder = local_folder("VOXMILL_SCRATCH") or Path(tempfile.gettempdir())
     folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def local_folder(variable: str) -> Path | None:
+    """The folder on this machine that an environment variable names; None where it is unset or empty.
+
+    Raises:
+        UserError: it names one in object storage.
+    """
+    text = os.environ.get(variable)
+    if not text:
+        return None
+    folder = to_path(text)
+    if is_remote(folder):
+        raise UserError(f"{variable}={text}: name a folder on this machine's own disk")
     return folder

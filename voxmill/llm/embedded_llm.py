@@ -10,6 +10,7 @@ from pathlib import Path
 
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
+from voxmill.core.local_copies import local_model
 from voxmill.llm.prompt_files import Prompt
 from voxmill.llm.reply_cache import Scalar
 
@@ -50,7 +51,7 @@ class EmbeddedLlm:
             assert weights is not None
             path = weights / "SmolLM2-135M-Instruct.Q4_1.gguf"
         else:
-            path = Path(config.model)
+            path = Path(local_model(config.model))
         if not path.is_file():
             raise UserError(f"descriptions.embedded.model={path}: no such file; name a GGUF file, or `embedded`")
         self.config, self.name, self._prompt = config, f"{path.stem} / {prompt.name}", prompt

@@ -50,6 +50,12 @@ def test_one_holds_it_and_lets_go_at_the_end(path: Path) -> None:
     assert file_names(path.parent) == set()
 
 
+def test_a_claim_that_a_killed_job_left_is_removed(path: Path) -> None:
+    write_atomically(path.with_name("lease.json.0123"), "its maker died after it took the lease over")
+    with Lease(path, "OUT"):
+        assert file_names(path.parent) == {"lease.json"}
+
+
 def test_a_dead_process_of_this_machine_leaves_it_free(path: Path) -> None:
     imports = "from voxmill.core.machine.processes import ProcessId"
     program = f"{imports}; own = ProcessId.own(); print(own.place, own.number, own.started)"

@@ -1,4 +1,4 @@
-"""Nodes that run other code end a job before it does any work."""
+"""Nodes that run other code end a job before it does any work; the driver's file lasts as long as the driver."""
 
 import dataclasses
 import os
@@ -13,6 +13,7 @@ from pipelines.units.probe import probe
 from samples.ray_nodes import Nodes, empty, ray_nodes
 from voxmill.core.errors import JobError
 from voxmill.core.local_ray import environment
+from voxmill.core.storage import file_names
 
 ROOT = Path(__file__).resolve().parents[3]
 CHECK = """
@@ -28,6 +29,25 @@ try:
 except JobError as error:
     print(error)
 """
+KILLED = """
+import os, sys
+from pathlib import Path
+from pipelines.units.probe import probe
+with probe(Path(sys.argv[1])) as made:
+    made.path.with_name(f"{made.path.name}-01234567").write_text(made.content)
+    os._exit(9)
+"""
+
+
+def test_files_of_a_killed_driver_go_with_the_next_one(tmp_path: Path) -> None:
+    assert subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], cwd=ROOT).returncode == 9
+    folder = tmp_path / "work" / "probes"
+    assert len(file_names(folder)) == 2
+    (folder / "another's").write_text("of a version that said nothing of its process")
+    with probe(tmp_path) as made, probe(tmp_path) as other:
+        made.check("here")
+        assert file_names(folder) == {made.path.name, other.path.name, "another's"}
+    assert file_names(folder) == {"another's"}
 
 
 def test_other_versions_are_refused(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from tests.support.s3_server import BUCKET, s3_server
 from voxmill.core.errors import UserError
+from voxmill.core.local_copies import WorkingFolder
 from voxmill.core.storage import file_names, to_path
-from voxmill.core.working_folder import WorkingFolder
 
 
 @pytest.fixture(scope="module")
