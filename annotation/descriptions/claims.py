@@ -24,41 +24,79 @@ class Claim:
     start: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wording:
+    """What some words claim. `literal`: what a text has wherever `pattern` matches; "" where that is not known."""
+
+    pattern: re.Pattern[str]
+    literal: str
+    claims: tuple[tuple[str, str], ...]
+
+
 @cache
-def _patterns(language: str) -> list[tuple[re.Pattern[str], list[tuple[str, str]]]]:
+def _wordings(language: str) -> list[_Wording]:
     words = lexicon(language)
     spaced = words.stop.endswith(" ")
     claims_of: dict[str, list[tuple[str, str]]] = {}
+    literals: dict[str, str] = {}
 
-    def add(pattern: str, claims: list[tuple[str, str]]) -> None:
+    def add(pattern: str, claims: list[tuple[str, str]], literal: str = "") -> None:
+        literals[pattern] = literals.get(pattern) or literal
         known = claims_of.setdefault(pattern, [])
         known += [claim for claim in claims if claim not in known]
+
+    def add_literal(wording: str, claims: list[tuple[str, str]]) -> None:
+        add(re.escape(wording.lower()), claims, wording.lower())
 
     for gender, ages in words.heads.items():
         for age, wordings in ages.items():
             for wording in wordings:
-                add(re.escape(wording.lower()), [*[("gender", gender)] * bool(gender), *[("age", age)] * bool(age)])
+                add_literal(wording, [*[("gender", gender)] * bool(gender), *[("age", age)] * bool(age)])
     for table in (words.design, words.clauses, words.tags):
         for attribute, by_word in table.items():
             for word, wordings in by_word.items():
                 for wording in wordings:
-                    add(re.escape(wording.lower()), [(attribute, word)])
+                    add_literal(wording, [(attribute, word)])
     for attribute, by_word in words.also.items():
         assert attribute in AXES, attribute
         for word, expressions in by_word.items():
             for expression in expressions:
-                add(expression, [(attribute, word)])
+                add(expression, [(attribute, word)], _beginning(expression))
     edge = (r"(?<!\w)(?:", r")(?!\w)") if spaced else ("(?:", ")")
-    return [(re.compile(edge[0] + pattern + edge[1]), claims) for pattern, claims in claims_of.items() if claims]
+    return [
+        _Wording(pattern=re.compile(edge[0] + pattern + edge[1]), literal=literals[pattern], claims=tuple(claims))
+        for pattern, claims in claims_of.items()
+        if claims
+    ]
+
+
+def _beginning(expression: str) -> str:
+    """What every match of a regular expression begins with; "" where that is not plain to see."""
+    sign = re.search(r"[\\.^$*+?{}\[\]|()]", expression)
+    if sign is None:
+        return expression
+    outside = re.sub(r"\([^()]*\)", "", expression)
+    if any(char in outside for char in "()|\\"):
+        return ""
+    optional = sign.group() in "?*{"
+    return expression[: sign.start() - optional]
+
+
+@cache
+def _negation(language: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, lexicon(language).negations))})(?!\w)")
 
 
 def read_claims(text: str, language: str) -> list[Claim]:
     """Claims in order of appearance; the same claim twice is one."""
     lowered = text.lower()
     hits: list[tuple[int, int, str, str]] = []
-    for pattern, claims in _patterns(language):
-        for match in pattern.finditer(lowered):
-            hits += [(match.start(), match.end(), attribute, word) for attribute, word in claims]
+    for wording in _wordings(language):
+        # Few of the wordings are in a text, and to look for a string is much quicker than for a pattern.
+        if wording.literal not in lowered:
+            continue
+        for match in wording.pattern.finditer(lowered):
+            hits += [(match.start(), match.end(), attribute, word) for attribute, word in wording.claims]
     # Of overlapping matches the longest counts; equal spans count both ('girl' is a gender and an age).
     kept: list[tuple[int, int, str, str]] = []
     for hit in sorted(hits, key=lambda hit: (-(hit[1] - hit[0]), hit[0])):
@@ -88,4 +126,4 @@ def _is_negated(lowered: str, start: int, language: str) -> bool:
     if not words.stop.endswith(" "):
         return any(before.endswith(negation) for negation in words.negations)
     near = " ".join(before.split()[-3:])
-    return any(re.search(rf"(?<!\w){re.escape(negation)}(?!\w)", near) for negation in words.negations)
+    return bool(words.negations) and _negation(language).search(near) is not None

@@ -17,6 +17,7 @@ Removed = Literal["control", "brackets", "fence", "quotes", "markup"]
 MAX_CHARACTERS = 600
 _BRACKETS = "()（）[]［］{}｛｝【】〔〕<>＜＞⟨⟩❨❩﹙﹚⁽⁾₍₎"
 _CONTROLS = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
+_BRACKETS_TO_SPACES = dict.fromkeys(map(ord, _BRACKETS), " ")
 _QUOTES = "\"'“”„«»‘’「」『』"
 
 
@@ -42,19 +43,21 @@ def clean(text: str, max_characters: int = MAX_CHARACTERS) -> Cleaned:
 
     remove("fence", re.sub(r"```\w*", " ", now))
     # Controls, private use, surrogates and the separators of lines; invisible joiners, too, that would hide a bracket.
-    remove("control", "".join(" " if unicodedata.category(c) in _CONTROLS else c for c in now))
-    remove("brackets", now.translate({ord(c): " " for c in _BRACKETS}))
+    if not now.isascii() or not now.isprintable():
+        remove("control", "".join(" " if unicodedata.category(c) in _CONTROLS else c for c in now))
+    remove("brackets", now.translate(_BRACKETS_TO_SPACES))
     remove("markup", re.sub(r"^\s*[-*#•]+\s+|[*_`]{1,3}", "", now))
     now = re.sub(r"\s+", " ", now).strip()
     now = re.sub(r" +([,.;:!?，。；：！？、])", r"\1", now)
     if len(now) > 1 and now[0] in _QUOTES and now[-1] in _QUOTES:
         remove("quotes", now[1:-1].strip())
     refused: Refusal | None = None
-    if not any(c.isalpha() for c in now):
+    letters = sum(map(str.isalpha, now))
+    if not letters:
         refused = "empty"
     elif len(now) > max_characters:
         refused = "too_long"
-    elif sum(c.isalpha() for c in now) < 2:
+    elif letters < 2:
         refused = "too_short"
     return Cleaned("" if refused else now, tuple(removed), refused)
 

@@ -208,7 +208,7 @@ class Describer:
 
     def _finish(self, clip: DescribedClip, draft: _Draft, kept: list[Description], dropped: list[Dropped]) -> None:
         if self.config.writer == "template" or (self.config.writer == "embedded" and not _may_rewrite(draft)):
-            self._keep_template(clip, draft, kept, dropped)
+            self._keep_template(clip, draft, draft.text, kept, dropped)
             return
         assert self._chat is not None or self._rewriter is not None
         generator = self._chat.name if self._chat else self._rewriter.name if self._rewriter else ""
@@ -233,7 +233,8 @@ class Describer:
             if draft.problem != "no_reply":
                 self.counts["dropped"] += 1
                 dropped.append(draft.as_dropped())
-            self._keep_template(clip, draft, kept, dropped)
+            place = (draft.axis, draft.granularity, draft.language, draft.wording)
+            self._keep_template(clip, draft, self._template(clip, *place), kept, dropped)
             return
         self.counts["repaired"] += repaired
         self._keep(self._description(clip, draft, generator, repaired), kept)
@@ -247,13 +248,12 @@ class Describer:
             kept.append(description)
 
     def _keep_template(
-        self, clip: DescribedClip, draft: _Draft, kept: list[Description], dropped: list[Dropped]
+        self, clip: DescribedClip, draft: _Draft, text: str, kept: list[Description], dropped: list[Dropped]
     ) -> None:
-        place = (draft.axis, draft.granularity, draft.language, draft.wording)
-        text = self._template(clip, *place)
+        """Keeps the grammar's text in a draft's place; '' where it has none."""
         if not text:
             return
-        own = _Draft(*place, text)
+        own = _Draft(draft.axis, draft.granularity, draft.language, draft.wording, text)
         self._check(clip, own)
         if own.problem:
             # The evidence contradicts the facts: a class that its own classifier gives little.
@@ -288,13 +288,13 @@ class Describer:
             draft.problem = cleaned.refused
             return
         draft.text = cleaned.text
-        language, probability = text_language(draft.text)
         # Tags and phrases are too short to tell languages apart.
-        is_whole = draft.granularity in ("sentence", "paragraph")
-        if is_whole and probability >= self.config.language_from and language != draft.language:
-            self.counts["refused_language"] += 1
-            draft.problem = f"another language: {language}"
-            return
+        if draft.granularity in ("sentence", "paragraph"):
+            language, probability = text_language(draft.text)
+            if probability >= self.config.language_from and language != draft.language:
+                self.counts["refused_language"] += 1
+                draft.problem = f"another language: {language}"
+                return
         draft.checked = verify(draft.text, draft.language, draft.axis, clip.evidence, self._verification)
         if not draft.checked.passed:
             wrong = [f"{verdict.attribute}: {verdict.claimed}" for verdict in draft.checked.failed]
