@@ -89,7 +89,7 @@ def run_cluster(cpus: int, gpus: int, sizes: list[float], units_a_gpu: int, fold
     from pipelines.engine.pools import Cluster, plan_pools
     from pipelines.units.probe import probe
 
-    ray.init(num_cpus=cpus, num_gpus=gpus, log_to_driver=False)
+    ray.init(address="local", num_cpus=cpus, num_gpus=gpus, log_to_driver=False)
     for seconds in sizes:
         out = folder / f"{cpus}-{gpus}-{seconds:g}"
         count = units_a_gpu * (max(gpus, 1) + 1)

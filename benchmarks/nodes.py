@@ -323,7 +323,7 @@ def run_cases(cases: list[str], inputs: Inputs, folder: Path) -> Iterator[tuple[
         if case == "submitted":
             yield case, run_submitted(folder / case)
         elif case == "store":
-            long = Inputs(folder=folder / "in-store", units=max(inputs.units // 2, 6), seconds=STORE_SECONDS)
+            long = Inputs(folder=folder / "long-recordings", units=max(inputs.units // 2, 6), seconds=STORE_SECONDS)
             long.make()
             run_case("alone", long, folder / "long")
             yield case, run_case(case, long, folder, results(folder / "long" / "alone" / "out"))
@@ -351,7 +351,7 @@ def main() -> None:
         return
     folder = Path(tempfile.mkdtemp(prefix="voxmill-nodes-"))
     outcomes = {}
-    for case, outcome in run_cases(arguments.cases, dataclasses.replace(inputs, folder=folder / "in"), folder):
+    for case, outcome in run_cases(arguments.cases, dataclasses.replace(inputs, folder=folder / "recordings"), folder):
         outcomes[case] = outcome
         print(f"{case}: {outcome}", flush=True)
     rows = [

@@ -138,6 +138,8 @@ def join_ray(
     sys.executable = _python(folder)
     try:
         ray.init(
+            # Without an address Ray joins whatever other Ray was started last on this machine.
+            address="local",
             log_to_driver=log_to_driver,
             num_cpus=num_cpus or _bound_cpus(),
             runtime_env=runtime_env,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from voxmill.core.errors import UserError
-from voxmill.core.local_ray import join_ray, map_actors, map_tasks
+from voxmill.core.local_ray import join_ray, local_ray, map_actors, map_tasks
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -133,3 +133,15 @@ def test_a_process_that_is_bound_to_some_memory_starts_a_ray_of_no_more() -> Non
             break
         except OSError:
             time.sleep(0.2)
+
+
+def test_another_ray_of_this_machine_is_not_joined() -> None:
+    code = (
+        "import ray; from voxmill.core.local_ray import join_ray\n"
+        "join_ray(); print(ray.get_runtime_context().gcs_address)"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    with local_ray(num_cpus=1) as address:
+        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip().partition(":")[2] != address.partition(":")[2]
