@@ -15,6 +15,7 @@ from voxmill.core.errors import JobError
 from voxmill.core.local_ray import AGENT_PORTS, answers, environment, free_port
 
 START_SECONDS = 120.0
+TRIES = 3
 
 
 class Nodes:
@@ -51,6 +52,18 @@ class Nodes:
         return self._start([f"--address={self.address}", f"--num-cpus={cpus}", f"--num-gpus={gpus}"], mount)
 
     def _start(self, words: list[str], mount: str = "") -> subprocess.Popen[bytes]:
+        """Ray gives a node half a minute to start, which is too little where every core has ten processes."""
+        for _ in range(TRIES):
+            process, log = self._try_to_start(words, mount)
+            deadline = time.monotonic() + START_SECONDS
+            while process.poll() is None and time.monotonic() < deadline:
+                if "Ray runtime started" in log.read_text(errors="replace"):
+                    return process
+                time.sleep(0.25)
+            kill(process)
+        raise JobError(f"a node did not start: {log.read_text(errors='replace')[-800:]}")
+
+    def _try_to_start(self, words: list[str], mount: str) -> tuple[subprocess.Popen[bytes], Path]:
         ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--node-ip-address=127.0.0.1", *words]
         own = self._folder / str(len(self._processes))
         ray.append(f"--temp-dir={own}")
@@ -64,12 +77,7 @@ class Nodes:
         with open(log, "wb") as output:
             process = subprocess.Popen(ray, env=environment(), stdout=output, stderr=output, start_new_session=True)
         self._processes.append(process)
-        deadline = time.monotonic() + START_SECONDS
-        while process.poll() is None and time.monotonic() < deadline:
-            if "Ray runtime started" in log.read_text(errors="replace"):
-                return process
-            time.sleep(0.25)
-        raise JobError(f"a node did not start: {log.read_text(errors='replace')[-800:]}")
+        return process, log
 
     def end(self) -> None:
         """Kills every node."""
