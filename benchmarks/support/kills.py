@@ -21,16 +21,19 @@ _WORKERS = tuple(f"ray::{name}" for name in ("MapWorker", "scan", "divide", "fin
 class Untouched:
     """The dataset of a job that was left alone, below a local path or a URI.
 
-    digests: sha256 of every shard by name, and of every index's rows. clips: ids of all, rejected ones too.
+    digests: sha256 of every shard by name, and of every index's rows. rows: of each index, as JSON. clips: ids of all,
+    rejected ones too.
     """
 
     digests: dict[str, str]
+    rows: dict[str, list[str]]
     clips: frozenset[str]
 
     @classmethod
     def of(cls, out: Path) -> "Untouched":
         """What is in `out`."""
-        return cls(digests=digests(out), clips=frozenset(clip_ids(out)))
+        rows = {name: index_rows(out, name) for name in INDEXES}
+        return cls(digests=digests(out), rows=rows, clips=frozenset(clip_ids(out)))
 
 
 @dataclass(kw_only=True)
@@ -74,15 +77,24 @@ class Tally:
         differing += sorted(found.keys() - untouched.digests.keys())
         words = f"dataset {self.datasets}: lost {lost}, twice {repeated}, {len(differing)} files differ {differing[:5]}"
         print(words.removesuffix(" []"), flush=True)
+        for name in [name for name in differing if name in INDEXES]:
+            now = index_rows(out, name)
+            for sign, rows, others in (("-", untouched.rows[name], now), ("+", now, untouched.rows[name])):
+                for row in [row for row in rows if row not in others][:3]:
+                    print(f"{name}: {sign} {row}", flush=True)
 
 
 def digests(out: Path) -> dict[str, str]:
     """sha256 of every shard by name, and of every index's rows."""
     found = {file.name: sha256_bytes((out / file.name).read_bytes()) for file in list_files(out, "shards")}
     for name in INDEXES:
-        rows = json.dumps(read_index(out / name).to_pylist(), sort_keys=True, default=str)
-        found[name] = sha256_bytes(rows.encode())
+        found[name] = sha256_bytes("\n".join(index_rows(out, name)).encode())
     return found
+
+
+def index_rows(out: Path, name: str) -> list[str]:
+    """The rows of an index as JSON, in its order."""
+    return [json.dumps(row, sort_keys=True, default=str) for row in read_index(out / name).to_pylist()]
 
 
 def clip_ids(out: Path) -> list[str]:

@@ -31,8 +31,9 @@ from pipelines.latents.units import (
     tar_name,
 )
 from samples.fabricate import CHECKPOINT, rows, write_dataset
+from tests.support.s3_server import BUCKET, s3_server
 from voxmill.core.errors import UserError
-from voxmill.core.storage import file_names
+from voxmill.core.storage import file_names, to_path
 from voxmill.data.dataset import Dataset, StoredClip
 from voxmill.data.layout import bucket_of, part_path, read_index
 from voxmill.data.records import Latent
@@ -240,6 +241,34 @@ def test_a_dataset_of_buckets_has_the_same_latents(tmp_path: Path) -> None:
     again = encode(many, CHECKPOINT, EncodeConfig(workers=2, progress=False))
     assert again["encoded"] == 0 and again["units"] == summary["units"]
     ray.shutdown()
+
+
+def test_latents_of_a_dataset_in_object_storage_are_those_of_the_local_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dataset in four buckets and checkpoint on a real S3 server; nothing is left on this machine."""
+    local = write_dataset(tmp_path / "local", rows(("en-1", "fr-1", "es-1"), 2), buckets=4)
+    (tmp_path / "here").mkdir()
+    monkeypatch.setenv("VOXMILL_SCRATCH", str(tmp_path / "scratch"))
+    monkeypatch.chdir(tmp_path / "here")
+    with s3_server():
+        place = to_path(f"s3://{BUCKET}/sets/a dätaset")
+        place.fs.put(str(local), place.path, recursive=True)  # type: ignore[attr-defined]
+        checkpoint = to_path(f"s3://{BUCKET}/VoxCPM2")
+        checkpoint.fs.put(str(CHECKPOINT), checkpoint.path, recursive=True)  # type: ignore[attr-defined]
+        config = EncodeConfig(workers=2, progress=False)
+        summary = encode(place, checkpoint, config)
+        assert summary["clips"] == 6 and summary["num_failed"] == 0
+        assert encode(local, CHECKPOINT, config)["latent_space"] == summary["latent_space"]
+        assert latents_by_clip(place) == latents_by_clip(local)
+        assert file_names(place / "latents.parquet") == file_names(local / "latents.parquet")
+        for part in file_names(local / "latents.parquet"):
+            assert (place / "latents.parquet" / part).read_bytes() == (local / "latents.parquet" / part).read_bytes()
+        again = encode(place, checkpoint, config)
+        assert again["encoded"] == 0 and again["units"] == summary["units"]
+        ray.shutdown()
+    assert not list((tmp_path / "here").iterdir())
+    assert not [path for path in (tmp_path / "scratch").rglob("*.tmp") if path.is_file()]
 
 
 def test_mistakes_are_one_line_and_status_two(tmp_path: Path) -> None:
