@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.support.azure_server import CONTAINER, azure_server
 from tests.support.s3_server import BUCKET, s3_server
 from voxmill.core.errors import UserError
 from voxmill.core.files import atomic_file, write_atomically
@@ -28,11 +29,17 @@ def s3() -> Iterator[Path]:
         yield to_path(f"s3://{BUCKET}/folder")
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(scope="module")
+def abfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with azure_server(tmp_path_factory.mktemp("azurite")):
+        yield to_path(f"abfs://{CONTAINER}/folder")
+
+
+@pytest.fixture(params=["local", "s3", pytest.param("abfs", marks=pytest.mark.slow)])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     if request.param == "local":
         return tmp_path
-    remote: Path = request.getfixturevalue("s3")
+    remote: Path = request.getfixturevalue(request.param)
     return remote / tmp_path.name
 
 
