@@ -41,6 +41,8 @@ from voxmill.core.storage import absolute
 
 GPU_UNIT_SECONDS = 1800.0
 """Seconds of recordings in a unit where there are GPUs: batches span the recordings of a unit."""
+GPU_BATCH_SECONDS = 960.0
+"""Seconds of padded audio that Whisper decodes together where there are GPUs: 16 GB are enough for its largest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,17 +135,38 @@ def label(out: Path, config: AnnotateConfig, progress: Progress, buckets: Sequen
 
 
 def _settle(out: Path, config: AnnotateConfig) -> LabelConfig:
-    """The labels' configuration, its units as long as OUT was begun with where the user asks for no length."""
-    if "unit_seconds" in config.label.model_fields_set:
-        return config.label
+    """The labels' configuration; lengths that the user asks nothing of are those that OUT was begun with.
+
+    Where there is no OUT yet they fit the cluster. What units and batches are made of decides the bytes of the labels,
+    so a job that goes on elsewhere, without the GPUs of the first, keeps to them.
+    """
+    label = config.label
+    unit_seconds, batch_seconds = label.unit_seconds, label.transcription.batch_seconds
     known = Workspace(out).identity()
     if known is not None:
-        seconds = known.get("unit_seconds")
-    else:
-        _begin(config)
-        gpus = _cluster().gpus if config.run.gpus is None else config.run.gpus
-        seconds = GPU_UNIT_SECONDS if gpus else config.label.unit_seconds
-    return config.label.model_copy(update={"unit_seconds": seconds})
+        unit_seconds, batch_seconds = _lengths(known, label)
+    elif _has_gpus(config):
+        unit_seconds, batch_seconds = GPU_UNIT_SECONDS, GPU_BATCH_SECONDS
+    if "batch_seconds" not in label.transcription.model_fields_set:
+        transcription = label.transcription.model_copy(update={"batch_seconds": batch_seconds})
+        label = label.model_copy(update={"transcription": transcription})
+    if "unit_seconds" not in config.label.model_fields_set:
+        label = label.model_copy(update={"unit_seconds": unit_seconds})
+    return label
+
+
+def _lengths(identity: dict[str, object], label: LabelConfig) -> tuple[float, float]:
+    """Seconds of units and of batches that an OUT was begun with; those of `label` where an older version began it."""
+    transcription = identity.get("transcription", {})
+    assert isinstance(transcription, dict)
+    unit_seconds = identity.get("unit_seconds", label.unit_seconds)
+    assert isinstance(unit_seconds, float)
+    return unit_seconds, transcription.get("batch_seconds", label.transcription.batch_seconds)
+
+
+def _has_gpus(config: AnnotateConfig) -> bool:
+    _begin(config)
+    return bool(_cluster().gpus if config.run.gpus is None else config.run.gpus)
 
 
 def _cluster() -> Cluster:

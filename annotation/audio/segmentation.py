@@ -6,6 +6,7 @@ out, speaker changes split, and clips end only in pauses.
 """
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from voxmill.core.errors import UserError
 from voxmill.data.records import CutBy
 
 RATE = 16000
+WINDOW, STEP = 10 * RATE, 5 * RATE
 
 
 class SegmentationConfig(Config):
@@ -66,9 +68,6 @@ class SpeechSegmenter:
         model: path or hub id of a pyannote segmentation model.
     """
 
-    window_seconds = 10.0
-    step_seconds = 5.0
-
     def __init__(self, config: SegmentationConfig, model: str | Path, device: str = "cpu"):
         from pyannote.audio import Model
         from pyannote.audio.utils.powerset import Powerset
@@ -81,32 +80,48 @@ class SpeechSegmenter:
         self.to_multilabel = Powerset(len(specifications.classes), specifications.powerset_max_classes).to(device)
         self.config, self.device = config, device
         # A core gains nothing by more at a time, and a window takes 20 MB on its way.
-        self.batch_size = 4 if device == "cpu" else 64
+        self.batch_size = 4 if device == "cpu" else 256
 
-    def activity(self, audio: np.ndarray) -> tuple[np.ndarray, float]:
-        """Speaker activity, bool [frames, speakers], and seconds a frame, of float32 [samples] at 16 kHz."""
+    def activities(self, recordings: Sequence[np.ndarray]) -> list[tuple[np.ndarray, float]]:
+        """Speaker activity, bool [frames, speakers], and seconds a frame, of each float32 [samples] at 16 kHz.
+
+        Batches go across the recordings, in their order.
+        """
         import torch
 
-        window, step = int(self.window_seconds * RATE), int(self.step_seconds * RATE)
-        num = max(int(np.ceil((len(audio) - window) / step)), 0) + 1
-        padded = np.pad(audio, (0, (num - 1) * step + window - len(audio)))
-        chunks_NT = np.lib.stride_tricks.sliding_window_view(padded, window)[::step]
-        outputs = []
+        places = [
+            (number, start)
+            for number, audio in enumerate(recordings)
+            for start in range(0, max(len(audio) - WINDOW + STEP, 1), STEP)
+        ]
+        active: list[list[np.ndarray]] = [[] for _ in recordings]
         with torch.inference_mode():
-            for first in range(0, num, self.batch_size):
-                batch_BT = torch.from_numpy(chunks_NT[first : first + self.batch_size].copy())
-                scores = self.model(batch_BT[:, None].to(self.device))
-                outputs.append(self.to_multilabel(scores).cpu().numpy() > 0.5)
-        active_NFS = np.concatenate(outputs)
-        frames = active_NFS.shape[1]
-        frame_seconds = self.window_seconds / frames
-        stitched = _stitch(active_NFS, round(self.step_seconds / frame_seconds))
-        return stitched[: max(int(np.ceil(len(audio) / RATE / frame_seconds)), 1)], frame_seconds
+            for first in range(0, len(places), self.batch_size):
+                batch = places[first : first + self.batch_size]
+                windows_BT = np.zeros((len(batch), WINDOW), dtype=np.float32)
+                for row, (number, start) in enumerate(batch):
+                    window = recordings[number][start : start + WINDOW]
+                    windows_BT[row, : len(window)] = window
+                scores = self.model(torch.from_numpy(windows_BT)[:, None].to(self.device))
+                active_BFS = self.to_multilabel(scores).cpu().numpy() > 0.5
+                for (number, _), active_FS in zip(batch, active_BFS, strict=True):
+                    active[number].append(active_FS)
+        return [_whole(np.stack(windows), len(audio) / RATE) for windows, audio in zip(active, recordings, strict=True)]
 
-    def __call__(self, audio: np.ndarray) -> Segmentation:
-        """Cuts one recording, float32 [samples] at 16 kHz."""
-        active_FS, frame_seconds = self.activity(audio)
-        return cut(active_FS, frame_seconds, len(audio) / RATE, self.config)
+    def __call__(self, recordings: Sequence[np.ndarray]) -> list[Segmentation]:
+        """Cuts recordings, each float32 [samples] at 16 kHz."""
+        activities = self.activities(recordings)
+        return [
+            cut(active_FS, frame_seconds, len(audio) / RATE, self.config)
+            for (active_FS, frame_seconds), audio in zip(activities, recordings, strict=True)
+        ]
+
+
+def _whole(active_NFS: np.ndarray, seconds: float) -> tuple[np.ndarray, float]:
+    """Activity [frames, speakers] of a recording from that of its windows, and seconds a frame."""
+    frame_seconds = WINDOW / RATE / active_NFS.shape[1]
+    stitched = _stitch(active_NFS, round(STEP / RATE / frame_seconds))
+    return stitched[: max(int(np.ceil(seconds / frame_seconds)), 1)], frame_seconds
 
 
 def _stitch(active_NFS: np.ndarray, step_frames: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Spleeter's two-stem separator (MIT) as a waveform model that demucs' inference takes.
+"""Spleeter's two-stem separator (MIT) as a waveform model like those of demucs.
 
 Apart from `separation.py`, so that reading its configuration does not import torch.
 """
@@ -26,6 +26,8 @@ class SpleeterVocals(nn.Module):
     audio_channels = 2
     segment = 23.4  # two blocks; four would take a quarter of a GB more and are no faster
     n_fft, hop, num_bins, block = 4096, 1024, 1024, 512
+    # One block of 12 s at a time: what a block needs on its way is large.
+    blocks_together = 1
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,8 +65,9 @@ class SpleeterVocals(nn.Module):
         padded = math.ceil(frames / self.block) * self.block
         blocks = F.pad(magnitude, (0, padded - frames)).unfold(3, self.block, self.block)
         blocks = blocks.permute(0, 3, 1, 4, 2).reshape(-1, C, self.block, self.num_bins)
-        # One block of 12 s at a time: what a block needs on its way is large.
-        vocals, rest = (torch.cat([stem(block) for block in blocks.split(1)]).square_() for stem in self.stems)
+        vocals, rest = (
+            torch.cat([stem(part) for part in blocks.split(self.blocks_together)]).square_() for stem in self.stems
+        )
         ratio = (vocals + 5e-11) / rest.add_(vocals).add_(1e-10)
         ratio = ratio.reshape(B, -1, C, self.block, self.num_bins).permute(0, 2, 4, 1, 3)
         ratio = ratio.reshape(B * C, self.num_bins, padded)[..., :frames]

@@ -25,17 +25,26 @@ def kept_frames(seconds: float) -> int:
     return min(2 * round(wanted * FRAMES_PER_SECOND / 2), FULL_FRAMES)
 
 
+def padded_seconds(seconds: float) -> float:
+    """Seconds that a clip of this length takes of a batch whose longest it is."""
+    return kept_frames(seconds) / FRAMES_PER_SECOND
+
+
+def cpu_parts(features: np.ndarray, device: str) -> list[slice]:
+    """A batch of features [batch, mels, frames] as it is computed: on a CPU few at a time, to save memory."""
+    size = max(CPU_BATCH_SQUARES // features.shape[-1] ** 2, 1) if device == "cpu" else len(features)
+    return [slice(first, first + size) for first in range(0, len(features), size)]
+
+
 class CroppedPipeline(BatchedInferencePipeline):  # type: ignore[misc]
     """faster-whisper's batched pipeline, the features of every batch cropped; batch what is about equally long."""
 
     def forward(self, features: np.ndarray, tokenizer: Any, chunks_metadata: list[Any], options: Any) -> Any:
-        """Cropped features [batch, mels, frames] take the usual way; on a CPU, few at a time, to save memory."""
+        """Cropped features [batch, mels, frames] take the usual way."""
         frames = kept_frames(max(chunk["duration"] for chunk in chunks_metadata))
         cropped = features[..., :frames]
-        size = max(CPU_BATCH_SQUARES // frames**2, 1) if self.model.model.device == "cpu" else len(cropped)
         segments: list[Any] = []
-        for first in range(0, len(cropped), size):
-            part = slice(first, first + size)
+        for part in cpu_parts(cropped, self.model.model.device):
             batch = np.ascontiguousarray(cropped[part])
             segments += super().forward(batch, tokenizer, chunks_metadata[part], options)
         return segments

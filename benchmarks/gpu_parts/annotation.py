@@ -30,7 +30,7 @@ from voxmill.data.records import StageName  # noqa: E402
 # Spleeter's 118 MB would be loaded for one recording in ten.
 WITH_MUSIC = ("music", "en-music")
 OVERRIDES = {
-    "cuda": ["label.transcription.compute_type=float16", "label.transcription.batch_size=32"],
+    "cuda": ["label.transcription.compute_type=float16", "label.transcription.batch_seconds=960"],
     "cpu": ["run.gpus=0"],
 }
 ON_THE_GPU = (StageName.SEPARATION, StageName.SEGMENTATION, StageName.TRANSCRIPTION, StageName.SPEAKER)

@@ -71,21 +71,23 @@ class Whisper:
     """faster-whisper, greedy in temperature, with the repository's own second decoding where in doubt."""
 
     def __init__(self, config: RecognitionConfig, device: str = "cpu", threads: int = 1):
-        from annotation.speech.transcription import Transcriber, TranscriptionConfig
+        from annotation.speech.transcription import TranscriptionConfig
+        from annotation.speech.whisper import WhisperRecogniser
 
         place = str(asset_path("whisper-base")) if config.model == "embedded" else local_model(config.model)
+        # One piece at a time: in a batch the text of one depends on the others' lengths.
         decoding = TranscriptionConfig(
-            model=config.model, compute_type=config.compute_type, beam_size=config.beam_size, batch_size=1
+            model=config.model, compute_type=config.compute_type, beam_size=config.beam_size, batch_seconds=1.0
         )
-        self._transcriber = Transcriber(decoding, place, device, threads)
+        self._recogniser = WhisperRecogniser(decoding, place, device, threads)
 
     def __call__(self, samples: np.ndarray, language: str) -> str:
         code = WHISPER_CODES.get(language, base_language(language))
         # For a language that this Whisper does not know it chooses one itself.
-        known = self._transcriber.model.supported_languages
+        known = self._recogniser.model.supported_languages
         if code not in known:
-            code = self._transcriber.detect_language(samples)[0]
-        return self._transcriber.transcribe([samples], code)[0].text
+            code = self._recogniser.detect_languages([samples])[0][0]
+        return self._recogniser.transcribe_batch([samples], code)[0].text
 
 
 class Paraformer:

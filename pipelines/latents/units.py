@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from pipelines.config import EncodeConfig
-from voxmill.core.audio import AudioProblem, Samples, resample
+from voxmill.core.audio import AudioProblem, Samples, batches_by_length, resample
 from voxmill.core.files import write_atomically
 from voxmill.core.hashing import fingerprint
 from voxmill.data.dataset import Dataset, StoredClip
@@ -107,7 +107,7 @@ def encode_unit(
     lengths = {name: round(clip.duration * rate) for name, clip in clips.items()}
     failed: dict[str, FailedClip] = {}
     content: dict[str, tuple[bytes, int]] = {}
-    for decoded in _decoded(dataset, clips, list(batches(lengths, batch_seconds * rate)), rate, threads):
+    for decoded in _decoded(dataset, clips, list(batches_by_length(lengths, batch_seconds * rate)), rate, threads):
         audio = {}
         for name, samples_T in decoded.items():
             if isinstance(samples_T, AudioProblem):
@@ -150,18 +150,6 @@ def _decoded(
             yield {name: future.result() for name, future in waiting.popleft().items()}
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def batches(lengths: dict[str, int], budget: float) -> Iterator[list[str]]:
-    """Names from short to long, as many together as fit into `budget` samples after padding; at least one."""
-    batch: list[str] = []
-    for name in sorted(lengths, key=lambda name: (lengths[name], name)):
-        if batch and (len(batch) + 1) * lengths[name] > budget:
-            yield batch
-            batch = []
-        batch.append(name)
-    if batch:
-        yield batch
 
 
 def _encode(audio: list[Samples], names: list[str], vae: "AudioVAE", patch_size: int) -> dict[str, tuple[bytes, int]]:

@@ -60,6 +60,13 @@ class WindowOutput(NamedTuple):
     calls: int = 0
 
 
+class WindowInput(NamedTuple):
+    """A window that no stage has ended, as a stage gets it."""
+
+    result: WindowResult
+    audio: WindowAudio
+
+
 class UnseenInputError(OSError):
     """An input that was read while scanning is not there for this machine: no recording is to blame for that."""
 
@@ -131,6 +138,40 @@ class Stage(ABC):
         """Ends a window here; its audio travels no further."""
         ending = Ending(stage=self.name, reason=reason, value=value, threshold=threshold, detail=detail)
         return WindowOutput(dataclasses.replace(result, ending=ending), WindowAudio(), calls)
+
+
+class BatchStage(Stage):
+    """A stage whose batches go across the windows of a unit, and depend on the unit alone."""
+
+    @abstractmethod
+    def windows(self, given: Sequence[WindowInput]) -> list[WindowOutput]:
+        """Labels windows together; one output each, in their order."""
+
+    def window(self, result: WindowResult, audio: WindowAudio) -> WindowOutput:
+        (output,) = self.windows([WindowInput(result, audio)])
+        return output
+
+    def run(self, unit: WorkUnit, audio: Sequence[WindowAudio]) -> UnitOutput:
+        """Labels all windows of a unit together; where that breaks the model, one after another, to find which does."""
+        given = [
+            WindowInput(result, sound)
+            for result, sound in zip(unit.results, audio, strict=True)
+            if result.ending is None
+        ]
+        try:
+            outputs = iter(self.windows(given) if given else [])
+        except (MemoryError, OSError, ImportError, UserError):
+            raise
+        except (Exception, SystemExit) as error:
+            check_machine(error)
+            return super().run(unit, audio)
+        results, sounds, calls = [], [], 0
+        for result, sound in zip(unit.results, audio, strict=True):
+            output = next(outputs) if result.ending is None else WindowOutput(result, sound)
+            results.append(output.result)
+            sounds.append(output.audio)
+            calls += output.calls
+        return UnitOutput(dataclasses.replace(unit, results=tuple(results)), tuple(sounds), calls)
 
 
 def check_machine(error: BaseException) -> None:

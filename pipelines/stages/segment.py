@@ -1,16 +1,17 @@
 """Candidate clips of one speaker each, and their names."""
 
 import dataclasses
+from collections.abc import Sequence
 
-from annotation.audio.segmentation import SpeechSegmenter
-from pipelines.stages.base import Stage, StageContext, WindowAudio, WindowOutput, model_source
+from annotation.audio.segmentation import Segmentation, SpeechSegmenter
+from pipelines.stages.base import BatchStage, StageContext, WindowAudio, WindowInput, WindowOutput, model_source
 from voxmill.core.audio import RATE_16K, resample
 from voxmill.core.hashing import sha256_text
 from voxmill.core.machine.devices import limit_threads
 from voxmill.data.records import Candidate, ClipId, StageName, Window, WindowResult
 
 
-class Segment(Stage):
+class Segment(BatchStage):
     """The bounds of a window's clips, in samples of the recording."""
 
     name = StageName.SEGMENTATION
@@ -21,9 +22,12 @@ class Segment(Stage):
         model = model_source(config.model, "pyannote-segmentation", "pytorch_model.bin")
         self.segmenter = SpeechSegmenter(config, model, context.device)
 
-    def window(self, result: WindowResult, audio: WindowAudio) -> WindowOutput:
+    def windows(self, given: Sequence[WindowInput]) -> list[WindowOutput]:
+        found = self.segmenter([resample(audio.samples, one.window.sample_rate, RATE_16K) for one, audio in given])
+        return [self._candidates(*one, segmentation) for one, segmentation in zip(given, found, strict=True)]
+
+    def _candidates(self, result: WindowResult, audio: WindowAudio, segmentation: Segmentation) -> WindowOutput:
         window, rate, length = result.window, result.window.sample_rate, len(audio.samples)
-        segmentation = self.segmenter(resample(audio.samples, rate, RATE_16K))
         candidates = []
         for segment in segmentation.segments:
             start = window.start_sample + min(round(segment.start * rate), length)

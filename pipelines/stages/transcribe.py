@@ -7,12 +7,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from annotation.speech.text_checks import error_rate
-from annotation.speech.transcription import Transcriber, clamp_words
+from annotation.speech.transcription import Recogniser, clamp_words
+from annotation.speech.whisper import WhisperRecogniser
 from annotation.speech.word_edges import tighten
-from pipelines.stages.base import Stage, StageContext, UnitOutput, WindowAudio, clip_slice, model_source
+from pipelines.stages.base import (
+    BatchStage,
+    StageContext,
+    WindowAudio,
+    WindowInput,
+    WindowOutput,
+    clip_slice,
+    model_source,
+)
 from voxmill.core.audio import RATE_16K, resample
 from voxmill.data.languages import from_whisper
-from voxmill.data.records import Candidate, ClipId, StageName, WindowResult, WorkUnit
+from voxmill.data.records import Candidate, ClipId, StageName, WindowResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +33,7 @@ class _Piece:
     clip: np.ndarray
 
 
-class Transcribe(Stage):
+class Transcribe(BatchStage):
     """Transcripts of a unit's candidates; where a recording was separated, of its original sound if so configured."""
 
     name = StageName.TRANSCRIPTION
@@ -32,51 +41,34 @@ class Transcribe(Stage):
     def __init__(self, context: StageContext) -> None:
         self.config = context.label.transcription
         model = model_source(self.config.model, "whisper-base")
-        self.transcriber = Transcriber(self.config, model, context.device, context.threads)
+        self.recogniser: Recogniser = WhisperRecogniser(self.config, model, context.device, context.threads)
 
-    def run(self, unit: WorkUnit, audio: Sequence[WindowAudio]) -> UnitOutput:
+    def windows(self, given: Sequence[WindowInput]) -> list[WindowOutput]:
+        pieces = [_pieces(*one) for one in given]
+        named = [one.result.window.source.language or self.config.language for one in given]
+        unnamed = (own for own, language in zip(pieces, named, strict=True) if not language)
+        heard = iter(self.recogniser.detect_languages(np.concatenate([one.speech for one in own]) for own in unnamed))
         by_language: dict[str, list[_Piece]] = {}
-        calls = 0
-        for result, sound in zip(unit.results, audio, strict=True):
-            if result.ending is None:
-                calls += self._collect(result, sound, by_language)
+        for own, language in zip(pieces, named, strict=True):
+            code, probability = (language.split("-")[0], 1.0) if language else next(heard)
+            for one in own:
+                candidate = dataclasses.replace(
+                    one.candidate, language=language or from_whisper(code), language_probability=probability
+                )
+                by_language.setdefault(code, []).append(dataclasses.replace(one, candidate=candidate))
         transcribed: dict[ClipId, Candidate] = {}
-        for language, pieces in sorted(by_language.items()):
-            calls += len(pieces)
-            transcribed |= {candidate.clip_id: candidate for candidate in self._transcribe(pieces, language)}
-        results = tuple(
-            result if result.ending is not None else _with_candidates(result, transcribed) for result in unit.results
-        )
-        # Later stages ask for the clips alone.
-        clips = tuple(_cut(result, sound) for result, sound in zip(results, audio, strict=True))
-        return UnitOutput(dataclasses.replace(unit, results=results), clips, calls)
-
-    def _collect(self, result: WindowResult, audio: WindowAudio, by_language: dict[str, list[_Piece]]) -> int:
-        """Adds a window's clips under their Whisper language code; returns the number of model calls."""
-        window = result.window
-        clips = resample(audio.samples, window.sample_rate, RATE_16K)
-        speech = audio.original if len(audio.original) else clips
-        scale = RATE_16K / window.sample_rate
-        bounds = [
-            slice(
-                round((candidate.start_sample - window.start_sample) * scale),
-                round((candidate.end_sample - window.start_sample) * scale),
-            )
-            for candidate in result.candidates
-        ]
-        given = window.source.language or self.config.language
-        if given:
-            code, probability = given.split("-")[0], 1.0
-        else:
-            code, probability = self.transcriber.detect_language(np.concatenate([speech[piece] for piece in bounds]))
-        language = window.source.language or from_whisper(code)
-        for candidate, piece in zip(result.candidates, bounds, strict=True):
-            known = dataclasses.replace(candidate, language=language, language_probability=probability)
-            by_language.setdefault(code, []).append(_Piece(known, speech[piece], clips[piece]))
-        return 0 if given else 1
+        for code, together in sorted(by_language.items()):
+            transcribed |= {candidate.clip_id: candidate for candidate in self._transcribe(together, code)}
+        outputs = []
+        for (result, audio), language in zip(given, named, strict=True):
+            done = _with_candidates(result, transcribed)
+            calls = len(result.candidates) + (0 if language else 1)
+            # Later stages ask for the clips alone.
+            outputs.append(WindowOutput(done, _cut(done, audio), calls))
+        return outputs
 
     def _transcribe(self, pieces: list[_Piece], code: str) -> list[Candidate]:
-        transcripts = self.transcriber.transcribe([piece.speech for piece in pieces], code)
+        transcripts = self.recogniser.transcribe_batch([piece.speech for piece in pieces], code)
         candidates = []
         for piece, transcript in zip(pieces, transcripts, strict=True):
             duration = len(piece.speech) / RATE_16K
@@ -90,6 +82,21 @@ class Transcribe(Stage):
                 )
             )
         return candidates
+
+
+def _pieces(result: WindowResult, audio: WindowAudio) -> list[_Piece]:
+    """The clips of a window at 16 kHz."""
+    window = result.window
+    clips = resample(audio.samples, window.sample_rate, RATE_16K)
+    speech = audio.original if len(audio.original) else clips
+    scale = RATE_16K / window.sample_rate
+    pieces = []
+    for candidate in result.candidates:
+        start, end = (
+            round((bound - window.start_sample) * scale) for bound in (candidate.start_sample, candidate.end_sample)
+        )
+        pieces.append(_Piece(candidate, speech[start:end], clips[start:end]))
+    return pieces
 
 
 def _cut(result: WindowResult, audio: WindowAudio) -> WindowAudio:

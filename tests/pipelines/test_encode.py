@@ -23,7 +23,6 @@ from pipelines.config import EncodeConfig
 from pipelines.encode import claim, encode
 from pipelines.latents.units import (
     ENDS_ONE_IN,
-    batches,
     collect,
     encode_unit,
     plan_units,
@@ -83,14 +82,6 @@ def test_what_the_bytes_depend_on_names_the_unit() -> None:
         for space, patch, seconds in (("a", 4, 60.0), ("b", 4, 60.0), ("a", 2, 60.0), ("a", 4, 30.0))
     ]
     assert len(set(names)) == 4
-
-
-def test_batches_are_of_like_lengths_and_within_their_budget() -> None:
-    lengths = {f"c{n}": int(n) for n in np.random.default_rng(0).integers(1, 1000, 300)}
-    made = list(batches(lengths, 2000))
-    assert sorted(name for batch in made for name in batch) == sorted(lengths)
-    assert all(len(batch) == 1 or len(batch) * max(lengths[n] for n in batch) <= 2000 for batch in made)
-    assert list(batches({"long": 9000}, 2000)) == [["long"]]
 
 
 @pytest.fixture(scope="module")

@@ -130,7 +130,8 @@ def transcription(device: str) -> Finding:
     """
     import ctranslate2
 
-    from annotation.speech.transcription import RATE, Transcriber, TranscriptionConfig
+    from annotation.speech.transcription import RATE, TranscriptionConfig
+    from annotation.speech.whisper import WhisperRecogniser
     from voxmill.core.assets import asset_path
     from voxmill.core.audio import read_mono
     from voxmill.core.machine.devices import resolve_device
@@ -142,8 +143,10 @@ def transcription(device: str) -> Finding:
             return Finding(name, False, "PyTorch sees a GPU and CTranslate2 none; is the driver 580 or later?")
         speech = read_mono(_sample_recording(), rate=RATE)
         began = time.monotonic()
-        model = Transcriber(TranscriptionConfig(), asset_path("whisper-base"), chosen, threads=os.cpu_count() or 1)
-        text = model.transcribe([speech.samples_T], "en")[0].text
+        recogniser = WhisperRecogniser(
+            TranscriptionConfig(), asset_path("whisper-base"), chosen, threads=os.cpu_count() or 1
+        )
+        text = recogniser.transcribe_batch([speech.samples_T], "en")[0].text
     except UserError as error:
         return Finding(name, False, str(error))
     except RuntimeError as error:

@@ -8,6 +8,7 @@ which might look like an address.
 
 import io
 import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, TypeAlias, TypeVar, get_args
@@ -23,6 +24,7 @@ SILENT_PEAK = 1e-4
 """Audio whose largest sample is below this (-80 dBFS) is silent: dither and nothing else."""
 
 Float = TypeVar("Float", np.float32, np.float64)
+Name = TypeVar("Name", str, tuple[int, int, int])
 Samples: TypeAlias = NDArray[np.float32]
 Source: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
 Reason: TypeAlias = Literal[
@@ -269,3 +271,15 @@ def decode_flac(content: bytes) -> tuple[Samples, int]:
     """
     samples_TC, rate = decode(content)
     return mono(samples_TC), rate
+
+
+def batches_by_length(lengths: Mapping[Name, float], budget: float) -> Iterator[list[Name]]:
+    """Names from short to long, as many together as fit into `budget` after padding to the longest; at least one."""
+    batch: list[Name] = []
+    for name in sorted(lengths, key=lambda name: (lengths[name], name)):
+        if batch and (len(batch) + 1) * lengths[name] > budget:
+            yield batch
+            batch = []
+        batch.append(name)
+    if batch:
+        yield batch

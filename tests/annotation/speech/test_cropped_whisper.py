@@ -5,7 +5,8 @@ from pathlib import Path
 
 from annotation.speech.cropped_whisper import FULL_FRAMES, kept_frames
 from annotation.speech.text_checks import error_rate
-from annotation.speech.transcription import Transcriber, TranscriptionConfig
+from annotation.speech.transcription import TranscriptionConfig
+from annotation.speech.whisper import WhisperRecogniser
 from samples import bad_input
 from voxmill.core.assets import asset_path
 
@@ -21,9 +22,9 @@ def test_sentences_are_transcribed_through_the_cropped_encoder() -> None:
 
     truth = [json.loads(line) for line in (Path(bad_input.RECORDINGS).parent / "truth.jsonl").read_text().splitlines()]
     turns = next(row["turns"] for row in truth if row["path"] == "recordings/en-1.flac")[:4]
-    transcriber = Transcriber(TranscriptionConfig(), str(asset_path("whisper-base")), "cpu", 1)
+    recogniser = WhisperRecogniser(TranscriptionConfig(), str(asset_path("whisper-base")), "cpu", 1)
     pieces = [bad_input.turn("en-1", number).astype("float32") for number in range(4)]
-    transcripts = transcriber.transcribe(pieces, "en")
+    transcripts = recogniser.transcribe_batch(pieces, "en")
     wer = error_rate(" ".join(t["text"] for t in turns), " ".join(h.text for h in transcripts), "en")
     assert wer is not None and wer < 0.25
     for piece, transcript in zip(pieces, transcripts, strict=True):

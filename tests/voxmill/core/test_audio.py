@@ -15,6 +15,7 @@ from voxmill.core.audio import (
     REASONS,
     AudioProblem,
     Samples,
+    batches_by_length,
     decode,
     decode_flac,
     encode_flac,
@@ -136,3 +137,12 @@ def test_a_file_of_others_is_named_so(tmp_path: Path) -> None:
 def test_a_problem_survives_the_way_between_processes() -> None:
     problem = pickle.loads(pickle.dumps(AudioProblem("silent", "peaks at 0")))
     assert (problem.reason, problem.detail, str(problem)) == ("silent", "peaks at 0", "silent: peaks at 0")
+
+
+def test_batches_are_of_like_lengths_and_within_their_budget() -> None:
+    lengths = {f"c{n}": int(n) for n in np.random.default_rng(0).integers(1, 1000, 300)}
+    made = list(batches_by_length(lengths, 2000))
+    assert sorted(name for batch in made for name in batch) == sorted(lengths)
+    assert all(len(batch) == 1 or len(batch) * max(lengths[n] for n in batch) <= 2000 for batch in made)
+    assert list(batches_by_length(dict(reversed(lengths.items())), 2000)) == made
+    assert list(batches_by_length({"long": 9000}, 2000)) == [["long"]]
