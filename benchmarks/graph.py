@@ -94,7 +94,7 @@ def run_cluster(cpus: int, gpus: int, sizes: list[float], units_a_gpu: int, fold
         out = folder / f"{cpus}-{gpus}-{seconds:g}"
         count = units_a_gpu * (max(gpus, 1) + 1)
         stages = (SleepingPrepare, SleepingModels, SleepingMeasure)
-        pools = plan_pools(stages, AnnotateConfig().run, Cluster(cpus=cpus, gpus=gpus), count)
+        pools = plan_pools(stages, AnnotateConfig().run, Cluster.now(), count)
         began = time.monotonic()
         with probe(out) as shared:
             rows = run_graph(

@@ -111,7 +111,6 @@ class Inputs:
 
 def run_labelling(inputs: Inputs, out: Path) -> None:
     """What the job's process does: plans the units and labels them on the Ray that RAY_ADDRESS names."""
-    import ray
 
     from pipelines.config import AnnotateConfig
     from pipelines.engine.pools import Cluster
@@ -129,10 +128,8 @@ def run_labelling(inputs: Inputs, out: Path) -> None:
         made.append(dataclasses.replace(unit, results=(dataclasses.replace(result, window=window),)))
     write_bucket(out, 0, BucketPlan(recordings=(), units=tuple(made)))
     config = AnnotateConfig.model_validate({"run": {"progress": False}})
-    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    cluster = Cluster(cpus=float(resources.get("CPU", 0)), gpus=int(resources.get("GPU", 0)))
     stages = (Decode, SlowModels, SleepingMeasure)
-    Runner(out, config, cluster, Progress(enabled=True), [0], stages).label_units()
+    Runner(out, config, Cluster.now(), Progress(enabled=True), [0], stages).label_units()
 
 
 def start_labelling(inputs: Inputs, out: Path, address: str) -> subprocess.Popen[str]:

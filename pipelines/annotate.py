@@ -61,7 +61,7 @@ def annotate(source: str, out: Path, config: AnnotateConfig) -> Run:
         JobError: the machine fails; the same command resumes.
     """
     started, entries = _now(), open_inputs(source)
-    with Workspace(out).claim(partial(_settle, out, config)) as settled:
+    with Workspace(out).claim(partial(settle, out, config)) as settled:
         config, progress = config.model_copy(update={"label": settled}), _begin(config)
         check_nodes(absolute(out))
         plan_corpus(entries, out, config, progress)
@@ -80,7 +80,7 @@ def annotate_share(source: str, out: Path, config: AnnotateConfig, share: Share)
     """
     workspace, entries = Workspace(out), open_inputs(source)
     lease = f"lease-{share.index}-of-{share.count}.json"
-    with workspace.claim(partial(_settle, out, config), lease=lease) as settled:
+    with workspace.claim(partial(settle, out, config), lease=lease) as settled:
         config, progress = config.model_copy(update={"label": settled}), _begin(config)
         check_nodes(absolute(out))
         # The first job scans, the others read what it has found.
@@ -100,7 +100,7 @@ def finish_alone(source: str, out: Path, config: AnnotateConfig) -> Run:
         JobError: the machine fails; the same command resumes.
     """
     started, entries = _now(), open_inputs(source)
-    with Workspace(out).claim(partial(_settle, out, config)) as settled:
+    with Workspace(out).claim(partial(settle, out, config)) as settled:
         config, progress = config.model_copy(update={"label": settled}), _begin(config)
         check_nodes(absolute(out))
         plan_corpus(entries, out, config, progress)
@@ -129,12 +129,12 @@ def label(out: Path, config: AnnotateConfig, progress: Progress, buckets: Sequen
         JobError: the machine fails; what is done stays done.
         UserError: a model cannot be loaded as configured.
     """
-    runner = Runner(absolute(out), config, _cluster(), progress, buckets)
+    runner = Runner(absolute(out), config, Cluster.now(), progress, buckets)
     survey = runner.label_units()
     return Labelled(units=survey.units, found_done=survey.units - survey.undone, attributed=runner.label_voices())
 
 
-def _settle(out: Path, config: AnnotateConfig) -> LabelConfig:
+def settle(out: Path, config: AnnotateConfig) -> LabelConfig:
     """The labels' configuration; lengths that the user asks nothing of are those that OUT was begun with.
 
     Where there is no OUT yet they fit the cluster. What units and batches are made of decides the bytes of the labels,
@@ -166,14 +166,7 @@ def _lengths(identity: dict[str, object], label: LabelConfig) -> tuple[float, fl
 
 def _has_gpus(config: AnnotateConfig) -> bool:
     _begin(config)
-    return bool(_cluster().gpus if config.run.gpus is None else config.run.gpus)
-
-
-def _cluster() -> Cluster:
-    import ray
-
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return Cluster(cpus=resources.get("CPU", 0.0), gpus=int(resources.get("GPU", 0)))
+    return bool(Cluster.now().gpus if config.run.gpus is None else config.run.gpus)
 
 
 def _begin(config: AnnotateConfig) -> Progress:

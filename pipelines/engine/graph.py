@@ -96,6 +96,7 @@ def run_graph(
                 ),
                 num_cpus=pool.num_cpus,
                 num_gpus=pool.num_gpus or None,
+                memory=pool.memory or None,
                 max_restarts=-1,
                 max_task_retries=RETRIES,
                 runtime_env={"env_vars": malloc.KEEP_FREED_MEMORY_ENV},

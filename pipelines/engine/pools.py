@@ -30,28 +30,49 @@ VOICE_STAGES: tuple[type[Stage], ...] = (VoiceModels, VoiceMeasures)
 # one CPU, the smallest cluster.
 PREPARE_CPUS, MEASURE_CPUS = 0.1, 0.9
 PREPARE_FOR_EACH_GPU = 2
+# What one takes with a unit of half an hour at 48 kHz. It bounds them on each machine, however many units wait, and
+# nothing bounds them over a cluster that grows.
+PREPARE_BYTES = 2 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
-    """What the cluster has as the job begins; later nodes are used, too."""
+    """What the cluster has as the job begins; later nodes are used, too.
+
+    memory: bytes that Ray has to give on the smallest of its nodes with CPUs; None: there is no such node yet.
+    """
 
     cpus: float
     gpus: int
+    memory: float | None = None
+
+    @classmethod
+    def now(cls) -> "Cluster":
+        """The cluster that this process has joined."""
+        import ray
+
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        memory = [node.get("memory", 0.0) for node in nodes if node.get("CPU")]
+        return cls(
+            cpus=sum(node.get("CPU", 0.0) for node in nodes),
+            gpus=int(sum(node.get("GPU", 0.0) for node in nodes)),
+            memory=min(memory, default=None),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
     """Actors that run some stages in one process each.
 
-    num_cpus, num_gpus: what one of them asks for. initial: how many begin. most: how many there may be; None: what the
-    cluster has room for. in_flight: units that one is given at a time, to wait beside it while it works.
+    num_cpus, num_gpus, memory (bytes): what one of them asks for. initial: how many begin. most: how many there may be;
+    None: what the cluster has room for. in_flight: units that one is given at a time, to wait beside it while it works.
     threads: units that one has in its hands: with two, it unpacks one while it computes another.
     """
 
     stages: tuple[type[Stage], ...]
     num_cpus: float
     num_gpus: int
+    memory: float = 0.0
     initial: int
     most: int | None
     in_flight: int
@@ -76,9 +97,11 @@ def plan_pools(
         most = None if run.workers is None else run.workers
         return [Pool(stages=tuple(stages), num_cpus=1, num_gpus=0, initial=initial, most=most, in_flight=1, threads=1)]
     models = gpus or (run.workers or max(cpus // 2, 1))
+    # A small machine has room for one, too.
+    prepare_bytes = PREPARE_BYTES if cluster.memory is None else min(PREPARE_BYTES, cluster.memory / 4)
     prepare = run.workers or max(PREPARE_FOR_EACH_GPU * models, cpus // 4, 1)
     made = (
-        (PREPARE, PREPARE_CPUS, 0, 1 if cpus < 4 else min(prepare, cpus // 2), prepare),
+        (PREPARE, PREPARE_CPUS, 0, 1 if cpus < 4 else min(prepare, cpus // 2), run.workers),
         # Without any GPU, which only tests ask for, the models share the CPUs with the others.
         (MODELS, 0 if gpus else MEASURE_CPUS / 2, 1 if gpus else 0, models, run.gpus if gpus else run.workers),
         (MEASURE, MEASURE_CPUS if gpus else MEASURE_CPUS / 2, 0, max(cpus - prepare // 10, 1), run.workers),
@@ -94,6 +117,7 @@ def plan_pools(
                     stages=own,
                     num_cpus=num_cpus,
                     num_gpus=num_gpus,
+                    memory=prepare_bytes if part is PREPARE else 0.0,
                     initial=initial,
                     most=most,
                     in_flight=1 if alone else threads + 1,

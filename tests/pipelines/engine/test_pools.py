@@ -42,6 +42,10 @@ def test_a_pool_begins_with_what_there_is_and_grows_with_the_cluster() -> None:
     assert (models.initial, models.most) == (4, None) and (measure.initial, measure.most) == (32, None)
     assert prepare.initial == 8
     bounded = plan_pools(STAGES, RunConfig(workers=3, gpus=2), Cluster(cpus=32, gpus=4), 100)
+    # What a cluster has as the job begins bounds no pool; each machine bounds those that prepare.
+    assert prepare.most is None and prepare.memory == 2 << 30 and models.memory == measure.memory == 0
+    small = plan_pools(STAGES, RunConfig(), Cluster(cpus=32, gpus=4, memory=4e9), 100)
+    assert small[0].memory == 1e9
     assert [pool.most for pool in bounded] == [3, 2, 3] and [pool.initial for pool in bounded] == [1, 2, 3]
 
 
