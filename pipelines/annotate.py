@@ -42,7 +42,7 @@ from voxmill.core.storage import absolute
 GPU_UNIT_SECONDS = 1800.0
 """Seconds of recordings in a unit where there are GPUs: batches span the recordings of a unit."""
 GPU_BATCH_SECONDS = 960.0
-"""Seconds of padded audio that Whisper decodes together where there are GPUs: 16 GB are enough for its largest."""
+"""Seconds of padded audio that Whisper decodes together where there are GPUs: 32 full pieces of 30 s."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
