@@ -128,9 +128,11 @@ def temporary_beside(path: Path) -> Path:
 
     That of a part of an index lies beside the index: polars, for one, reads no folder that holds anything but parts.
     """
-    name = f".{path.name}.{uuid.uuid4().hex[:12]}.tmp"
+    unique = f"{uuid.uuid4().hex[:12]}.tmp"
     if is_remote(path):
-        return _own_scratch() / name
+        # A key may be longer than a file's name here.
+        return _own_scratch() / f".{path.name[-40:]}.{unique}"
+    name = f".{path.name}.{unique}"
     return (path.parent if path.parent.suffix == ".parquet" else path).with_name(name)
 
 

@@ -1,5 +1,7 @@
 import pickle
+import unicodedata
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,7 +11,7 @@ import pytest
 from tests.support.azure_server import CONTAINER, azure_server
 from tests.support.s3_server import BUCKET, s3_server
 from voxmill.core.errors import UserError
-from voxmill.core.files import atomic_file, write_atomically
+from voxmill.core.files import atomic_file, list_files, remove_files, write_atomically
 from voxmill.core.storage import (
     absolute,
     arrow_filesystem,
@@ -18,6 +20,7 @@ from voxmill.core.storage import (
     is_remote,
     read_range,
     read_ranges,
+    read_whole,
     to_path,
     uri,
 )
@@ -84,6 +87,22 @@ def test_ranges(folder: Path) -> None:
     assert read_ranges(target, [(0, 1), (8, 9)]) == [b"0", b"89"]
     with pytest.raises(FileNotFoundError):
         read_range(folder / "none", 0, 1)
+
+
+ODD = ["a b", "a#b", "a?b", "a%20b", "é", unicodedata.normalize("NFD", "é"), "[1]", "*", "a\\b", "🎙", "..b", "x" * 900]
+
+
+def test_odd_names_and_more_than_a_page_of_them(s3: Path) -> None:
+    place = s3 / "odd"
+    for name in ODD:
+        write_atomically(place / name, name)
+    assert file_names(place) == {file.name for file in list_files(place)} == set(ODD)
+    assert all((place / name).is_file() and read_whole(place / name).decode() == name for name in ODD)
+    remove_files(place, ODD)
+    assert file_names(place) == set()
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda number: create_exclusively(s3 / "many" / str(number), b""), range(1001)))
+    assert len(file_names(s3 / "many")) == len(list(list_files(s3 / "many"))) == 1001
 
 
 def test_only_one_can_create_a_file(folder: Path) -> None:
