@@ -30,7 +30,7 @@ VOICE_STAGES: tuple[type[Stage], ...] = (VoiceModels, VoiceMeasures)
 # one CPU, the smallest cluster.
 PREPARE_CPUS, MEASURE_CPUS = 0.1, 0.9
 PREPARE_FOR_EACH_GPU = 2
-# What one takes with a unit of half an hour at 48 kHz. It bounds them on each machine, however many units wait, and
+# An estimate for a unit of half an hour at 48 kHz. It bounds them on each machine, however many units wait, and
 # nothing bounds them over a cluster that grows.
 PREPARE_BYTES = 2 << 30
 
