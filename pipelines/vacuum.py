@@ -18,8 +18,8 @@ import pyarrow as pa
 from pipelines.compact import require_snapshot
 from pipelines.config import LabelConfig, VoiceAttributesConfig
 from pipelines.report.run_record import read_run
+from pipelines.units.label_store import LabelStore, drop_units, merged_units
 from pipelines.units.plan_files import planned_buckets, read_units
-from pipelines.units.store import LabelStore
 from pipelines.units.workspace import Workspace
 from voxmill.core.errors import UserError
 from voxmill.core.files import StoredFile, list_files, remove_files
@@ -36,15 +36,20 @@ _RESULT = re.compile(r"[0-9a-f]{24}\.json")
 _UNIT = re.compile(r"([0-9a-f]{32})\.(tar|json|parquet)")
 _NORMS = re.compile(r"norms-.*\.json")
 _BUCKET = re.compile(r"[0-9a-f]{4}")
+_MERGED = re.compile(r"[0-9a-f]{4}\.parquet")
 _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{12}\.tmp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unnamed:
-    """A file that nothing names, and why it was looked at."""
+    """A file that nothing names, and why it was looked at.
+
+    units: of a file of labels that stays for the sake of others, the units that go; `file.size` is their share of it.
+    """
 
     kind: Kind
     file: StoredFile
+    units: frozenset[str] = frozenset()
 
 
 def vacuum(out: Path, *, keep: int, dry_run: bool) -> list[Unnamed]:
@@ -65,9 +70,13 @@ def vacuum(out: Path, *, keep: int, dry_run: bool) -> list[Unnamed]:
         found = sorted(_unnamed(out, snapshot, keep), key=lambda one: (KINDS.index(one.kind), one.file.name))
         if not dry_run:
             try:
+                for one in found:
+                    if one.units:
+                        drop_units(out / one.file.name, one.units)
                 # What keeps shards alive goes after them: a run that is ended between them is repeated alike.
+                whole = [one for one in found if not one.units]
                 for late in (False, True):
-                    remove_files(out, [one.file.name for one in found if (one.kind == "snapshots") == late])
+                    remove_files(out, [one.file.name for one in whole if (one.kind == "snapshots") == late])
             except PermissionError as error:
                 raise UserError(f"{out}: cannot be written ({error.strerror}); nothing more was removed") from None
     return found
@@ -139,11 +148,15 @@ def _units(out: Path, buckets: int) -> Iterator[Unnamed]:
     label = LabelConfig.model_validate(identity)
     config = read_run(out).get("config") or {}
     voices = VoiceAttributesConfig.model_validate(config.get("voice_attributes") or {})
-    used = {f"work/labels/{folder.name}" for folder in LabelStore(out, voices).folders()}
+    used = set(LabelStore(out, voices).folders())
     for name in sorted(file_names(out / "work" / "labels")):
         if f"work/labels/{name}" not in used:
             yield from (Unnamed(kind="labels", file=file) for file in list_files(out, f"work/labels/{name}"))
     kinds: list[tuple[Kind, str]] = [("units", "work/units"), *(("labels", folder) for folder in sorted(used))]
+    for folder in sorted(used):
+        for file in list_files(out, folder, recursive=False):
+            if _MERGED.fullmatch(file.name.rpartition("/")[2]):
+                yield from _unplanned_labels(out, file, planned, label)
     names = {name for _, folder in kinds for name in file_names(out / folder) if _BUCKET.fullmatch(name)}
     for name in sorted(names):
         bucket = int(name, 16)
@@ -155,6 +168,22 @@ def _units(out: Path, buckets: int) -> Iterator[Unnamed]:
                 unit = _unit_of(file)
                 if unit is not None and unit not in units and file.name not in audio:
                     yield Unnamed(kind=kind, file=file)
+
+
+def _unplanned_labels(out: Path, file: StoredFile, planned: set[int], label: LabelConfig) -> Iterator[Unnamed]:
+    """Labels in a bucket's file of units that are not planned any more.
+
+    Raises:
+        UserError: the plan of the bucket cannot be read.
+    """
+    bucket = int(file.name.rpartition("/")[2].partition(".")[0], 16)
+    units = merged_units(out / file.name)
+    gone = units - (_planned(out, bucket, label) if bucket in planned else set())
+    if gone == units:
+        yield Unnamed(kind="labels", file=file)
+    elif gone:
+        share = StoredFile(name=file.name, size=file.size * len(gone) // len(units))
+        yield Unnamed(kind="labels", file=share, units=gone)
 
 
 def _planned(out: Path, bucket: int, label: LabelConfig) -> set[str]:

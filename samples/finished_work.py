@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.config import AnnotateConfig
+from pipelines.units.label_store import LabelStore, UnitLabels
 from pipelines.units.plan_files import BucketPlan, fix_buckets, write_bucket
-from pipelines.units.store import LabelStore, UnitLabels, unit_path, write_unit
+from pipelines.units.store import unit_path, write_unit
 from pipelines.units.unit import group, label_fingerprint
 from voxmill.data.layout import bucket_of
 from voxmill.data.records import (

@@ -201,6 +201,7 @@ def violations(clips: SessionClips, references: References, config: ReferencesCo
     from rapidfuzz import fuzz
 
     index = {clip_id: i for i, clip_id in enumerate(clips.clip_id)}
+    texts = [normalise(text) for text in clips.text]
     in_order = [int(i) for i in np.argsort(np.asarray(clips.position), kind="stable")]
     previous = {after: before for before, after in zip(in_order[:-1], in_order[1:], strict=True)}
     broken: list[str] = []
@@ -222,8 +223,7 @@ def violations(clips: SessionClips, references: References, config: ReferencesCo
                 "length": not config.min_seconds <= seconds <= config.max_seconds,
                 "quality": config.min_quality is not None and not clips.quality[j] >= config.min_quality,
                 "similarity": not reference.similarity >= config.min_similarity,
-                "text": fuzz.ratio(normalise(clips.text[i]), normalise(clips.text[j]))
-                >= config.max_text_similarity * 100,
+                "text": fuzz.ratio(texts[i], texts[j]) >= config.max_text_similarity * 100,
             }
             broken += [f"{label}: {rule}" for rule, is_broken in rules.items() if is_broken]
     return broken

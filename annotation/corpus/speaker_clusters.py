@@ -162,11 +162,12 @@ def _means(vectors: np.ndarray, groups: np.ndarray, count: int) -> np.ndarray:
 def _average_linkage(vectors: np.ndarray, threshold: float) -> np.ndarray:
     """Group numbers from 0 of vectors [N,D]; quadratic in N."""
     from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.spatial.distance import squareform
 
     if len(vectors) == 1:
         return np.zeros(1, dtype=np.int64)
-    one, two = np.triu_indices(len(vectors), k=1)
-    distances = np.clip(1.0 - (vectors @ vectors.T)[one, two].astype(np.float64), 0.0, 2.0)
+    cosines = squareform(vectors @ vectors.T, checks=False)
+    distances = np.clip(1.0 - cosines.astype(np.float64), 0.0, 2.0)
     groups = fcluster(linkage(distances, method="average"), 1.0 - threshold, criterion="distance")
     return np.asarray(groups, dtype=np.int64) - 1
 

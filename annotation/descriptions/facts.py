@@ -7,6 +7,7 @@ so that one monotonous voice with ten thousand clips does not become the norm. F
 standard deviation around a middle of one.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -141,6 +142,7 @@ class Norms:
     def __init__(self, config: FactsConfig, corpus: Mapping[str, tuple[float, float, int]] | None = None):
         self.config = config
         self.corpus = dict(corpus or {})
+        self._known: dict[tuple[str, ...], tuple[float, float]] = {}
 
     @classmethod
     def fit(
@@ -161,6 +163,12 @@ class Norms:
 
     def of(self, scale: Scale, gender: str | None, language: str, unit: str = "") -> tuple[float, float]:
         """(middle, width) of a group on its own scale; the width is positive."""
+        group = (scale, gender or "", language, unit)
+        if group not in self._known:
+            self._known[group] = self._of(scale, gender, language, unit)
+        return self._known[group]
+
+    def _of(self, scale: Scale, gender: str | None, language: str, unit: str) -> tuple[float, float]:
         prior_middle, prior_width = _prior(scale, gender, language, unit)
         middle, width, speakers = self.corpus.get(_key(scale, gender, language), (prior_middle, prior_width, 0))
         trust = speakers / (speakers + self.config.shrinkage)
@@ -216,7 +224,7 @@ def _prior(scale: Scale, gender: str | None, language: str, unit: str) -> tuple[
 
 def level(z: float) -> int:
     """-2 to 2; the middle level is one standard deviation wide, its neighbours too."""
-    return int(np.clip(np.floor(z + 0.5), -2, 2))
+    return min(max(math.floor(z + 0.5), -2), 2)
 
 
 def describe_clip(

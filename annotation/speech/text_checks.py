@@ -29,11 +29,24 @@ def repeated_ngram(text: str, language: str) -> float:
     return 0.0 if most < 2 else most / len(grams)
 
 
+class _Kept(dict[int, str]):
+    """For `str.translate`: letters, marks, digits and apostrophes as they are, every other character a space."""
+
+    def __missing__(self, code: int) -> str:
+        char = chr(code)
+        self[code] = char if char == "'" or unicodedata.category(char)[0] in "LMN" else " "
+        return self[code]
+
+
+_KEPT = _Kept()
+
+
 def normalise(text: str) -> str:
     """Lower case, NFKC, letters, marks, digits and apostrophes between letters only, single spaces."""
-    text = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
-    kept = "".join(c if c == "'" or unicodedata.category(c)[0] in "LMN" else " " for c in text)
-    return re.sub(r"\s+", " ", re.sub(r"(?<!\w)'|'(?!\w)", " ", kept)).strip()
+    kept = unicodedata.normalize("NFKC", text).lower().replace("’", "'").translate(_KEPT)
+    if "'" in kept:
+        kept = re.sub(r"(?<!\w)'|'(?!\w)", " ", kept)
+    return " ".join(kept.split())
 
 
 def tokens(text: str, language: str) -> list[str]:

@@ -19,8 +19,9 @@ from benchmarks.gpu_parts.processes import Found, take_turn  # noqa: E402
 from pipelines.annotate import label  # noqa: E402
 from pipelines.config import AnnotateConfig  # noqa: E402
 from pipelines.inputs.planning import open_inputs, plan_corpus  # noqa: E402
+from pipelines.units.label_store import LabelStore  # noqa: E402
 from pipelines.units.plan_files import planned_buckets, read_units  # noqa: E402
-from pipelines.units.store import LabelStore, read_unit, unit_path  # noqa: E402
+from pipelines.units.store import read_unit, unit_path  # noqa: E402
 from voxmill.core.audio import decode, encode_flac, mono  # noqa: E402
 from voxmill.core.config import load_config  # noqa: E402
 from voxmill.core.local_ray import join_ray  # noqa: E402

@@ -6,7 +6,8 @@ from pathlib import Path
 from pipelines.config import AnnotateConfig
 from pipelines.corpus.clips import CorpusClip
 from pipelines.corpus.select import apply_thresholds
-from pipelines.units.store import LabelStore, read_unit, unit_path
+from pipelines.units.label_store import LabelStore
+from pipelines.units.store import read_unit, unit_path
 from voxmill.data.records import Cost, Ending, ShardPlace, StageName, VoiceLabels, WindowResult, WorkUnit
 
 

@@ -4,6 +4,7 @@
 where the units of the bucket or the settings that it depends on have changed.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +18,14 @@ from annotation.descriptions.facts import VoiceSums, sum_voices
 from pipelines.config import AnnotateConfig
 from pipelines.corpus.clips import CorpusClip
 from pipelines.corpus.collect import CollectedClips, collect
+from pipelines.units.label_store import LabelStore
 from pipelines.units.plan_files import read_units
 from voxmill.core.hashing import fingerprint
 from voxmill.data.layout import bucket_name
 from voxmill.data.records import ClipId, Prosody, from_json_text, to_json_text
-from voxmill.data.schemas import parquet_metadata, read_parquet, to_table, write_parquet
+from voxmill.data.schemas import parquet_metadata, parquet_rows, read_parquet, to_table, write_parquet
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,9 +51,13 @@ class SpeakerSums:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredClip:
-    """A row of the table; the measures have columns of their own. `kept`: by thresholds, and within its bucket."""
+    """A row of the table; the measures have columns of their own.
+
+    hash: of `clip_id`. kept: by thresholds, and within its bucket.
+    """
 
     clip_id: ClipId
+    hash: int
     name: str
     start_sample: int
     kept: bool
@@ -79,8 +85,10 @@ def corpus_path(out: Path, bucket: int, suffix: str) -> Path:
     return out / "work" / "corpus" / f"{bucket_name(bucket)}.{suffix}"
 
 
-def measure_bucket(out: Path, bucket: int, config: AnnotateConfig) -> None:
-    """Writes the table of a bucket where it is not there as the units and settings are now.
+def measure_bucket(out: Path, bucket: int, config: AnnotateConfig) -> int:
+    """Writes the table of a bucket where it is not there as the units and settings are now; returns its rows.
+
+    The bucket's labels are in one file a labeller afterwards.
 
     Raises:
         JobError: a unit's file or its labels are damaged.
@@ -96,14 +104,18 @@ def measure_bucket(out: Path, bucket: int, config: AnnotateConfig) -> None:
             "speakers" in config.corpus_labels.labels and config.corpus_labels.speakers.model_dump(mode="json"),
         ]
     )
-    if path.exists() and parquet_metadata(path)["key"] == key:
-        return
+    store = LabelStore(out, config.voice_attributes)
+    if path.exists() and parquet_metadata(path)["key"] == key and store.is_merged(bucket):
+        return parquet_rows(path)
+    # First, so that labels are read from one file in this pass and the next.
+    store.merge(bucket)
     collected = collect(units, out, config)
     clips = in_order(collected)
     speakers = name_clips(clips, config) if "speakers" in config.corpus_labels.labels else SpeakerSums()
     metadata = {"key": key, "voices": to_json_text(sum_clips(clips), dict[str, VoiceSums])}
     table = measures_table(clips).replace_schema_metadata(metadata | {"speakers": to_json_text(speakers)})
     write_parquet(path, table)
+    return len(clips)
 
 
 def read_measures(out: Path, bucket: int) -> Measures:
@@ -124,6 +136,7 @@ def measures_table(clips: list[CorpusClip]) -> pa.Table:
     rows = [
         MeasuredClip(
             clip_id=clip.clip_id,
+            hash=_hash(clip.clip_id),
             name=clip.window.name,
             start_sample=clip.candidate.start_sample,
             kept=clip.ending is None,
@@ -137,6 +150,12 @@ def measures_table(clips: list[CorpusClip]) -> pa.Table:
     for name, values in as_columns(_raw_columns(clips)).items():
         table = table.append_column(name, pa.array(values, pa.float64()))
     return table
+
+
+def _hash(clip_id: ClipId) -> int:
+    """64 bits, as Arrow's int64."""
+    digest = hashlib.blake2b(clip_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
 
 
 def _raw_columns(clips: list[CorpusClip]) -> dict[str, list[float | None]]:

@@ -4,7 +4,6 @@ A shard is written again only where a session in it has changed; new sessions ge
 compact` merges. Old shards stay, since a reader may have them open, until `voxmill vacuum`.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -207,7 +206,7 @@ def _write_shard(group: Group, out: Path, folder: str) -> ShardFile:
         for clip in group.clips:
             flac = read_member(out, clip.place.shard, clip.place.offset, clip.place.size)
             written.append(tar.add(f"{clip.clip_id}.flac", flac))
-            tar.add(f"{clip.clip_id}.json", to_json(dataclasses.asdict(clip.metadata(clip.window.source.speaker))))
+            tar.add(f"{clip.clip_id}.json", to_json(clip.metadata(clip.window.source.speaker)))
     name = f"{folder}/{tar.path.name}"
     for clip, one in zip(group.clips, written, strict=True):
         clip.place = ShardPlace(shard=name, offset=one.offset, size=one.size, sha256=one.sha256)

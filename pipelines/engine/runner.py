@@ -18,9 +18,10 @@ from pipelines.engine.graph import RETRIES, Units, run_graph
 from pipelines.engine.pools import STAGES, VOICE_STAGES, Cluster, plan_pools
 from pipelines.stages.base import Stage
 from pipelines.units.attempts import Attempt, attempts_path, deaths, read_attempts
+from pipelines.units.label_store import LabelStore
 from pipelines.units.plan_files import read_units, split_folder
 from pipelines.units.probe import Probe, probe
-from pipelines.units.store import LabelStore, unit_path, write_unit
+from pipelines.units.store import unit_path, write_unit
 from pipelines.units.unit import label_fingerprint, split
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.files import write_atomically
@@ -98,6 +99,12 @@ class Runner:
                     self.progress.print(f"the labellers' process dies over {_names(unit)}; it has no such labels")
                     self.store.write_nothing(unit.bucket, unit.unit_id)
         return survey.undone
+
+    def unfinished(self) -> tuple[int, int, int]:
+        """Planned units, those that have no result yet, and those that have one and lack labels of voices."""
+        unlabelled, _ = self._survey(partial(_unlabelled, self.out, self.config))
+        lacking, _ = self._survey(partial(_without_voices, self.out, self.config))
+        return unlabelled.units, unlabelled.undone, max(lacking.undone - unlabelled.undone, 0)
 
     def _survey(self, undone: Units) -> tuple[Survey, list[int]]:
         """Counts over all buckets, and the buckets that hold anything to do."""

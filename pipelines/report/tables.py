@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 R = TypeVar("R", bound="DataclassInstance")
 
+_ROWS_AT_A_TIME = 512
+"""Of clips with all that a card shows, some 8 kB each."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -98,7 +101,7 @@ def rows_of_clips(out: Path, picks: Sequence[ClipPick], kind: type[R]) -> dict[s
     missing = {pick.clip_id for pick in picks}
     found: dict[str, R] = {}
     for part in _parts_of(out, picks):
-        for piece in stream_part(part, columns):
+        for piece in stream_part(part, columns, _ROWS_AT_A_TIME):
             if not missing:
                 return found
             rows = piece.filter(pc.is_in(piece["clip_id"], value_set=pa.array(sorted(missing), pa.string())))

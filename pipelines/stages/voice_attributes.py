@@ -15,7 +15,7 @@ import numpy as np
 from pipelines.config import Labeller
 from pipelines.stages.base import Stage, StageContext, UnitOutput, WindowAudio, check_machine
 from pipelines.stages.written_clips import Clips, stored_clips, written_clips
-from pipelines.units.store import LabelStore, UnitLabels
+from pipelines.units.label_store import LabelStore, UnitLabels
 from voxmill.core.assets import asset_path
 from voxmill.core.audio import RATE_16K
 from voxmill.core.errors import UserError

@@ -3,6 +3,7 @@
 A tar is written once: temporary name, close, fsync, rename. The same members give the same bytes.
 """
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -18,6 +19,7 @@ from voxmill.core.hashing import sha256_bytes
 from voxmill.core.storage import is_remote, read_range
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
     from torch import Tensor
 
 
@@ -152,5 +154,17 @@ def read_latent(out: Path, shard: str, offset: int, size: int, sha256: str | Non
 
 
 def to_json(value: object) -> bytes:
-    """Canonical JSON: sorted keys, floats as Python prints them, UTF-8."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+    """Canonical JSON: sorted keys, floats as Python prints them, dataclasses as objects, UTF-8."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=_by_field)
+    return text.encode()
+
+
+def _by_field(record: "DataclassInstance") -> dict[str, object]:
+    names = _FIELD_NAMES.get(type(record))
+    if names is None:
+        # Raises TypeError for what is no dataclass.
+        names = _FIELD_NAMES[type(record)] = tuple(field.name for field in dataclasses.fields(record))
+    return {name: getattr(record, name) for name in names}
+
+
+_FIELD_NAMES: dict[type, tuple[str, ...]] = {}

@@ -19,7 +19,8 @@ from pipelines.stages.separate import Separate
 from pipelines.stages.voice_attributes import VoiceMeasures, VoiceModels
 from pipelines.stages.write import Write
 from pipelines.stages.written_clips import Clips, as_written, at_loudness, stored_clips, written_clips
-from pipelines.units.store import LabelStore, read_unit, unit_path
+from pipelines.units.label_store import LabelStore
+from pipelines.units.store import read_unit, unit_path
 from samples.bad_input import RECORDINGS
 from voxmill.core.audio import decode_flac, encode_flac, resample
 from voxmill.core.errors import UserError
