@@ -42,10 +42,11 @@ from pipelines.report.run_record import Run
 from pipelines.units.attempts import model_calls
 from pipelines.units.plan_files import planned_buckets, recordings_path, stored_buckets
 from voxmill.core.errors import UserError
-from voxmill.core.files import sweep_temporaries, write_atomically
+from voxmill.core.files import list_files, sweep_temporaries, write_atomically
 from voxmill.core.hashing import fingerprint, sha256_bytes
 from voxmill.core.local_ray import cluster_cpus, map_in_order, map_tasks
 from voxmill.core.progress import Progress
+from voxmill.core.storage import absolute
 from voxmill.data.layout import INDEXES, part_path
 from voxmill.data.records import ClipId, from_json_text, to_json_text
 from voxmill.data.schemas import parquet_metadata
@@ -153,6 +154,12 @@ def finish(out: Path, config: AnnotateConfig, progress: Progress, labelled: Labe
     report = write_report(out, summary)
     progress.print(f"kept {summary.kept.count} clips, {record['hours_kept']:.3f} h of {record['hours_in']:.3f} h")
     progress.print(f"report: {report}")
+    unnamed = _unnamed_bytes(out, files)
+    if unnamed:
+        progress.print(
+            f"{unnamed / 1e6:.0f} MB of shards that the index does not name any more: voxmill vacuum {out} "
+            "removes those that no kept state names"
+        )
     return record
 
 
@@ -164,6 +171,7 @@ class _Finish:
     """
 
     def __init__(self, out: Path, config: AnnotateConfig):
+        out = absolute(out)
         self.out, self.config = out, config
         self.planned, self.buckets = planned_buckets(out), stored_buckets(out)
         self.before = read_snapshot(out)
@@ -378,6 +386,12 @@ def _is_there(out: Path, files: BucketFiles, buckets: int) -> bool:
         path.exists() and sha256_bytes(path.read_bytes()) == part.sha256
         for path, part in zip(paths, parts, strict=True)
     )
+
+
+def _unnamed_bytes(out: Path, files: Iterable[BucketFiles]) -> int:
+    """Bytes of shards that no bucket consists of: of earlier runs."""
+    named = {shard.name for row in files for shard in row.shards}
+    return sum(file.size for file in list_files(out, "shards") if file.name not in named)
 
 
 def _speaker_figures(sums: SpeakerSums) -> SpeakerFigures:

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -146,11 +145,11 @@ class _Draft:
 class Describer:
     """Describes clips one after another; may be interrupted and called again with the same cache.
 
-    For many requests at once give each thread a describer of its own with the same chat and cache folder.
+    For many requests at once give each thread a describer of its own with the same chat and cache.
 
     Args:
         chat: for `writer: endpoint`; rewriter: for `writer: embedded`.
-        cache: folder of replies, None to keep none.
+        cache: of replies, None to keep none.
 
     `counts` by event: `without_facts`, `no_words_for_language`, `asked`, `cached`, `reply_*` (unusable replies by
     defect), `no_answer_*`, `removed_*`, `refused_*`, `written`, `failed`, `repaired`, `dropped`, `same_wording`,
@@ -162,12 +161,13 @@ class Describer:
         config: DescriptionsConfig,
         chat: Chat | None = None,
         rewriter: Rewriter | None = None,
-        cache: Path | None = None,
+        cache: ReplyCache | None = None,
     ):
         asks = config.writer in ("endpoint", "processor")
         assert (chat is not None) == asks, "a writer that asks needs a chat"
         assert (rewriter is not None) == (config.writer == "embedded"), "the embedded writer needs a rewriter"
-        self.config, self._chat, self._rewriter, self._cache = config, chat, rewriter, ReplyCache(cache)
+        self.config, self._chat, self._rewriter = config, chat, rewriter
+        self._cache = ReplyCache(None) if cache is None else cache
         self.counts: Counter[str] = Counter()
         # A writer that is sent the audio may know what is not among the facts; the others cannot.
         self._verification = config.verification.model_copy(update={"only_facts": not config.send_audio})

@@ -85,7 +85,7 @@ def finish_bucket(out: Path, config: AnnotateConfig, inputs: BucketInputs, job: 
         references = add_references([group.clips for group in groups], config.corpus_labels)
     job.counts.clear()
     job.dropped.clear()
-    job.describe(collected.kept)
+    job.describe(collected.kept, bucket)
     eligible = add_eligibility(collected.kept, config.corpus_labels)
     shards = write_shards(groups, out, shard_folder(bucket, buckets), earlier)
     planned = read_recordings(out, bucket)

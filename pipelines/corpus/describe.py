@@ -1,7 +1,7 @@
 """Descriptions of the kept clips: Ray actors that write, threads that ask an endpoint, or Ray Data's LLM processors.
 
-Replies are kept in OUT. An endpoint has one client for all threads, so that its rate limit, its budget and its failures
-are counted once.
+Replies are kept in OUT, those of a bucket in one file once its clips are described. An endpoint has one client for all
+threads, so that its rate limit, its budget and its failures are counted once.
 """
 
 import dataclasses
@@ -29,11 +29,14 @@ from pipelines.corpus.labels import class_probabilities
 from voxmill.core.assets import asset_path
 from voxmill.core.audio import RATE_16K, decode_flac, resample
 from voxmill.core.local_ray import map_actors
+from voxmill.data.layout import bucket_name
 from voxmill.data.shards import read_member
 from voxmill.llm.batch_chat import BatchUsage
+from voxmill.llm.reply_cache import ReplyCache
 
 if TYPE_CHECKING:
     from voxmill.llm.chat_endpoint import ChatEndpoint
+    from voxmill.llm.embedded_llm import EmbeddedLlm
 
 CLIPS_A_TASK = 256
 
@@ -61,29 +64,32 @@ class DescriptionJob:
             return dataclasses.asdict(self._batch_usage)
         return None if self._chat is None else dataclasses.asdict(self._chat.usage)
 
-    def describe(self, rows: list[CorpusClip]) -> None:
-        """Adds descriptions to every clip and counts.
+    def describe(self, rows: list[CorpusClip], bucket: int) -> None:
+        """Adds descriptions to every clip of a bucket and counts.
 
         Raises:
             JobError: the endpoint is down, refuses the key, or the budget is spent. No answer is paid for twice.
         """
         if not self._wanted or not rows:
             return
-        rule = self.rule
+        rule, replies = self.rule, self.out / "work" / "replies"
+        # Older versions kept the replies of all buckets side by side.
+        cache = ReplyCache(replies / bucket_name(bucket), older=replies)
         if rule.writer == "processor":
             from pipelines.corpus.describe_with_ray import describe_in_rounds
 
             clips = (_clip(row, self.out, rule.send_audio) for row in rows)
-            results = describe_in_rounds(clips, rule, _cache(self.out), self.counts, self._batch_usage)
+            results = describe_in_rounds(clips, rule, cache, self.counts, self._batch_usage)
         elif rule.writer == "endpoint":
-            results = self._ask(rows)
+            results = self._ask(rows, cache)
         else:
-            results = _write(rows, self.out, rule, self.workers, self.counts)
+            results = _write(rows, self.out, rule, cache, self.workers, self.counts)
         for row, result in zip(rows, results, strict=True):
             row.descriptions = result.kept
             self.dropped.update(item.reason for item in result.dropped)
+        cache.merge()
 
-    def _ask(self, rows: list[CorpusClip]) -> Iterator[Descriptions]:
+    def _ask(self, rows: list[CorpusClip], cache: ReplyCache) -> Iterator[Descriptions]:
         if self._chat is None:
             from voxmill.llm.chat_endpoint import ChatEndpoint
 
@@ -93,7 +99,7 @@ class DescriptionJob:
 
         def one(row: CorpusClip) -> Descriptions:
             if not hasattr(own, "describer"):
-                own.describer = Describer(self.rule, chat=chat, cache=_cache(self.out))
+                own.describer = Describer(self.rule, chat=chat, cache=cache)
                 describers.append(own.describer)
             result: Descriptions = own.describer(_clip(row, self.out, self.rule.send_audio))
             return result
@@ -146,14 +152,8 @@ def _clip(row: CorpusClip, out: Path, send_audio: bool) -> DescribedClip:
 class _Writer:
     """One describer, in a process of its own where there is much to write."""
 
-    def __init__(self, rule: DescriptionsConfig, cache: Path):
-        rewriter = None
-        if rule.writer == "embedded":
-            from voxmill.llm.embedded_llm import EmbeddedLlm
-            from voxmill.llm.prompt_files import read_prompt
-
-            weights = asset_path("smollm2-135m") if rule.embedded.model == "embedded" else None
-            rewriter = EmbeddedLlm(rule.embedded, read_prompt(PROMPTS, PARAPHRASE), weights)
+    def __init__(self, rule: DescriptionsConfig, cache: ReplyCache):
+        rewriter = _rewriter(rule.embedded.model_dump_json()) if rule.writer == "embedded" else None
         self.describer = Describer(rule, rewriter=rewriter, cache=cache)
 
     def write(self, clips: list[DescribedClip]) -> tuple[list[Descriptions], Counter[str]]:
@@ -162,20 +162,29 @@ class _Writer:
 
 
 @lru_cache(maxsize=1)
-def _writer(rule: str, cache: Path) -> _Writer:
-    """The one of this process: its model is loaded once for all buckets. `rule`: the configuration as JSON."""
-    return _Writer(DescriptionsConfig.model_validate_json(rule), cache)
+def _rewriter(embedded: str) -> "EmbeddedLlm":
+    """The one of this process: its model is loaded once for all buckets. `embedded`: the configuration as JSON."""
+    from voxmill.llm.embedded_llm import EmbeddedLlm, EmbeddedLlmConfig
+    from voxmill.llm.prompt_files import read_prompt
+
+    config = EmbeddedLlmConfig.model_validate_json(embedded)
+    weights = asset_path("smollm2-135m") if config.model == "embedded" else None
+    return EmbeddedLlm(config, read_prompt(PROMPTS, PARAPHRASE), weights)
 
 
 def _write(
-    rows: list[CorpusClip], out: Path, rule: DescriptionsConfig, workers: int, counts: Counter[str]
+    rows: list[CorpusClip],
+    out: Path,
+    rule: DescriptionsConfig,
+    cache: ReplyCache,
+    workers: int,
+    counts: Counter[str],
 ) -> Iterator[Descriptions]:
-    cache = _cache(out).resolve()
     chunks = [rows[i : i + CLIPS_A_TASK] for i in range(0, len(rows), CLIPS_A_TASK)]
     undone = [[_clip(row, out, send_audio=False) for row in chunk] for chunk in chunks]
     if workers == 1 or (rule.writer == "template" and len(undone) == 1):
         # The grammar writes a few clips faster than Ray starts a process.
-        writer = _writer(rule.model_dump_json(), cache)
+        writer = _Writer(rule, cache)
         for chunk in undone:
             results, counted = writer.write(chunk)
             counts.update(counted)
@@ -186,7 +195,3 @@ def _write(
     for results, counted in pool:
         counts.update(counted)
         yield from results
-
-
-def _cache(out: Path) -> Path:
-    return out / "work" / "replies"

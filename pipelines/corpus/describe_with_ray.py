@@ -11,7 +11,6 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
@@ -57,7 +56,7 @@ class _Protocol:
 
 
 def describe_in_rounds(
-    clips: Iterator[DescribedClip], rule: DescriptionsConfig, cache: Path, counts: Counter[str], usage: BatchUsage
+    clips: Iterator[DescribedClip], rule: DescriptionsConfig, cache: ReplyCache, counts: Counter[str], usage: BatchUsage
 ) -> Iterator[Descriptions]:
     """Describes clips in order. A round asks the open questions of `clips_a_round` clips; repairs take another one.
 
@@ -83,7 +82,7 @@ def _describe_chunk(
     clips: list[DescribedClip],
     chat: BatchChat,
     rule: DescriptionsConfig,
-    cache: Path,
+    cache: ReplyCache,
     counts: Counter[str],
     usage: BatchUsage,
 ) -> list[Descriptions]:
@@ -101,7 +100,7 @@ def _describe_chunk(
 
 
 def answer(
-    pending: dict[str, tuple[list[ChatCompletionMessageParam], int]], config: BatchLlmConfig, cache: Path
+    pending: dict[str, tuple[list[ChatCompletionMessageParam], int]], config: BatchLlmConfig, cache: ReplyCache
 ) -> dict[str, str]:
     """Asks every noted question; replies go to the cache. Returns, by key, why a request brought no answer."""
     import ray.data
@@ -117,12 +116,12 @@ def answer(
         for key, (messages, seed) in pending.items()
     ]
     protocol = _server(config) if config.url else _engine(config)
-    folder, read = str(cache.resolve()), protocol.read
+    folder, read = cache.folder, protocol.read
 
     def keep(row: AnswerRow) -> Outcome:
         text, why = read(row)
         if not why:
-            ReplyCache(Path(folder)).put(str(row["key"]), text, {"model": config.model})
+            ReplyCache(folder).put(str(row["key"]), text, {"model": config.model})
         return {"key": str(row["key"]), "why": why}
 
     quiet_context()

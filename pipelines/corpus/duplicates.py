@@ -61,7 +61,8 @@ def read_repeated(out: Path, bucket: int, parts: int) -> list[ClipId]:
             parquet = pq.ParquetFile(file)
             for group in range(parquet.num_row_groups):
                 buckets = parquet.metadata.row_group(group).column(0).statistics
-                if buckets.min <= bucket <= buckets.max:
+                # A group without rows has no statistics.
+                if buckets is not None and buckets.min <= bucket <= buckets.max:
                     rows = parquet.read_row_group(group).filter(pc.field("bucket") == bucket)
                     clips += rows["clip_id"].to_pylist()
     return sorted(clips)

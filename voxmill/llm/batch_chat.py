@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import Field, JsonValue
@@ -73,14 +72,14 @@ class BatchChat:
         UserError: no model is named.
     """
 
-    def __init__(self, config: BatchLlmConfig, cache: Path):
+    def __init__(self, config: BatchLlmConfig, cache: ReplyCache):
         if not config.model:
             raise UserError("descriptions.processor.model is empty; name the model that describes")
         self.config = config
         self.name = config.model
         self.pending: dict[str, tuple[list[ChatCompletionMessageParam], int]] = {}
         self.failed: dict[str, str] = {}
-        self._cache = ReplyCache(cache)
+        self._cache = cache
 
     @property
     def identity(self) -> dict[str, Scalar]:

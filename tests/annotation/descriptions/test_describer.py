@@ -19,7 +19,7 @@ from voxmill.core.errors import JobError, UserError
 from voxmill.data.records import Fact, FactWord
 from voxmill.llm.chat_endpoint import ChatEndpoint, EndpointConfig
 from voxmill.llm.prompt_files import read_prompt
-from voxmill.llm.reply_cache import ReplyCache, Scalar, reply_key
+from voxmill.llm.reply_cache import ReplyCache, Scalar
 
 FACTS = [
     Fact("gender", "design", "female", probability=0.95),
@@ -64,7 +64,9 @@ def describe(
     with chat_server(lambda handler, number, body: handler.reply(answer(body))) as server:
         endpoint = EndpointConfig(url=server.url, model="m", requests_per_minute=6e6, retries=0)
         describer = Describer(
-            DescriptionsConfig(writer="endpoint", **{"wordings": 1, **options}), ChatEndpoint(endpoint), cache=cache
+            DescriptionsConfig(writer="endpoint", **{"wordings": 1, **options}),
+            ChatEndpoint(endpoint),
+            cache=ReplyCache(cache),
         )
         return describer(clip), describer, [seen["body"] for seen in server.seen]
 
@@ -319,20 +321,6 @@ def test_a_fence_around_the_object_is_tolerated_and_defects_are_named() -> None:
     assert parse_reply('```json\n{"text": "a"}\n```', RepairReply).text == "a"
     with pytest.raises(BadReplyError, match="wrong_schema: design"):
         parse_reply('{"style": {}}', DescriptionReply)
-
-
-def test_the_cache_survives_a_damaged_file(tmp_path: Path) -> None:
-    cache, key = ReplyCache(tmp_path), reply_key(a=1)
-    assert cache.get(key) is None
-    cache.put(key, "早")
-    assert cache.get(key) == "早" and reply_key(a=1) != reply_key(a="1")
-    file = next(tmp_path.glob("*/*.json"))
-    file.write_text('{"key": "another", "text": "x"}')
-    assert cache.get(key) is None
-    file.write_text("{")
-    assert cache.get(key) is None
-    ReplyCache(None).put(key, "x")
-    assert ReplyCache(None).get(key) is None
 
 
 def test_prompts_are_found_by_version_and_keep_braces_of_their_values() -> None:

@@ -37,9 +37,9 @@ def test_actors_write_what_one_process_writes_and_in_order(
     config = AnnotateConfig()
     alone, spread = clips(7), clips(7)
     here, actors = DescriptionJob(tmp_path, config, 2), DescriptionJob(tmp_path, config, 2)
-    here.describe(alone)
+    here.describe(alone, 0)
     monkeypatch.setattr(job, "CLIPS_A_TASK", 2)
-    actors.describe(spread)
+    actors.describe(spread, 0)
     assert [clip.descriptions for clip in spread] == [clip.descriptions for clip in alone]
     assert all(clip.descriptions for clip in alone)
     assert here.counts == actors.counts and here.counts["by_template"] > 7 and here.usage is None
@@ -62,7 +62,7 @@ def test_an_endpoint_is_sent_the_clip_at_16_khz(tmp_path: Path) -> None:
         rule = {"writer": "endpoint", "send_audio": True, "wordings": 1, "endpoint": endpoint}
         config = AnnotateConfig.model_validate({"corpus_labels": {"descriptions": rule}})
         asked = DescriptionJob(tmp_path, config, 1)
-        asked.describe([clip])
+        asked.describe([clip], 0)
         content = server.seen[0]["body"]["messages"][0]["content"]
     samples_TC, rate = decode(base64.b64decode(content[1]["input_audio"]["data"]))
     assert rate == 16000 and samples_TC.shape == (16000, 1) and 0.49 < samples_TC.max() < 0.51
@@ -72,7 +72,7 @@ def test_an_endpoint_is_sent_the_clip_at_16_khz(tmp_path: Path) -> None:
 def test_where_no_descriptions_are_wanted_there_are_none(tmp_path: Path) -> None:
     config = AnnotateConfig.model_validate({"corpus_labels": {"labels": ["speakers"]}})
     unwanted, here = DescriptionJob(tmp_path, config, 1), clips(1)
-    unwanted.describe(here)
+    unwanted.describe(here, 0)
     assert not here[0].descriptions and not unwanted.counts
 
 

@@ -16,6 +16,7 @@ from voxmill.core.errors import JobError, UserError
 from voxmill.core.http import NoAnswerError
 from voxmill.data.records import Fact
 from voxmill.llm.batch_chat import BatchChat, BatchLlmConfig, BatchUsage
+from voxmill.llm.reply_cache import ReplyCache
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 
@@ -51,12 +52,12 @@ def answer(handler: Handler, number: int, body: dict[str, Any]) -> None:
 def test_all_clips_are_asked_in_rounds_and_never_twice(tmp_path: Path) -> None:
     with chat_server(answer) as server:
         rule, usage, counts = recipe(server.url, clips_a_round=4), BatchUsage(), Counter[str]()
-        results = list(describe_in_rounds(clips(6), rule, tmp_path, counts, usage))
+        results = list(describe_in_rounds(clips(6), rule, ReplyCache(tmp_path), counts, usage))
         asked = len(server.seen)
         # Two chunks of clips; in each a first round and one for the texts that named a woman.
         assert usage == BatchUsage(rounds=4, requests=asked) and asked >= 12
         assert all(body["body"]["model"] == "m" for body in server.seen)
-        again = list(describe_in_rounds(clips(6), rule, tmp_path, Counter(), BatchUsage()))
+        again = list(describe_in_rounds(clips(6), rule, ReplyCache(tmp_path), Counter(), BatchUsage()))
         assert len(server.seen) == asked and again == results
     assert len(results) == 6 and counts["failed"] == 6
     kept = [description for descriptions in results for description in descriptions.kept]
@@ -78,26 +79,28 @@ def test_a_server_without_an_answer_is_counted_and_the_grammar_writes(reply: dic
 
     with chat_server(broken) as server:
         usage = BatchUsage()
-        results = list(describe_in_rounds(clips(2), recipe(server.url), tmp_path, Counter(), usage))
+        results = list(describe_in_rounds(clips(2), recipe(server.url), ReplyCache(tmp_path), Counter(), usage))
     assert usage == BatchUsage(rounds=1, requests=2, failures=2)
     assert all(d.generator == "template" for descriptions in results for d in descriptions.kept)
 
 
 def test_a_server_that_is_down_ends_the_job_with_one_line(tmp_path: Path) -> None:
     with pytest.raises(JobError, match="description processor failed") as caught:
-        list(describe_in_rounds(clips(2), recipe("http://127.0.0.1:9/v1"), tmp_path, Counter(), BatchUsage()))
+        list(
+            describe_in_rounds(clips(2), recipe("http://127.0.0.1:9/v1"), ReplyCache(tmp_path), Counter(), BatchUsage())
+        )
     assert "\n" not in str(caught.value)
 
 
 def test_engines_without_gpus_are_refused_with_a_way_out(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="processor.url"):
-        list(describe_in_rounds(clips(1), recipe(None), tmp_path, Counter(), BatchUsage()))
+        list(describe_in_rounds(clips(1), recipe(None), ReplyCache(tmp_path), Counter(), BatchUsage()))
 
 
 def test_a_batch_chat_notes_questions_without_an_answer(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="processor.model"):
-        BatchChat(BatchLlmConfig(), tmp_path)
-    chat = BatchChat(BatchLlmConfig(model="m"), tmp_path)
+        BatchChat(BatchLlmConfig(), ReplyCache(tmp_path))
+    chat = BatchChat(BatchLlmConfig(model="m"), ReplyCache(tmp_path))
     with pytest.raises(NoAnswerError, match="pending"):
         chat.ask([{"role": "user", "content": "?"}], 3)
     assert list(chat.pending.values()) == [([{"role": "user", "content": "?"}], 3)]

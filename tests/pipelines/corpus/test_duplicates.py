@@ -35,5 +35,15 @@ def test_the_clip_of_the_first_name_stays(tmp_path: Path, parts: int, hashes: di
     assert [read_repeated(tmp_path, bucket, parts) for bucket in ROWS] == [["a"], [], ["a", "b"]]
 
 
+def test_nothing_repeated_is_found_again_as_nothing(tmp_path: Path) -> None:
+    for bucket in (0, 1):
+        path = corpus_path(tmp_path, bucket, "parquet")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        columns = {"clip_id": [str(bucket)], "hash": [bucket], "name": ["x"], "start_sample": [0], "kept": [True]}
+        pq.write_table(pa.table(columns), path)
+    write_repeated(tmp_path, [0, 1], 0, 1)
+    assert read_repeated(tmp_path, 0, 1) == read_repeated(tmp_path, 1, 1) == []
+
+
 def test_one_bucket_is_compared_with_none(tmp_path: Path) -> None:
     assert num_parts(100, buckets=1) == 0 and read_repeated(tmp_path, 3, 0) == []

@@ -156,7 +156,7 @@ def described(corpus: CollectedClips, out: Path, config: AnnotateConfig) -> Desc
     number(corpus)
     add_references([corpus.kept], config.corpus_labels)
     job = DescriptionJob(out, config, workers=1)
-    job.describe(corpus.kept)
+    job.describe(corpus.kept, 0)
     add_eligibility(corpus.kept, config.corpus_labels)
     return job
 
