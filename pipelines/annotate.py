@@ -103,9 +103,8 @@ def finish_alone(source: str, out: Path, config: AnnotateConfig) -> Run:
         config, progress = config.model_copy(update={"label": settled}), _begin(config)
         check_nodes(absolute(out))
         plan_corpus(entries, out, config, progress)
-        units, unlabelled, unvoiced = Runner(
-            absolute(out), config, _cluster(), progress, planned_buckets(out)
-        ).unfinished()
+        runner = Runner(absolute(out), config, Cluster.now(), progress, planned_buckets(out))
+        units, unlabelled, unvoiced = runner.unfinished()
         if unlabelled or unvoiced:
             raise UserError(
                 f"{out}: of {units} work units, {unlabelled} are not labelled and {unvoiced} more lack labels of "
