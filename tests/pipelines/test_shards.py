@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -48,3 +49,14 @@ def test_two_shards_at_once_and_the_finish_give_what_one_job_gives(tmp_path: Pat
     assert digests(out) == digests(whole) != {}
     run = json.loads((out / "run.json").read_text())
     assert run["labelled"] == 0 and run["model_calls_repeated"] == 0
+
+
+def test_the_finish_refuses_where_work_is_left(tmp_path: Path) -> None:
+    corpus, out = tmp_path / "in", tmp_path / "out"
+    corpus.mkdir()
+    shutil.copy(ROOT / "samples" / "recordings" / "en-1.flac", corpus)
+    job = start("finish", str(corpus), str(out))
+    _, errors = job.communicate(timeout=400)
+    assert job.returncode == 2 and not (out / "clips.parquet").exists()
+    (line,) = errors.strip().splitlines()
+    assert "of 1 work units, 1 are not labelled" in line and "run `voxmill annotate` first" in line
