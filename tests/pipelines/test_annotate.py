@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
+from pipelines.config import VoiceAttributesConfig
+from pipelines.units.label_store import LabelStore, merged_units
 from pipelines.vacuum import vacuum
 from samples import bad_input
 from voxmill.data.snapshot import read_snapshot
@@ -80,7 +82,7 @@ def test_one_labeller_can_be_run_again_alone(finished: tuple[Path, Path]) -> Non
     assert run(str(corpus), str(out), "run.workers=1", "voice_attributes.gender.min_probability=0.99").returncode == 0
     after = label_files(out)
     assert before.items() <= after.items()
-    assert {path.parent.parent.name.split("-")[0] for path in after.keys() - before.keys()} == {"gender"}
+    assert {path.parent.name.split("-")[0] for path in after.keys() - before.keys()} == {"gender"}
 
 
 def test_every_input_has_one_terminal_state(finished: tuple[Path, Path]) -> None:
@@ -189,5 +191,18 @@ def test_vacuum_removes_what_the_finished_run_did_not_use(finished: tuple[Path, 
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_bytes(b"x")
     assert {one.file.name: one.kind for one in vacuum(out, keep=0, dry_run=False)} == stray
+    # Labels of a unit that is not planned any more, in the files of a bucket that has others.
+    config = VoiceAttributesConfig.model_validate(
+        json.loads((out / "run.json").read_text())["config"]["voice_attributes"]
+    )
+    merged = [LabelStore(out, config).merged_path(name, 0) for name in config.labellers]
+    known = [merged_units(path) for path in merged]
+    assert all(known)
+    LabelStore(out, config).write_nothing(0, "2" * 32)
+    LabelStore(out, config).merge(0)
+    assert all("2" * 32 in merged_units(path) for path in merged)
+    found = vacuum(out, keep=0, dry_run=False)
+    assert {one.file.name for one in found} == {path.relative_to(out).as_posix() for path in merged}
+    assert [merged_units(path) for path in merged] == known
     again = run(str(finished[0]), str(out), "run.workers=1")
     assert again.returncode == 0 and json.loads((out / "run.json").read_text())["labelled"] == 0
