@@ -39,7 +39,7 @@ def test_json_is_one_line_with_the_same_numbers(capsys: pytest.CaptureFixture[st
 
 
 def test_a_refused_plan_is_shown_and_possible_with_what_it_offers(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--audio-hours", "1e4", "--gpus", "8", "--cores", "50", "--driver-memory", "1", "--days", "1"]
+    words = ["--audio-hours", "1e4", "--gpus", "8", "--cores", "50", "--driver-memory", "0.5", "--days", "1"]
     text, error = planned(capsys, *words, status=2)
     assert "total: " in text and error.count("\n") == 1 and error.startswith("voxmill plan data: the driver takes")
     offered = error.partition(": possible with ")[2].split()
