@@ -235,11 +235,21 @@ class TranscriptChecks:
     no_speech_probability: float
     """The recogniser's probability that there is no speech. [0..1]"""
     redecoded: bool
-    """Whether the clip was decoded a second time, with a wider beam."""
+    """Whether the clip was decoded a second time."""
     aligner: str
     """Method that placed the words in time."""
     given_wer: float | None = None
     """Word error rate of the manifest's text against the recognised one; null where the manifest has none."""
+    second_language: str = ""
+    """Next most probable language of the audio alone; empty where the recogniser tells none."""
+    second_language_probability: float = 0.0
+    """Probability of that language. [0..1]"""
+    redecoded_for: str = ""
+    """Why it was decoded again: doubt, cut_short or language; several are joined by +."""
+    agreement: float | None = None
+    """Share of words (or characters) that the two decodings have in common; null where it was decoded once. [0..1]"""
+    seconds_after_words: Seconds = 0.0
+    """Sound between the last word, as the recogniser placed it, and the end of the clip. [s]"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -608,7 +618,7 @@ class ShardMetadata:
     language: str
     """Code of the spoken language."""
     language_probability: float
-    """Probability of that language. [0..1]"""
+    """Probability of that language by the audio of the clip alone. [0..1]"""
     speaker: str | None
     """Speaker of the manifest; null where it names none."""
     turn: int
