@@ -79,6 +79,21 @@ def language_code(name: str) -> str:
     )
 
 
+# Languages whose texts a detector of languages cannot tell apart, by its codes and ours.
+FAMILIES: tuple[frozenset[str], ...] = (
+    frozenset({"zh", "yue", "wuu"}),
+    frozenset({"no", "nb", "nn"}),
+    frozenset({"id", "ms"}),
+    frozenset({"sr", "hr", "bs", "sh"}),
+)
+
+
+def same_family(one: str, other: str) -> bool:
+    """Whether two codes name one language, or languages that written text does not tell apart."""
+    a, b = base_language(one), base_language(other)
+    return a == b or any(a in family and b in family for family in FAMILIES)
+
+
 def base_language(code: str) -> str:
     """The language of a dialect (`zh-yue` to `zh`); a language is its own base."""
     return code.split("-")[0]

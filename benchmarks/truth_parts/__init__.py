@@ -1,0 +1,1 @@
+"""Parts of `benchmarks/truth.py`, a file a subject."""
