@@ -38,7 +38,7 @@ from voxmill.core.config import Config
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.files import remove_folder, write_atomically
 from voxmill.core.local_copies import local_copy
-from voxmill.core.local_ray import join_ray, map_in_order, quiet_context
+from voxmill.core.local_ray import data_settings, join_ray, map_in_order
 from voxmill.core.machine import malloc
 from voxmill.core.machine.devices import limit_threads
 from voxmill.core.progress import Progress
@@ -228,48 +228,48 @@ def run(plan: EncodePlan, parts: Sequence[Path], undone: int, checkpoint: Path) 
     # On a GPU the encoder waits for decoded audio: its share of the CPUs decodes for it.
     threads = config.threads or (max(cpus // gpus, 1) if gpus else 1)
     actors = min(config.workers or gpus or cpus, undone)
-    context = quiet_context()
-    context.max_errored_blocks = -1
-    # A block is a unit, so that any idle actor takes the next one. `repartition` to one row a block needs a CPU of its
-    # own, which a cluster of one CPU does not have beside the actor.
-    context.target_max_block_size = 1
 
     def units_of(batch: pa.Table) -> Iterator[pa.Table]:
         for number in batch["part"].to_pylist():
             for unit in plan.undone(parts[number]):
                 yield pa.table({"unit": [to_json_text(unit)]})
 
-    graph = (
-        ray.data.from_arrow([pa.table({"part": [number]}) for number in range(len(parts))])
-        .map_batches(
-            units_of,
-            batch_size=1,
-            batch_format="pyarrow",
-            num_cpus=0,
-            compute=ray.data.TaskPoolStrategy(size=max(actors // 8, 2)),
-        )
-        .map_batches(
-            Encode,
-            fn_constructor_kwargs={
-                "plan": plan,
-                "checkpoint": checkpoint,
-                "device": "cuda" if gpus else "cpu",
-                "threads": threads,
-            },
-            batch_size=1,
-            compute=ray.data.ActorPoolStrategy(
-                min_size=1, initial_size=actors, max_size=config.workers, max_tasks_in_flight_per_actor=2
-            ),
-            num_cpus=threads if gpus else 1,
-            num_gpus=1 if gpus else None,
-            runtime_env={"env_vars": malloc.KEEP_FREED_MEMORY_ENV},
-        )
-    )
     try:
-        for row in graph.iter_rows():
-            if row["fatal"]:
-                raise JobError(row["fatal"])
-            yield row["seconds"]
+        with data_settings() as settings:
+            settings.max_errored_blocks = -1
+            # A block is a unit, so that any idle actor takes the next one. `repartition` to one row a block needs a CPU
+            # of its own, which a cluster of one CPU does not have beside the actor.
+            settings.target_max_block_size = 1
+            graph = (
+                ray.data.from_arrow([pa.table({"part": [number]}) for number in range(len(parts))])
+                .map_batches(
+                    units_of,
+                    batch_size=1,
+                    batch_format="pyarrow",
+                    num_cpus=0,
+                    compute=ray.data.TaskPoolStrategy(size=max(actors // 8, 2)),
+                )
+                .map_batches(
+                    Encode,
+                    fn_constructor_kwargs={
+                        "plan": plan,
+                        "checkpoint": checkpoint,
+                        "device": "cuda" if gpus else "cpu",
+                        "threads": threads,
+                    },
+                    batch_size=1,
+                    compute=ray.data.ActorPoolStrategy(
+                        min_size=1, initial_size=actors, max_size=config.workers, max_tasks_in_flight_per_actor=2
+                    ),
+                    num_cpus=threads if gpus else 1,
+                    num_gpus=1 if gpus else None,
+                    runtime_env={"env_vars": malloc.KEEP_FREED_MEMORY_ENV},
+                )
+            )
+            for row in graph.iter_rows():
+                if row["fatal"]:
+                    raise JobError(row["fatal"])
+                yield row["seconds"]
     except ray.exceptions.RayError as error:
         reason = str(getattr(error, "cause", None) or error).strip().splitlines()[0][:300]
         raise JobError(f"the encoder's workers failed: {reason}") from error

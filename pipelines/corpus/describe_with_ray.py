@@ -18,7 +18,7 @@ from pydantic import JsonValue
 
 from annotation.descriptions.describer import DescribedClip, Describer, Descriptions, DescriptionsConfig
 from voxmill.core.errors import JobError, UserError
-from voxmill.core.local_ray import quiet_context
+from voxmill.core.local_ray import data_settings
 from voxmill.llm.batch_chat import BatchChat, BatchLlmConfig, BatchUsage
 from voxmill.llm.reply_cache import ReplyCache
 
@@ -124,14 +124,16 @@ def answer(
             ReplyCache(folder).put(str(row["key"]), text, {"model": config.model})
         return {"key": str(row["key"]), "why": why}
 
-    quiet_context()
-    processor = build_processor(protocol.settings, preprocess=protocol.prepare, postprocess=keep)
     try:
-        outcomes = processor(ray.data.from_items(questions)).take_all()
+        with data_settings():
+            processor = build_processor(protocol.settings, preprocess=protocol.prepare, postprocess=keep)
+            outcomes = processor(ray.data.from_items(questions)).take_all()
     except ray.exceptions.RayError as error:
         reason = str(getattr(error, "cause", None) or error).strip().splitlines()[0][:300]
         raise JobError(f"the description processor failed: {reason}; the answers so far are kept") from error
     failed = {row["key"]: row.get("why") or row.get("__inference_error__", "") for row in outcomes}
+    if lost := pending.keys() - failed.keys():
+        raise JobError(f"the description processor gave nothing back for {len(lost)} of {len(pending)} questions")
     return {key: why for key, why in failed.items() if why}
 
 

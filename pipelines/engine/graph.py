@@ -8,6 +8,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -17,9 +18,12 @@ from pipelines.engine.rows import Row, from_rows, no_audio, to_rows
 from pipelines.engine.worker import Shift, Worker
 from pipelines.stages.base import StageContext
 from pipelines.units.probe import Probe
-from voxmill.core.local_ray import on_node, quiet_context, this_node
+from voxmill.core.local_ray import data_settings, on_node, this_node
 from voxmill.core.machine import malloc
 from voxmill.data.records import WorkUnit
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
 
 # A unit that takes its worker with it is tried so often; then its block is given up and `runner` looks into it.
 RETRIES = 2
@@ -48,19 +52,35 @@ def run_graph(
     Raises:
         RayError: workers cannot be started.
     """
-    import ray.data
-
-    data_context = quiet_context()
     # Ray Data's advice on how pools scale goes there, too.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    data_context.max_errored_blocks = -1
-    # A row is a block: a unit is what actors are given, and what comes back.
-    data_context.target_max_block_size = 1
-    scaling = data_context.autoscaling_config
-    # A pool grows while all of its actors work and units wait; it gives none up before its input ends: an actor that
-    # idles for a moment would load its models again.
-    scaling.actor_pool_util_upscaling_threshold = 1.0
-    scaling.actor_pool_util_downscaling_threshold = -1.0
+    with data_settings() as settings:
+        settings.max_errored_blocks = -1
+        # A row is a block: a unit is what actors are given, and what comes back.
+        settings.target_max_block_size = 1
+        scaling = settings.autoscaling_config
+        # A pool grows while all of its actors work and units wait; it gives none up before its input ends: an actor
+        # that idles for a moment would load its models again.
+        scaling.actor_pool_util_upscaling_threshold = 1.0
+        scaling.actor_pool_util_downscaling_threshold = -1.0
+        dataset = _dataset(buckets, units, pools, out=out, config=config, run=run, probe=probe)
+        for batch in dataset.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0):
+            assert isinstance(batch, pa.Table)
+            yield from from_rows(batch)
+
+
+def _dataset(
+    buckets: Sequence[int],
+    units: Units,
+    pools: Sequence[Pool],
+    *,
+    out: Path,
+    config: AnnotateConfig,
+    run: str,
+    probe: Probe | None,
+) -> "Dataset":
+    import ray.data
+
     uses_gpu = any(pool.num_gpus for pool in pools)
     context = StageContext(
         out=out,
@@ -72,7 +92,7 @@ def run_graph(
     with warnings.catch_warnings():
         # The only way to bound retries and to choose a node; Ray 2.64 drops it, and the pinned range ends below that.
         warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
-        dataset: ray.data.Dataset = ray.data.from_items([{"plan": 0}]).map_batches(
+        dataset = ray.data.from_items([{"plan": 0}]).map_batches(
             _feeder(tuple(buckets), units),
             batch_size=None,
             batch_format="pyarrow",
@@ -101,9 +121,7 @@ def run_graph(
                 max_task_retries=RETRIES,
                 runtime_env={"env_vars": malloc.KEEP_FREED_MEMORY_ENV},
             )
-    for batch in dataset.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0):
-        assert isinstance(batch, pa.Table)
-        yield from from_rows(batch)
+    return dataset
 
 
 def _feeder(buckets: Sequence[int], units: Units) -> Callable[[pa.Table], Iterator[pa.Table]]:

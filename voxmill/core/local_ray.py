@@ -196,16 +196,22 @@ def memory_limit() -> int | None:
     return min(limits) if min(limits) < total else None
 
 
-def quiet_context() -> "DataContext":
-    """Ray Data's settings in this process, without bars and advice of its own: the job shows its own progress."""
+@contextmanager
+def data_settings() -> "Iterator[DataContext]":
+    """Settings of the Ray Data graphs that are built and run inside, to be changed there; those outside stay.
+
+    They begin without bars and advice of Ray Data's own, since the job shows its own progress. A process runs several
+    graphs one after another, and what one of them may ignore, such as failed blocks, another must not lose.
+    """
     from ray.data import DataContext
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    context = DataContext.get_current()
+    context = DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.issue_detectors_config.detectors = []  # advice about memory of actors that this job sizes itself
-    return context
+    with DataContext.current(context):
+        yield context
 
 
 def cluster_cpus() -> int:
