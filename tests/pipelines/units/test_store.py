@@ -15,6 +15,7 @@ from voxmill.data.records import (
     Window,
     WindowResult,
     WorkUnit,
+    to_json_text,
 )
 from voxmill.data.shards import TarWriter
 
@@ -58,6 +59,14 @@ def test_a_unit_of_another_content_is_named(tmp_path: Path) -> None:
         read_unit(tmp_path / "u.tar")
 
 
+def test_damaged_costs_are_named(tmp_path: Path) -> None:
+    write_unit(tmp_path / "u.tar", UNIT)
+    content = (tmp_path / "u.tar").read_bytes()
+    (tmp_path / "u.tar").write_bytes(content.replace(b'"seconds":0.1', b'"seconds":"x"'))
+    with pytest.raises(JobError, match=r"u\.tar: damaged"):
+        read_unit(tmp_path / "u.tar")
+
+
 def test_a_unit_of_the_older_format_is_answered_in_one_line(tmp_path: Path) -> None:
     with TarWriter(tmp_path / "u.tar") as tar:
         tar.add("unit.json", b'{"unit_id": "ab", "parts": []}')
@@ -68,4 +77,13 @@ def test_a_unit_of_the_older_format_is_answered_in_one_line(tmp_path: Path) -> N
 def test_a_unit_file_is_a_plain_tar(tmp_path: Path) -> None:
     write_unit(tmp_path / "u.tar", UNIT, [("c", b"flac")])
     with tarfile.open(tmp_path / "u.tar") as tar:
-        assert tar.getnames() == ["unit.json", "c.flac"]
+        assert tar.getnames() == ["unit.json", "c.flac", "costs.json"]
+
+
+def test_a_unit_file_with_its_costs_among_the_labels_is_read(tmp_path: Path) -> None:
+    """As they were written before costs had a member of their own."""
+    with TarWriter(tmp_path / "u.tar") as tar:
+        tar.add("unit.json", f'{{"format":3,{to_json_text(UNIT)[1:]}'.encode())
+        tar.add("c.flac", b"flac")
+    stored = read_unit(tmp_path / "u.tar")
+    assert stored.unit == UNIT and list(stored.places) == ["c"]
