@@ -82,7 +82,7 @@ class Runner:
         if survey.undone:
             with self.progress.stage("Labelling", survey.hours, "audio hours") as bar, probe(self.out) as shared:
                 guilty = self._complete(buckets, undone, self.stages, survey, shared, bar)
-                self._convict(guilty, shared, bar)
+                self._convict(guilty, undone, shared, bar)
         return survey
 
     def label_voices(self) -> int:
@@ -134,12 +134,30 @@ class Runner:
         left = [unit for bucket in buckets for unit in undone(bucket)]
         if left and not ended and survey.undone > 1:
             raise JobError(f"every worker ended before its first result, in {self._culprit(left[0])}; is there memory?")
+        return self._complete_alone(left, ended, GUILTY_DEATHS, undone, stages, shared, bar)
+
+    def _complete_alone(
+        self,
+        left: list[WorkUnit],
+        ended: int,
+        guilty_deaths: int,
+        undone: Units,
+        stages: Sequence[type[Stage]],
+        shared: Probe,
+        bar: Bar,
+    ) -> list[WorkUnit]:
+        """Runs units that a pass has left, each by itself, until each is done or guilty; returns the guilty ones.
+
+        Args:
+            ended: how many came back in that pass.
+            guilty_deaths: of workers, by which a unit is guilty.
+        """
         guilty: list[WorkUnit] = []
         counts: dict[str, int] = {}
         while left:
             died = {unit.unit_id: self._deaths(unit) for unit in left}
-            guilty += [unit for unit in left if died[unit.unit_id] >= GUILTY_DEATHS]
-            left = [unit for unit in left if died[unit.unit_id] < GUILTY_DEATHS]
+            guilty += [unit for unit in left if died[unit.unit_id] >= guilty_deaths]
+            left = [unit for unit in left if died[unit.unit_id] < guilty_deaths]
             if not left:
                 break
             if died == counts and not ended:
@@ -204,8 +222,8 @@ class Runner:
         unfinished = [one.stage for one in self._attempts(unit) if not one.ended]
         return unfinished[-1] if unfinished else StageName.DECODE
 
-    def _convict(self, guilty: list[WorkUnit], shared: Probe, bar: Bar) -> None:
-        """Splits guilty units, runs their windows alone, and gives those that still end their worker a result."""
+    def _convict(self, guilty: list[WorkUnit], undone: Units, shared: Probe, bar: Bar) -> None:
+        """Splits guilty units, runs their windows alone, and gives those that still end their workers a result."""
         label_id = label_fingerprint(self.config.label)
         parts: list[WorkUnit] = []
         for unit in guilty:
@@ -213,12 +231,14 @@ class Runner:
                 write_atomically(split_folder(self.out) / unit.unit_id, b"")
                 parts += split(unit, label_id)
                 attempts_path(self.out, bucket_name(unit.bucket), unit.unit_id).unlink(missing_ok=True)
-        if parts:
-            self._again(parts, self.stages, shared, bar)
-        for unit in [*parts, *(unit for unit in guilty if len(unit.results) == 1)]:
-            if not unit_path(self.out, unit.bucket, unit.unit_id).exists():
-                self._write_crashed(unit)
-                bar.advance(unit.seconds / 3600)
+        ended = self._again(parts, self.stages, shared, bar) if parts else 0
+        # One that was lost with its node, or that ended fewer workers than it was given, is run again.
+        left = [unit for unit in parts if self._is_undone(unit, undone)]
+        guilty = [unit for unit in guilty if len(unit.results) == 1]
+        guilty += self._complete_alone(left, ended, RETRIES + 1, undone, self.stages, shared, bar)
+        for unit in guilty:
+            self._write_crashed(unit)
+            bar.advance(unit.seconds / 3600)
 
     def _write_crashed(self, unit: WorkUnit) -> None:
         """The terminal state of a recording that ends the process of some stage."""
