@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 
 from pipelines.config import AnnotateConfig, LabelConfig
+from pipelines.corpus.trust import wer_fit
 from pipelines.engine.pools import Cluster
 from pipelines.engine.runner import Runner
 from pipelines.finish import Labelled, Started, finish
@@ -162,8 +163,14 @@ def _has_gpus(config: AnnotateConfig) -> bool:
 
 
 def _begin(config: AnnotateConfig) -> Progress:
+    """Joins Ray; what selection would end with after hours of labelling ends the job here.
+
+    Raises:
+        UserError: `select.wer_fit` is no fit for the recogniser.
+    """
     import ray
 
+    wer_fit(config)
     if not ray.is_initialized():
         join_ray()
     return Progress(enabled=config.run.progress)

@@ -86,6 +86,25 @@ class CorpusLabelsConfig(Config):
     modes: ModesConfig = ModesConfig()
 
 
+class TranscriptThresholds(Config):
+    """Thresholds on single measures of a transcript, for recognisers of which no fit predicts the word error rate."""
+
+    max_compression_ratio: float | None = 2.4
+    """Highest zlib compression ratio of the text; higher ones repeat themselves."""
+    max_no_speech_probability: float | None = 0.8
+    """Highest probability (0..1) that the recogniser gives to no speech."""
+    min_mean_log_probability: float | None = -1.0
+    """Lowest mean log probability of the recogniser's tokens."""
+    max_repeated_ngram: float | None = 0.3
+    """Largest share (0..1) of the trigrams of the text that are its most frequent one."""
+    min_characters_per_second: float | None = 2.0
+    """Slowest reading, in characters a second."""
+    max_characters_per_second: float | None = 35.0
+    """Fastest reading, in characters a second."""
+    min_language_probability: float | None = 0.5
+    """Lowest probability (0..1) of the detected language."""
+
+
 class SelectConfig(Config):
     """Thresholds, applied late. None switches a rule off."""
 
@@ -103,24 +122,32 @@ class SelectConfig(Config):
     """Lowest effective bandwidth, in Hz."""
     max_dc_offset: float | None = 0.1
     """Largest mean of the samples, as a share of full scale."""
-    max_compression_ratio: float | None = 2.4
-    """Highest zlib compression ratio of the text; higher ones repeat themselves."""
-    max_no_speech_probability: float | None = 0.8
-    """Highest probability (0..1) that the recogniser gives to no speech."""
-    min_mean_log_probability: float | None = -1.0
-    """Lowest mean log probability of the recogniser's tokens."""
-    max_repeated_ngram: float | None = 0.3
-    """Largest share (0..1) of the trigrams of the text that are its most frequent one."""
-    min_characters_per_second: float | None = 2.0
-    """Slowest reading, in characters a second."""
-    max_characters_per_second: float | None = 35.0
-    """Fastest reading, in characters a second."""
-    min_language_probability: float | None = 0.5
-    """Lowest probability (0..1) of the detected language."""
+    wer_fit: str | None = "shipped"
+    """What predicts word error rates: shipped (of Whisper base), a file of `voxmill fit-trust`, or null for nothing."""
+    max_predicted_wer: float | None = 0.3
+    """Highest word error rate (0..1 and more) that is predicted of a transcript."""
+    without_fit: TranscriptThresholds = TranscriptThresholds()
+    """Where nothing predicts word error rates, these thresholds on single measures apply; the same below are off."""
+    max_compression_ratio: float | None = None
+    """Highest zlib compression ratio of the text, whether its word error rate is predicted or not."""
+    max_no_speech_probability: float | None = None
+    """Highest probability (0..1) that the recogniser gives to no speech, likewise."""
+    min_mean_log_probability: float | None = None
+    """Lowest mean log probability of the recogniser's tokens, likewise."""
+    max_repeated_ngram: float | None = None
+    """Largest share (0..1) of the trigrams of the text that are its most frequent one, likewise."""
+    min_characters_per_second: float | None = None
+    """Slowest reading, in characters a second, likewise."""
+    max_characters_per_second: float | None = None
+    """Fastest reading, in characters a second, likewise."""
+    min_language_probability: float | None = None
+    """Lowest probability (0..1) of the detected language, likewise."""
     text_language_must_agree_above: float | None = 0.8
     """Where the text's detected language is more probable than this (0..1), it must be the audio's."""
     max_given_wer: float | None = 0.5
     """Highest word error rate between a text given in the manifest and the recognised one."""
+    allow_hallucinations: bool = False
+    """Keep texts that recognisers are known to invent, such as credits of subtitles."""
     allow_forced_cuts: bool = False
     """Keep clips that had to be cut where there was no pause."""
 

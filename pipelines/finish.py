@@ -36,6 +36,7 @@ from pipelines.corpus.norms import (
     with_scores,
     write_norms,
 )
+from pipelines.corpus.trust import trust_figures
 from pipelines.report import run_summary as report_figures
 from pipelines.report.bucket_summary import BucketSummary, merge, summarize
 from pipelines.report.run_record import Run
@@ -72,7 +73,7 @@ class Started:
     clock: float
 
 
-FORMAT = 1
+FORMAT = 2
 BUCKETS_A_TASK = 16
 """Of the passes that read some columns of the table of a bucket."""
 MEMORY = 1 << 30
@@ -105,6 +106,12 @@ def finish(out: Path, config: AnnotateConfig, progress: Progress, labelled: Labe
     from pipelines.report.html import write_report
 
     progress.print("selecting and packing shards")
+    trust = trust_figures(config)
+    if trust["fit"] is None:
+        progress.print(
+            f"no fit predicts the word error rates of {trust['recogniser']}: the thresholds of select.without_fit apply"
+            " (make a fit with `voxmill fit-trust`)"
+        )
     run = _Finish(out, config)
     clips = run.measure()
     norms, norms_name = run.norms()
@@ -130,6 +137,7 @@ def finish(out: Path, config: AnnotateConfig, progress: Progress, labelled: Labe
         "models": report_figures.models(config),
         "stages": report_figures.stage_costs(figures),
         "separation": report_figures.separation_savings(figures, config),
+        "trust": trust,
         "corpus_labels": run.label_figures(figures, speakers, norms, time.perf_counter() - clock),
         "model_calls": calls,
         "model_calls_repeated": calls_repeated,

@@ -39,6 +39,7 @@ class CorpusClip:
 
     place: of its FLAC; in the unit's file until shards are written.
     speaker: the name that the manifest gives, else that of its cluster.
+    predicted_wer: None where no fit predicts it.
     expressiveness, percentile: None where it could not be scored. references: None before they are looked for.
     ending: why the clip was rejected; None while it is kept.
     """
@@ -48,6 +49,7 @@ class CorpusClip:
     origin: Origin
     place: ShardPlace
     voice: VoiceLabels = field(default_factory=VoiceLabels)
+    predicted_wer: float | None = None
     position: int | None = None
     speaker: str | None = None
     cluster: str | None = None
@@ -127,6 +129,7 @@ def index_row(clip: CorpusClip) -> Clip:
     return Clip(
         **_fields(clip.metadata(clip.speaker)),
         **_fields(clip.place),
+        predicted_wer=clip.predicted_wer,
         cluster=clip.cluster,
         prosody=None if voice.prosody is None else voice.prosody.value,
         expressiveness=clip.expressiveness,

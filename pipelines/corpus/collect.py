@@ -6,6 +6,7 @@ from pathlib import Path
 from pipelines.config import AnnotateConfig
 from pipelines.corpus.clips import CorpusClip
 from pipelines.corpus.select import apply_thresholds
+from pipelines.corpus.trust import wer_fit
 from pipelines.units.label_store import LabelStore
 from pipelines.units.store import read_unit, unit_path
 from voxmill.data.records import Cost, Ending, ShardPlace, StageName, VoiceLabels, WindowResult, WorkUnit
@@ -28,12 +29,15 @@ class CollectedClips:
 
 
 def collect(units: list[WorkUnit], out: Path, config: AnnotateConfig) -> CollectedClips:
-    """Reads every unit's labels, applies selection and drops clips that were met before (same audio, same bounds).
+    """Reads every unit's labels, predicts word error rates, applies selection.
+
+    Clips that were met before are dropped (same audio, same bounds).
 
     Raises:
-        JobError: a unit's file or its labels are damaged.
+        JobError: a unit's file or its labels are damaged. UserError: `select.wer_fit` is none.
     """
     collected = CollectedClips()
+    fit = wer_fit(config)
     seen: set[str] = set()
     store = LabelStore(out, config.voice_attributes)
     for planned in units:
@@ -55,6 +59,8 @@ def collect(units: list[WorkUnit], out: Path, config: AnnotateConfig) -> Collect
                     voice=voices.get(candidate.clip_id, VoiceLabels()),
                     speaker=result.window.source.speaker,
                 )
+                if fit is not None and candidate.text.strip():
+                    clip.predicted_wer = fit.predict(candidate, clip.duration)
                 ending = apply_thresholds(clip, config.select)
                 if ending is None and clip.clip_id in seen:
                     ending = Ending(stage=StageName.SELECTION, reason="duplicate_clip")

@@ -108,6 +108,31 @@ def _added(one: dict[str, int], two: dict[str, int]) -> dict[str, int]:
     return {name: one.get(name, 0) + two.get(name, 0) for name in {**one, **two}}
 
 
+class FifthFigures(TypedDict):
+    """A fifth of clips by their predicted word error rate, with both rates over their words."""
+
+    clips: int
+    predicted: float
+    true: float
+
+
+class TrustFigures(TypedDict):
+    """What predicts word error rates. Without a fit (None) all that follows it is empty.
+
+    fifths: how true the predictions are on clips that the fit has not seen, `tried_clips` of `tried_voices`.
+    """
+
+    recogniser: str
+    fit: str | None
+    date: str
+    recordings: str
+    fitted_clips: int
+    fitted_voices: list[str]
+    tried_clips: int
+    tried_voices: list[str]
+    fifths: list[FifthFigures]
+
+
 class CorpusLabelFigures(TypedDict, total=False):
     """Figures of the labels that need the whole corpus."""
 

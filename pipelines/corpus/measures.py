@@ -18,6 +18,7 @@ from annotation.descriptions.facts import VoiceSums, sum_voices
 from pipelines.config import AnnotateConfig
 from pipelines.corpus.clips import CorpusClip
 from pipelines.corpus.collect import CollectedClips, collect
+from pipelines.corpus.trust import fit_key
 from pipelines.units.label_store import LabelStore
 from pipelines.units.plan_files import read_units
 from voxmill.core.hashing import fingerprint
@@ -25,7 +26,7 @@ from voxmill.data.layout import bucket_name
 from voxmill.data.records import ClipId, Prosody, from_json_text, to_json_text
 from voxmill.data.schemas import parquet_metadata, parquet_rows, read_parquet, to_table, write_parquet
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +102,7 @@ def measure_bucket(out: Path, bucket: int, config: AnnotateConfig) -> int:
             [unit.unit_id for unit in units],
             config.voice_attributes.model_dump(mode="json"),
             config.select.model_dump(mode="json"),
+            fit_key(config),
             "speakers" in config.corpus_labels.labels and config.corpus_labels.speakers.model_dump(mode="json"),
         ]
     )

@@ -2,6 +2,7 @@
 
 from operator import attrgetter
 
+from annotation.speech.hallucinations import is_hallucination
 from pipelines.config import SelectConfig
 from pipelines.corpus.clips import CorpusClip
 from voxmill.data.languages import base_language
@@ -16,6 +17,7 @@ _RULES: dict[str, tuple[StageName, str]] = {
     "min_snr_db": (StageName.QUALITY, "candidate.quality.snr_db"),
     "min_bandwidth_hz": (StageName.QUALITY, "candidate.quality.bandwidth_hz"),
     "min_dnsmos_ovr": (StageName.QUALITY, "candidate.quality.dnsmos_ovr"),
+    "max_predicted_wer": (StageName.TRANSCRIPTION, "predicted_wer"),
     "max_no_speech_probability": (StageName.TRANSCRIPTION, "candidate.transcript.no_speech_probability"),
     "min_mean_log_probability": (StageName.TRANSCRIPTION, "candidate.transcript.mean_log_probability"),
     "max_compression_ratio": (StageName.TRANSCRIPTION, "candidate.transcript.compression_ratio"),
@@ -34,8 +36,12 @@ def apply_thresholds(clip: CorpusClip, config: SelectConfig) -> Ending | None:
         return Ending(stage=StageName.SEGMENTATION, reason="no_pause_to_cut", value=clip.duration)
     if not candidate.text.strip():
         return Ending(stage=StageName.TRANSCRIPTION, reason="empty_transcript", value=0.0)
+    if not config.allow_hallucinations and is_hallucination(candidate.text):
+        return Ending(stage=StageName.TRANSCRIPTION, reason="hallucinated_phrase")
     for key, (stage, measure) in _RULES.items():
         threshold: float | None = getattr(config, key)
+        if threshold is None and clip.predicted_wer is None:
+            threshold = getattr(config.without_fit, key, None)
         value: float | None = attrgetter(measure)(clip)
         if threshold is None or value is None:
             continue

@@ -40,8 +40,9 @@ GRIDS: dict[str, Grid] = {
     "transcript.characters_per_second": Grid(0.0, 0.1, 1_000),
     "expressiveness": Grid(-8.0, 0.02, 800),
     "quality.bandwidth_hz": Grid(-12.5, 25.0, 961),
+    "predicted_wer": Grid(0.0, 0.01, 200),
 }
-"""Cells of the measures: seconds, MOS, dB, 1/s, deviations, Hz. Medians are read off them, to half a step."""
+"""Cells of the measures: seconds, MOS, dB, 1/s, deviations, Hz, errors a word. Medians are read to half a step."""
 _DNSMOS_PICKS = Grid(1.0, 0.5, 8)
 _EXPRESSIVENESS_PICKS = Grid(-4.0, 0.5, 16)
 _PICKS_A_CELL = 6
@@ -51,7 +52,8 @@ CLASSIFIERS = ("age", "emotion", "gender")
 
 CLIP_COLUMNS = (
     *("clip_id", "session", "duration", "sample_rate", "text", "language", "language_probability", "speaker", "origin"),
-    *("quality", "transcript", "licence", "expressiveness", *CLASSIFIERS, "descriptions", "shard", "offset", "size"),
+    *("quality", "transcript", "licence", "predicted_wer", "expressiveness", *CLASSIFIERS, "descriptions"),
+    *("shard", "offset", "size"),
 )
 """Columns of clips.parquet and rejected.parquet that `summarize` looks at, where they are there."""
 ENDING_COLUMNS = ("stage", "reason", "value", "threshold")
@@ -94,6 +96,7 @@ class ClipExample:
     dnsmos_ovr: float | None
     snr_db: float | None
     characters_per_second: float | None
+    predicted_wer: float | None
     value: float | None
     threshold: float | None
     shard: str
@@ -443,6 +446,7 @@ def _clip_examples(columns: TableColumns, rows: Sequence[int]) -> list[ClipExamp
         "dnsmos_ovr": DNSMOS,
         "snr_db": SNR,
         "characters_per_second": "transcript.characters_per_second",
+        "predicted_wer": "predicted_wer",
         "value": "value",
         "threshold": "threshold",
     }

@@ -20,6 +20,7 @@ HISTOGRAMS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("Signal to noise", "dB", SNR, ("snr_db", "snr")),
     ("Speaking rate", "characters/s", "transcript.characters_per_second", ("characters_per_second",)),
     ("Expressiveness", "deviations", "expressiveness", ("threshold",)),
+    ("Predicted word error rate", "errors a word", "predicted_wer", ("predicted_wer",)),
     ("Bandwidth", "Hz", "quality.bandwidth_hz", ("bandwidth_hz", "bandwidth")),
 )
 

@@ -15,6 +15,7 @@ from pipelines.report.histograms import HISTOGRAMS, histogram
 from pipelines.report.previews import EXAMPLE_SECONDS, listenable, nearest_values
 from pipelines.report.run_record import Run
 from pipelines.report.tables import Outcome, languages, load_outcome
+from pipelines.report.trust import trust
 from voxmill.core.files import write_atomically
 
 KEPT_EXAMPLES = 6
@@ -109,6 +110,7 @@ def example(outcome: Outcome, clip: ClipExample, note: str) -> Example:
         ("DNSMOS", number(clip.dnsmos_ovr)),
         ("SNR", number(clip.snr_db) + " dB"),
         ("chars/s", number(clip.characters_per_second)),
+        ("predicted WER", number(clip.predicted_wer)),
     ]
     return Example(
         note=note,
@@ -279,6 +281,7 @@ def write_report(out: Path, summary: BucketSummary | None = None) -> Path:
         kept_examples=shown,
         histograms=[chart for spec in HISTOGRAMS if (chart := histogram(outcome, *spec))],
         separation=run.get("separation") or {},
+        trust=trust(run),
         control=control,
         listeners=listeners(outcome) if control is not None else None,
         stages=stage_costs(run),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
-from pipelines.corpus.figures import CorpusLabelFigures
+from pipelines.corpus.figures import CorpusLabelFigures, TrustFigures
 from voxmill.core.errors import UserError
 
 
@@ -48,6 +48,7 @@ class Run(TypedDict, total=False):
     models: list[ModelEntry]
     stages: list[StageCost]
     separation: SeparationFigures
+    trust: TrustFigures
     corpus_labels: CorpusLabelFigures
     model_calls: int
     model_calls_repeated: int

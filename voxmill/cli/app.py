@@ -14,6 +14,7 @@ from voxmill.cli.annotate import annotate
 from voxmill.cli.encode import encode
 from voxmill.cli.evaluation import evaluate, listening
 from voxmill.cli.finish import finish
+from voxmill.cli.fit_trust import fit_trust
 from voxmill.cli.generate import generate
 from voxmill.cli.plan import data as plan_data
 from voxmill.cli.plan import train as plan_train
@@ -104,6 +105,7 @@ app.command(epilog=STATUSES)(generate)
 app.add_typer(evaluations, name="evaluate")
 app.add_typer(listenings, name="listening")
 app.add_typer(clusters, name="cluster")
+app.command("fit-trust", epilog=STATUSES)(fit_trust)
 app.command(epilog=STATUSES)(export.report)
 app.command(epilog=STATUSES)(export.export)
 app.command(epilog=STATUSES)(maintenance.compact)

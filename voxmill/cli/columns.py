@@ -34,6 +34,7 @@ _CLIP_ORIGINS = {
     **{name: name for name in ("quality", "prosody", "gender", "emotion", "age")},
     **dict.fromkeys(("cluster", "expressiveness", "expressiveness_percentile", "facts", "references"), _LABELS),
     **dict.fromkeys(("no_reference", "parents", "modes", "stages", "stage_modes"), _LABELS),
+    "predicted_wer": "selection",
     "descriptions": "descriptions",
     **_PLACE,
 }

@@ -642,6 +642,8 @@ class Clip(ShardMetadata):
     `parents` names the clips that a synthetic one was made from.
     """
 
+    predicted_wer: float | None = None
+    """Word error rate that the text probably has; null where none is predicted for the recogniser. [0..]"""
     cluster: str | None = None
     """Name of the speaker's cluster over the whole corpus."""
     prosody: Prosody | None = None

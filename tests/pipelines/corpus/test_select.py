@@ -1,10 +1,11 @@
 """Every threshold rejects clips beyond it, names itself and can be switched off."""
 
+import dataclasses
 from typing import Any
 
 import pytest
 
-from pipelines.config import SelectConfig
+from pipelines.config import SelectConfig, TranscriptThresholds
 from pipelines.corpus.select import apply_thresholds
 from tests.pipelines.corpus.made_clips import made_clip
 from voxmill.data.records import StageName
@@ -17,6 +18,9 @@ BEYOND: dict[str, dict[str, Any]] = {
     "min_snr_db": {"snr_db": 1.0},
     "min_bandwidth_hz": {"bandwidth_hz": 2000.0},
     "min_dnsmos_ovr": {"dnsmos_ovr": 1.2},
+    "max_given_wer": {"given_wer": 0.9},
+}
+OF_TRANSCRIPTS: dict[str, dict[str, Any]] = {
     "max_no_speech_probability": {"no_speech_probability": 0.95},
     "min_mean_log_probability": {"mean_log_probability": -2.0},
     "max_compression_ratio": {"compression_ratio": 5.0},
@@ -24,13 +28,13 @@ BEYOND: dict[str, dict[str, Any]] = {
     "min_characters_per_second": {"characters_per_second": 0.5},
     "max_characters_per_second": {"characters_per_second": 80.0},
     "min_language_probability": {"language_probability": 0.1},
-    "max_given_wer": {"given_wer": 0.9},
 }
 
 
 def test_every_number_in_the_recipe_is_a_rule_of_this_test() -> None:
     numbers = {key for key, value in SelectConfig() if isinstance(value, float)}
-    assert numbers == {*BEYOND, "text_language_must_agree_above"}
+    assert numbers == {*BEYOND, "text_language_must_agree_above", "max_predicted_wer"}
+    assert {key for key, value in TranscriptThresholds() if isinstance(value, float)} == {*OF_TRANSCRIPTS}
 
 
 @pytest.mark.parametrize("rule", BEYOND)
@@ -40,6 +44,35 @@ def test_a_rule_rejects_names_itself_and_can_be_switched_off(rule: str) -> None:
     assert ending is not None and ending.threshold == getattr(SelectConfig(), rule)
     assert ending.reason == rule.replace("min_", "low_").replace("max_", "high_")
     assert apply_thresholds(bad, SelectConfig.model_validate({rule: None})) is None
+
+
+@pytest.mark.parametrize("rule", OF_TRANSCRIPTS)
+def test_single_measures_of_a_transcript_count_where_no_error_rate_is_predicted_or_on_demand(rule: str) -> None:
+    bad = made_clip(**OF_TRANSCRIPTS[rule])
+    ending = apply_thresholds(bad, SelectConfig())
+    threshold = getattr(TranscriptThresholds(), rule)
+    assert ending is not None and ending.threshold == threshold
+    assert ending.reason == rule.replace("min_", "low_").replace("max_", "high_")
+    assert apply_thresholds(bad, SelectConfig.model_validate({"without_fit": {rule: None}})) is None
+    predicted = dataclasses.replace(bad, predicted_wer=0.1)
+    assert apply_thresholds(predicted, SelectConfig()) is None
+    assert apply_thresholds(predicted, SelectConfig.model_validate({rule: threshold})) == ending
+
+
+def test_a_predicted_error_rate_decides_alone() -> None:
+    clip = dataclasses.replace(made_clip(), predicted_wer=0.6)
+    ending = apply_thresholds(clip, SelectConfig())
+    assert ending is not None and (ending.reason, ending.value) == ("high_predicted_wer", 0.6)
+    assert ending.threshold == SelectConfig().max_predicted_wer
+    assert apply_thresholds(clip, SelectConfig(max_predicted_wer=0.7)) is None
+    assert apply_thresholds(clip, SelectConfig(max_predicted_wer=None)) is None
+
+
+def test_known_inventions_are_rejected_unless_they_are_wanted() -> None:
+    clip = made_clip(text="Untertitel der Amara.org-Community")
+    ending = apply_thresholds(clip, SelectConfig())
+    assert ending is not None and ending.reason == "hallucinated_phrase"
+    assert apply_thresholds(clip, SelectConfig(allow_hallucinations=True)) is None
 
 
 def test_a_good_clip_is_kept_and_a_missing_value_rejects_nothing() -> None:

@@ -70,6 +70,7 @@ def _clips(out: Path, shard: str, count: int, rng: np.random.Generator, *, dropp
                 "origin": "separated" if i % 6 == 0 else "native",
                 "quality": quality,
                 "transcript": {"characters_per_second": rng.normal(22 if dropped else 14, 3)},
+                "predicted_wer": float(rng.uniform(0.3, 1.1) if dropped else rng.uniform(0.02, 0.3)),
                 "licence": "CC-BY-4.0" if i % 4 else "a|b\n<i>",
                 "shard": shard,
                 "size": len(data),
@@ -131,6 +132,7 @@ def _run() -> dict[str, Any]:
                 "min_snr_db": 15,
                 "max_characters_per_second": 25,
                 "min_seconds": 1.0,
+                "max_predicted_wer": 0.3,
                 "max_seconds": 300.0,
                 "min_bandwidth_hz": 8000.0,
                 "note": HOSTILE,
@@ -151,6 +153,17 @@ def _run() -> dict[str, Any]:
             {"name": name, "seconds": 2.0 + 9 * i, "audio_seconds": 420.0 - 30 * i, "calls": 6}
             for i, name in enumerate(names)
         ],
+        "trust": {
+            "recogniser": HOSTILE,
+            "fit": "shipped",
+            "date": "2026-11-27",
+            "recordings": HOSTILE,
+            "fitted_clips": 700,
+            "fitted_voices": ["a-en", HOSTILE],
+            "tried_clips": 300,
+            "tried_voices": ["b-fr"],
+            "fifths": [{"clips": 60, "predicted": 0.2 * i, "true": 0.2 * i + 0.03} for i in range(5)],
+        },
         "separation": {
             "mode": "auto",
             "rule": "music_share > 0.05",

@@ -4,6 +4,7 @@ import base64
 import functools
 import html
 import io
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -208,3 +209,22 @@ def test_card_snippet_reads_the_shards(
 def test_visible_keeps_ordinary_text() -> None:
     assert visible("naïve 日本 עברית 🎙️") == "naïve 日本 עברית 🎙️"
     assert visible("a\tb\x7f\u2066") == "a␉b‹U+007F›‹U+2066›"
+
+
+def test_the_reliability_curve_and_what_it_was_fitted_on(source: str) -> None:
+    section = source[source.index('<section id="trust">') : source.index('<section id="languages">')]
+    assert section.count("<circle") == 5 and "700 clips of 2 voices (a-en, &lt;script&gt;" in section
+    assert "300 clips of 1 voice (b-fr), which the fit has not seen" in section and "<b>0.3</b>" in section
+    assert "<td>5</td>" in section and "0.800" in section and "0.830" in section
+
+
+def test_a_dataset_without_a_fit_says_so(tmp_path: Path) -> None:
+    out = make_out(tmp_path / "out")
+    run = json.loads((out / "run.json").read_text())
+    run["trust"] |= {"fit": None, "fifths": []}
+    (out / "run.json").write_text(json.dumps(run))
+    page = write_report(out).read_text(encoding="utf-8")
+    assert "Nothing predicts the word error rates of" in page and "select.without_fit" in page
+    del run["trust"]
+    (out / "run.json").write_text(json.dumps(run))
+    assert 'id="trust"' not in write_report(out).read_text(encoding="utf-8")

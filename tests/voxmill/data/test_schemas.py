@@ -25,7 +25,7 @@ transcript struct<compression_ratio: double, repeated_ngram: double, characters_
  no_speech_probability: double, redecoded: bool, aligner: string, given_wer: double,
  second_language: string, second_language_probability: double, redecoded_for: string, agreement: double,
  seconds_after_words: double>,
-licence string, cluster string,
+licence string, predicted_wer double, cluster string,
 prosody struct<f0_median_hz: double, f0_std_semitones: double, f0_range_semitones: double, voiced_share: double,
  energy_std_db: double, energy_range_db: double, rate: double, articulation_rate: double, pause_share: double,
  longest_pause: double, hnr_db: double, spectral_tilt_db: double, jitter: double, shimmer: double, pauses: int64,
