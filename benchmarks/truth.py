@@ -1,10 +1,11 @@
 """How true the labels are, on recordings of which the words are known; writes docs/truth.md.
 
-    python benchmarks/truth.py [--folder DIR] [--parts samples languages cut_short separation]
+    python benchmarks/truth.py [--folder DIR] [--parts samples trust languages cut_short separation]
     python benchmarks/truth.py --recordings FOLDER --truth FILE
 
-samples: the sample recordings as the manifest gives them. languages: recordings made from them in which the language
-changes, without a manifest. cut_short: transcripts that lack their end, over both and over every sentence decoded
+samples: the sample recordings as the manifest gives them. trust: the word error rates of kept clips, and whether those
+that were predicted come true. languages: recordings made from the samples in which the language changes, without a
+manifest. cut_short: transcripts that lack their end, over both and over every sentence decoded
 beside random neighbours. separation: two recordings under real music at 0, 5 and 10 dB, with separation switched off,
 on with the separated voice or the recording transcribed, and by the job's default. The text is known by turns: word
 times are compared at the first word's start and the last word's end of each turn. The voices are studio prompts, easier
@@ -27,7 +28,7 @@ sys.path[0] = str(ROOT)
 
 from annotation.speech.transcription import Recogniser, TranscriptionConfig  # noqa: E402
 from benchmarks.support.tables import markdown, table  # noqa: E402
-from benchmarks.truth_parts import languages, words  # noqa: E402
+from benchmarks.truth_parts import languages, trust, words  # noqa: E402
 from benchmarks.truth_parts.cut_short import beside_neighbours, cut_short_of  # noqa: E402
 from benchmarks.truth_parts.recordings import Truth, dataset_clips, read_truth, sample_truth  # noqa: E402
 from samples.annotate_process import run_job  # noqa: E402
@@ -35,9 +36,11 @@ from samples.turns import SAMPLES  # noqa: E402
 from voxmill.core.errors import command  # noqa: E402
 from voxmill.core.local_ray import local_ray  # noqa: E402
 
-PARTS = ("samples", "languages", "cut_short", "separation")
+PARTS = ("samples", "trust", "languages", "cut_short", "separation")
 SECTIONS = {
     "samples": "Errors of word times are absolute, median / 90th percentile, at the edges of known turns.",
+    "trust": "Word error rates of clips, over the words that were said in them; digits are left out.",
+    "reliability": "All of these clips, kept or rejected, in fifths by predicted word error rate:",
     "languages": "Recordings in which the language changes; a turn is dropped where less than half of it is kept.",
     "cut_short": "Clips that lack their end, and sentences decoded beside random neighbours:",
     "separation": "Two recordings under real music, selection switched off:",
@@ -71,6 +74,12 @@ def measure_languages(figures: Figures, truth: Truth, out: Path) -> None:
     figures.add("languages", languages.HEADINGS, rows, numbers)
 
 
+def measure_trust(figures: Figures, datasets: list[tuple[Truth, Path]]) -> None:
+    judged = [row for truth, out in datasets for row in trust.judged_clips(truth, dataset_clips(out))]
+    figures.add("trust", trust.HEADINGS, *trust.kept_table(judged))
+    figures.add("reliability", trust.FIFTH_HEADINGS, *trust.reliability_table(judged))
+
+
 def measure_cut_short(figures: Figures, datasets: list[tuple[Truth, Path]], neighbours: bool) -> None:
     lacking = [found for truth, out in datasets for found in cut_short_of(truth, dataset_clips(out))]
     rows = [[path, f"{clip.start:.1f} s", clip.text[-60:]] for path, clip in lacking]
@@ -92,7 +101,7 @@ def _recogniser() -> Recogniser:
 def measure_samples(folder: Path, address: str, parts: list[str]) -> Figures:
     """The parts that are asked for, on recordings that the samples give."""
     figures, datasets = Figures(), []
-    if "samples" in parts or "cut_short" in parts:
+    if {"samples", "trust", "cut_short"} & {*parts}:
         truth, out = sample_truth(), folder / "samples-out"
         run_job(SAMPLES / "manifest.jsonl", out, address)
         datasets.append((truth, out))
@@ -103,6 +112,8 @@ def measure_samples(folder: Path, address: str, parts: list[str]) -> Figures:
         run_job(folder / "mixed", out, address)
         datasets.append((truth, out))
         measure_languages(figures, truth, out)
+    if "trust" in parts:
+        measure_trust(figures, datasets)
     if "cut_short" in parts:
         measure_cut_short(figures, datasets, neighbours=True)
     if "separation" in parts:
@@ -118,6 +129,7 @@ def measure_recordings(folder: Path, address: str, recordings: Path, truth: Trut
     figures, out = Figures(), folder / "recordings-out"
     run_job(recordings, out, address)
     measure_languages(figures, truth, out)
+    measure_trust(figures, [(truth, out)])
     measure_cut_short(figures, [(truth, out)], neighbours=False)
     return figures
 

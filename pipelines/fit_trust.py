@@ -75,6 +75,9 @@ def make_fit(judged: Sequence[JudgedClip], recogniser: tuple[str, str], recordin
         )
     examples, tried = _examples(seen), _examples(unseen)
     fitted = fit(examples)
+    shown = (fitted.unseen, examples.errors, examples.words)
+    if unseen:
+        shown = (fitted.predict(tried.measures), tried.errors, tried.words)
     return WerFit(
         format=FORMAT,
         recogniser=recogniser[0],
@@ -87,7 +90,7 @@ def make_fit(judged: Sequence[JudgedClip], recogniser: tuple[str, str], recordin
         curve=fitted.curve,
         fitted_on=_counts(seen),
         tried_on=_counts(unseen),
-        fifths=fifths(fitted.predict(tried.measures), tried) if unseen else fifths(fitted.unseen, examples),
+        fifths=fifths(*shown),
         left_out=len(judged) - len(known),
     )
 

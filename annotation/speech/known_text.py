@@ -5,7 +5,7 @@
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,32 +77,34 @@ def read_known_text(path: Path) -> dict[str, KnownRecording]:
         if not line.strip():
             continue
         try:
-            recording = _recording(json.loads(line))
+            recording = known_recording(json.loads(line))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
-                f"{path}:{number}: {type(error).__name__} {error}; a row has path, language, and text or turns of "
-                "start, end and text"
+                f"{path}, line {number}: {error!r}; a row has path, language, and text or turns of start, end and text"
             ) from None
         recordings[recording.path] = recording
     return recordings
 
 
-def _recording(row: dict[str, Any]) -> KnownRecording:
-    language = row.get("language")
+def known_recording(row: Mapping[str, Any]) -> KnownRecording:
+    """A row of the file.
+
+    Raises:
+        KeyError, ValueError, TypeError, AttributeError: it is no such row.
+    """
     spans = row["turns"] if "turns" in row else [{"start": 0.0, "end": float("inf"), "text": row["text"]}]
     turns = tuple(
         KnownTurn(
             start=float(turn["start"]),
             end=float(turn["end"]),
-            language=str(turn.get("language") or language or row["language"]),
+            language=str(turn["language"] if "language" in turn else row["language"]),
             text=str(turn["text"]),
         )
         for turn in spans
     )
     path = str(row["path"])
-    return KnownRecording(
-        path=path, voice=str(row.get("voice", path)), turns=turns, held_out=bool(row.get("held_out", False))
-    )
+    held_out = bool(row.get("held_out", False))
+    return KnownRecording(path=path, voice=str(row.get("voice", path)), turns=turns, held_out=held_out)
 
 
 @dataclass(slots=True)

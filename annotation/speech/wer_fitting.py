@@ -145,15 +145,15 @@ def fit(examples: Examples) -> Fitted:
     return Fitted(fit_regression(examples), curve, _on_curve(scores, curve))
 
 
-def fifths(values: np.ndarray, examples: Examples) -> tuple[Fifth, ...]:
-    """Clips in fifths by predicted rate [N], with both rates over their words."""
-    capped = np.minimum(examples.errors, MOST * examples.words)
+def fifths(predicted: np.ndarray, errors: np.ndarray, words: np.ndarray) -> tuple[Fifth, ...]:
+    """Clips in fifths by their predicted rate [N], with both rates over their words; errors [N], words [N]."""
+    capped = np.minimum(errors, MOST * words)
     return tuple(
         Fifth(
             clips=len(rows),
-            predicted=round(float(np.average(values[rows], weights=examples.words[rows])), 4),
-            true=round(float(capped[rows].sum() / examples.words[rows].sum()), 4),
+            predicted=round(float(np.average(predicted[rows], weights=words[rows])), 4),
+            true=round(float(capped[rows].sum() / words[rows].sum()), 4),
         )
-        for rows in np.array_split(np.argsort(values, kind="stable"), 5)
-        if examples.words[rows].sum()
+        for rows in np.array_split(np.argsort(predicted, kind="stable"), 5)
+        if words[rows].sum()
     )

@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import soundfile
 
+from annotation.speech.known_text import KnownRecording, known_recording, read_known_text
 from samples.turns import SAMPLES
 from voxmill.core.errors import UserError
 from voxmill.data.languages import base_language
@@ -37,6 +38,7 @@ class DatasetClip:
     text: str
     language: str
     words: tuple[tuple[float, float], ...] = ()
+    predicted_wer: float | None = None
     reason: str = ""
 
 
@@ -45,39 +47,32 @@ Truth = dict[str, list[TrueTurn]]
 
 
 def read_truth(file: Path, folder: Path) -> Truth:
-    """A `truth.jsonl`: `path` below `folder`, and `language` and `text` of all of it, or `turns` with `start`, `end`,
-    `language` (that of the recording where it lacks one) and `text`.
+    """A `truth.jsonl` as `annotation.speech.known_text` describes it, of recordings below `folder`.
 
     Raises:
-        UserError: a line that is none of these.
+        UserError: a line that is no such row, or whose recording cannot be read.
     """
-    truth: Truth = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            truth[row["path"]] = _turns(row, folder)
-        except (ValueError, KeyError, TypeError, soundfile.LibsndfileError) as error:
-            raise UserError(
-                f"{file}, line {number}: not a path with a language and a text, or with turns ({error!r})"
-            ) from error
-    return truth
+    return {path: _turns(recording, folder) for path, recording in read_known_text(file).items()}
 
 
-def _turns(row: Mapping[str, Any], folder: Path) -> list[TrueTurn]:
-    if "turns" not in row:
-        seconds = float(soundfile.info(folder / row["path"]).duration)
-        return [TrueTurn(start=0.0, end=seconds, text=row["text"], language=base_language(row["language"]))]
+def _turns(recording: KnownRecording, folder: Path) -> list[TrueTurn]:
+    """Turns with an end each; a text without times is of the whole recording."""
     return [
         TrueTurn(
-            start=float(turn["start"]),
-            end=float(turn["end"]),
-            text=turn["text"],
-            language=base_language(turn["language"] if "language" in turn else row["language"]),
+            start=turn.start,
+            end=turn.end if math.isfinite(turn.end) else _seconds(folder / recording.path),
+            text=turn.text,
+            language=base_language(turn.language),
         )
-        for turn in row["turns"]
+        for turn in recording.turns
     ]
+
+
+def _seconds(path: Path) -> float:
+    try:
+        return float(soundfile.info(path).duration)
+    except soundfile.LibsndfileError as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
 
 
 def sample_truth() -> Truth:
@@ -89,7 +84,7 @@ def sample_truth() -> Truth:
     }
     lines = (SAMPLES / "truth.jsonl").read_text(encoding="utf-8").splitlines()
     return {
-        row["path"]: _turns(row | {"language": languages[row["path"]]}, SAMPLES)
+        row["path"]: _turns(known_recording(row | {"language": languages[row["path"]]}), SAMPLES)
         for row in map(json.loads, lines)
         if row["path"] in languages
     }
@@ -114,6 +109,7 @@ def dataset_clips(out: Path) -> dict[str, list[DatasetClip]]:
                 text=row["text"],
                 language=row["language"],
                 words=tuple((word["start"], word["end"]) for word in row["words"]),
+                predicted_wer=row["predicted_wer"],
                 reason=row.get("reason") or "",
             )
             clips.setdefault(names[row["recording_id"]], []).append(clip)

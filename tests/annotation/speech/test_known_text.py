@@ -79,5 +79,5 @@ def test_the_file_is_read_and_a_wrong_line_is_named(tmp_path: Path) -> None:
     assert (a.voice, a.held_out, a.turns[0].end, a.turns[0].language) == ("a.flac", False, float("inf"), "en")
     assert (b.voice, b.held_out, b.turns[0].end, b.turns[0].language) == ("v", True, 1.0, "fr")
     path.write_text(json.dumps(rows[0]) + '\n{"path": "c.flac", "text": "no language"}\n')
-    with pytest.raises(UserError, match=r"truth\.jsonl:2: KeyError 'language'"):
+    with pytest.raises(UserError, match=r"truth\.jsonl, line 2: KeyError\('language'\)"):
         read_known_text(path)

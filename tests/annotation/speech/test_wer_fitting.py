@@ -22,7 +22,7 @@ def made_examples(count: int, seed: int) -> Examples:
 
 def test_predictions_are_true_in_every_fifth_of_unseen_clips() -> None:
     fitted, unseen = fit(made_examples(800, 1)), made_examples(1000, 2)
-    curve = fifths(fitted.predict(unseen.measures), unseen)
+    curve = fifths(fitted.predict(unseen.measures), unseen.errors, unseen.words)
     assert len(curve) == 5 and sum(row.clips for row in curve) == 1000
     assert all(abs(row.predicted - row.true) <= 0.05 for row in curve)
     assert curve[-1].true - curve[0].true > 0.5
