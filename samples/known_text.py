@@ -90,7 +90,7 @@ class Prompt:
 def plain(text: str, language: str) -> str | None:
     """The text as it is spoken; None where that is not known: numbers, abbreviations, notes, lost letters."""
     text = re.sub(r"\s+", " ", re.sub(r"(\.{2,}|…)", " ", text.strip().strip("\"'“”«»"))).strip()
-    if not text or re.search(r"[\d\[\](){}<>=/\\_*#@:;|\ufffd]|www|\w\?\w|\b\w\?|\b[A-ZА-Я]{2,}\b", text):
+    if not text or re.search(r"[\d\[\](){}<>=/\\_*#@:;|\ufffd]|www|\?(?=.)|pu\?|\b[A-ZА-Я]{2,}\b", text):
         return None
     if language == "es" and LOST_ACCENTS.search(text):
         return None
