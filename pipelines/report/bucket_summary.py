@@ -96,7 +96,7 @@ class ClipExample:
     dnsmos_ovr: float | None
     snr_db: float | None
     characters_per_second: float | None
-    predicted_wer: float | None
+    predicted_wer: float | None = None
     value: float | None
     threshold: float | None
     shard: str
