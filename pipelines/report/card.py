@@ -10,6 +10,7 @@ import yaml
 
 from pipelines.report.bucket_summary import BucketSummary
 from pipelines.report.formatting import amount, number, visible
+from pipelines.report.run_record import Run
 from pipelines.report.tables import Outcome, languages, leaves, load_outcome
 from voxmill.core.files import write_atomically
 
@@ -111,6 +112,20 @@ def front_matter(outcome: Outcome, licences: Sequence[str]) -> str:
     return yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)
 
 
+def _trust(run: Run) -> str:
+    """What predicted the word error rates that clips were selected by."""
+    figures = run.get("trust")
+    if figures is None:
+        return ""
+    name = cell(figures["recogniser"])
+    if figures["fit"] is None:
+        return f"Nothing predicts the word error rates of {name}; thresholds on single measures were applied.\n"
+    return (
+        f"`predicted_wer` is of a fit for {name} ({cell(figures['date'])}, {figures['fitted_clips']:,} clips of "
+        f"{cell(figures['recordings'])}); `report.html` shows how true it was on others.\n"
+    )
+
+
 def write_card(out: Path, summary: BucketSummary | None = None) -> Path:
     """Writes OUT/README.md and returns its path.
 
@@ -176,6 +191,7 @@ def write_card(out: Path, summary: BucketSummary | None = None) -> Path:
             [[row.stage, row.reason, number(row.clips.count)] for row in dropped],
         ),
         "## Thresholds\n",
+        _trust(run),
         table(["Setting", "Value"], [[name, number(value)] for name, value in leaves(select) if name]),
         "## Models\n",
         "Labels were made by these models; their errors are in the labels.\n",

@@ -214,7 +214,7 @@ def test_visible_keeps_ordinary_text() -> None:
 def test_the_reliability_curve_and_what_it_was_fitted_on(source: str) -> None:
     section = source[source.index('<section id="trust">') : source.index('<section id="languages">')]
     assert section.count("<circle") == 5 and "700 clips of 2 voices (a-en, &lt;script&gt;" in section
-    assert "300 clips of 1 voice (b-fr), which the fit has not seen" in section and "<b>0.3</b>" in section
+    assert "300 clips of 1 voice in recordings that the fit has not seen" in section and "<b>0.3</b>" in section
     assert "<td>5</td>" in section and "0.800" in section and "0.830" in section
 
 
@@ -225,6 +225,7 @@ def test_a_dataset_without_a_fit_says_so(tmp_path: Path) -> None:
     (out / "run.json").write_text(json.dumps(run))
     page = write_report(out).read_text(encoding="utf-8")
     assert "Nothing predicts the word error rates of" in page and "select.without_fit" in page
+    assert "Nothing predicts the word error rates of" in write_card(out).read_text(encoding="utf-8")
     del run["trust"]
     (out / "run.json").write_text(json.dumps(run))
     assert 'id="trust"' not in write_report(out).read_text(encoding="utf-8")
