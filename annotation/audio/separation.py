@@ -16,7 +16,7 @@ from voxmill.core.audio import resample
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
 from voxmill.core.local_copies import local_model
-from voxmill.data.records import Events, Separation
+from voxmill.data.records import Events, Separation, Stretch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,13 +30,13 @@ class SeparationConfig(Config):
     """When to separate and with what."""
 
     mode: Literal["auto", "always", "never"] = "auto"
-    """`auto` separates where music or noise asks for it and it helps; `always` every recording, `never` none."""
+    """`auto` separates stretches where music or noise asks for it and it helps; `always` all of them, `never` none."""
     model: str = "embedded"
     """`embedded` (Spleeter), or the name of a Demucs model."""
     max_music_share: float = 0.2
-    """`auto`: a recording with a larger share of music (0..1) is separated."""
+    """`auto`: a stretch with a larger share of music (0..1) under its speech is separated."""
     min_snr_db: float = 12.0
-    """`auto`: a recording with a lower signal-to-noise ratio, in dB, is separated."""
+    """`auto`: a stretch with a lower signal-to-noise ratio, in dB, is separated."""
     min_gain_dnsmos_bak: float = 0.1
     """The separated voice is kept only if DNSMOS BAK rises by this much (scale 1..5)."""
     max_loss_dnsmos_sig: float = 0.3
@@ -44,14 +44,27 @@ class SeparationConfig(Config):
 
 
 def plan_separation(config: SeparationConfig, events: Events) -> Separation:
-    """Whether a recording goes through separation, and why in a few words."""
+    """Which stretches of a recording go through separation, and in a few words why the first of them does."""
     if config.mode != "auto":
         return Separation(wanted=config.mode == "always", why=f"mode {config.mode}")
-    if events.music_share >= config.max_music_share:
-        return Separation(wanted=True, why=f"music under {events.music_share:.0%} of the speech")
-    if events.snr_db < config.min_snr_db:
-        return Separation(wanted=True, why=f"speech to background {events.snr_db:.0f} dB")
-    return Separation(wanted=False, why="clean")
+    wanted: list[tuple[float, float]] = []
+    reasons: list[str] = []
+    for stretch in events.stretches:
+        if why := _why(config, stretch):
+            reasons.append(why)
+            if wanted and wanted[-1][1] == stretch.start:
+                wanted[-1] = wanted[-1][0], stretch.end
+            else:
+                wanted.append((stretch.start, stretch.end))
+    return Separation(wanted=bool(wanted), why=reasons[0] if reasons else "clean", wanted_in=tuple(wanted))
+
+
+def _why(config: SeparationConfig, stretch: Stretch) -> str:
+    if stretch.music_share >= config.max_music_share:
+        return f"music under {stretch.music_share:.0%} of the speech"
+    if stretch.snr_db < config.min_snr_db:
+        return f"speech to background {stretch.snr_db:.0f} dB"
+    return ""
 
 
 class Separator:

@@ -128,8 +128,8 @@ def finish_bucket(out: Path, config: AnnotateConfig, inputs: BucketInputs, job: 
         costs=collected.costs,
         windows=len(separations),
         separated=sum(separation.used for separation, _ in separations),
-        asked_seconds=sum(seconds for separation, seconds in separations if separation.wanted),
-        spared_seconds=sum(seconds for separation, seconds in separations if not separation.wanted),
+        asked_seconds=sum(separation.wanted_seconds(seconds) for separation, seconds in separations),
+        spared_seconds=sum(seconds - separation.wanted_seconds(seconds) for separation, seconds in separations),
     )
     return BucketOutputs(files, figures, *tables)
 

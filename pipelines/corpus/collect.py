@@ -54,7 +54,7 @@ def collect(units: list[WorkUnit], out: Path, config: AnnotateConfig) -> Collect
                 clip = CorpusClip(
                     candidate=candidate,
                     window=result.window,
-                    origin=result.origin,
+                    origin=result.origin(candidate),
                     place=ShardPlace(shard=shard, offset=offset, size=size, sha256=None),
                     voice=voices.get(candidate.clip_id, VoiceLabels()),
                     speaker=result.window.source.speaker,

@@ -159,11 +159,22 @@ class Word:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """A part of a window that begins and ends in pauses, in seconds of the window; the rest as in `Events`."""
+
+    start: Seconds
+    end: Seconds
+    music_share: float
+    snr_db: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Events:
     """What one recording holds.
 
     speech_seconds: seconds of speech. music_share, singing_share: of the speech, 0..1 (of all audio where there is no
-    speech). snr_db: power of speech frames over that of the quiet frames. speech: (start, end) in seconds.
+    speech). snr_db: power of speech frames over that of the quiet frames. speech: (start, end) in seconds. stretches:
+    one after another, all of the recording.
     """
 
     speech_seconds: Seconds
@@ -171,20 +182,31 @@ class Events:
     singing_share: float
     snr_db: float
     speech: tuple[tuple[Seconds, Seconds], ...] = ()
+    stretches: tuple[Stretch, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Separation:
-    """Whether a recording was to be separated from its background, why in a few words, and whether that was used.
+    """Whether something of a window was to be separated from its background, why in a few words, and what was used.
 
-    gain_dnsmos_bak, loss_dnsmos_sig: what separation changed, on the 1..5 scale; None where it did not run.
+    wanted_in, used_in: (start, end) in seconds of the window; empty where it is all or nothing, by `wanted` and `used`.
+    gain_dnsmos_bak, loss_dnsmos_sig: the most that separation gained and lost in a stretch, on the 1..5 scale; None
+    where it did not run.
     """
 
     wanted: bool
     why: str
     used: bool = False
+    wanted_in: tuple[tuple[Seconds, Seconds], ...] = ()
+    used_in: tuple[tuple[Seconds, Seconds], ...] = ()
     gain_dnsmos_bak: float | None = None
     loss_dnsmos_sig: float | None = None
+
+    def wanted_seconds(self, seconds: Seconds) -> Seconds:
+        """How much of a window of `seconds` it was wanted for."""
+        if not self.wanted_in:
+            return seconds if self.wanted else 0.0
+        return sum(end - start for start, end in self.wanted_in)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -430,9 +452,14 @@ class WindowResult:
     candidates: tuple[Candidate, ...] = ()
     ending: Ending | None = None
 
-    @property
-    def origin(self) -> Origin:
-        return "separated" if self.separation is not None and self.separation.used else "native"
+    def origin(self, clip: Candidate) -> Origin:
+        """Whether the sound of a clip, or of a part of it, is that of a separated voice."""
+        if self.separation is None or not self.separation.used:
+            return "native"
+        first, rate = self.window.start_sample, self.window.sample_rate
+        start, end = (clip.start_sample - first) / rate, (clip.end_sample - first) / rate
+        parts = self.separation.used_in or ((0.0, self.window.seconds),)
+        return "separated" if any(start < high and low < end for low, high in parts) else "native"
 
     @property
     def clips(self) -> tuple[Candidate, ...]:

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 import soxr
 
-from annotation.audio.events import RATE, AudioEvents, EventsConfig
+from annotation.audio.events import RATE, AudioEvents, EventsConfig, stretches
 from voxmill.core.assets import asset_path
 from voxmill.core.machine import malloc
 
@@ -36,3 +36,15 @@ def test_a_long_recording_leaves_no_memory_behind(events: AudioEvents) -> None:
     events(noise)
     malloc.release_free_memory()
     assert psutil.Process().memory_info().rss - before < 60e6
+
+
+def test_stretches_end_in_pauses_and_cover_all_of_a_recording(events: AudioEvents) -> None:
+    assert stretches([], 90.0) == [(0.0, 90.0)]
+    assert stretches([(1.0, 12.0), (13.0, 24.0), (26.0, 40.0), (41.0, 59.0)], 60.0) == [(0.0, 25.0), (25.0, 60.0)]
+    samples, rate = soundfile.read(SAMPLES / "en-1.flac", dtype="float32")
+    audio = np.tile(soxr.resample(samples, rate, RATE), 4)
+    noise = np.random.default_rng(0).standard_normal(len(audio)) * 0.03
+    noise[: len(audio) // 2] = 0
+    found = events((audio + noise).astype(np.float32)).stretches
+    assert len(found) >= 3 and found[0].start == 0 and found[-1].end == len(audio) / RATE
+    assert found[0].snr_db > 12 > found[-1].snr_db

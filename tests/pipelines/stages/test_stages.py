@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from annotation.audio.separation import SeparationConfig
 from pipelines.config import LabelConfig, VoiceAttributesConfig
 from pipelines.stages.base import StageContext, UnseenInputError, WindowAudio
 from pipelines.stages.decode import Decode
@@ -31,13 +32,20 @@ from voxmill.data.records import (
     Quality,
     SourceInfo,
     StageName,
+    Stretch,
     Window,
     WindowResult,
     WorkUnit,
 )
 
 SAMPLE = sorted(RECORDINGS.glob("en-*.flac"))[0]
-QUIET = Events(speech_seconds=5.0, music_share=0.0, singing_share=0.0, snr_db=40.0)
+QUIET = Events(
+    speech_seconds=5.0,
+    music_share=0.0,
+    singing_share=0.0,
+    snr_db=40.0,
+    stretches=(Stretch(start=0.0, end=8.0, music_share=0.0, snr_db=40.0),),
+)
 
 
 def context(out: Path, labellers: tuple[str, ...] = ("gender",)) -> StageContext:
@@ -99,8 +107,31 @@ def test_a_window_without_speech_ends_at_the_events(tmp_path: Path) -> None:
 def test_clean_speech_is_not_separated(tmp_path: Path) -> None:
     result, audio = sample_window()
     output = Separate(context(tmp_path)).window(dataclasses.replace(result, events=QUIET), audio)
-    assert output.audio is audio and output.calls == 0 and output.result.origin == "native"
+    assert output.audio is audio and output.calls == 0
     assert output.result.separation is not None and not output.result.separation.wanted
+
+
+def test_only_the_stretch_that_has_a_background_is_separated(tmp_path: Path) -> None:
+    result, audio = sample_window(seconds=12.0)
+    rate = result.window.sample_rate
+    parts = [(0.0, 4.0, 0.0), (4.0, 8.0, 0.9), (8.0, 12.0, 0.0)]
+    stretches = tuple(Stretch(start=start, end=end, music_share=share, snr_db=40.0) for start, end, share in parts)
+    result = dataclasses.replace(result, events=dataclasses.replace(QUIET, stretches=stretches))
+    always_used = SeparationConfig(min_gain_dnsmos_bak=-4.0, max_loss_dnsmos_sig=4.0)
+    given = dataclasses.replace(context(tmp_path), label=LabelConfig(separation=always_used))
+    output = Separate(given).window(result, audio)
+    separation = output.result.separation
+    assert separation is not None and separation.used_in == separation.wanted_in == ((4.0, 8.0),)
+    assert output.calls == 1 and separation.why == "music under 90% of the speech"
+    changed = np.flatnonzero(output.audio.samples != audio.samples) / rate
+    assert 4.0 <= changed.min() < 4.1 and 7.9 < changed.max() <= 8.0
+    origins = [output.result.origin(clip_at(result.window, *times)) for times in ((1, 4), (3, 5), (8, 9))]
+    assert origins == ["native", "separated", "native"]
+
+
+def clip_at(window: Window, start: float, end: float) -> Candidate:
+    first, last = (window.start_sample + round(second * window.sample_rate) for second in (start, end))
+    return Candidate(clip_id="c", start_sample=first, end_sample=last, turn=0, cut="pause")
 
 
 def test_candidates_lie_where_the_recording_has_them(tmp_path: Path) -> None:
