@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +13,7 @@ from voxmill.core.errors import UserError, command
 
 if TYPE_CHECKING:
     from cluster.planner.data_setup import DataPlan, DataSetup
+    from cluster.planner.rates import Rates
     from pipelines.config import AnnotateConfig
 
 HIGHEST_RATE = 48000.0
@@ -71,14 +71,9 @@ def data(
       voxmill plan data --audio-hours 3000 --cores 100 recipe.yaml label.unit_seconds=600
       voxmill plan data --audio-hours 2e6 --gpus 64 --json | jq .days
     """
-    from cluster.planner.data_counts import mean_group
-    from cluster.planner.data_limits import cores_for_gpus, data_plan, possible
-    from cluster.planner.data_setup import DataSetup
+    from cluster.planner.data_limits import data_plan, possible
     from cluster.planner.rate_files import read_rates
-    from pipelines.config import AnnotateConfig, EncodeConfig
-    from pipelines.inputs.scan import BLOCK_ROWS, ONE_IN
-    from pipelines.latents.units import ENDS_ONE_IN
-    from pipelines.units.unit import UNITS_A_CUT
+    from pipelines.config import AnnotateConfig
     from voxmill.cli.plan.data_report import json_line, print_plan
     from voxmill.core.config import load_config
     from voxmill.core.storage import to_path
@@ -86,61 +81,28 @@ def data(
     for name, value in (("core", hours_per_core_hour), ("gpu", hours_per_gpu_hour)):
         if value is not None:
             raise UserError(f"--hours-per-{name}-hour is gone: rates are by stage; give --rates, run.json or YAML")
-    _check_numbers(
-        {
-            "audio-hours": audio_hours,
-            "cores": cores,
-            "days": days,
-            "sample-rate": sample_rate,
-            "recording-minutes": recording_minutes,
-            "session-minutes": session_minutes,
-            "kbps": kbps,
-            "node-cores": node_cores,
-            "node-memory": node_memory,
-            "driver-memory": driver_memory,
-            "puts-per-second": puts_per_second,
-            "gets-per-second": gets_per_second,
-        },
-        {"gpus": gpus, "gpu-price": gpu_price, "core-price": core_price},
+    numbers = _Numbers(
+        audio_hours=audio_hours,
+        gpus=gpus,
+        cores=cores,
+        days=days,
+        sample_rate=sample_rate,
+        recording_minutes=recording_minutes,
+        session_minutes=session_minutes,
+        kbps=kbps,
+        node_cores=node_cores,
+        node_memory=node_memory,
+        driver_memory=driver_memory,
+        puts_per_second=puts_per_second,
+        gets_per_second=gets_per_second,
+        gpu_price=gpu_price,
+        core_price=core_price,
     )
-    if audio_hours > MOST_HOURS:
-        raise UserError(f"--audio-hours {audio_hours:g}: more than {MOST_HOURS:g}; is it in seconds?")
-    if not gpus and cores is None:
-        raise UserError("no machines: give --gpus, --cores or both")
+    numbers.check()
     recipe, overrides = split_settings(settings)
     config = load_config(AnnotateConfig, recipe, overrides)
     known = read_rates([to_path(name) for name in rates or ()])
-    recording_seconds = 60 * recording_minutes if recording_minutes else known["corpus.recording_seconds"]
-    setup = DataSetup(
-        audio_hours=audio_hours,
-        gpus=gpus,
-        cores=cores or 1,
-        days=days,
-        sample_rate=min(sample_rate or known["corpus.sample_rate"], HIGHEST_RATE),
-        recording_seconds=recording_seconds,
-        session_seconds=60 * session_minutes if session_minutes else recording_seconds,
-        recording_bytes_hour=kbps * 125 * 3600 if kbps else None,
-        stages=_stages(config),
-        gpu_stages=_gpu_stages(config),
-        labellers=len(config.voice_attributes.labellers),
-        scan_rows=mean_group(BLOCK_ROWS, ONE_IN),
-        units_a_cut=UNITS_A_CUT,
-        latents_end_one_in=ENDS_ONE_IN,
-        unit_seconds=_unit_seconds(config, gpus),
-        window_seconds=config.label.window_seconds,
-        buckets=config.write.buckets,
-        shard_bytes=config.write.shard_megabytes * 1e6,
-        latent_unit_seconds=EncodeConfig().unit_seconds,
-        latent_bytes_second=_latent_bytes_second(),
-        node_cores=node_cores,
-        node_memory=node_memory * 1e9,
-        driver_memory=driver_memory * 1e9,
-        puts_per_second=puts_per_second,
-        gets_per_second=gets_per_second,
-    )
-    if cores is None:
-        setup = replace(setup, cores=cores_for_gpus(setup, known))
-    plan = data_plan(setup, known)
+    plan = data_plan(_setup(numbers, config, known), known)
     changed = possible(plan, known) if plan.problems else plan
     if as_json:
         print(json_line(plan, changed))
@@ -150,13 +112,82 @@ def data(
         raise UserError(_refusal(plan, changed))
 
 
-def _check_numbers(positive: Mapping[str, float | None], not_negative: Mapping[str, float | None]) -> None:
-    for name, number in positive.items():
-        if number is not None and not (number > 0 and math.isfinite(number)):
-            raise UserError(f"--{name} {number:g}: must be a number above 0")
-    for name, number in not_negative.items():
-        if number is not None and not (number >= 0 and math.isfinite(number)):
-            raise UserError(f"--{name} {number:g}: must be 0 or a number above 0")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Numbers:
+    """The options that are numbers, by the names of the options and in their units."""
+
+    audio_hours: float
+    gpus: int
+    cores: int | None
+    days: float | None
+    sample_rate: float | None
+    recording_minutes: float | None
+    session_minutes: float | None
+    kbps: float | None
+    node_cores: int
+    node_memory: float
+    driver_memory: float
+    puts_per_second: float
+    gets_per_second: float
+    gpu_price: float | None
+    core_price: float | None
+
+    def check(self) -> None:
+        """Raises:
+        UserError: one is out of its range; names the option.
+        """
+        for field in fields(self):
+            name, number = field.name, getattr(self, field.name)
+            option, may_be_0 = f"--{name.replace('_', '-')}", name in ("gpus", "gpu_price", "core_price")
+            if number is None or (math.isfinite(number) and (number > 0 or (number == 0 and may_be_0))):
+                continue
+            raise UserError(f"{option} {number:g}: must be {'0 or ' if may_be_0 else ''}a number above 0")
+        if self.audio_hours > MOST_HOURS:
+            raise UserError(f"--audio-hours {self.audio_hours:g}: more than {MOST_HOURS:g}; is it in seconds?")
+        if not self.gpus and self.cores is None:
+            raise UserError("no machines: give --gpus, --cores or both")
+
+
+def _setup(numbers: _Numbers, config: AnnotateConfig, known: Rates) -> DataSetup:
+    """What is planned for; machines that no option names are as many as keep the GPUs busy."""
+    from cluster.planner.data_counts import mean_group
+    from cluster.planner.data_limits import cores_for_gpus
+    from cluster.planner.data_setup import DataSetup
+    from pipelines.config import EncodeConfig
+    from pipelines.inputs.scan import BLOCK_ROWS, ONE_IN
+    from pipelines.latents.units import ENDS_ONE_IN
+    from pipelines.units.unit import UNITS_A_CUT
+
+    minutes = numbers.recording_minutes
+    recording_seconds = 60 * minutes if minutes else known["corpus.recording_seconds"]
+    setup = DataSetup(
+        audio_hours=numbers.audio_hours,
+        gpus=numbers.gpus,
+        cores=numbers.cores or 1,
+        days=numbers.days,
+        sample_rate=min(numbers.sample_rate or known["corpus.sample_rate"], HIGHEST_RATE),
+        recording_seconds=recording_seconds,
+        session_seconds=60 * numbers.session_minutes if numbers.session_minutes else recording_seconds,
+        recording_bytes_hour=numbers.kbps * 125 * 3600 if numbers.kbps else None,
+        stages=_stages(config),
+        gpu_stages=_gpu_stages(config),
+        labellers=len(config.voice_attributes.labellers),
+        scan_rows=mean_group(BLOCK_ROWS, ONE_IN),
+        units_a_cut=UNITS_A_CUT,
+        latents_end_one_in=ENDS_ONE_IN,
+        unit_seconds=_unit_seconds(config, numbers.gpus),
+        window_seconds=config.label.window_seconds,
+        buckets=config.write.buckets,
+        shard_bytes=config.write.shard_megabytes * 1e6,
+        latent_unit_seconds=EncodeConfig().unit_seconds,
+        latent_bytes_second=_latent_bytes_second(),
+        node_cores=numbers.node_cores,
+        node_memory=numbers.node_memory * 1e9,
+        driver_memory=numbers.driver_memory * 1e9,
+        puts_per_second=numbers.puts_per_second,
+        gets_per_second=numbers.gets_per_second,
+    )
+    return setup if numbers.cores is not None else replace(setup, cores=cores_for_gpus(setup, known))
 
 
 def _stages(config: AnnotateConfig) -> tuple[str, ...]:
