@@ -4,7 +4,8 @@ Its keys are `audio, text, ref_audio, duration, ref_duration, dataset_id`.
 
 A described clip's text starts with `(description)`. Audio becomes 16 kHz mono, which the released loader asks for (its
 validator refuses other rates), and paths are absolute, because its trainer resolves relative ones against the working
-directory and its validator against the manifest. Audio is written as it comes; the manifest last, by rename.
+directory and its validator against the manifest; in object storage they are URIs. Audio is written as it comes; the
+manifest last, whole.
 """
 
 import json
@@ -19,8 +20,9 @@ from annotation.descriptions.cleaning import prefixed
 from voxmill.core.audio import RATE_16K, Samples, encode_flac, resample
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
-from voxmill.core.files import atomic_file
+from voxmill.core.files import atomic_file, make_parents
 from voxmill.core.hashing import sha256_text
+from voxmill.core.storage import absolute, uri
 from voxmill.data.records import Description, Mode, Reference
 from voxmill.data.transcript import plain_text
 
@@ -88,7 +90,7 @@ def export_finetune(folder: Path, groups: Iterable[Iterable[FinetuneClip]], conf
         raise UserError(f"{manifest} exists; name another folder or remove it")
     if "continuation" in config.modes:
         raise UserError("finetune.modes: continuation has no rows of its own, it is learned from basic; leave it out")
-    (folder / "audio").mkdir(parents=True, exist_ok=True)
+    make_parents(folder / "audio" / "clip.flac")
     counts: Counter[str] = Counter()
     has_references, num_rows = False, 0
     with tempfile.TemporaryFile("w+", encoding="utf-8") as entries:
@@ -144,7 +146,7 @@ def _write_audio(folder: Path, clip: FinetuneClip) -> float:
 
 
 def _audio_path(folder: Path, clip_id: str) -> Path:
-    return folder.resolve() / "audio" / f"{clip_id}.flac"
+    return absolute(folder) / "audio" / f"{clip_id}.flac"
 
 
 def _rows(clip: FinetuneClip, config: FinetuneConfig) -> Iterator[tuple[Mode, _Row]]:
@@ -171,12 +173,12 @@ def _some(texts: Sequence[str], count: int, seed: str) -> list[str]:
 
 def _entry(folder: Path, row: _Row, seconds: dict[str, float], config: FinetuneConfig) -> _Entry:
     entry: _Entry = {
-        "audio": str(_audio_path(folder, row.clip_id)),
+        "audio": uri(_audio_path(folder, row.clip_id)),
         "text": row.text,
         "duration": round(seconds[row.clip_id], 4),
         "dataset_id": config.dataset_id,
     }
     if row.reference is not None:
-        entry["ref_audio"] = str(_audio_path(folder, row.reference))
+        entry["ref_audio"] = uri(_audio_path(folder, row.reference))
         entry["ref_duration"] = round(seconds[row.reference], 4)
     return entry

@@ -58,6 +58,14 @@ def test_export_and_report(out: str, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert run(["export", out, str(tmp_path / "finetune")]) == 0, capsys.readouterr().err
     lines = [json.loads(line) for line in (tmp_path / "finetune" / "train.jsonl").read_text().splitlines()]
     assert len(lines) == 8 * 4 and all(Path(line["audio"]).is_file() for line in lines)
+    there = f"{out} as rows"
+    assert run(["export", out, there]) == 0, capsys.readouterr().err
+    remote = [json.loads(line) for line in (to_path(there) / "train.jsonl").read_text().splitlines()]
+    assert [line["text"] for line in remote] == [line["text"] for line in lines]
+    for here, line in zip(lines, remote, strict=True):
+        assert line["audio"].startswith(f"{there}/audio/")
+        assert to_path(line["audio"]).read_bytes() == Path(here["audio"]).read_bytes()
+    assert run(["export", out, there]) == 2 and "exists; name another" in capsys.readouterr().err
     assert run(["report", out]) == 0, capsys.readouterr().err
     page = (to_path(out) / "report.html").read_text(encoding="utf-8")
     assert page.count("data:audio/ogg") == 6 and 'sample["flac"]' in (to_path(out) / "README.md").read_text()

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from voxmill.cli.keys import show_keys
-from voxmill.cli.settings import Overrides, check_folder, folder_path, local_path, split_settings
+from voxmill.cli.settings import Overrides, check_folder, folder_path, split_settings
 from voxmill.core.errors import UserError, command
 from voxmill.core.storage import absolute, uri
 
@@ -32,12 +32,14 @@ def report(out: Annotated[Path, typer.Argument(metavar="OUT", parser=folder_path
 def export(
     out: Annotated[Path, typer.Argument(metavar="OUT", parser=folder_path, help="a finished dataset")],
     folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", parser=local_path, help="where train.jsonl and audio/ are written")
+        Path, typer.Argument(metavar="FOLDER", parser=folder_path, help="where train.jsonl and audio/ are written")
     ],
     settings: Overrides = None,
     keys: Annotated[bool, show_keys("export")] = False,
 ) -> None:
     """Writes a dataset as the JSONL that the released fine-tuning script reads.
+
+    In object storage the JSONL names its audio by URI: the script, which reads files alone, needs it mounted or copied.
 
     \b
     Example:
