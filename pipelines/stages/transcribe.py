@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from annotation.speech.text_checks import error_rate
+from annotation.speech.text_checks import error_rate_within
 from annotation.speech.transcription import Recogniser, clamp_words
 from annotation.speech.whisper import WhisperRecogniser
 from annotation.speech.word_edges import tighten
@@ -105,16 +105,15 @@ def _cut(result: WindowResult, audio: WindowAudio) -> WindowAudio:
 
 
 def _with_candidates(result: WindowResult, transcribed: dict[ClipId, Candidate]) -> WindowResult:
-    """The window with its transcribed candidates, compared with the manifest's text where there is one.
-
-    A given text describes the recording; against the joined text of its clips every word counts once.
-    """
+    """The window with its transcribed candidates, compared with the manifest's text where there is one."""
     candidates = tuple(transcribed[candidate.clip_id] for candidate in result.candidates)
     given = result.window.source.text
     if given:
-        joined = " ".join(candidate.text for candidate in candidates)
-        wer = error_rate(given, joined, candidates[0].language)
-        candidates = tuple(_with_wer(candidate, wer) for candidate in candidates)
+        # A given text is that of the whole recording, of which the window and its clips may be a part.
+        candidates = tuple(
+            _with_wer(candidate, error_rate_within(given, candidate.text, candidate.language))
+            for candidate in candidates
+        )
     return dataclasses.replace(result, candidates=candidates)
 
 

@@ -261,7 +261,7 @@ class TranscriptChecks:
     aligner: str
     """Method that placed the words in time."""
     given_wer: float | None = None
-    """Word error rate of the manifest's text against the recognised one; null where the manifest has none."""
+    """Errors a word of the text against the most similar part of the manifest's; null where the manifest has none."""
     second_language: str = ""
     """Next most probable language of the audio alone; empty where the recogniser tells none."""
     second_language_probability: float = 0.0
