@@ -19,6 +19,7 @@ import numpy as np
 
 from annotation.corpus.expressiveness import SCORE_CELLS, check_screen
 from annotation.corpus.grid_counts import GridCounts, cell_of
+from annotation.corpus.speaker_clusters import ClusterConfig
 from pipelines.config import AnnotateConfig
 from pipelines.corpus.bucket import BucketInputs, finish_bucket
 from pipelines.corpus.describe import DescriptionJob, verdict_table
@@ -318,7 +319,7 @@ class _Finish:
         labels, rule = self.config.corpus_labels.labels, self.config.corpus_labels.descriptions
         found: CorpusLabelFigures = {"errors": figures.errors, "norms": norms.facts}
         if "speakers" in labels:
-            found["speakers"] = _speaker_figures(speakers)
+            found["speakers"] = _speaker_figures(speakers, self.config.corpus_labels.speakers)
         if "references" in labels:
             found["references"] = {
                 "with_reference": figures.with_reference,
@@ -402,9 +403,11 @@ def _unnamed_bytes(out: Path, files: Iterable[BucketFiles]) -> int:
     return sum(file.size for file in list_files(out, "shards") if file.name not in named)
 
 
-def _speaker_figures(sums: SpeakerSums) -> SpeakerFigures:
+def _speaker_figures(sums: SpeakerSums, rule: ClusterConfig) -> SpeakerFigures:
     return {
         "clusters": sums.clusters,
+        "sampled_clusters": len(sums.sample),
+        "sampled_voices": sums.voices(rule),
         "without_voice": sums.without_voice,
         "known": sums.known,
         "cluster_purity": sums.in_cluster / sums.known if sums.known else None,

@@ -150,10 +150,11 @@ def _grouped(vectors: np.ndarray, threshold: float, block: int) -> np.ndarray:
         count += int(part.max()) + 1
     if count > max(block, len(vectors) // 2):
         return groups
-    return _grouped(_means(vectors, groups, count), threshold, block)[groups]
+    return _grouped(mean_vectors(vectors, groups, count), threshold, block)[groups]
 
 
-def _means(vectors: np.ndarray, groups: np.ndarray, count: int) -> np.ndarray:
+def mean_vectors(vectors: np.ndarray, groups: np.ndarray, count: int) -> np.ndarray:
+    """The mean of each of `count` groups of vectors [N,D], by their numbers [N]; [count,D]."""
     sums = np.zeros((count, vectors.shape[1]))
     np.add.at(sums, groups, vectors)
     return sums / np.bincount(groups, minlength=count)[:, None]
@@ -202,6 +203,11 @@ def name_speakers(embeddings: np.ndarray, sessions: Sequence[str], config: Clust
     return SpeakerLabels(numbers.tolist(), speaker)
 
 
+def count_voices(means: np.ndarray, config: ClusterConfig) -> int:
+    """Voices among clusters of several sessions, by `threshold_across`; `means`: their mean unit vectors, [N,D]."""
+    return int(_grouped(means, config.threshold_across, config.block).max()) + 1 if len(means) else 0
+
+
 def _join_sessions(embeddings: np.ndarray, speaker: list[str], config: ClusterConfig) -> list[str]:
     groups = [name for name in dict.fromkeys(speaker) if name]
     if len(groups) < 2:
@@ -209,7 +215,9 @@ def _join_sessions(embeddings: np.ndarray, speaker: list[str], config: ClusterCo
     index = {name: number for number, name in enumerate(groups)}
     rows = np.array([i for i, name in enumerate(speaker) if name])
     number = np.array([index[speaker[i]] for i in rows])
-    joined = _grouped(_means(embeddings[rows], number, len(groups)), config.threshold_across, config.block).tolist()
+    joined = _grouped(
+        mean_vectors(embeddings[rows], number, len(groups)), config.threshold_across, config.block
+    ).tolist()
     first: dict[int, str] = {}
     for name, group in zip(groups, joined, strict=True):
         first.setdefault(group, name)

@@ -8,9 +8,15 @@ from voxmill.data.records import Cost, StageName
 
 
 class SpeakerFigures(TypedDict):
-    """Clusters of voices; purities (0..1) over the `known` clips that the manifest names a speaker of."""
+    """Clusters of voices; purities (0..1) over the `known` clips that the manifest names a speaker of.
+
+    clusters: each of one session. sampled_clusters: of those, the ones whose voices were compared across sessions;
+    sampled_voices: how many different voices these are.
+    """
 
     clusters: int
+    sampled_clusters: int
+    sampled_voices: int
     without_voice: int
     known: int
     cluster_purity: float | None

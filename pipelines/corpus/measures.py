@@ -4,16 +4,25 @@
 where the units of the bucket or the settings that it depends on have changed.
 """
 
+import base64
 import hashlib
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from annotation.corpus.expressiveness import MEASURES, as_columns
-from annotation.corpus.speaker_clusters import largest_share_count, name_speakers
+from annotation.corpus.speaker_clusters import (
+    ClusterConfig,
+    count_voices,
+    largest_share_count,
+    mean_vectors,
+    name_speakers,
+)
 from annotation.descriptions.facts import VoiceSums, sum_voices
 from pipelines.config import AnnotateConfig
 from pipelines.corpus.clips import CorpusClip
@@ -26,19 +35,37 @@ from voxmill.data.layout import bucket_name
 from voxmill.data.records import ClipId, Prosody, from_json_text, to_json_text
 from voxmill.data.schemas import parquet_metadata, parquet_rows, read_parquet, to_table, write_parquet
 
-FORMAT = 3
+FORMAT = 4
+MAX_VOICES = 1000
+"""Clusters of which the mean voice is kept, half a kB each, to count voices across sessions."""
+
+
+class ClusterVoice(NamedTuple):
+    """A cluster of a session: the hash of its name and its clips' mean unit vector, base64 of float16 [D]."""
+
+    hash: int
+    vector: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeakerSums:
     """Clusters of voices of some buckets, and over the `known` clips that the manifest names a speaker of, how many are
-    of their cluster's most frequent speaker, and how many in their speaker's most frequent cluster."""
+    of their cluster's most frequent speaker, and how many in their speaker's most frequent cluster.
+
+    sample: the `MAX_VOICES` clusters of the least hashes.
+    """
 
     clusters: int = 0
     without_voice: int = 0
     known: int = 0
     in_cluster: int = 0
     in_speaker: int = 0
+    sample: tuple[ClusterVoice, ...] = ()
+
+    def voices(self, rule: ClusterConfig) -> int:
+        """Voices in the sample, across sessions."""
+        vectors = [np.frombuffer(base64.b64decode(voice.vector), dtype="<f2") for voice in self.sample]
+        return count_voices(np.stack(vectors).astype(np.float64), rule) if vectors else 0
 
     def __add__(self, other: "SpeakerSums") -> "SpeakerSums":
         return SpeakerSums(
@@ -47,7 +74,12 @@ class SpeakerSums:
             known=self.known + other.known,
             in_cluster=self.in_cluster + other.in_cluster,
             in_speaker=self.in_speaker + other.in_speaker,
+            sample=_sample(self.sample + other.sample),
         )
+
+
+def _sample(voices: Iterable[ClusterVoice]) -> tuple[ClusterVoice, ...]:
+    return tuple(sorted(voices)[:MAX_VOICES])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +232,8 @@ def embeddings_of(clips: list[CorpusClip]) -> np.ndarray:
 def name_clips(clips: list[CorpusClip], config: AnnotateConfig) -> SpeakerSums:
     """Names clusters; a name that the manifest gives stays, and measures how pure the clusters are."""
     rule = config.corpus_labels.speakers
-    labels = name_speakers(embeddings_of(clips), [clip.session for clip in clips], rule)
+    embeddings = embeddings_of(clips)
+    labels = name_speakers(embeddings, [clip.session for clip in clips], rule)
     given = [(clip.speaker, name) for clip, name in zip(clips, labels.speaker, strict=True) if clip.speaker and name]
     for clip, name in zip(clips, labels.speaker, strict=True):
         clip.cluster = name or None
@@ -213,4 +246,17 @@ def name_clips(clips: list[CorpusClip], config: AnnotateConfig) -> SpeakerSums:
         known=len(given),
         in_cluster=largest_share_count([cluster for _, cluster in pairs], [speaker for speaker, _ in pairs]),
         in_speaker=largest_share_count([speaker for speaker, _ in pairs], [cluster for _, cluster in pairs]),
+        sample=_cluster_voices(embeddings, labels.speaker),
+    )
+
+
+def _cluster_voices(embeddings: np.ndarray, clusters: Sequence[str]) -> tuple[ClusterVoice, ...]:
+    names = [name for name in dict.fromkeys(clusters) if name]
+    index = {name: number for number, name in enumerate(names)}
+    rows = [row for row, name in enumerate(clusters) if name]
+    means = mean_vectors(embeddings[rows], np.array([index[clusters[row]] for row in rows], dtype=np.int64), len(names))
+    hashes = (hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=6).digest() for name in names)
+    return _sample(
+        ClusterVoice(int.from_bytes(digest, "big"), base64.b64encode(mean.astype("<f2").tobytes()).decode())
+        for digest, mean in zip(hashes, means, strict=True)
     )

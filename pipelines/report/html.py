@@ -235,6 +235,14 @@ def stage_costs(run: Run) -> list[CostRow]:
     ]
 
 
+def _voices(run: Run) -> int | None:
+    """Voices across sessions; None where clusters were not compared, or not all of them."""
+    found = (run.get("corpus_labels") or {}).get("speakers")
+    if not found or found.get("sampled_clusters") != found["clusters"]:
+        return None
+    return found["sampled_voices"]
+
+
 def write_report(out: Path, summary: BucketSummary | None = None) -> Path:
     """Writes OUT/report.html and returns its path.
 
@@ -269,6 +277,7 @@ def write_report(out: Path, summary: BucketSummary | None = None) -> Path:
         num_dropped=summary.rejected.count,
         num_recordings=summary.recordings.count,
         num_speakers=summary.num_speakers,
+        num_voices=_voices(run),
         median_ovr=number(GRIDS[DNSMOS].quantile(summary.measure(DNSMOS).kept, 0.5)),
         origins=[
             (visible(row.name or "unknown"), row.clips.count)

@@ -21,7 +21,7 @@ from pipelines.corpus.norms import NormSums, fit, scores_of, with_scores
 from tests.pipelines.corpus.made_clips import made_clip
 from tests.support.chat_server import Handler, chat_server
 from voxmill.core.errors import JobError
-from voxmill.data.records import Clip, Gender, Label, Prosody, StageName, VoiceLabels
+from voxmill.data.records import Clip, Gender, Label, Prosody, StageName, VoiceLabels, from_json_text, to_json_text
 from voxmill.data.schemas import to_table, write_parquet
 
 RNG = np.random.default_rng(0)
@@ -96,6 +96,18 @@ def test_two_voices_of_a_session_are_two_speakers_and_never_each_other_s_referen
     for target in corpus.kept[:12]:
         assert target.references is not None and 1 <= len(target.references) <= 3
         assert {by_id[reference.clip_id].speaker for reference in target.references} == {target.speaker}
+
+
+def test_voices_are_counted_across_sessions_and_buckets() -> None:
+    rule = CorpusLabelsConfig()
+    # Two voices in four sessions of one bucket, and again in a session of another.
+    one = label_corpus(collected(*(clip(n, voice=n // 4 % 2, session=f"s{n % 4}") for n in range(24))), rule)
+    two = label_corpus(collected(*(clip(n, voice=n % 2, session="other") for n in range(8))), rule)
+    assert one.clusters == 8 and one.voices(rule.speakers) == 2
+    both = one + two
+    assert both.clusters == len(both.sample) == 10 and both.voices(rule.speakers) == 2
+    assert both == from_json_text(SpeakerSums, to_json_text(both)) and both.sample == (two + one).sample
+    assert SpeakerSums().voices(rule.speakers) == 0
 
 
 def test_references_stay_inside_their_shard() -> None:
