@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from pipelines.config import VoiceAttributesConfig
+from pipelines.config import SelectConfig, VoiceAttributesConfig
 from pipelines.units.label_store import LabelStore, merged_units
 from pipelines.vacuum import vacuum
 from samples import bad_input
@@ -132,13 +132,18 @@ def test_a_changed_threshold_runs_no_model(finished: tuple[Path, Path]) -> None:
     corpus, out = finished
     before = {path: path.stat().st_mtime_ns for path in (out / "work" / "units").rglob("*.tar")}
     began = time.monotonic()
-    done = run(str(corpus), str(out), "select.min_dnsmos_ovr=4.9")
+    predicted = pq.read_table(out / "clips.parquet")["predicted_wer"].to_pylist()
+    assert predicted and all(0 <= rate <= SelectConfig().max_predicted_wer for rate in predicted)
+    done = run(str(corpus), str(out), "select.min_dnsmos_ovr=4.9", "select.wer_fit=null")
     assert done.returncode == 0, done.stderr[-2000:]
     assert time.monotonic() - began < 120
     assert before == {path: path.stat().st_mtime_ns for path in (out / "work" / "units").rglob("*.tar")}
     assert json.loads((out / "run.json").read_text())["labelled"] == 0
     rejected = pq.read_table(out / "rejected.parquet").to_pylist()
     assert {row["reason"] for row in rejected} >= {"low_dnsmos_ovr"}
+    assert {row["predicted_wer"] for row in rejected} == {None}
+    assert "no fit predicts the word error rates of whisper-base" in done.stdout + done.stderr
+    assert "Nothing predicts the word error rates" in (out / "report.html").read_text()
     assert run(str(corpus), str(out)).returncode == 0
 
 
@@ -159,6 +164,7 @@ def test_mistakes_are_one_line_and_status_two(finished: tuple[Path, Path], tmp_p
         "no input": (str(tmp_path / "nowhere"), str(tmp_path / "x")),
         "foreign folder": (str(corpus), str(corpus)),
         "a share of a GPU": (str(corpus), str(tmp_path / "x"), "run.gpu_share=0.5"),
+        "no such fit": (str(corpus), str(tmp_path / "x"), f"select.wer_fit={tmp_path / 'none.json'}"),
         "no such shard": (str(corpus), str(tmp_path / "x"), "--shard", "4/4"),
     }
     for name, arguments in cases.items():
