@@ -36,6 +36,7 @@ class PlanRow:
     text: str | None
     language: str | None
     licence: str | None
+    refused: str
     line: int | None
     location: str
     problem: str | None
@@ -93,9 +94,14 @@ def buckets_of(rows: pa.Table, count: int) -> np.ndarray:
 
 
 def content_keys(rows: pa.Table) -> pa.Table:
-    """What repeats are found by: rows of equal `key` have the same audio, or are unreadable and of one place."""
+    """What repeats are found by: rows of equal `key` have the same audio, or are unreadable and of one place.
+
+    A row that is refused for what its manifest says repeats nothing, and nothing repeats it.
+    """
     place = pc.if_else(pc.equal(rows["location"], ""), rows["name"], rows["location"])
     key = pc.coalesce(rows["recording_id"], pc.binary_join_element_wise("at", place, ":"))
+    alone = pc.binary_join_element_wise("refused", pc.cast(rows["order"], pa.string()), ":")
+    key = pc.if_else(pc.equal(rows["refused"], ""), key, alone)
     return pa.table({"key": key} | {name: rows[name] for name in KEYS.names[1:]}, schema=KEYS)
 
 
@@ -154,14 +160,15 @@ def plan_bucket(rows: pa.Table, repeats: Mapping[int, Repeat], label: LabelConfi
 
 
 def _recording(row: PlanRow, repeat: Repeat | None) -> Recording:
+    problem = "unknown_language" if row.refused else row.problem
     recording = Recording(
         recording_id=row.recording_id,
         path=row.name,
         session=row.session or row.name,
-        state="planned" if row.problem is None else "unreadable",
+        state="planned" if problem is None else "unreadable",
         stage=StageName.SCAN,
-        reason=row.problem,
-        detail=row.detail,
+        reason=problem,
+        detail=row.refused or row.detail,
         licence=row.licence,
     )
     if repeat is not None and repeat.duplicate_of is None:

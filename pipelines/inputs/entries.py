@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from voxmill.core.errors import UserError
+from voxmill.data.languages import language_code
+
 SUFFIXES = frozenset(
     [
         ".wav",
@@ -33,7 +36,7 @@ class Entry:
     bytes_offset, bytes_size: where in that file it lies, in a tar for one; None: it is the whole file.
     row: of a Parquet file with the audio inside, from 0; None: the file is no such thing.
     stamp: changes when the file does, as far as a listing tells; "" where it does not.
-    line: of the manifest, from 1.
+    refused: why the recording is not labelled, whatever is in it: its language is none. line: of the manifest, from 1.
     """
 
     path: str
@@ -47,6 +50,7 @@ class Entry:
     text: str | None = None
     language: str | None = None
     licence: str | None = None
+    refused: str = ""
     line: int | None = None
     problem: str | None = None
     detail: str = ""
@@ -59,8 +63,18 @@ def has_suffix(name: str) -> bool:
 
 
 def with_labels(entry: Entry, given: Mapping[str, object]) -> Entry:
-    """An entry with what a manifest says of it; empty text is none."""
+    """An entry with what a manifest says of it; empty text is none.
+
+    The language becomes our code of it; with a value that is no language the entry is refused.
+    """
     session, speaker, text, language, licence = (
         value if isinstance(value, str) and value else None for value in map(given.get, OPTIONAL)
     )
-    return replace(entry, session=session, speaker=speaker, text=text, language=language, licence=licence)
+    entry = replace(entry, session=session, speaker=speaker, text=text, licence=licence)
+    if language is None:
+        return entry
+    try:
+        return replace(entry, language=language_code(language))
+    except UserError as error:
+        where = "" if entry.line is None else f"line {entry.line}: "
+        return replace(entry, refused=f"{where}language {error}")

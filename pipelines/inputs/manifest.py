@@ -6,6 +6,7 @@ in it as Hugging Face's datasets have. A row that cannot be used is an entry wit
 report like every other input. Nothing here holds more than a piece of the whole.
 """
 
+import dataclasses
 import itertools
 import json
 import os
@@ -164,7 +165,8 @@ def _manifest(path: Path, base: Path) -> Iterator[Entry]:
     here = path.name if is_remote(path) else storable(path.name)
     for number, row in _rows(path):
         try:
-            yield with_labels(_entry(row, path, base, number, here), row if isinstance(row, dict) else {})
+            entry = with_labels(_entry(row, path, base, number, here), row if isinstance(row, dict) else {})
+            yield dataclasses.replace(entry, name=f"{entry.name} (line {number})") if entry.refused else entry
         except _BadRowError as error:
             detail = f"line {number}: {error}"
             yield Entry(path="", name=f"{here}:{number}", line=number, problem="malformed_row", detail=detail)

@@ -1,5 +1,7 @@
 """The 30 languages and 9 Chinese dialects of VoxCPM2 by name (report Table 8 and the model's own list)."""
 
+import re
+
 from voxmill.core.errors import UserError
 
 LANGUAGES: dict[str, str] = {
@@ -52,6 +54,11 @@ DIALECTS: dict[str, str] = {
 CHARACTER_BASED = frozenset({"ar", "he", "hi", "ja", "km", "ko", "lo", "my", "sw", "th", "zh"})
 
 _WHISPER_TO_OURS = {"jw": "jv", "nn": "no", "yue": "zh-yue"}
+_TAG_TO_OURS = {"fil": "tl", "nan": "zh-minnan", "nb": "no", "nn": "no", "wuu": "zh-wu", "yue": "zh-yue"}
+_NOT_ONE = ("und", "mul")
+_NO_SPEECH = ("zxx", "mis")
+_PRIVATE = re.compile(r"x-|q[a-t][a-z]$")
+_NAME = re.compile(r"\w[\w ,.'()-]*[\w)]")
 
 
 def from_whisper(code: str) -> str:
@@ -64,19 +71,51 @@ def language_name(code: str) -> str:
     return DIALECTS.get(code) or LANGUAGES.get(code) or code
 
 
-def language_code(name: str) -> str:
-    """Code of a language given by code or by English name, in any case.
+def language_code(name: str) -> str | None:
+    """Our code of a language given as a BCP-47 tag (`en-US`, `zh-Hant-HK`), a code of ISO 639-1, 639-2 or 639-3, or an
+    English name, in any case; None where it is given as undetermined (`und`) or as several (`mul`).
+
+    Region and script are dropped, a language is named by its macrolanguage where models know no other (`cmn` is `zh`);
+    the dialects of VoxCPM2 keep their tags (`yue` is `zh-yue`).
 
     Raises:
-        UserError: neither a code nor a name of the 30 languages and 9 dialects.
+        UserError: it names no language.
     """
-    wanted = name.strip().lower()
+    wanted = name.strip().replace("_", "-").lower()
     for code, full in (LANGUAGES | DIALECTS).items():
         if wanted in (code, full.lower()):
             return code
-    raise UserError(
-        f"language {name!r} is not one of the 30 languages and 9 Chinese dialects; see voxmill/data/languages.py"
-    )
+    found = _by_tag(wanted) or _by_name(wanted)
+    if found in _NOT_ONE:
+        return None
+    if not found or found in _NO_SPEECH:
+        raise UserError(f"{name!r} is no language; write its ISO 639 code, such as en, or its English name")
+    return _TAG_TO_OURS.get(found, found)
+
+
+def _by_tag(tag: str) -> str:
+    """The language of a BCP-47 tag, by its macrolanguage; "" where the tag is none."""
+    import langcodes
+    from langcodes.tag_parser import LanguageTagError
+
+    try:
+        language = langcodes.Language.get(langcodes.standardize_tag(tag, macro=True))
+    except (LanguageTagError, ValueError):
+        return ""
+    code = language.language or "und"
+    return code if language.is_valid() and not _PRIVATE.match(code) else ""
+
+
+def _by_name(name: str) -> str:
+    """The language of an English name, which may have a region beside it; "" where there is none."""
+    import langcodes
+
+    if not _NAME.fullmatch(name):
+        return ""
+    try:
+        return _by_tag(langcodes.find(name, language="en").to_tag())
+    except LookupError:
+        return ""
 
 
 # Languages whose texts a detector of languages cannot tell apart, by its codes and ours.

@@ -10,8 +10,6 @@ from annotation.speech.text_checks import (
     text_language,
 )
 from annotation.speech.transcription import Transcript
-from voxmill.core.errors import UserError
-from voxmill.data.languages import DIALECTS, LANGUAGES, language_code, language_name
 
 
 def test_a_loop_shows_in_every_sign() -> None:
@@ -62,10 +60,3 @@ def test_error_rate_counts_words_or_characters() -> None:
     assert error_rate("请输入密码", "请输入号码", "zh") == pytest.approx(1 / 5)
     assert error_rate("...", "a", "en") is None
     assert error_rate("a", "", "en") == 1.0
-
-
-def test_all_languages_of_the_report_have_names() -> None:
-    assert len(LANGUAGES) == 30 and len(DIALECTS) == 9
-    assert language_code("Cantonese") == "zh-yue" and language_name("sw") == "Swahili"
-    with pytest.raises(UserError, match="Klingon"):
-        language_code("Klingon")

@@ -4,9 +4,11 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import soundfile
 
 from pipelines.config import LabelConfig
 from pipelines.inputs.bucket_rows import content_keys, find_repeats, plan_bucket, plan_rows
@@ -53,6 +55,31 @@ def test_a_manifest_names_its_bad_rows_by_line(tmp_path: Path) -> None:
         (9, None, None, "en"),
     ]
     assert len({row.path for row in recordings}) == len(recordings) == 9
+
+
+def test_a_language_is_normalised_or_ends_its_own_row(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.ones(1600) * 0.1, 16000)
+    soundfile.write(tmp_path / "b.wav", np.ones(1600) * 0.2, 16000)
+    lines = [
+        {"path": "a.wav", "language": "Elvish"},
+        {"path": "a.wav", "language": "EN"},
+        {"path": "b.wav", "language": "deu"},
+        {"path": "gone.wav", "language": "xx"},
+    ]
+    (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    entries = list(read_inputs(str(tmp_path / "list.jsonl")))
+    assert [entry.language for entry in entries] == [None, "en", "de", None]
+    rows = plan_rows(0, entries, to_table([scan_entry(entry, 600) for entry in entries], Scan))
+    repeats = {repeat.order: repeat for repeat in find_repeats(content_keys(rows))}
+    plan = plan_bucket(rows, repeats, LabelConfig(), 0)
+    assert [(row.path, row.state, row.reason) for row in plan.recordings] == [
+        ("a.wav", "planned", None),
+        ("a.wav (line 1)", "unreadable", "unknown_language"),
+        ("b.wav", "planned", None),
+        ("gone.wav (line 4)", "unreadable", "unknown_language"),
+    ]
+    assert plan.recordings[1].detail.startswith("line 1: language 'Elvish' is no language")
+    assert [result.window.source.language for unit in plan.units for result in unit.results] == ["en", "de"]
 
 
 def test_a_parquet_manifest_reads_like_a_jsonl_one(tmp_path: Path) -> None:
