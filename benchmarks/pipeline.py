@@ -101,7 +101,7 @@ def bare(source: Path, folder: Path) -> BareLoop:
     from pipelines.engine.pools import STAGES
     from pipelines.inputs.bucket_rows import plan_bucket, plan_rows
     from pipelines.inputs.manifest import read_inputs
-    from pipelines.inputs.scan import Scan, scan_entry
+    from pipelines.inputs.scan import Scan, ScanOptions, scan_entry
     from pipelines.stages.base import StageContext, WindowAudio
     from pipelines.stages.voice_attributes import load_labellers
     from voxmill.core.audio import RATE_16K, resample
@@ -110,7 +110,7 @@ def bare(source: Path, folder: Path) -> BareLoop:
     importing = time.perf_counter() - clock
     config = AnnotateConfig()
     entries = list(read_inputs(str(source)))
-    scans = to_table([scan_entry(entry, config.label.window_seconds) for entry in entries], Scan)
+    scans = to_table([scan_entry(entry, ScanOptions()) for entry in entries], Scan)
     units = plan_bucket(plan_rows(0, entries, scans), {}, config.label, 0).units
     clock = time.perf_counter()
     context = StageContext(

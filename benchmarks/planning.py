@@ -24,9 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
 from benchmarks.support.tables import table  # noqa: E402
-from pipelines.config import AnnotateConfig  # noqa: E402
 from pipelines.inputs.manifest import read_inputs  # noqa: E402
-from pipelines.inputs.scan import Scan, ScanStore, block_name, blocks  # noqa: E402
+from pipelines.inputs.scan import Scan, ScanOptions, ScanStore, block_name, blocks  # noqa: E402
 from voxmill.core.errors import JobError, command  # noqa: E402
 from voxmill.core.local_ray import environment, local_ray  # noqa: E402
 from voxmill.data.schemas import schema_of  # noqa: E402
@@ -59,7 +58,8 @@ def fabricate(folder: Path, rows: int, seconds: float) -> Path:
     paths = [f"s3://fabricated/{number % 997:03d}/{number:09d}.flac" for number in numbers]
     sessions = [f"session-{number // 8:08d}" for number in numbers]
     pq.write_table(pa.table({"path": paths, "session": sessions}), manifest)
-    scans = ScanStore(folder / "out", AnnotateConfig().label.window_seconds)
+    scans = ScanStore(folder / "out", ScanOptions())
+    digests = ["0123456789abcdef"] * -(-round(RATE * seconds) // 480_000)
     first = 0
     for block in blocks(read_inputs(str(manifest))):
         count = len(block)
@@ -75,11 +75,12 @@ def fabricate(folder: Path, rows: int, seconds: float) -> Path:
             "channels": [1] * count,
             "codec": ["flac"] * count,
             "num_samples": samples,
-            "channel": ["mean"] * count,
-            "digests": [["0123456789abcdef"] * -(-round(RATE * seconds) // 480_000)] * count,
-            "ends": samples[:, None].tolist(),
+            "scale": [1.0] * count,
+            "read": [[{"channel": None, "ends": [int(end)], "digests": digests}] for end in samples],
+            "other_tracks": [[]] * count,
+            "warnings": [[]] * count,
         }
-        scans.write(block_name(block, scans.window_seconds), pa.table(columns, schema=schema_of(Scan)))
+        scans.write(block_name(block, scans.options), pa.table(columns, schema=schema_of(Scan)))
         first += count
     return manifest
 

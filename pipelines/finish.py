@@ -43,7 +43,7 @@ from pipelines.report.bucket_summary import BucketSummary, merge, summarize
 from pipelines.report.run_record import Run
 from pipelines.units.attempts import model_calls
 from pipelines.units.plan_files import planned_buckets, recordings_path, stored_buckets
-from voxmill.core.errors import UserError
+from voxmill.core.errors import JobError, UserError
 from voxmill.core.files import list_files, sweep_temporaries, write_atomically
 from voxmill.core.hashing import fingerprint, sha256_bytes
 from voxmill.core.local_ray import cluster_cpus, map_in_order, map_tasks
@@ -101,7 +101,7 @@ def finish(out: Path, config: AnnotateConfig, progress: Progress, labelled: Labe
 
     Raises:
         UserError: the rule of the pre-screen contradicts itself, or speakers are to be joined across buckets.
-        JobError: the machine fails; the same command resumes.
+        JobError: the machine fails, and the same command resumes; or no recording could be read.
     """
     from pipelines.report.card import write_card
     from pipelines.report.html import write_report
@@ -144,6 +144,7 @@ def finish(out: Path, config: AnnotateConfig, progress: Progress, labelled: Labe
         "model_calls_repeated": calls_repeated,
         "shards": sum(len(row.shards) for row in files),
         "recordings": summary.recordings.count,
+        "other_files": {"count": figures.others, "examples": list(figures.other_names)},
         "units": labelled.units,
         "found_done": labelled.found_done,
         "labelled": labelled.units - labelled.found_done,
@@ -162,12 +163,22 @@ def finish(out: Path, config: AnnotateConfig, progress: Progress, labelled: Labe
     write_card(out, summary)
     report = write_report(out, summary)
     progress.print(f"kept {summary.kept.count} clips, {record['hours_kept']:.3f} h of {record['hours_in']:.3f} h")
+    for line in report_figures.losses(summary, figures):
+        progress.print(line)
     progress.print(f"report: {report}")
     unnamed = _unnamed_bytes(out, files)
     if unnamed:
         progress.print(
             f"{unnamed / 1e6:.0f} MB of shards that the index does not name any more: voxmill vacuum {out} "
             "removes those that no kept state names"
+        )
+    unreadable = summary.num_in_state("unreadable")
+    if unreadable and not summary.num_in_state("kept", "kept_in_part", "rejected"):
+        first = summary.lost[0]
+        raise JobError(
+            f"none of {unreadable} recordings could be read, such as {first.path!r} ({first.reason}: {first.detail}); "
+            f"see {report}",
+            resume_hint="",
         )
     return record
 

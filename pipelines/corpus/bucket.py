@@ -9,7 +9,7 @@ from pipelines.config import AnnotateConfig
 from pipelines.corpus.clips import CorpusClip, index_row, rejected_row
 from pipelines.corpus.collect import CollectedClips, collect, number
 from pipelines.corpus.describe import DescriptionJob, count_verdicts
-from pipelines.corpus.figures import BucketFigures
+from pipelines.corpus.figures import MAX_OTHERS, BucketFigures
 from pipelines.corpus.labels import (
     Cutoff,
     add_eligibility,
@@ -109,8 +109,11 @@ def finish_bucket(out: Path, config: AnnotateConfig, inputs: BucketInputs, job: 
         for window in windows
         if window.separation is not None
     ]
+    others = [row.path for row in planned if row.state == "other"]
     figures = BucketFigures(
         units=len(units),
+        others=len(others),
+        other_names=tuple(others[:MAX_OTHERS]),
         errors=errors_of(collected.kept + collected.rejected),
         with_reference=0 if references is None else references["with_reference"],
         reasons={} if references is None else references["reasons"],

@@ -75,9 +75,9 @@ class CorpusClip:
         return self.window.source.session
 
     @property
-    def order(self) -> tuple[str, str, int]:
-        """By session, recording and time."""
-        return self.session, self.window.name, self.candidate.start_sample
+    def order(self) -> tuple[str, str, int, int]:
+        """By session, recording, time and channel."""
+        return self.session, self.window.name, self.candidate.start_sample, self.window.channel or 0
 
     @property
     def start(self) -> Seconds:
@@ -107,6 +107,7 @@ class CorpusClip:
             position=self.position,
             start_sample=candidate.start_sample,
             end_sample=candidate.end_sample,
+            channel=window.channel,
             sample_rate=window.sample_rate,
             duration=self.duration,
             text=candidate.text,
@@ -129,6 +130,7 @@ def index_row(clip: CorpusClip) -> Clip:
     return Clip(
         **_fields(clip.metadata(clip.speaker)),
         **_fields(clip.place),
+        path=clip.window.name,
         predicted_wer=clip.predicted_wer,
         cluster=clip.cluster,
         prosody=None if voice.prosody is None else voice.prosody.value,

@@ -6,6 +6,9 @@ from typing import TypedDict
 
 from voxmill.data.records import Cost, StageName
 
+MAX_OTHERS = 5
+"""Names of files that are no recordings, as examples."""
+
 
 class SpeakerFigures(TypedDict):
     """Clusters of voices; purities (0..1) over the `known` clips that the manifest names a speaker of.
@@ -62,10 +65,13 @@ class BucketFigures:
 
     verdicts: by `language/attribute/verdict`. why_not: by `stage/reason`. reasons: of clips without a reference. costs:
     seconds, seconds of audio and calls by stage. asked_seconds, spared_seconds: audio that separation was wanted for,
-    and that it was not wanted for, in `windows` windows.
+    and that it was not wanted for, in `windows` windows. others: files of IN that are no recordings, and the first
+    ones' names.
     """
 
     units: int = 0
+    others: int = 0
+    other_names: tuple[str, ...] = ()
     errors: dict[str, int] = field(default_factory=dict)
     with_reference: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
@@ -85,6 +91,8 @@ class BucketFigures:
     def __add__(self, other: "BucketFigures") -> "BucketFigures":
         return BucketFigures(
             units=self.units + other.units,
+            others=self.others + other.others,
+            other_names=tuple(sorted({*self.other_names, *other.other_names})[:MAX_OTHERS]),
             errors=_added(self.errors, other.errors),
             with_reference=self.with_reference + other.with_reference,
             reasons=_added(self.reasons, other.reasons),

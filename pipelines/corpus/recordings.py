@@ -1,14 +1,15 @@
 """How every input of a bucket ended."""
 
+import dataclasses
 from collections import Counter
 from dataclasses import replace
 
 from pipelines.corpus.collect import CollectedClips
-from voxmill.data.records import Ending, Recording, StageName
+from voxmill.data.records import Ending, LostWindow, Recording, StageName, WindowResult
 
 
 def finished_recordings(planned: list[Recording], collected: CollectedClips) -> list[Recording]:
-    """One row an input with its one terminal state."""
+    """One row an input with its one terminal state; files that are no recordings have none."""
     kept = Counter(clip.recording_id for clip in collected.kept)
     rejected: dict[str, list[Ending]] = {}
     for clip in collected.rejected:
@@ -17,12 +18,28 @@ def finished_recordings(planned: list[Recording], collected: CollectedClips) -> 
     return [
         row if row.state != "planned" else _finished(row, collected, kept, rejected.get(row.recording_id or "", []))
         for row in planned
+        if row.state != "other"
     ]
+
+
+def _lost(windows: list[WindowResult]) -> tuple[LostWindow, ...]:
+    """Windows that ended before clips were cut; of a speaker's own channel, silence is no loss."""
+    return tuple(
+        LostWindow(
+            start=result.window.start_sample / result.window.sample_rate,
+            end=result.window.end_sample / result.window.sample_rate,
+            channel=result.window.channel,
+            **dataclasses.asdict(result.ending),
+        )
+        for result in windows
+        if result.ending is not None and not (result.window.split and result.ending.reason == "no_speech")
+    )
 
 
 def _finished(row: Recording, collected: CollectedClips, kept: Counter[str], rejected: list[Ending]) -> Recording:
     assert row.recording_id is not None
     windows = collected.windows[row.recording_id]
+    lost = _lost(windows)
     separations = [window.separation for window in windows if window.separation is not None]
     row = replace(
         row,
@@ -30,9 +47,11 @@ def _finished(row: Recording, collected: CollectedClips, kept: Counter[str], rej
         num_kept=kept[row.recording_id],
         separated=any(separation.used for separation in separations),
         separation=separations[0].why if separations else None,
+        seconds_lost=sum(window.end - window.start for window in lost),
+        lost_windows=lost,
     )
     if row.num_kept:
-        return replace(row, state="kept", stage=StageName.WRITE, reason="kept")
+        return replace(row, state="kept_in_part" if lost else "kept", stage=StageName.WRITE, reason="kept")
     row = replace(row, state="rejected")
     endings = [window.ending for window in windows if window.ending is not None]
     if len(endings) == len(windows):

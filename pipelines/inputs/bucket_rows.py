@@ -13,11 +13,20 @@ import pyarrow.compute as pc
 
 from pipelines.config import LabelConfig
 from pipelines.inputs.entries import Entry
-from pipelines.inputs.media import digests_of
+from pipelines.inputs.media import ReadChannel, digests_of
+from pipelines.inputs.scan import is_other
 from pipelines.units.plan_files import BucketPlan
 from pipelines.units.unit import group, label_fingerprint
 from voxmill.data.layout import bucket_of
-from voxmill.data.records import Channel, Recording, SourceInfo, StageName, Window
+from voxmill.data.records import (
+    AudioTrack,
+    Recording,
+    RecordingState,
+    RecordingWarning,
+    SourceInfo,
+    StageName,
+    Window,
+)
 from voxmill.data.schemas import from_table, schema_of, to_table
 
 
@@ -31,6 +40,7 @@ class PlanRow:
     bytes_offset: int | None
     bytes_size: int | None
     row: int | None
+    claimed: bool
     session: str | None
     speaker: str | None
     text: str | None
@@ -46,9 +56,10 @@ class PlanRow:
     channels: int | None
     codec: str | None
     num_samples: int | None
-    channel: Channel
-    digests: tuple[str, ...]
-    ends: tuple[int, ...]
+    scale: float
+    read: tuple[ReadChannel, ...]
+    other_tracks: tuple[AudioTrack, ...]
+    warnings: tuple[RecordingWarning, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,12 +107,13 @@ def buckets_of(rows: pa.Table, count: int) -> np.ndarray:
 def content_keys(rows: pa.Table) -> pa.Table:
     """What repeats are found by: rows of equal `key` have the same audio, or are unreadable and of one place.
 
-    A row that is refused for what its manifest says repeats nothing, and nothing repeats it.
+    A row that is refused for what its manifest says repeats nothing, and nothing repeats it; so with what is counted.
     """
     place = pc.if_else(pc.equal(rows["location"], ""), rows["name"], rows["location"])
     key = pc.coalesce(rows["recording_id"], pc.binary_join_element_wise("at", place, ":"))
-    alone = pc.binary_join_element_wise("refused", pc.cast(rows["order"], pa.string()), ":")
-    key = pc.if_else(pc.equal(rows["refused"], ""), key, alone)
+    alone = pc.binary_join_element_wise("row", pc.cast(rows["order"], pa.string()), ":")
+    is_alone = pc.or_(pc.not_equal(rows["refused"], ""), pc.and_not(pc.is_null(rows["recording_id"]), rows["claimed"]))
+    key = pc.if_else(is_alone, alone, key)
     return pa.table({"key": key} | {name: rows[name] for name in KEYS.names[1:]}, schema=KEYS)
 
 
@@ -165,7 +177,7 @@ def _recording(row: PlanRow, repeat: Repeat | None) -> Recording:
         recording_id=row.recording_id,
         path=row.name,
         session=row.session or row.name,
-        state="planned" if problem is None else "unreadable",
+        state=_state(row, problem),
         stage=StageName.SCAN,
         reason=problem,
         detail=row.refused or row.detail,
@@ -189,36 +201,61 @@ def _recording(row: PlanRow, repeat: Repeat | None) -> Recording:
         duration=row.num_samples / row.sample_rate,
         sample_rate=row.sample_rate,
         channels=row.channels,
+        channels_read=_channels_read(row),
         codec=row.codec,
+        other_tracks=row.other_tracks,
+        warnings=row.warnings,
     )
     if repeat is not None:
         return replace(recording, state="duplicate", reason="same_audio", detail=repeat.duplicate_of or "")
     return recording
 
 
+def _state(row: PlanRow, problem: str | None) -> RecordingState:
+    if problem is None:
+        return "planned"
+    if is_other(row.claimed, row.problem):
+        return "other"
+    return "duplicate" if problem == "same_folder" else "unreadable"
+
+
+def _channels_read(row: PlanRow) -> str:
+    if len(row.read) > 1:
+        return "split"
+    channel = row.read[0].channel
+    return "mix" if channel is None else str(channel)
+
+
 def _windows(row: PlanRow) -> list[Window]:
+    """The windows of a row by channel; where each channel is a speaker, its name ends in the channel's number."""
     assert row.sample_rate is not None and row.recording_id is not None
-    source = SourceInfo(
-        session=row.session or row.name,
-        speaker=row.speaker,
-        text=row.text,
-        language=row.language,
-        licence=row.licence,
-    )
-    return [
-        Window(
-            recording_id=row.recording_id,
-            name=row.name,
-            path=row.path,
-            bytes_offset=row.bytes_offset,
-            bytes_size=row.bytes_size,
-            row=row.row,
-            start_sample=start,
-            end_sample=end,
-            sample_rate=row.sample_rate,
-            channel=row.channel,
-            digests=digests_of(row.digests, start, end),
-            source=source,
+    windows: list[Window] = []
+    for one in row.read:
+        split = len(row.read) > 1
+        source = SourceInfo(
+            session=row.session or row.name,
+            speaker=f"{row.speaker or row.session or row.name}:channel-{one.channel}" if split else row.speaker,
+            text=row.text,
+            language=row.language,
+            licence=row.licence,
         )
-        for start, end in zip((0, *row.ends[:-1]), row.ends, strict=True)
-    ]
+        windows += [
+            Window(
+                recording_id=row.recording_id,
+                name=row.name,
+                path=row.path,
+                bytes_offset=row.bytes_offset,
+                bytes_size=row.bytes_size,
+                row=row.row,
+                start_sample=start,
+                end_sample=end,
+                sample_rate=row.sample_rate,
+                channel=one.channel,
+                split=split,
+                scale=row.scale,
+                digests=digests_of(one.digests, start, end),
+                source=source,
+            )
+            for start, end in zip((0, *one.ends[:-1]), one.ends, strict=True)
+        ]
+    return windows

@@ -1,29 +1,18 @@
 """One input as the user named it, before anything of it is read."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from voxmill.core.errors import UserError
 from voxmill.data.languages import language_code
 
-SUFFIXES = frozenset(
-    [
-        ".wav",
-        ".flac",
-        ".mp3",
-        ".ogg",
-        ".oga",
-        ".opus",
-        ".m4a",
-        ".mp4",
-        ".aac",
-        ".g722",
-        ".webm",
-        ".wma",
-        ".aiff",
-        ".aif",
-    ]
+_SUFFIX = re.compile(
+    r"[^/]\.(3g2|3gp|8svx|aac|ac3|aifc?|aiff|amr|ape|asf|au|avi|awb|bwf|caf|dts|eac3|f4a|flac|flv|g722|gsm|m2ts|m4a|m4b"
+    r"|m4v|mka|mkv|mov|mp[234c]|mpe?g|og[agvx]|opus|ra|rf64|rm|snd|spx|tak|tta|voc|vob|w64|wav|weba|webm|wm[av]|wv)$",
+    re.IGNORECASE,
 )
+"""How recordings are called. What is called so is one, or an unreadable one; any other file is one if it opens."""
 OPTIONAL = ("session", "speaker", "text", "language", "licence")
 """What a manifest may say of a recording."""
 
@@ -35,6 +24,7 @@ class Entry:
     path: local path or URI of the file that holds the audio; "" where a row of a manifest names none.
     bytes_offset, bytes_size: where in that file it lies, in a tar for one; None: it is the whole file.
     row: of a Parquet file with the audio inside, from 0; None: the file is no such thing.
+    claimed: whether its name, or whoever named it, says that it is a recording; what else does not open is counted.
     stamp: changes when the file does, as far as a listing tells; "" where it does not.
     refused: why the recording is not labelled, whatever is in it: its language is none. line: of the manifest, from 1.
     """
@@ -44,6 +34,7 @@ class Entry:
     bytes_offset: int | None = None
     bytes_size: int | None = None
     row: int | None = None
+    claimed: bool = True
     stamp: str = ""
     session: str | None = None
     speaker: str | None = None
@@ -58,8 +49,7 @@ class Entry:
 
 def has_suffix(name: str) -> bool:
     """Whether a name ends as recordings do."""
-    dot = name.rfind(".")
-    return dot > name.rfind("/") and name[dot:].lower() in SUFFIXES
+    return _SUFFIX.search(name) is not None
 
 
 def with_labels(entry: Entry, given: Mapping[str, object]) -> Entry:

@@ -1,6 +1,7 @@
-"""Recordings in a folder or below a prefix, and what a pattern matches, in the order of their names.
+"""Every file in a folder or below a prefix, and what a pattern matches, in the order of their names.
 
-Folder by folder, so that no more than one folder's names are in memory, whatever the size of the whole.
+Folder by folder, so that no more than one folder's names are in memory, whatever the size of the whole. A link to a
+folder is followed once; one that leads where the walk comes by itself, or has been, is an entry that says so.
 """
 
 import glob
@@ -14,28 +15,29 @@ from voxmill.core.storage import Listed, is_remote, list_folder, to_path
 
 
 def walk(root: Path) -> Iterator[Entry]:
-    """Every recording in a folder and below it, by name."""
-    return _walk_remote(root) if is_remote(root) else _walk_local(root, "")
+    """Every file in a folder and below it, by name; a tar stands for what is in it."""
+    return _walk_remote(root) if is_remote(root) else _LocalWalk(root).folder("")
 
 
 def matches(pattern: str) -> Iterator[Entry]:
-    """Recordings whose paths match a pattern: `*`, `?`, `[...]` in a name, `**` for folders at any depth.
+    """Files whose paths match a pattern: `*`, `?`, `[...]` in a name, `**` for folders at any depth.
 
     Raises:
         UserError: an unknown scheme.
     """
     if "://" not in pattern:
         for path in sorted(glob.glob(pattern, recursive=True)):
-            if has_suffix(path) or path.endswith(".tar"):
-                yield Entry(path=path, name=storable(path))
+            if not os.path.isdir(path):
+                yield Entry(path=path, name=storable(path), claimed=_is_claimed(path))
         return
     from fsspec.utils import glob_translate
 
     root = to_path(re.split(r"[*?\[]", pattern, maxsplit=1)[0].rpartition("/")[0])
     wanted = re.compile(glob_translate(pattern.removeprefix(f"{root}/")))
     for name, item in _files(root):
-        if wanted.fullmatch(name) and (has_suffix(name) or name.endswith(".tar")):
-            yield Entry(path=f"{root}/{name}", name=f"{root}/{name}", stamp=item.stamp)
+        if wanted.fullmatch(name):
+            path = f"{root}/{name}"
+            yield Entry(path=path, name=path, claimed=_is_claimed(name), stamp=item.stamp)
 
 
 def storable(name: str) -> str:
@@ -43,37 +45,88 @@ def storable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def _walk_local(root: Path, folder: str) -> Iterator[Entry]:
-    try:
-        found = list(os.scandir(os.path.join(root, folder)))
-    except OSError as error:
-        if not folder:
-            raise
-        where = os.path.join(root, folder)
-        yield Entry(
-            path=where, name=storable(folder) + "/", problem="no_permission", detail=f"folder: {error.strerror}"
-        )
-        return
-    # A folder sorts by its name with the slash, so that the whole comes in the order of complete names.
-    items = [(item.name + "/" * item.is_dir(follow_symlinks=False), item) for item in found]
-    for name, item in sorted(items, key=lambda pair: storable(pair[0])):
-        inner = os.path.join(folder, item.name)
-        if name.endswith("/"):
-            yield from _walk_local(root, inner)
-        elif has_suffix(name) and not os.path.isdir(item.path):
-            broken = item.is_symlink() and not os.path.exists(item.path)
+def _is_claimed(name: str) -> bool:
+    return has_suffix(name) or name.endswith(".tar")
+
+
+class _LocalWalk:
+    """A walk through the folders of this machine; of those that links lead to it remembers which it has entered."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.real = root, os.path.realpath(root)
+        self.entered: dict[str, str] = {}
+
+    def folder(self, folder: str, real: str | None = None) -> Iterator[Entry]:
+        """Files of a folder below the root and below it, by name.
+
+        Args:
+            real: where it lies, if a link led out of the root.
+        """
+        where = os.path.join(self.root, folder)
+        try:
+            found = list(os.scandir(where))
+        except OSError as error:
+            if not folder:
+                raise
+            detail = f"folder: {error.strerror}"
+            yield Entry(path=where, name=storable(folder) + "/", problem="no_permission", detail=detail)
+            return
+        # A folder sorts by its name with the slash, so that the whole comes in the order of complete names.
+        items = [(item.name + "/" * _is_folder(item), item) for item in found]
+        for name, item in sorted(items, key=lambda pair: storable(pair[0])):
+            inner = os.path.join(folder, item.name)
+            if not name.endswith("/"):
+                yield from self._file(item, inner)
+            elif item.is_symlink() or real is not None:
+                yield from self._elsewhere(item, inner)
+            else:
+                yield from self.folder(inner)
+
+    def _file(self, item: "os.DirEntry[str]", name: str) -> Iterator[Entry]:
+        broken = item.is_symlink() and not os.path.exists(item.path)
+        if broken or os.path.isfile(item.path):
             yield Entry(
                 path=item.path,
-                name=storable(inner),
+                name=storable(name),
+                claimed=_is_claimed(name),
                 problem="missing" if broken else None,
                 detail="a link that leads nowhere or in a circle" if broken else "",
             )
+        else:
+            detail = "a pipe, socket or device"
+            yield Entry(path="", name=storable(name), claimed=False, problem="not_audio", detail=detail)
+
+    def _elsewhere(self, item: "os.DirEntry[str]", name: str) -> Iterator[Entry]:
+        """Files of a folder that a link leads to, or that lies below one that a link led to."""
+        real = os.path.realpath(item.path)
+        if _lies_in(self.real, real):
+            detail = f"a link to {real}, which IN lies in, is not followed"
+            yield Entry(path="", name=storable(name) + "/", problem="folder_loop", detail=detail)
+        elif _lies_in(real, self.real):
+            detail = f"a link to {os.path.relpath(real, self.real)}/, which is read by that name"
+            yield Entry(path="", name=storable(name) + "/", problem="same_folder", detail=storable(detail))
+        elif real in self.entered:
+            detail = f"a link to the folder that is read as {self.entered[real]}/"
+            yield Entry(path="", name=storable(name) + "/", problem="same_folder", detail=detail)
+        else:
+            self.entered[real] = storable(name)
+            yield from self.folder(name, real)
+
+
+def _is_folder(item: "os.DirEntry[str]") -> bool:
+    try:
+        return item.is_dir()
+    except OSError:  # a link in a circle
+        return False
+
+
+def _lies_in(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
 def _walk_remote(root: Path) -> Iterator[Entry]:
     for name, item in _files(root):
-        if has_suffix(name):
-            yield Entry(path=f"{root}/{name}", name=name, stamp=item.stamp)
+        yield Entry(path=f"{root}/{name}", name=name, claimed=_is_claimed(name), stamp=item.stamp)
 
 
 def _files(root: Path, folder: str = "") -> Iterator[tuple[str, Listed]]:

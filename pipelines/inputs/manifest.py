@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.inputs.entries import OPTIONAL, SUFFIXES, Entry, has_suffix, with_labels
+from pipelines.inputs.entries import OPTIONAL, Entry, has_suffix, with_labels
 from pipelines.inputs.listing import matches, storable, walk
+from pipelines.inputs.media_file import MediaFile
 from pipelines.inputs.tars import members
+from voxmill.core.audio import AudioProblem
 from voxmill.core.errors import UserError
 from voxmill.core.storage import file_names, is_remote, names_remote, to_path
 
@@ -29,12 +31,12 @@ def read_inputs(source: str, expand: Expand = map) -> Iterator[Entry]:
     """Entries of IN in a stable order.
 
     Raises:
-        UserError: `source` does not exist, matches nothing or holds no recording.
+        UserError: `source` does not exist, matches nothing or holds no file.
     """
     entries = _expanded(_entries(source), expand)
     first = next(entries, None)
     if first is None:
-        raise UserError(f"{source}: holds no recording ({', '.join(sorted(SUFFIXES))})")
+        raise UserError(f"{source}: holds no file")
     return itertools.chain([first], entries)
 
 
@@ -48,15 +50,25 @@ def _entries(source: str) -> Iterator[Entry]:
     if path.is_file():
         if name.endswith((".jsonl", ".parquet")):
             return _manifest(path, path.parent)
-        if name.endswith(".tar") or has_suffix(name):
+        if name.endswith(".tar") or has_suffix(name) or _opens(path):
             shown = str(path) if is_remote(path) else storable(path.name)
             return iter([Entry(path=str(path), name=shown)])
         raise UserError(f"{source}: neither a folder, a glob, a .jsonl or .parquet manifest, a tar, nor a recording")
     found = matches(source)
     first = next(found, None) if any(mark in source for mark in "*?[") else None
     if first is None:
-        raise UserError(f"{source}: no such file or folder, and as a pattern it matches no recording")
+        raise UserError(f"{source}: no such file or folder, and as a pattern it matches no file")
     return itertools.chain([first], found)
+
+
+def _opens(path: Path) -> bool:
+    from pipelines.inputs.container import open_recording
+
+    try:
+        open_recording(MediaFile(path=str(path), name=path.name)).close()
+    except AudioProblem:
+        return False
+    return True
 
 
 def _exists(source: str) -> bool:

@@ -6,33 +6,54 @@ samples after a jump is checked: scanning keeps digests of blocks, and reading c
 """
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from pipelines.inputs.media_file import MediaFile, StorageError, open_media
+from pipelines.inputs.channels import FRAME_SECONDS, Channels, candidates, chosen, mono
+from pipelines.inputs.media_file import MediaFile
+from pipelines.inputs.track import OUT_OF_SCALE, TrackNotes, decode
 from voxmill.core.audio import AudioProblem
-from voxmill.data.records import Channel
+from voxmill.core.hashing import sha256_text
+from voxmill.data.records import AudioTrack, RecordingWarning
 
 Media = str | MediaFile
 """A local path or URI, or a part of what lies there."""
 MAX_RATE = 48000
-FRAME_SECONDS = 0.02
 QUIET_FRAMES = 10
-CHANNELS: tuple[Channel, ...] = ("mean", "left", "right")
 BLOCK = 480_000
 """Samples that share a digest: 10 s at 48 kHz."""
 PREROLL = 48_000
 """A jump lands so many samples early: decoders need some frames before they give what they gave in sequence."""
+_MANY = 0.01
+"""Share of samples beyond full scale from which they are of another scale, and not clicks."""
+_SCALES = (2.0**15, 2.0**23, 2.0**31)
+_OVERSHOOT = 1.5
+_NO_JUMP = ("damaged_data", "ends_early", "rate_change")
+"""What follows these depends on all that came before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadChannel:
+    """A channel that is read, from 0, or None for the mean of all, in windows that each begin where one ends.
+
+    ends: of the windows, in samples. digests: one a `BLOCK` samples, the last one of what is left; none where a jump
+    into the file is hopeless.
+    """
+
+    channel: int | None
+    ends: tuple[int, ...]
+    digests: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaInfo:
-    """The result of one full decode. `pcm_sha256` is over the mono float32 little-endian samples at `sample_rate`.
+    """The result of one full decode. `pcm_sha256` is over the float32 little-endian samples that are read, unscaled.
 
-    `digests` has one a `BLOCK` samples, the last one of what is left; none where a jump into the file is hopeless.
+    scale: factor that brings them to full scale. channels: of the file; `read` has those that are read.
     """
 
     sample_rate: int
@@ -40,225 +61,172 @@ class MediaInfo:
     codec: str
     num_samples: int
     pcm_sha256: str
-    peak: float
-    nonfinite: int
-    channel: Channel
-    complete: bool
-    warning: str
-    digests: tuple[str, ...]
+    scale: float
+    read: tuple[ReadChannel, ...]
+    other_tracks: tuple[AudioTrack, ...]
+    warnings: tuple[RecordingWarning, ...]
 
 
-@dataclass
-class _Damage:
-    """Damage that a decode met; `first_sample` is where it began after a jump."""
-
-    warning: str = ""
-    nonfinite: int = 0
-    declared_seconds: float = 0.0
-    first_sample: int = 0
+def _file(media: Media) -> MediaFile:
+    return MediaFile(path=media, name=media) if isinstance(media, str) else media
 
 
-def _open(media: Media) -> Any:
-    import av
-
-    if isinstance(media, str):
-        media = MediaFile(path=media, name=media)
-    stream = open_media(media)
-    try:
-        # Raw G.722 has no header to sniff: here the name is all there is.
-        raw = "g722" if media.name.lower().endswith(".g722") else None
-        container = av.open(stream, format=raw, metadata_errors="replace")
-    except StorageError:
-        stream.close()
-        raise
-    except (av.FFmpegError, ValueError) as error:
-        stream.close()
-        raise AudioProblem("not_audio", _short(error)) from None
-    if not container.streams.audio:
-        container.close()
-        stream.close()
-        raise AudioProblem("not_audio", "no audio stream")
-    return container, stream
-
-
-def _short(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or error)[:200]
-
-
-def _channels(path: Media, damage: _Damage, jump_to: int = 0) -> Iterator[tuple[int, str, np.ndarray]]:
-    """Blocks as (rate, codec, float32 [channels, samples]) of the first audio stream, from at or before `jump_to`."""
-    import av
-
-    container, file = _open(path)
-    decoded = False
-    try:
-        stream = container.streams.audio[0]
-        codec = stream.codec_context.name
-        damage.declared_seconds = float(stream.duration * stream.time_base) if stream.duration else 0.0
-        rate = 0
-        if jump_to:
-            # FFmpeg lands on the packet that holds the sample or on one before it.
-            container.seek(int(jump_to / stream.rate / stream.time_base), stream=stream, backward=True)
-        try:
-            for packet in container.demux(stream):
-                try:
-                    frames = packet.decode()
-                except StorageError:
-                    raise
-                except av.FFmpegError as error:
-                    damage.warning = damage.warning or f"damaged data ({_short(error)})"
-                    continue
-                for frame in frames:
-                    block = _to_float(frame)
-                    if rate and frame.sample_rate != rate:
-                        damage.warning = f"the rate changes from {rate} to {frame.sample_rate} Hz; cut there"
-                        return
-                    if jump_to and not rate:
-                        begin = (frame.pts - (stream.start_time or 0)) * stream.time_base
-                        damage.first_sample = round(begin * frame.sample_rate)
-                    rate = frame.sample_rate
-                    bad = ~np.isfinite(block)
-                    if bad.any():
-                        damage.nonfinite += int(bad.any(axis=0).sum())
-                        block = np.where(bad, np.float32(0), block)
-                    decoded = True
-                    yield rate, codec, block
-        except StorageError:
-            raise
-        except (av.FFmpegError, OSError) as error:
-            if not decoded:
-                raise AudioProblem("decode_error", _short(error)) from None
-            damage.warning = damage.warning or f"ends early ({_short(error)})"
-    finally:
-        container.close()
-        file.close()
-    if not decoded:
-        raise AudioProblem("decode_error", damage.warning or "no samples could be decoded")
-
-
-def _to_float(frame: Any) -> np.ndarray:
-    samples: np.ndarray = frame.to_ndarray()
-    channels = frame.layout.nb_channels
-    if not frame.format.is_planar:
-        samples = samples.reshape(-1, channels).T
-    if samples.dtype == np.uint8:
-        samples = (samples.astype(np.float32) - 128.0) / 128.0
-    elif samples.dtype.kind != "f":
-        samples = samples.astype(np.float64) / -float(np.iinfo(samples.dtype).min)
-    as_float: np.ndarray = samples.astype(np.float32)
-    return as_float
-
-
-def _mono(block: np.ndarray, channel: Channel) -> np.ndarray:
-    mixed: np.ndarray = block[1 if channel == "right" and len(block) > 1 else 0]
-    if channel == "mean" or block.shape[0] == 1:
-        mixed = block.mean(axis=0, dtype=np.float32)
-    return mixed
-
-
-class _Limiter:
-    """Resamples a mono stream to 48 kHz where its rate is above; passes it on untouched otherwise."""
+class _ToRate:
+    """Brings a mono stream to the rate that it begins with, or to 48 kHz where that is above; mostly untouched."""
 
     def __init__(self, rate: int):
+        self.rate = min(rate, MAX_RATE)
+        self._resampler: Any = None
+        self._from = self.rate
+        self._change(rate)
+
+    def _change(self, rate: int) -> None:
         import soxr
 
-        self.rate = min(rate, MAX_RATE)
-        self._resampler = soxr.ResampleStream(rate, MAX_RATE, 1, dtype="float32") if rate > MAX_RATE else None
+        self._from = rate
+        self._resampler = None if rate == self.rate else soxr.ResampleStream(rate, self.rate, 1, dtype="float32")
 
-    def __call__(self, block: np.ndarray, last: bool = False) -> np.ndarray:
-        return block if self._resampler is None else self._resampler.resample_chunk(block, last=last)
+    def __call__(self, samples: np.ndarray, rate: int) -> np.ndarray:
+        tail = _NOTHING
+        if rate != self._from:
+            tail = self.finish()
+            self._change(rate)
+        if self._resampler is not None:
+            samples = self._resampler.resample_chunk(samples)
+        return np.concatenate([tail, samples]) if len(tail) else samples
+
+    def finish(self) -> np.ndarray:
+        """What is left at the end."""
+        if self._resampler is None:
+            return _NOTHING
+        tail: np.ndarray = self._resampler.resample_chunk(_NOTHING, last=True)
+        return tail
 
 
-def stream(path: Media, channel: Channel = "mean") -> Iterator[np.ndarray]:
-    """Mono float32 blocks of a whole file at its rate (at most 48 kHz).
+_NOTHING = np.zeros(0, dtype=np.float32)
+
+
+def stream(path: Media, channel: int | None = None) -> Iterator[np.ndarray]:
+    """Mono float32 blocks of a whole file at its rate (at most 48 kHz), unscaled.
 
     Raises:
         AudioProblem: nothing can be decoded.
     """
-    limiter: _Limiter | None = None
-    for rate, _, block in _channels(path, _Damage()):
-        limiter = limiter or _Limiter(rate)
-        yield limiter(_mono(block, channel))
-    if limiter is not None:
-        tail = limiter(np.zeros(0, dtype=np.float32), last=True)
+    to_rate: _ToRate | None = None
+    for block in decode(_file(path), TrackNotes()):
+        to_rate = to_rate or _ToRate(block.rate)
+        yield to_rate(mono(block.samples, channel), block.rate)
+    if to_rate is not None:
+        tail = to_rate.finish()
         if len(tail):
             yield tail
 
 
-def scan(
-    path: Media, window_seconds: float = 600.0, search_seconds: float = 60.0
-) -> tuple[MediaInfo, list[tuple[int, int]]]:
-    """Decodes a file once: what it is, and sample bounds of windows cut at the quietest moments.
+class _Listener:
+    """What a scan keeps of one channel."""
 
-    Two channels out of phase would cancel in their mean; such a file is read from its louder channel.
+    def __init__(self, channel: int | None, rate: int):
+        self.channel, self.to_rate = channel, _ToRate(rate)
+        self.frame = round(self.to_rate.rate * FRAME_SECONDS)
+        self.hash, self.digests = hashlib.sha256(), _Digests()
+        self.energy, self._frames = [_NOTHING], _Frames(self.frame)
+        self.power, self.count = 0.0, 0
+
+    def __call__(self, samples: np.ndarray) -> np.ndarray:
+        content = np.ascontiguousarray(samples, dtype="<f4").data.cast("B")
+        self.hash.update(content)
+        self.digests.update(content)
+        with np.errstate(over="ignore"):  # floats of no scale at all, refused at the end
+            self.energy.append(self._frames(np.square(samples)))
+        self.power += float(np.square(samples, dtype=np.float64).sum())
+        self.count += len(samples)
+        return samples
+
+
+def scan(
+    path: Media, window_seconds: float = 600.0, search_seconds: float = 60.0, channels: Channels = "auto"
+) -> MediaInfo:
+    """Decodes a file once: what it is, which of its channels are read, and windows cut at the quietest moments.
 
     Raises:
-        AudioProblem: nothing can be decoded.
+        AudioProblem: nothing can be decoded, or what comes out is no sound.
     """
-    damage = _Damage()
-    hashes = {channel: hashlib.sha256() for channel in CHANNELS}
-    blocks = {channel: _Digests() for channel in CHANNELS}
-    energy: dict[Channel, list[np.ndarray]] = {channel: [] for channel in CHANNELS}
-    power = dict.fromkeys(CHANNELS, 0.0)
-    peak, count, channels, codec = 0.0, 0, 1, ""
-    limiters: dict[Channel, _Limiter] = {}
-    frames: dict[Channel, _Frames] = {}
-    rate = 0
+    notes = TrackNotes()
+    listeners: list[_Listener] = []
+    num_channels, native_rate = 1, 0
+    shared = [_NOTHING]
 
-    def take(channel: Channel, mono: np.ndarray) -> int:
-        nonlocal peak
-        content = np.ascontiguousarray(mono, dtype="<f4").data.cast("B")
-        hashes[channel].update(content)
-        blocks[channel].update(content)
-        energy[channel].append(frames[channel](mono))
-        power[channel] += float(np.square(mono, dtype=np.float64).sum())
-        peak = max(peak, float(np.abs(mono).max(initial=0.0)))
-        return len(mono)
+    def listen(pieces: list[np.ndarray]) -> None:
+        for listener, piece in zip(listeners, pieces, strict=True):
+            listener(piece)
+        if len(pieces) == 3:
+            shared.append(products(pieces[1] * pieces[2]))
 
-    wanted: tuple[Channel, ...] = ()
-    for rate, block_codec, block in _channels(path, damage):
-        if not wanted:
-            codec = block_codec
-            channels = block.shape[0]
-            wanted = CHANNELS if channels == 2 else ("mean",)
-            limiters = {channel: _Limiter(rate) for channel in wanted}
-            frames = {channel: _Frames(round(min(rate, MAX_RATE) * FRAME_SECONDS)) for channel in wanted}
-        for channel in wanted:
-            num = take(channel, limiters[channel](_mono(block, channel)))
-        count += num
-    for channel in wanted:
-        num = take(channel, limiters[channel](np.zeros(0, dtype=np.float32), last=True))
-    count += num
-    chosen: Channel = "mean"
-    louder: Channel = "left" if power["left"] >= power["right"] else "right"
-    # Uncorrelated channels leave half of one channel's power in the mean; below a tenth they cancel.
-    if channels == 2 and power["mean"] < 0.1 * power[louder]:
-        chosen = louder
-    seconds = count / min(rate, MAX_RATE)
+    for block in decode(_file(path), notes):
+        if not listeners:
+            num_channels, native_rate = len(block.samples), block.rate
+            listeners = [_Listener(channel, block.rate) for channel in candidates(channels, block.names)]
+            products = _Frames(listeners[0].frame)
+        listen([one.to_rate(mono(block.samples, one.channel), block.rate) for one in listeners])
+    listen([one.to_rate.finish() for one in listeners])
+    count, rate = listeners[0].count, listeners[0].to_rate.rate
+    seconds = count / rate
+    if isinstance(channels, int) and channels >= num_channels:
+        notes.warn("no_such_channel", f"has no channel {channels}; the mean of all was read")
     # Some containers only estimate their length; what is missing must be more than that to be worth a word.
-    if not damage.warning and seconds < 0.98 * damage.declared_seconds - 0.5:
-        damage.warning = f"ends early ({seconds:.1f} s where the header has {damage.declared_seconds:.1f} s)"
-    if damage.nonfinite > count / 2:
-        raise AudioProblem("non_finite", f"{damage.nonfinite} of {count} samples are not finite")
-    if damage.nonfinite:
-        damage.warning = "; ".join(filter(None, [damage.warning, f"{damage.nonfinite} samples not finite, set to 0"]))
-    native_rate, rate = rate, min(rate, MAX_RATE)
-    # A resampler's state and what follows damage depend on all that came before.
-    can_jump = not damage.warning and native_rate <= MAX_RATE
-    info = MediaInfo(
+    odd = any(one.kind in ("rate_change", "timestamp_jump") for one in notes.warnings)
+    if not odd and seconds < 0.98 * notes.declared_seconds - 0.5:
+        lost = f"ends early ({seconds:.1f} s where the header has {notes.declared_seconds:.1f} s)"
+        notes.warn("ends_early", lost)
+    if notes.nonfinite > count / 2:
+        raise AudioProblem("non_finite", f"{notes.nonfinite} of {count} samples are not finite")
+    if notes.nonfinite:
+        notes.warn("non_finite", f"{notes.nonfinite} samples not finite, set to 0")
+    scale = _scale(notes, round(seconds * native_rate))
+    energy = {one.channel: np.concatenate(one.energy) for one in listeners}
+    power = {one.channel: one.power for one in listeners}
+    wanted = chosen(channels, power, energy, np.concatenate(shared))
+    # A resampler's state depends on all that came before.
+    can_jump = native_rate <= MAX_RATE and not any(one.kind in _NO_JUMP for one in notes.warnings)
+    read = [one for one in listeners if one.channel in wanted]
+    return MediaInfo(
         sample_rate=rate,
-        channels=channels,
-        codec=codec,
+        channels=num_channels,
+        codec=notes.codec,
         num_samples=count,
-        pcm_sha256=hashes[chosen].hexdigest(),
-        peak=peak,
-        nonfinite=damage.nonfinite,
-        channel=chosen,
-        complete=not damage.warning,
-        warning=damage.warning,
-        digests=tuple(blocks[chosen].finish()) if can_jump else (),
+        pcm_sha256=read[0].hash.hexdigest()
+        if len(read) == 1
+        else sha256_text(":".join(one.hash.hexdigest() for one in read)),
+        scale=scale,
+        read=tuple(
+            ReadChannel(
+                channel=one.channel,
+                ends=tuple(_cut(energy[one.channel], count, rate, window_seconds, search_seconds)),
+                digests=tuple(one.digests.finish()) if can_jump else (),
+            )
+            for one in read
+        ),
+        other_tracks=notes.other_tracks,
+        warnings=tuple(notes.warnings),
     )
-    return info, _cut(np.concatenate(energy[chosen]), count, rate, window_seconds, search_seconds)
+
+
+def _scale(notes: TrackNotes, count: int) -> float:
+    """The factor of floats that are of the scale of integers.
+
+    Raises:
+        AudioProblem: out_of_scale: they are of no known scale.
+    """
+    if notes.beyond > _MANY * count:
+        full = next((scale for scale in _SCALES if notes.peak <= _OVERSHOOT * scale), None)
+        if full is None:
+            raise AudioProblem("out_of_scale", f"floats up to {notes.peak:.1e}, larger than any scale of samples")
+        bits = round(math.log2(full)) + 1
+        notes.warn("out_of_scale", f"floats up to {notes.peak:.0f}; read as samples of {bits} bits")
+        return 1 / full
+    if notes.beyond:
+        notes.warn("out_of_scale", f"{notes.beyond} samples up to {notes.peak:.1e}, cut to {OUT_OF_SCALE:g}")
+    return 1.0
 
 
 class _Digests:
@@ -288,7 +256,7 @@ class _Digests:
 
 
 class _Frames:
-    """Energy of consecutive frames of a stream that comes in blocks of any length."""
+    """Means of consecutive frames of a stream that comes in blocks of any length."""
 
     def __init__(self, size: int):
         self.size = size
@@ -298,24 +266,21 @@ class _Frames:
         joined = np.concatenate([self._rest, block])
         whole = len(joined) // self.size * self.size
         self._rest = joined[whole:]
-        energy: np.ndarray = np.square(joined[:whole].reshape(-1, self.size)).mean(axis=1)
-        return energy
+        means: np.ndarray = joined[:whole].reshape(-1, self.size).mean(axis=1)
+        return means
 
 
-def _cut(
-    energy: np.ndarray, count: int, rate: int, window_seconds: float, search_seconds: float
-) -> list[tuple[int, int]]:
-    """Windows no longer than `window_seconds`, each ending in the quietest 0.2 s of its last `search_seconds`."""
+def _cut(energy: np.ndarray, count: int, rate: int, window_seconds: float, search_seconds: float) -> list[int]:
+    """Ends of windows no longer than `window_seconds`, each in the quietest 0.2 s of its last `search_seconds`."""
     size = round(rate * FRAME_SECONDS)
     window, search = round(window_seconds / FRAME_SECONDS), round(search_seconds / FRAME_SECONDS)
-    start, bounds = 0, []
+    start, ends = 0, []
     while count / size - start > window:
         low = start + max(window - search, window // 2)
         run = np.convolve(energy[low : start + window], np.ones(QUIET_FRAMES), mode="valid")
-        middle = low + int(np.argmin(run)) + QUIET_FRAMES // 2
-        bounds.append((start * size, middle * size))
-        start = middle
-    return [*bounds, (start * size, count)]
+        start = low + int(np.argmin(run)) + QUIET_FRAMES // 2
+        ends.append(start * size)
+    return [*ends, count]
 
 
 def digests_of(digests: tuple[str, ...], start_sample: int, end_sample: int) -> tuple[str, ...]:
@@ -324,9 +289,14 @@ def digests_of(digests: tuple[str, ...], start_sample: int, end_sample: int) -> 
 
 
 def read_window(
-    path: Media, start_sample: int, end_sample: int, channel: Channel = "mean", digests: Sequence[str] = ()
+    path: Media,
+    start_sample: int,
+    end_sample: int,
+    channel: int | None = None,
+    digests: Sequence[str] = (),
+    scale: float = 1.0,
 ) -> np.ndarray:
-    """Mono float32 samples [start, end) of a file.
+    """Mono float32 samples [start, end) of a file, scaled; clicks are cut to `OUT_OF_SCALE`.
 
     Args:
         digests: the window's own, see `digests_of`. With them the file is entered near the window; where what comes
@@ -336,6 +306,13 @@ def read_window(
     Raises:
         AudioProblem: nothing can be decoded, or the file is shorter than it was when it was scanned.
     """
+    samples = _window(path, start_sample, end_sample, channel, digests)
+    if scale != 1.0:
+        samples *= np.float32(scale)
+    return np.clip(samples, -OUT_OF_SCALE, OUT_OF_SCALE, out=samples)
+
+
+def _window(path: Media, start_sample: int, end_sample: int, channel: int | None, digests: Sequence[str]) -> np.ndarray:
     first = start_sample // BLOCK * BLOCK
     if digests and first:
         last = first + len(digests) * BLOCK
@@ -350,20 +327,20 @@ def read_window(
     return audio
 
 
-def _whole(path: Media, channel: Channel) -> Iterator[tuple[int, np.ndarray]]:
+def _whole(path: Media, channel: int | None) -> Iterator[tuple[int, np.ndarray]]:
     position = 0
     for block in stream(path, channel):
         yield position, block
         position += len(block)
 
 
-def _from(path: Media, start_sample: int, channel: Channel) -> Iterator[tuple[int, np.ndarray]]:
+def _from(path: Media, start_sample: int, channel: int | None) -> Iterator[tuple[int, np.ndarray]]:
     """(position, mono block) from at or before `start_sample` on."""
-    damage, position = _Damage(), -1
-    for _, _, block in _channels(path, damage, jump_to=start_sample):
-        position = damage.first_sample if position < 0 else position
-        yield position, _mono(block, channel)
-        position += block.shape[1]
+    notes, position = TrackNotes(), -1
+    for block in decode(_file(path), notes, jump_to=start_sample):
+        position = notes.first_sample if position < 0 else position
+        yield position, mono(block.samples, channel)
+        position += block.samples.shape[1]
 
 
 def _collect(blocks: Iterator[tuple[int, np.ndarray]], start_sample: int, end_sample: int) -> np.ndarray:

@@ -157,10 +157,11 @@ class _Guarded(io.RawIOBase):
 
 
 class _Part(io.RawIOBase):
-    """A part of a file as a file."""
+    """A part of a file as a file. `patch`: where in the part other bytes stand than in the file, and which."""
 
-    def __init__(self, file: BinaryIO, offset: int, size: int) -> None:
+    def __init__(self, file: BinaryIO, offset: int, size: int, patch: tuple[int, bytes] = (0, b"")) -> None:
         self._file, self._offset, self._size, self._position = file, offset, size, 0
+        self._patch = patch
 
     def readable(self) -> bool:
         return True
@@ -181,6 +182,9 @@ class _Part(io.RawIOBase):
         self._file.seek(self._offset + self._position)
         content = self._file.read(count)
         buffer[: len(content)] = content
+        place, patch = self._patch
+        for position in range(max(place, self._position), min(place + len(patch), self._position + len(content))):
+            buffer[position - self._position] = patch[position - place]
         self._position += len(content)
         return len(content)
 
@@ -190,13 +194,22 @@ class _Part(io.RawIOBase):
         super().close()
 
 
+def part_of(file: BinaryIO, offset: int, size: int, patch: tuple[int, bytes] = (0, b"")) -> BinaryIO:
+    """`size` bytes of an open file from `offset` on as a file, which takes it over.
+
+    Args:
+        patch: where in the part other bytes stand than in the file, and which.
+    """
+    return cast(BinaryIO, io.BufferedReader(_Part(file, offset, size, patch), 1 << 16))
+
+
 def _part(file: BinaryIO, offset: int, size: int, total: int) -> BinaryIO:
     if size == 0 or offset + size > total:
         file.close()
         if size == 0:
             raise AudioProblem("empty_file", "0 bytes")
         raise AudioProblem("changed", f"bytes {offset} to {offset + size} of a file of {total}")
-    return cast(BinaryIO, io.BufferedReader(_Part(file, offset, size), 1 << 16))
+    return part_of(file, offset, size)
 
 
 def _open_row(path: Path, row: int) -> BinaryIO:

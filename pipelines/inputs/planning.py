@@ -30,6 +30,7 @@ from pipelines.inputs.entries import Entry
 from pipelines.inputs.manifest import read_inputs
 from pipelines.inputs.scan import (
     ScannedBlock,
+    ScanOptions,
     ScanStore,
     blocks,
     check_seen,
@@ -40,6 +41,7 @@ from pipelines.inputs.scan import (
 )
 from pipelines.inputs.shuffle import read_partition, write_divided
 from pipelines.units.plan_files import fix_buckets, planned_buckets, remove_bucket, write_bucket
+from voxmill.core.errors import UserError
 from voxmill.core.files import remove_folder
 from voxmill.core.local_ray import join_ray, map_tasks
 from voxmill.core.progress import Progress
@@ -77,12 +79,13 @@ def plan_corpus(entries: Iterator[Entry], out: Path, config: AnnotateConfig, pro
     """Scans what was not scanned, and writes the plan of every bucket.
 
     Raises:
-        UserError: `write.buckets` is not what OUT was made with.
+        UserError: no input is a recording, or `write.buckets` is not what OUT was made with.
         JobError: the machine or the storage is at fault; what is scanned stays scanned.
     """
     found = _numbered(entries)
     head = list(itertools.islice(found, SMALL_BLOCKS + 1))
-    scans = ScanStore(out, config.label.window_seconds)
+    options = ScanOptions(window_seconds=config.label.window_seconds, channels=config.label.channels)
+    scans = ScanStore(out, options)
     if len(head) <= SMALL_BLOCKS:
         _plan_small(head, out, scans, config, progress)
     else:
@@ -133,6 +136,7 @@ def _plan_small(
         for block in head:
             scanned.append(scan_by_entries(block.entries, scans, join=_join))
             bar.advance(len(block.entries))
+    _check_any(sum(block.rows for block in scanned), sum(block.others for block in scanned))
     count = fix_buckets(out, sum(block.seconds for block in scanned) / 3600, config.write.buckets)
     tables = [
         plan_rows(block.first, block.entries, scans.read(done.name)) for block, done in zip(head, scanned, strict=True)
@@ -141,6 +145,11 @@ def _plan_small(
     repeats = find_repeats(content_keys(rows))
     _write_buckets(rows, buckets_of(rows, count), repeats, out, config.label)
     _remove_empty(out, {int(bucket) for bucket in np.unique(buckets_of(rows, count))})
+
+
+def _check_any(rows: int, others: int) -> None:
+    if others == rows:
+        raise UserError(f"IN holds no recording: of {rows} files, none opens as audio")
 
 
 def _write_buckets(rows: pa.Table, of_row: np.ndarray, repeats: list[Repeat], out: Path, label: LabelConfig) -> None:
@@ -190,7 +199,8 @@ class _LargePlan:
     def run(self, found: Iterator[_Block], progress: Progress) -> None:
         _join()
         self.files.remove()
-        rows, seconds, count = self._scan(found, progress)
+        rows, others, seconds, count = self._scan(found, progress)
+        _check_any(rows, others)
         buckets = fix_buckets(self.out, seconds / 3600, self.config.write.buckets)
         wanted = 1 << max(-(-rows // ROWS_A_PARTITION) - 1, 0).bit_length()
         partitions = min(wanted, buckets, MAX_PARTITIONS)
@@ -200,8 +210,8 @@ class _LargePlan:
         self._plan(sizes, progress)
         self.files.remove()
 
-    def _scan(self, found: Iterator[_Block], progress: Progress) -> tuple[int, float, int]:
-        """(rows, seconds, blocks) of the corpus; every block has a file with its rows."""
+    def _scan(self, found: Iterator[_Block], progress: Progress) -> tuple[int, int, float, int]:
+        """(rows, those that are no recordings, seconds, blocks) of the corpus; every block has a file with its rows."""
         scans, files = self.scans, self.files
 
         def scan(block: _Block) -> ScannedBlock:
@@ -217,13 +227,14 @@ class _LargePlan:
             files.write_rows(block, scans, done)
             return done
 
-        rows, seconds, count = 0, 0.0, 0
+        rows, others, seconds, count = 0, 0, 0.0, 0
         with progress.stage("Scanning", None, "recordings") as bar:
             for block, done in map_tasks(scan, found, max_retries=1, on_error=scan_apart):
                 check_seen(done.unseen, done.node)
-                rows, seconds, count = rows + done.rows, seconds + done.seconds, count + 1
+                rows, others = rows + done.rows, others + done.others
+                seconds, count = seconds + done.seconds, count + 1
                 bar.advance(len(block.entries))
-        return rows, seconds, count
+        return rows, others, seconds, count
 
     def _divide(self, sizes: _Sizes, progress: Progress) -> None:
         files = self.files

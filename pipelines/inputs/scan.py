@@ -7,6 +7,7 @@ paths and stamps in it and by how it was scanned; a block that has one is not sc
 
 import dataclasses
 import os
+import re
 import socket
 import time
 import zlib
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.inputs import media
+from pipelines.inputs.channels import Channels
 from pipelines.inputs.entries import Entry
 from pipelines.inputs.listing import storable
 from pipelines.inputs.media_file import MediaFile
@@ -26,13 +28,16 @@ from voxmill.core.errors import JobError, UserError
 from voxmill.core.hashing import fingerprint, sha256_text
 from voxmill.core.local_ray import map_tasks
 from voxmill.core.storage import storage_failure
-from voxmill.data.records import Channel
+from voxmill.data.records import AudioTrack, RecordingWarning
 from voxmill.data.schemas import from_table, read_parquet, to_table, write_parquet
 
 BLOCK_ROWS = 1024
 ONE_IN = 512
-FORMAT = 1
+FORMAT = 2
 """Of the files of `work/scans`, and of what a scan finds."""
+_WITHOUT_HEADER = re.compile("mp[123](float)?|aac(_latm)?|e?ac3|dca|truehd|mlp|amr[nw]b|g729|gsm")
+"""Codecs of which FFmpeg takes a few bytes alike for a file."""
+_MIN_CHANCE = 0.5
 SAVE_SECONDS = 30.0
 """A block that takes longer keeps what it has found so far."""
 
@@ -41,8 +46,7 @@ SAVE_SECONDS = 30.0
 class Scan:
     """What the scan of one input found: a readable recording's `recording_id` and the rest, or a `problem`.
 
-    location: the same for two names of the same bytes. `ends`: of its windows, in samples; each begins where the one
-    before it ends. The rest is as in `media.MediaInfo`.
+    location: the same for two names of the same bytes. The rest is as in `media.MediaInfo`.
     """
 
     location: str = ""
@@ -53,12 +57,21 @@ class Scan:
     channels: int | None = None
     codec: str | None = None
     num_samples: int | None = None
-    channel: Channel = "mean"
-    digests: tuple[str, ...] = ()
-    ends: tuple[int, ...] = ()
+    scale: float = 1.0
+    read: tuple[media.ReadChannel, ...] = ()
+    other_tracks: tuple[AudioTrack, ...] = ()
+    warnings: tuple[RecordingWarning, ...] = ()
 
 
-def scan_entry(entry: Entry, window_seconds: float) -> Scan:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScanOptions:
+    """What a scan depends on beside the file: the longest window, in seconds, and the channels that are wanted."""
+
+    window_seconds: float = 300.0
+    channels: Channels = "auto"
+
+
+def scan_entry(entry: Entry, options: ScanOptions) -> Scan:
     """Decodes one input to its end.
 
     Raises:
@@ -74,23 +87,38 @@ def scan_entry(entry: Entry, window_seconds: float) -> Scan:
         row=entry.row,
     )
     try:
-        info, bounds = media.scan(file, window_seconds)
+        info = media.scan(file, options.window_seconds, channels=options.channels)
     except AudioProblem as error:
         detail = f"line {entry.line}: {error.detail}" if entry.line and error.reason == "missing" else error.detail
         return Scan(location=file.location, problem=error.reason, detail=detail)
+    if not entry.claimed and _is_doubtful(info):
+        return Scan(location=file.location, problem="not_audio", detail="opens as audio, but is hardly any")
     # The rate is part of the identity: the same samples at another rate sound different.
     return Scan(
         location=file.location,
-        detail=info.warning,
         recording_id=sha256_text(f"{info.pcm_sha256}:{info.sample_rate}")[:32],
         sample_rate=info.sample_rate,
         channels=info.channels,
         codec=info.codec,
         num_samples=info.num_samples,
-        channel=info.channel,
-        digests=info.digests,
-        ends=tuple(end for _, end in bounds),
+        scale=info.scale,
+        read=info.read,
+        other_tracks=info.other_tracks,
+        warnings=info.warnings,
     )
+
+
+def _is_doubtful(info: media.MediaInfo) -> bool:
+    """Whether a file that is not called a recording may have been taken for one by chance, by a few bytes alike."""
+    damaged = any(warning.kind == "damaged_data" for warning in info.warnings)
+    return _WITHOUT_HEADER.fullmatch(info.codec) is not None and (
+        damaged or info.num_samples < _MIN_CHANCE * info.sample_rate
+    )
+
+
+def is_other(claimed: bool, problem: str | None) -> bool:
+    """Whether an input is no recording, nor called one: it is counted, and has no row."""
+    return not claimed and problem in ("not_audio", "decode_error", "empty_file")
 
 
 # ---- blocks
@@ -133,24 +161,34 @@ def _with_stamp(entry: Entry) -> Entry:
     return dataclasses.replace(entry, stamp=f"{stat.st_size}:{stat.st_mtime_ns}")
 
 
-def block_name(block: Sequence[Entry], window_seconds: float) -> str:
+def block_name(block: Sequence[Entry], options: ScanOptions) -> str:
     """Of a block's file: what a scan depends on, and nothing that a manifest may say otherwise."""
     places = [
-        [os.fsencode(entry.path).hex(), entry.bytes_offset, entry.bytes_size, entry.row, entry.stamp, entry.problem]
+        [
+            os.fsencode(entry.path).hex(),
+            entry.bytes_offset,
+            entry.bytes_size,
+            entry.row,
+            entry.claimed,
+            entry.stamp,
+            entry.problem,
+            entry.detail,
+        ]
         for entry in block
     ]
-    return fingerprint([FORMAT, window_seconds, places])[:32]
+    return fingerprint([FORMAT, options.window_seconds, options.channels, places])[:32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScannedBlock:
     """What the driver learns of a block: its file in `work/scans`, and sums.
 
-    unseen: local files that the worker on `node` did not find.
+    others: files that are no recordings. unseen: local files that the worker on `node` did not find.
     """
 
     name: str
     rows: int
+    others: int
     seconds: float
     node: str
     unseen: tuple[str, ...] = ()
@@ -159,8 +197,8 @@ class ScannedBlock:
 class ScanStore:
     """`work/scans`: one file a block, and what is known so far of one that is being scanned."""
 
-    def __init__(self, out: Path, window_seconds: float):
-        self.folder, self.window_seconds = out / "work" / "scans", window_seconds
+    def __init__(self, out: Path, options: ScanOptions):
+        self.folder, self.options = out / "work" / "scans", options
 
     def path(self, name: str) -> Path:
         """Where a block's file lies."""
@@ -207,7 +245,7 @@ def scan_block(block: Sequence[Entry], store: ScanStore) -> ScannedBlock:
     """
     known = _Known(block, store)
     for number in known.open:
-        known.put(number, scan_entry(known.entries[number], store.window_seconds))
+        known.put(number, scan_entry(known.entries[number], store.options))
     return known.finish()
 
 
@@ -220,7 +258,7 @@ class _Known:
 
     def __init__(self, block: Sequence[Entry], store: ScanStore) -> None:
         self.entries, self._store = stamped(block), store
-        self._name = block_name(self.entries, store.window_seconds)
+        self._name = block_name(self.entries, store.options)
         self._table: pa.Table | None = None
         self._scans: list[Scan | None] = []
         if store.path(self._name).exists():
@@ -259,7 +297,12 @@ def _summary(entries: Sequence[Entry], name: str, table: pa.Table) -> ScannedBlo
     problems = table["problem"].to_pylist()
     unseen = [entry.path for entry, problem in zip(entries, problems, strict=True) if _is_unseen(entry, problem)]
     return ScannedBlock(
-        name=name, rows=len(entries), seconds=seconds or 0.0, node=socket.gethostname(), unseen=tuple(unseen)
+        name=name,
+        rows=len(entries),
+        others=sum(is_other(entry.claimed, problem) for entry, problem in zip(entries, problems, strict=True)),
+        seconds=seconds or 0.0,
+        node=socket.gethostname(),
+        unseen=tuple(unseen),
     )
 
 
@@ -290,10 +333,10 @@ def scan_by_entries(block: Sequence[Entry], store: ScanStore, *, join: Callable[
     if not known.open:
         return known.finish()
     join()
-    window_seconds = store.window_seconds
+    options = store.options
 
     def scan_recording(item: tuple[int, Entry]) -> tuple[Scan, str]:
-        return scan_entry(item[1], window_seconds), socket.gethostname()
+        return scan_entry(item[1], options), socket.gethostname()
 
     items = [(number, known.entries[number]) for number in known.open]
     # A file that ends the decoder's process is tried twice; then that file is rejected and the job continues.

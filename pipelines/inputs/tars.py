@@ -20,26 +20,39 @@ LABEL_BYTES = 1_000_000
 
 
 def members(tar: Entry) -> list[Entry]:
-    """The recordings of a tar in its order; one entry with a problem where it cannot be read.
+    """What is in a tar beside labels, in its order; the last entry has a problem where it cannot be read to its end.
 
     Raises:
         OSError: the storage does not answer.
     """
     path = to_path(tar.path)
     options = {"block_size": BLOCK_BYTES} if is_remote(path) else {}
+    found: list[Entry] = []
     try:
         with path.open("rb", **options) as file, tarfile.open(fileobj=file, mode="r:") as archive:  # type: ignore[call-overload]
-            return list(_samples(tar, archive))
+            found.extend(_samples(tar, archive))
     except FileNotFoundError:
         return [replace(tar, problem="missing", detail="no such file")]
     except tarfile.TarError as error:
-        return [replace(tar, problem="not_audio", detail=f"not a readable tar ({error})")]
+        if not found:
+            return [replace(tar, problem="not_audio", detail=f"not a readable tar ({error})")]
+        found.append(replace(tar, problem="decode_error", detail=f"damaged tar ({error}); what comes after is lost"))
+    return found
 
 
 def _samples(tar: Entry, archive: tarfile.TarFile) -> Iterator[Entry]:
     key, audio = "", list[Entry]()
     given: dict[str, object] = {}
-    for member in archive:
+    damage: tarfile.TarError | None = None
+    members = iter(archive)
+    while True:
+        try:
+            member = next(members, None)
+        except tarfile.TarError as error:
+            damage = error
+            break
+        if member is None:
+            break
         if not member.isfile():
             continue
         path = PurePosixPath(member.name)
@@ -47,17 +60,23 @@ def _samples(tar: Entry, archive: tarfile.TarFile) -> Iterator[Entry]:
         if own != key:
             yield from (with_labels(entry, given) for entry in audio)
             key, audio, given = own, [], {}
-        if has_suffix(member.name):
-            name = f"{tar.name}/{member.name}"
+        if path.suffix not in (".json", ".txt") or member.size > LABEL_BYTES:
             place = Entry(
-                path=tar.path, name=name, bytes_offset=member.offset_data, bytes_size=member.size, stamp=tar.stamp
+                path=tar.path,
+                name=f"{tar.name}/{member.name}",
+                bytes_offset=member.offset_data,
+                bytes_size=member.size,
+                claimed=has_suffix(member.name),
+                stamp=tar.stamp,
             )
             audio.append(place)
-        elif path.suffix in (".json", ".txt") and member.size <= LABEL_BYTES:
+        else:
             file = archive.extractfile(member)
             assert file is not None
             given |= _labels(file.read(), path.suffix)
     yield from (with_labels(entry, given) for entry in audio)
+    if damage is not None:
+        raise damage
 
 
 def _labels(content: bytes, suffix: str) -> dict[str, object]:

@@ -11,14 +11,14 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from pipelines.report.grids import Counts, Grid, merge_rows, rough_cells
 from pipelines.report.table_columns import TableColumns, draw, finite_or_none, groups
-from voxmill.data.records import Seconds
+from voxmill.data.records import KEPT_STATES, Seconds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,13 +51,18 @@ NOT_MEASURED = -1
 CLASSIFIERS = ("age", "emotion", "gender")
 
 CLIP_COLUMNS = (
-    *("clip_id", "session", "duration", "sample_rate", "text", "language", "language_probability", "speaker", "origin"),
+    *("clip_id", "session", "path", "start_sample", "duration", "sample_rate", "text", "language"),
+    *("language_probability", "speaker", "origin"),
     *("quality", "transcript", "licence", "predicted_wer", "expressiveness", *CLASSIFIERS, "descriptions"),
     *("shard", "offset", "size"),
 )
 """Columns of clips.parquet and rejected.parquet that `summarize` looks at, where they are there."""
 ENDING_COLUMNS = ("stage", "reason", "value", "threshold")
-RECORDING_COLUMNS = ("path", "state", *ENDING_COLUMNS, "detail", "duration", "num_clips")
+RECORDING_COLUMNS = (
+    *("path", "state", *ENDING_COLUMNS, "detail", "duration", "num_clips", "warnings", "seconds_lost", "lost_windows"),
+)
+MAX_NAMED = 20
+"""Recordings that the report names for each kind of warning and each reason of lost windows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,8 @@ class ClipExample:
 
     clip_id: str
     draw: int
+    path: str
+    start: Seconds | None
     text: str
     language: str
     origin: str
@@ -188,6 +195,34 @@ class LostRecording:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NamedRecording:
+    """A recording of the report's lists, and what is said of it there."""
+
+    path: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WarningSummary:
+    """Recordings with a kind of warning: how many, of them those of which clips were kept, the first ones by path."""
+
+    kind: str
+    recordings: int
+    kept: int
+    named: tuple[NamedRecording, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LostWindowSummary:
+    """Windows that ended alike in recordings of which clips were kept, and the first ones by path."""
+
+    stage: str
+    reason: str
+    windows: Tally
+    named: tuple[NamedRecording, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerCount:
     """Kept clips to which a classifier gave one answer, or none for one reason."""
 
@@ -200,9 +235,9 @@ class AnswerCount:
 class BucketSummary:
     """Of one bucket, or of many that were merged.
 
-    with_speech: distinct recordings of which clips were found. lost: by path, the first ones. shard: the first one's
-    name. speakers: the `MAX_SPEAKERS` least hashes of speakers' names. examples, picks: of every cell of DNSMOS and of
-    expressiveness the first ones by draw, and the two ends.
+    with_speech: distinct recordings of which clips were found. lost: by path, the first ones. warned: recordings with
+    clips kept and a warning. shard: the first one's name. speakers: the `MAX_SPEAKERS` least hashes of speakers' names.
+    examples, picks: of every cell of DNSMOS and of expressiveness the first ones by draw, and the two ends.
     """
 
     kept: Tally = Tally()
@@ -211,6 +246,9 @@ class BucketSummary:
     with_speech: Tally = Tally()
     ends: tuple[EndTally, ...] = ()
     lost: tuple[LostRecording, ...] = ()
+    warned: int = 0
+    warnings: tuple[WarningSummary, ...] = ()
+    lost_windows: tuple[LostWindowSummary, ...] = ()
     languages: tuple[LanguageSummary, ...] = ()
     origins: tuple[NamedTally, ...] = ()
     licences: tuple[NamedTally, ...] = ()
@@ -235,7 +273,11 @@ class BucketSummary:
     @property
     def num_lost(self) -> int:
         """Recordings of which no clip was kept."""
-        return sum(row.recordings.count for row in self.ends if row.state != "kept")
+        return sum(row.recordings.count for row in self.ends if row.state not in KEPT_STATES)
+
+    def num_in_state(self, *states: str) -> int:
+        """Recordings that ended in one of these states."""
+        return sum(row.recordings.count for row in self.ends if row.state in states)
 
     def measure(self, column: str) -> MeasureSummary:
         """Of a column of `GRIDS`; empty where nothing was measured."""
@@ -260,6 +302,9 @@ def merge(a: BucketSummary, b: BucketSummary) -> BucketSummary:
             lambda x, y: dataclasses.replace(x, recordings=x.recordings + y.recordings),
         ),
         lost=_first_lost((*a.lost, *b.lost), MAX_LISTED),
+        warned=a.warned + b.warned,
+        warnings=merge_rows(a.warnings, b.warnings, lambda row: row.kind, _add_warnings),
+        lost_windows=merge_rows(a.lost_windows, b.lost_windows, lambda row: (row.stage, row.reason), _add_lost_windows),
         languages=merge_rows(a.languages, b.languages, lambda row: row.language, _add_languages),
         origins=merge_rows(a.origins, b.origins, lambda row: row.name, _add_named),
         licences=merge_rows(a.licences, b.licences, lambda row: row.name, _add_named)[:MAX_LICENCES],
@@ -301,6 +346,25 @@ def _add_languages(a: LanguageSummary, b: LanguageSummary) -> LanguageSummary:
         certainty=a.certainty + b.certainty,
         drawn=min(filter(None, (a.drawn, b.drawn)), key=_pick_order, default=None),
     )
+
+
+def _add_warnings(a: WarningSummary, b: WarningSummary) -> WarningSummary:
+    return WarningSummary(
+        kind=a.kind,
+        recordings=a.recordings + b.recordings,
+        kept=a.kept + b.kept,
+        named=_first_named((*a.named, *b.named)),
+    )
+
+
+def _add_lost_windows(a: LostWindowSummary, b: LostWindowSummary) -> LostWindowSummary:
+    return LostWindowSummary(
+        stage=a.stage, reason=a.reason, windows=a.windows + b.windows, named=_first_named((*a.named, *b.named))
+    )
+
+
+def _first_named(rows: Iterable[NamedRecording]) -> tuple[NamedRecording, ...]:
+    return tuple(sorted(set(rows), key=lambda row: (row.path, row.detail))[:MAX_NAMED])
 
 
 def _add_dropped(a: DroppedSummary, b: DroppedSummary) -> DroppedSummary:
@@ -418,6 +482,9 @@ def summarize(clips: pa.Table, rejected: pa.Table, recordings: pa.Table, *, buck
             for (state, stage, reason), rows in groups(states, inputs.texts("stage"), inputs.texts("reason"))
         ),
         lost=_lost(inputs, states, max(MAX_LISTED // buckets, 50)),
+        warned=int(np.count_nonzero(inputs.list_lengths("warnings")[np.isin(states, KEPT_STATES)])),
+        warnings=_warnings(inputs, states),
+        lost_windows=_lost_windows(inputs, states),
         languages=_languages(kept, dropped),
         origins=_named(kept, "origin"),
         licences=_named(kept, "licence")[:MAX_LICENCES],
@@ -440,7 +507,7 @@ def summarize(clips: pa.Table, rejected: pa.Table, recordings: pa.Table, *, buck
 def _clip_examples(columns: TableColumns, rows: Sequence[int]) -> list[ClipExample]:
     """The clips of these rows."""
     some = TableColumns(columns.table.take(pa.array(rows, pa.int64())))
-    texts = {name: some.texts(name) for name in ("clip_id", "text", "language", "origin", "shard")}
+    texts = {name: some.texts(name) for name in ("clip_id", "path", "text", "language", "origin", "shard")}
     measured = {
         "duration": "duration",
         "dnsmos_ovr": DNSMOS,
@@ -451,11 +518,13 @@ def _clip_examples(columns: TableColumns, rows: Sequence[int]) -> list[ClipExamp
         "threshold": "threshold",
     }
     floats = {name: some.floats(column) for name, column in measured.items()}
+    floats["start"] = some.floats("start_sample") / some.floats("sample_rate")
     stored, offsets, sizes = some.is_stored(), some.floats("offset"), some.floats("size")
     return [
         ClipExample(
             clip_id=texts["clip_id"][i],
             draw=draw(texts["clip_id"][i]),
+            path=texts["path"][i],
             text=_cut(texts["text"][i]),
             language=texts["language"][i],
             origin=texts["origin"][i],
@@ -482,7 +551,7 @@ def _named(kept: TableColumns, column: str) -> tuple[NamedTally, ...]:
 
 
 def _lost(inputs: TableColumns, states: "NDArray[np.object_]", most: int) -> tuple[LostRecording, ...]:
-    rows = np.flatnonzero(states != "kept")
+    rows = np.flatnonzero(~np.isin(states, KEPT_STATES))
     paths = inputs.texts("path")
     rows = np.asarray(sorted(rows, key=lambda row: str(paths[row])), np.int64)[:most]
     some = TableColumns(inputs.table.take(pa.array(rows, pa.int64())))
@@ -502,6 +571,49 @@ def _lost(inputs: TableColumns, states: "NDArray[np.object_]", most: int) -> tup
         for i in range(len(rows))
     ]
     return _first_lost(listed, most)
+
+
+def _warnings(inputs: TableColumns, states: "NDArray[np.object_]") -> tuple[WarningSummary, ...]:
+    found: dict[str, WarningSummary] = {}
+    for path, state, warnings in _listed(inputs, states, "warnings"):
+        for one in warnings:
+            kind = str(one["kind"])
+            row = WarningSummary(
+                kind=kind,
+                recordings=1,
+                kept=int(state in KEPT_STATES),
+                named=(NamedRecording(path=path, detail=str(one["detail"])),),
+            )
+            found[kind] = _add_warnings(found[kind], row) if kind in found else row
+    return tuple(found[kind] for kind in sorted(found))
+
+
+def _lost_windows(inputs: TableColumns, states: "NDArray[np.object_]") -> tuple[LostWindowSummary, ...]:
+    found: dict[tuple[str, str], LostWindowSummary] = {}
+    for path, state, windows in _listed(inputs, states, "lost_windows"):
+        for one in windows if state in KEPT_STATES else ():
+            stage, reason = str(one["stage"]), str(one["reason"])
+            channel = "" if one["channel"] is None else f", channel {one['channel']}"
+            row = LostWindowSummary(
+                stage=stage,
+                reason=reason,
+                windows=Tally(1, round((one["end"] - one["start"]) * 1e6)),
+                named=(NamedRecording(path=path, detail=f"{one['start']:.1f} to {one['end']:.1f} s{channel}"),),
+            )
+            found[stage, reason] = _add_lost_windows(found[stage, reason], row) if (stage, reason) in found else row
+    return tuple(found[key] for key in sorted(found))
+
+
+def _listed(
+    inputs: TableColumns, states: "NDArray[np.object_]", column: str
+) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
+    """(path, state, entries) of the recordings whose list of that name has any."""
+    rows = np.flatnonzero(inputs.list_lengths(column))
+    if not len(rows):
+        return
+    paths, lists = inputs.texts("path"), inputs.table[column].take(pa.array(rows)).to_pylist()
+    for row, entries in zip(rows, lists, strict=True):
+        yield str(paths[row]), str(states[row]), entries
 
 
 def _languages(kept: TableColumns, dropped: TableColumns) -> tuple[LanguageSummary, ...]:

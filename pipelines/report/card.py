@@ -13,6 +13,7 @@ from pipelines.report.formatting import amount, number, visible
 from pipelines.report.run_record import Run
 from pipelines.report.tables import Outcome, languages, leaves, load_outcome
 from voxmill.core.files import write_atomically
+from voxmill.data.records import KEPT_STATES
 
 SIZES = (
     (1_000, "n<1K"),
@@ -139,7 +140,7 @@ def write_card(out: Path, summary: BucketSummary | None = None) -> Path:
     run, summary = outcome.run, outcome.summary
     by_licence = sorted(summary.licences, key=lambda row: -row.clips.microseconds)
     uncounted = summary.kept.count - sum(row.clips.count for row in by_licence)
-    ends = sorted(summary.ends, key=lambda row: (row.state != "kept", -row.recordings.count))
+    ends = sorted(summary.ends, key=lambda row: (row.state not in KEPT_STATES, -row.recordings.count))
     dropped = sorted(summary.dropped, key=lambda row: -row.clips.count)
     select = (run.get("config") or {}).get("select") or {}
     parts = [

@@ -1,12 +1,20 @@
 """Turns what an annotation run left on disk into one self-contained HTML page with playable examples."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipelines.report.bucket_summary import DNSMOS, GRIDS, BucketSummary, ClipExample, DroppedSummary
+from pipelines.report.bucket_summary import (
+    DNSMOS,
+    GRIDS,
+    BucketSummary,
+    ClipExample,
+    DroppedSummary,
+    NamedRecording,
+)
 from pipelines.report.formatting import amount, number, percent, visible
 from pipelines.report.funnel import funnel
 from pipelines.report.gallery import controllability, listeners
@@ -17,6 +25,7 @@ from pipelines.report.run_record import Run
 from pipelines.report.tables import Outcome, languages, load_outcome
 from pipelines.report.trust import trust
 from voxmill.core.files import write_atomically
+from voxmill.data.records import KEPT_STATES
 
 KEPT_EXAMPLES = 6
 # 15 s of 32 kbit/s Opus is about 80 kB in base64, so the page stays near 10 MB even with forty drop reasons.
@@ -32,6 +41,8 @@ class Example:
     cut: bool
     text: str
     clip: str
+    path: str
+    start: str
     language: str
     duration: str
     origin: str
@@ -81,13 +92,29 @@ class LostRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NotedRow:
+    """A warning, or why windows were lost: how often, and (path, detail) of the first recordings."""
+
+    what: str
+    count: int
+    seconds: float | None
+    named: list[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RecordingEnds:
-    """How recordings ended: counted, and the first of those that were lost; `unlisted` more were lost."""
+    """How recordings ended: counted, and the first of those that were lost; `unlisted` more were lost.
+
+    warned: recordings that were kept with a warning.
+    """
 
     counts: list[EndCount]
     lost: list[LostRow]
     unlisted: int
     num_kept: int
+    warned: int
+    warnings: list[NotedRow]
+    lost_windows: list[NotedRow]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +145,8 @@ def example(outcome: Outcome, clip: ClipExample, note: str) -> Example:
         cut=clip.duration is not None and clip.duration > EXAMPLE_SECONDS,
         text=visible(clip.text),
         clip=visible(clip.clip_id),
+        path=visible(clip.path),
+        start=number(clip.start),
         language=visible(clip.language or "?"),
         duration=amount(clip.duration),
         origin=visible(clip.origin),
@@ -183,7 +212,7 @@ def _examples_of(row: DroppedSummary) -> list[tuple[ClipExample, str]]:
 def recording_ends(outcome: Outcome) -> RecordingEnds:
     """How every recording ended: counts by state and reason, and the first ones that were not kept."""
     summary = outcome.summary
-    rank = {"kept": 0, "rejected": 1, "duplicate": 2, "unreadable": 3}
+    rank = {"kept": 0, "kept_in_part": 1, "rejected": 2, "duplicate": 3, "unreadable": 4}
     counted = sorted(summary.ends, key=lambda row: (rank.get(row.state, 9), -row.recordings.count))
     return RecordingEnds(
         counts=[
@@ -211,8 +240,26 @@ def recording_ends(outcome: Outcome) -> RecordingEnds:
             for row in summary.lost
         ],
         unlisted=summary.num_lost - len(summary.lost),
-        num_kept=sum(row.recordings.count for row in summary.ends if row.state == "kept"),
+        num_kept=summary.num_in_state(*KEPT_STATES),
+        warned=summary.warned,
+        warnings=[
+            NotedRow(what=visible(row.kind), count=row.recordings, seconds=None, named=_named(row.named))
+            for row in sorted(summary.warnings, key=lambda row: -row.recordings)
+        ],
+        lost_windows=[
+            NotedRow(
+                what=f"{visible(row.reason)} in {visible(row.stage)}",
+                count=row.windows.count,
+                seconds=row.windows.seconds,
+                named=_named(row.named),
+            )
+            for row in sorted(summary.lost_windows, key=lambda row: -row.windows.microseconds)
+        ],
     )
+
+
+def _named(rows: Sequence[NamedRecording]) -> list[tuple[str, str]]:
+    return [(visible(row.path), visible(row.detail)) for row in rows]
 
 
 def stage_costs(run: Run) -> list[CostRow]:
@@ -285,6 +332,7 @@ def write_report(out: Path, summary: BucketSummary | None = None) -> Path:
         ],
         funnel=funnel(outcome),
         ends=recording_ends(outcome),
+        other_files=run.get("other_files") or {"count": 0, "examples": []},
         languages=languages(outcome),
         reasons=drop_reasons(outcome, MAX_EXAMPLES - len(shown)),
         kept_examples=shown,

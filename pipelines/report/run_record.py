@@ -40,6 +40,13 @@ class SeparationFigures(TypedDict):
     seconds_saved: float | None
 
 
+class OtherFiles(TypedDict):
+    """Files of IN that are no recordings, and the names of the first ones."""
+
+    count: int
+    examples: list[str]
+
+
 class Run(TypedDict, total=False):
     """The keys of `run.json`."""
 
@@ -54,6 +61,7 @@ class Run(TypedDict, total=False):
     model_calls_repeated: int
     shards: int
     recordings: int
+    other_files: OtherFiles
     units: int
     found_done: int
     labelled: int

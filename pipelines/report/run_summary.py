@@ -4,6 +4,7 @@ from importlib.metadata import version
 
 from pipelines.config import AnnotateConfig, Labeller
 from pipelines.corpus.figures import BucketFigures
+from pipelines.report.bucket_summary import BucketSummary
 from pipelines.report.run_record import ModelEntry, SeparationFigures, StageCost
 from voxmill.data.records import Cost, StageName
 
@@ -70,3 +71,26 @@ def models(config: AnnotateConfig) -> list[ModelEntry]:
     dnsmos = f"speechmos {version('speechmos')}"
     rows.append({"stage": StageName.QUALITY, "name": "DNSMOS", "source": dnsmos, "sha256": None, "licence": "MIT"})
     return rows
+
+
+def losses(summary: BucketSummary, figures: BucketFigures) -> list[str]:
+    """What was lost and what is doubtful, a line each, for the screen."""
+    lines = []
+    unreadable = {row.reason: row.recordings.count for row in summary.ends if row.state == "unreadable"}
+    if unreadable:
+        lines.append(f"unreadable: {_by_count(unreadable)}")
+    if summary.lost_windows:
+        seconds = sum(row.windows.seconds for row in summary.lost_windows)
+        ended = _by_count({row.reason: row.windows.count for row in summary.lost_windows})
+        count = summary.num_in_state("kept_in_part")
+        lines.append(f"kept in part: {count} recordings lost {seconds:.1f} s of windows ({ended})")
+    if summary.warned:
+        kinds = _by_count({row.kind: row.kept for row in summary.warnings if row.kept})
+        lines.append(f"warnings: {summary.warned} of the recordings kept ({kinds}), see the report")
+    if figures.others:
+        lines.append(f"no audio: {figures.others} other files, such as {', '.join(figures.other_names)}")
+    return lines
+
+
+def _by_count(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])))

@@ -48,7 +48,12 @@ def _read(result: WindowResult) -> np.ndarray:
     for pause in (*PAUSES, None):
         try:
             return media.read_window(
-                media_of(window), window.start_sample, window.end_sample, window.channel, window.digests
+                media_of(window),
+                window.start_sample,
+                window.end_sample,
+                window.channel,
+                window.digests,
+                window.scale,
             )
         except AudioProblem as error:
             if error.reason not in UNSEEN:

@@ -93,10 +93,11 @@ def test_every_input_has_one_terminal_state(finished: tuple[Path, Path]) -> None
         expected = bad_input.CASES[row["path"]]
         assert row["state"] == expected.state, row
         assert not expected.reasons or row["reason"] in expected.reasons, row
-    details = {row["path"]: row["detail"] for row in rows}
-    assert "damaged" in details["truncated.flac"]
+    warnings = {row["path"]: {one["kind"]: one["detail"] for one in row["warnings"]} for row in rows}
+    assert "damaged_data" in warnings["truncated.flac"] and "ends_early" in warnings["lying header.wav"]
     assert all(row["duration"] < 20 for row in rows if row["path"] == "lying header.wav")
-    assert "10 samples not finite" in details["some nan.wav"]
+    assert "10 samples not finite" in warnings["some nan.wav"]["non_finite"]
+    details = {row["path"]: row["detail"] for row in rows}
     assert details["emoji 🎙.flac"] == "dotted.name.v1.2.flac"
 
 

@@ -34,6 +34,7 @@ Reason: TypeAlias = Literal[
     "not_audio",  # no decoder knows it, or it has no audio stream
     "decode_error",  # damaged: nothing of it can be decoded
     "non_finite",  # NaN or infinity
+    "out_of_scale",  # floats larger than any scale of samples
     "changed",  # not what an index or an earlier pass states: another length, rate or content
     "too_short",
     "too_long",

@@ -21,7 +21,17 @@ Mode = Literal["basic", "continuation", "design", "reference", "controllable"]
 MODES: tuple[Mode, ...] = ("basic", "continuation", "design", "reference", "controllable")
 CurriculumStage = Literal[1, 2, 3]
 Origin = Literal["native", "separated", "synthetic"]
-Channel = Literal["mean", "left", "right"]
+WarningKind = Literal[
+    "damaged_data",  # pieces that the decoder refused; what lies between them is silence
+    "ends_early",  # shorter than the header says
+    "wrapped_size",  # the header's size is wrong, all of the sound was read
+    "rate_change",  # resampled to the rate that it begins with
+    "timestamp_hole",  # filled with silence, so that times point into the file
+    "timestamp_jump",  # not followed: from there on times count the sound
+    "non_finite",  # samples that are no numbers, set to 0
+    "out_of_scale",  # samples beyond full scale, scaled or clipped
+    "no_such_channel",  # the channel that was asked for
+]
 CutBy = Literal["pause", "speaker", "overlap", "forced"]
 Axis = Literal["design", "style"]
 Granularity = Literal["tags", "phrase", "sentence", "paragraph"]
@@ -398,8 +408,9 @@ class Window:
     """A stretch of one recording, in samples at its own rate (at most 48 kHz).
 
     name: of the recording, as shown and sorted by. path: local path or URI of the file that holds it, at `bytes_offset`
-    and `bytes_size` in it or in a `row` of it where that is a tar or a table. digests: of the blocks of samples that
-    the window touches.
+    and `bytes_size` in it or in a `row` of it where that is a tar or a table. channel: from 0; None: the mean of all.
+    split: whether other windows have the other channels of the same stretch. scale: factor of its samples. digests: of
+    the blocks of samples that the window touches, before they are scaled.
     """
 
     recording_id: str
@@ -411,7 +422,9 @@ class Window:
     start_sample: int
     end_sample: int
     sample_rate: Hertz
-    channel: Channel = "mean"
+    channel: int | None = None
+    split: bool = False
+    scale: float = 1.0
     digests: tuple[str, ...] = ()
     source: SourceInfo
 
@@ -634,6 +647,8 @@ class ShardMetadata:
     """First sample in the recording, at `sample_rate`. [samples]"""
     end_sample: int
     """Sample after the last one. [samples]"""
+    channel: int | None
+    """Channel of the recording that it is from, from 0; null for the mean of all."""
     sample_rate: Hertz
     """Rate of the clip's audio. [Hz]"""
     duration: Seconds
@@ -647,7 +662,7 @@ class ShardMetadata:
     language_probability: float
     """Probability of that language by the audio of the clip alone. [0..1]"""
     speaker: str | None
-    """Speaker of the manifest; null where it names none."""
+    """Speaker of the manifest, or the channel where each has a speaker of its own; null where neither is known."""
     turn: int
     """Number of the speaker within the work window."""
     origin: Origin
@@ -669,6 +684,8 @@ class Clip(ShardMetadata):
     `parents` names the clips that a synthetic one was made from.
     """
 
+    path: str = ""
+    """Path of the recording that it is from, as the manifest or folder gives it."""
     predicted_wer: float | None = None
     """Word error rate that the text probably has; null where none is predicted for the recogniser. [0..]"""
     cluster: str | None = None
@@ -725,6 +742,61 @@ class RejectedClip(Clip):
     """Threshold that it missed."""
 
 
+RecordingState = Literal["planned", "other", "kept", "kept_in_part", "rejected", "duplicate", "unreadable"]
+KEPT_STATES: tuple[RecordingState, ...] = ("kept", "kept_in_part")
+"""Of recordings of which clips were kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AudioTrack:
+    """An audio track of a file that has several."""
+
+    index: int
+    """Number of the stream in the file, from 0."""
+    codec: str
+    """Codec of the track."""
+    channels: int
+    """Channels of the track."""
+    sample_rate: Hertz
+    """Rate of the track. [Hz]"""
+    language: str
+    """Language as the file names it; empty where it names none."""
+    title: str
+    """Title as the file names it; empty where it names none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingWarning:
+    """Something that is wrong with a file that could be read."""
+
+    kind: WarningKind
+    """Code of the warning."""
+    detail: str
+    """What was met, in words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LostWindow:
+    """A stretch of a recording that ended at a stage before clips were cut from it."""
+
+    start: Seconds
+    """Start in the recording. [s]"""
+    end: Seconds
+    """End in the recording. [s]"""
+    channel: int | None
+    """Channel, from 0; null for the mean of all."""
+    stage: str
+    """Stage at which it ended."""
+    reason: str
+    """Code of why it ended there."""
+    value: float | None
+    """Measured value behind the reason."""
+    threshold: float | None
+    """Threshold that it missed."""
+    detail: str
+    """More about the reason, in words."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recording:
     """A row of `recordings.parquet`: one input with its one terminal state."""
@@ -735,8 +807,9 @@ class Recording:
     """Path as the manifest or folder gives it."""
     session: str
     """Session of the manifest, or the recording's name."""
-    state: Literal["planned", "kept", "rejected", "duplicate", "unreadable"]
-    """kept, rejected, duplicate or unreadable; planned only below `work/`, before it is finished."""
+    state: RecordingState
+    """kept, kept_in_part (some of its windows ended before clips were cut), rejected, duplicate or unreadable; below
+    `work/`, before it is finished, also planned and other (a file that is no recording)."""
     stage: str | None = None
     """Stage at which it ended; null where clips of it were kept."""
     reason: str | None = None
@@ -753,12 +826,22 @@ class Recording:
     """Rate of the recording. [Hz]"""
     channels: int | None = None
     """Channels of the recording."""
+    channels_read: str | None = None
+    """What was read of them: mix (their mean), split (each channel is a speaker), or the channel's number, from 0."""
     codec: str | None = None
     """Codec of the file."""
+    other_tracks: tuple[AudioTrack, ...] = ()
+    """Audio tracks of the file that were not read."""
+    warnings: tuple[RecordingWarning, ...] = ()
+    """What is wrong with the file though it could be read."""
     num_clips: int = 0
     """Clips that were cut from it."""
     num_kept: int = 0
     """Clips of it that are in clips.parquet."""
+    seconds_lost: Seconds = 0.0
+    """Length of the windows that ended before clips were cut. [s]"""
+    lost_windows: tuple[LostWindow, ...] = ()
+    """Those windows, with why each ended."""
     separated: bool | None = None
     """Whether its voice was separated from the background."""
     separation: str | None = None

@@ -117,7 +117,6 @@ def test_units_are_as_long_as_annotate_makes_them(recording: float, unit: float)
                 start_sample=round(part * recording / count * 100),
                 end_sample=round((part + 1) * recording / count * 100),
                 sample_rate=100,
-                channel="mean",
                 digests=(),
                 source=SourceInfo(session=""),
             )

@@ -13,7 +13,7 @@ import soundfile
 from pipelines.config import LabelConfig
 from pipelines.inputs.bucket_rows import content_keys, find_repeats, plan_bucket, plan_rows
 from pipelines.inputs.manifest import read_inputs
-from pipelines.inputs.scan import Scan, scan_entry
+from pipelines.inputs.scan import Scan, ScanOptions, scan_entry
 from voxmill.core.errors import UserError
 from voxmill.data.schemas import to_table
 
@@ -35,7 +35,7 @@ def test_a_manifest_names_its_bad_rows_by_line(tmp_path: Path) -> None:
     ]
     (tmp_path / "list.jsonl").write_text("\n".join(lines))
     entries = list(read_inputs(str(tmp_path / "list.jsonl")))
-    scans = to_table([scan_entry(entry, 600) for entry in entries], Scan)
+    scans = to_table([scan_entry(entry, ScanOptions()) for entry in entries], Scan)
     rows = plan_rows(0, entries, scans)
     repeats = {repeat.order: repeat for repeat in find_repeats(content_keys(rows))}
     recordings = plan_bucket(rows, repeats, LabelConfig(), 0).recordings
@@ -69,7 +69,7 @@ def test_a_language_is_normalised_or_ends_its_own_row(tmp_path: Path) -> None:
     (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, lines)))
     entries = list(read_inputs(str(tmp_path / "list.jsonl")))
     assert [entry.language for entry in entries] == [None, "en", "de", None]
-    rows = plan_rows(0, entries, to_table([scan_entry(entry, 600) for entry in entries], Scan))
+    rows = plan_rows(0, entries, to_table([scan_entry(entry, ScanOptions()) for entry in entries], Scan))
     repeats = {repeat.order: repeat for repeat in find_repeats(content_keys(rows))}
     plan = plan_bucket(rows, repeats, LabelConfig(), 0)
     assert [(row.path, row.state, row.reason) for row in plan.recordings] == [
@@ -93,13 +93,15 @@ def test_a_parquet_manifest_reads_like_a_jsonl_one(tmp_path: Path) -> None:
 def test_a_glob_and_a_single_file(tmp_path: Path) -> None:
     for name in ("b.wav", "a.flac", "notes.txt"):
         (tmp_path / name).write_bytes(b"x")
-    assert [Path(entry.path).name for entry in read_inputs(str(tmp_path / "*"))] == ["a.flac", "b.wav"]
+    found = {Path(entry.path).name: entry.claimed for entry in read_inputs(str(tmp_path / "*"))}
+    assert found == {"a.flac": True, "b.wav": True, "notes.txt": False}
     assert [entry.name for entry in read_inputs(str(tmp_path / "b.wav"))] == ["b.wav"]
 
 
-@pytest.mark.parametrize("name", ["nowhere", "*.wav", "notes.txt", "."])
+@pytest.mark.parametrize("name", ["nowhere", "*.wav", "notes.txt", "empty"])
 def test_an_input_that_is_none_is_the_users_mistake(tmp_path: Path, name: str) -> None:
     (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "empty").mkdir()
     with pytest.raises(UserError) as caught:
         read_inputs(str(tmp_path / name))
     assert len(str(caught.value).splitlines()) == 1

@@ -15,7 +15,6 @@ import soundfile
 from pipelines.inputs import media
 from samples import bad_input
 from voxmill.core.audio import AudioProblem
-from voxmill.data.records import Channel
 
 SAMPLE = bad_input.RECORDINGS / "en-1.flac"
 
@@ -54,8 +53,9 @@ def test_every_format_sounds_as_it_did(tmp_path: Path, name: str, container: str
         soundfile.write(tmp_path / name, audio, rate, format="OGG", subtype="VORBIS")
     else:
         encode(audio, rate_of, tmp_path / name, container, codec)
-    info, bounds = media.scan(str(tmp_path / name))
-    assert info.sample_rate == rate_of and bounds == [(0, info.num_samples)]
+    info = media.scan(str(tmp_path / name))
+    assert info.sample_rate == rate_of and info.read[0].ends == (info.num_samples,)
+    assert not info.warnings and not info.other_tracks
     decoded = media.read_window(str(tmp_path / name), 0, info.num_samples)
     size = 4 * rate_of
     lag = 5000
@@ -71,14 +71,16 @@ def test_half_a_file_says_that_it_ends_early(tmp_path: Path) -> None:
     encode(audio, rate, tmp_path / "x.mp3", "mp3", "libmp3lame")
     content = (tmp_path / "x.mp3").read_bytes()
     (tmp_path / "x.mp3").write_bytes(content[: len(content) // 2])
-    info, _ = media.scan(str(tmp_path / "x.mp3"))
+    info = media.scan(str(tmp_path / "x.mp3"))
     assert 4 < info.num_samples / rate < 6
-    assert not info.complete and "ends early" in info.warning
+    assert [warning.kind for warning in info.warnings] == ["ends_early"]
 
 
 def test_windows_of_a_long_file_join_without_a_gap(tmp_path: Path) -> None:
     audio, rate = soundfile.read(SAMPLE, dtype="float32")
-    info, bounds = media.scan(str(SAMPLE), window_seconds=20, search_seconds=5)
+    info = media.scan(str(SAMPLE), window_seconds=20, search_seconds=5)
+    ends = info.read[0].ends
+    bounds = list(zip((0, *ends[:-1]), ends, strict=True))
     assert len(bounds) > 1 and bounds[0][0] == 0 and bounds[-1][1] == info.num_samples == len(audio)
     assert all(a[1] == b[0] for a, b in zip(bounds[:-1], bounds[1:], strict=True))
     assert all(b - a <= 20 * rate for a, b in bounds)
@@ -93,7 +95,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     whole = media.stream
     seen: list[str] = []
 
-    def stream(path: media.Media, channel: Channel = "mean") -> Iterator[np.ndarray]:
+    def stream(path: media.Media, channel: int | None = None) -> Iterator[np.ndarray]:
         seen.append(str(path))
         return whole(path, channel)
 
@@ -123,13 +125,14 @@ def test_a_jump_into_a_file_reads_the_same_samples(
     else:
         encode(audio, 48000, tmp_path / name, name[2:], codec)
     path = str(tmp_path / name)
-    info, _ = media.scan(path)
+    info = media.scan(path, channels="mix")
     whole = np.concatenate(list(media.stream(path)))
-    assert len(info.digests) == -(-info.num_samples // media.BLOCK) >= 3
+    digests = info.read[0].digests
+    assert len(digests) == -(-info.num_samples // media.BLOCK) >= 3
     seen = counted(monkeypatch)
     middle, end = media.BLOCK + 100_003, info.num_samples
     for start, stop in ((middle, middle + 200_001), (2 * media.BLOCK, end), (end - 5, end)):
-        window = media.read_window(path, start, stop, "mean", media.digests_of(info.digests, start, stop))
+        window = media.read_window(path, start, stop, None, media.digests_of(digests, start, stop))
         assert np.array_equal(window, whole[start:stop])
     assert bool(seen) != jumps
 
@@ -140,17 +143,17 @@ def test_a_damaged_or_resampled_file_is_not_jumped_into(tmp_path: Path) -> None:
     content = (tmp_path / "whole.flac").read_bytes()
     (tmp_path / "cut.flac").write_bytes(content[: len(content) // 2])
     soundfile.write(tmp_path / "fast.flac", np.resize(audio, 96000), 96000)
-    counts = {path.name: len(media.scan(str(path))[0].digests) for path in tmp_path.iterdir()}
+    counts = {path.name: len(media.scan(str(path)).read[0].digests) for path in tmp_path.iterdir()}
     assert counts == {"cut.flac": 0, "fast.flac": 0, "whole.flac": 1}
 
 
 def test_a_file_that_changed_after_scanning_is_decoded_anew(tmp_path: Path) -> None:
     samples = np.random.default_rng(0).uniform(-0.1, 0.1, 2 * media.BLOCK)
     soundfile.write(tmp_path / "x.wav", samples, 16000)
-    digests = media.scan(str(tmp_path / "x.wav"))[0].digests
+    digests = media.scan(str(tmp_path / "x.wav")).read[0].digests
     soundfile.write(tmp_path / "x.wav", samples[::-1], 16000)
     start, end = media.BLOCK + 5, media.BLOCK + 1000
-    window = media.read_window(str(tmp_path / "x.wav"), start, end, "mean", media.digests_of(digests, start, end))
+    window = media.read_window(str(tmp_path / "x.wav"), start, end, None, media.digests_of(digests, start, end))
     assert np.allclose(window, samples[::-1][start:end], atol=1e-4)
 
 
@@ -175,7 +178,7 @@ def test_a_file_that_may_not_be_read_says_so(tmp_path: Path) -> None:
 def test_a_name_that_looks_like_a_url_stays_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     soundfile.write("pipe:0.wav", np.ones(1600) * 0.1, 16000)
-    assert media.scan("pipe:0.wav")[0].num_samples == 1600
+    assert media.scan("pipe:0.wav").num_samples == 1600
 
 
 def test_a_file_that_shrank_after_scanning_is_named(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from pipelines.inputs import media, media_file
 from pipelines.inputs.entries import Entry
 from pipelines.inputs.manifest import read_inputs
 from pipelines.inputs.media_file import MediaFile, StorageError
-from pipelines.inputs.scan import Scan, scan_entry
+from pipelines.inputs.scan import Scan, ScanOptions, scan_entry
 from tests.support.s3_server import BUCKET, s3_server
 from voxmill.core.audio import AudioProblem
 from voxmill.core.errors import UserError
@@ -49,7 +49,7 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def scanned(entries: Iterator[Entry]) -> dict[str, Scan]:
-    return {entry.name: scan_entry(entry, 600) for entry in entries}
+    return {entry.name: scan_entry(entry, ScanOptions()) for entry in entries}
 
 
 ODD = [
@@ -111,7 +111,7 @@ def test_tars_are_recordings_with_their_labels(root: Path) -> None:
     assert entries[-1].problem == "missing" and entries[-1].name == f"{root}/000002.tar"
     scans = scanned(iter(entries))
     assert len({scan.recording_id for scan in scans.values()}) == 7
-    direct = scan_entry(Entry(path=entries[4].path, name="x", bytes_offset=0, bytes_size=10**9), 600)
+    direct = scan_entry(Entry(path=entries[4].path, name="x", bytes_offset=0, bytes_size=10**9), ScanOptions())
     assert direct.problem == "changed"
     assert [entry.name for entry in read_inputs(f"{root}/*0.tar")] == [entry.name for entry in entries[:3]]
 
@@ -154,12 +154,12 @@ def test_large_files_are_read_by_ranges(monkeypatch: pytest.MonkeyPatch, tmp_pat
     content = flac(seconds=40)
     write_atomically(to_path(f"s3://{BUCKET}/large.flac"), content)
     (tmp_path / "x.flac").write_bytes(content)
-    here, bounds = media.scan(str(tmp_path / "x.flac"), 35)
-    assert media.scan(f"s3://{BUCKET}/large.flac", 35) == (here, bounds)
-    start, end = bounds[1]
-    digests = media.digests_of(here.digests, start, end)
-    window = media.read_window(f"s3://{BUCKET}/large.flac", start, end, "mean", digests)
-    assert np.array_equal(window, media.read_window(str(tmp_path / "x.flac"), start, end, "mean", digests))
+    here = media.scan(str(tmp_path / "x.flac"), 35)
+    assert media.scan(f"s3://{BUCKET}/large.flac", 35) == here
+    start, end = here.read[0].ends[:2]
+    digests = media.digests_of(here.read[0].digests, start, end)
+    window = media.read_window(f"s3://{BUCKET}/large.flac", start, end, None, digests)
+    assert np.array_equal(window, media.read_window(str(tmp_path / "x.flac"), start, end, None, digests))
     import av
 
     with av.open(str(tmp_path / "x.mp4"), "w") as out:

@@ -10,8 +10,9 @@ from pipelines.config import AnnotateConfig
 from pipelines.inputs import planning
 from pipelines.inputs.entries import Entry
 from pipelines.inputs.manifest import read_inputs
+from pipelines.inputs.media import ReadChannel
 from pipelines.inputs.planning import plan_corpus
-from pipelines.inputs.scan import BLOCK_ROWS, Scan, ScanStore, block_name, blocks, stamped
+from pipelines.inputs.scan import BLOCK_ROWS, Scan, ScanOptions, ScanStore, block_name, blocks, stamped
 from pipelines.units.plan_files import planned_buckets, read_recordings, read_units
 from voxmill.core.config import load_config
 from voxmill.core.progress import Progress
@@ -39,10 +40,10 @@ def write_manifest(path: Path, names: list[str]) -> None:
 
 def fabricate(manifest: Path, out: Path) -> None:
     """Scans of paths of which the last three digits say what is in them, so that some repeat."""
-    scans = ScanStore(out, AnnotateConfig().label.window_seconds)
+    scans = ScanStore(out, ScanOptions())
     for block in blocks(read_inputs(str(manifest))):
         entries = stamped(block)
-        scans.write(block_name(entries, scans.window_seconds), to_table([_scan(entry) for entry in entries], Scan))
+        scans.write(block_name(entries, scans.options), to_table([_scan(entry) for entry in entries], Scan))
 
 
 def _scan(entry: Entry) -> Scan:
@@ -56,7 +57,7 @@ def _scan(entry: Entry) -> Scan:
         channels=1,
         codec="flac",
         num_samples=16000 * number,
-        ends=(16000 * number,),
+        read=(ReadChannel(channel=None, ends=(16000 * number,)),),
     )
 
 
@@ -85,11 +86,11 @@ def test_tasks_plan_what_the_driver_plans(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_an_inserted_row_changes_one_or_two_blocks() -> None:
     entries = [Entry(path=f"s3://b/{number}.wav", name=str(number)) for number in range(20_000)]
-    before = {block_name(block, 300) for block in blocks(entries)}
+    before = {block_name(block, ScanOptions()) for block in blocks(entries)}
     more = [*entries[:9000], Entry(path="s3://b/new.wav", name="new"), *entries[9000:]]
     cut = list(blocks(more))
     assert max(map(len, cut)) <= BLOCK_ROWS and [entry for block in cut for entry in block] == more
-    assert 1 <= len({block_name(block, 300) for block in cut} - before) <= 2
+    assert 1 <= len({block_name(block, ScanOptions()) for block in cut} - before) <= 2
 
 
 def test_what_was_scanned_is_not_read_again(tmp_path: Path) -> None:

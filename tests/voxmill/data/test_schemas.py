@@ -15,7 +15,7 @@ ENDING = "stage string, reason string, value double, threshold double"
 # Written down by hand before there were records: every column in its order.
 EXPECTED_CLIPS = f"""
 clip_id string, recording_id string, session string, position int64, start_sample int64, end_sample int64,
-sample_rate int64, duration double, text string,
+channel int64, sample_rate int64, duration double, text string,
 words list<item: struct<word: string, start: double, end: double, probability: double>>,
 language string, language_probability double, speaker string, turn int64, origin string, cut string,
 quality struct<dnsmos_sig: double, dnsmos_bak: double, dnsmos_ovr: double, dnsmos_p808: double, snr_db: double,
@@ -25,7 +25,7 @@ transcript struct<compression_ratio: double, repeated_ngram: double, characters_
  no_speech_probability: double, redecoded: bool, aligner: string, given_wer: double,
  second_language: string, second_language_probability: double, redecoded_for: string, agreement: double,
  seconds_after_words: double>,
-licence string, predicted_wer double, cluster string,
+licence string, path string, predicted_wer double, cluster string,
 prosody struct<f0_median_hz: double, f0_std_semitones: double, f0_range_semitones: double, voiced_share: double,
  energy_std_db: double, energy_range_db: double, rate: double, articulation_rate: double, pause_share: double,
  longest_pause: double, hnr_db: double, spectral_tilt_db: double, jitter: double, shimmer: double, pauses: int64,
@@ -46,8 +46,13 @@ stage_modes list<item: struct<stage: int64, modes: list<item: string>>>, {PLACE}
 """
 EXPECTED_RECORDINGS = f"""
 recording_id string, path string, session string, state string, {ENDING}, detail string, duration double,
-sample_rate int64, channels int64, codec string, num_clips int64, num_kept int64, separated bool, separation string,
-licence string
+sample_rate int64, channels int64, channels_read string, codec string,
+other_tracks list<item: struct<index: int64, codec: string, channels: int64, sample_rate: int64, language: string,
+ title: string>>,
+warnings list<item: struct<kind: string, detail: string>>, num_clips int64, num_kept int64, seconds_lost double,
+lost_windows list<item: struct<start: double, end: double, channel: int64, stage: string, reason: string,
+ value: double, threshold: double, detail: string>>,
+separated bool, separation string, licence string
 """
 EXPECTED_LATENTS = f"clip_id string, {PLACE}, num_frames int64, latent_space string"
 
