@@ -94,8 +94,8 @@ class ClipExample:
 
     clip_id: str
     draw: int
-    path: str
-    start: Seconds | None
+    path: str = ""
+    start: Seconds | None = None
     text: str
     language: str
     origin: str
