@@ -99,7 +99,7 @@ class _LocalWalk:
     def _elsewhere(self, item: "os.DirEntry[str]", name: str) -> Iterator[Entry]:
         """Files of a folder that a link leads to, or that lies below one that a link led to."""
         real = os.path.realpath(item.path)
-        if _lies_in(self.real, real):
+        if real != self.real and _lies_in(self.real, real):
             detail = f"a link to {real}, which IN lies in, is not followed"
             yield Entry(path="", name=storable(name) + "/", problem="folder_loop", detail=detail)
         elif _lies_in(real, self.real):

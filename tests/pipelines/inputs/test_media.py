@@ -5,30 +5,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
 
-import av
 import numpy as np
 import pytest
 import soundfile
 
 from pipelines.inputs import media
 from samples import bad_input
+from tests.pipelines.inputs.made_media import encode
 from voxmill.core.audio import AudioProblem
 
 SAMPLE = bad_input.RECORDINGS / "en-1.flac"
-
-
-def encode(audio: np.ndarray, rate: int, path: Path, container: str, codec: str) -> None:
-    """Writes mono audio in [-1, 1] with FFmpeg's encoder of that name."""
-    with av.open(str(path), "w", format=container) as out:
-        stream = cast(av.AudioStream, out.add_stream(codec, rate=rate, layout="mono"))
-        frame = av.AudioFrame.from_ndarray((audio * 32767).astype(np.int16)[None], format="s16", layout="mono")
-        frame.sample_rate = rate
-        fifo = av.AudioResampler(stream.codec_context.format, "mono", rate, frame_size=stream.frame_size or 1024)
-        for part in [*fifo.resample(frame), *fifo.resample(None)]:
-            out.mux(stream.encode(part))
-        out.mux(stream.encode(None))
 
 
 @pytest.mark.parametrize(
@@ -40,11 +27,24 @@ def encode(audio: np.ndarray, rate: int, path: Path, container: str, codec: str)
         ("x.opus", "ogg", "libopus"),
         ("x.m4a", "ipod", "aac"),
         ("x.g722", "g722", "g722"),
+        ("x.mkv", "matroska", "aac"),
+        ("x.mov", "mov", "pcm_s16le"),
+        ("x.caf", "caf", "pcm_s16be"),
+        ("x.au", "au", "pcm_s16be"),
+        ("x.m4b", "ipod", "aac"),
+        ("x.ts", "mpegts", "aac"),
+        ("x.ac3", "ac3", "ac3"),
+        ("x.wv", "wv", "wavpack"),
+        ("x.w64", "w64", "pcm_s16le"),
+        ("x.amr", "amr", "libopencore_amrnb"),
+        ("x.avi", "avi", "libmp3lame"),
+        ("x.flv", "flv", "libmp3lame"),
     ],
 )
 def test_every_format_sounds_as_it_did(tmp_path: Path, name: str, container: str, codec: str) -> None:
     audio, rate = soundfile.read(SAMPLE, frames=5 * 16000)
-    rate_of = 48000 if codec in ("libopus", "aac") else rate
+    rate_of = {"libopus": 48000, "aac": 48000, "ac3": 48000, "libopencore_amrnb": 8000}.get(codec, rate)
+    rate_of = 44100 if name == "x.flv" else rate_of
     if rate_of != rate:
         import soxr
 
@@ -63,7 +63,7 @@ def test_every_format_sounds_as_it_did(tmp_path: Path, name: str, container: str
     score = np.correlate(decoded[: size + 2 * lag].astype(np.float64), wanted, mode="valid")
     best = decoded[int(np.argmax(score)) :][:size].astype(np.float64)
     cosine = float(best @ wanted / np.linalg.norm(best) / np.linalg.norm(wanted))
-    assert cosine > 0.95
+    assert cosine > (0.75 if codec == "libopencore_amrnb" else 0.95)
 
 
 def test_half_a_file_says_that_it_ends_early(tmp_path: Path) -> None:
