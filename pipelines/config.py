@@ -37,8 +37,7 @@ class LabelConfig(Config):
     transcription: TranscriptionConfig = TranscriptionConfig()
     quality: QualityConfig = QualityConfig()
     channels: Literal["auto", "mix", "split"] | Annotated[int, Field(ge=0)] = "auto"
-    """What is read of several channels. auto: each of two where each has a speaker of its own, the centre of film
-    sound, else the mean; mix: the mean; split: each by itself, as its speaker; a number: one, from 0."""
+    """Each of two that has a speaker of its own, the centre of film sound, else the mean (auto); or one, from 0."""
     window_seconds: float = Field(300.0, gt=30, validate_default=True)
     """Longer recordings are cut into windows of at most this many seconds, at silences."""
     unit_seconds: float = Field(60.0, gt=1)

@@ -30,6 +30,7 @@ _CLIP_ORIGINS = {
     "recording_id": "scan",
     "position": "selection",
     "sample_rate": "decode",
+    **dict.fromkeys(("channel", "path"), "scan"),
     "origin": "separation",
     **{name: name for name in ("quality", "prosody", "gender", "emotion", "age")},
     **dict.fromkeys(("cluster", "expressiveness", "expressiveness_percentile", "facts", "references"), _LABELS),
@@ -41,7 +42,9 @@ _CLIP_ORIGINS = {
 _ENDING = dict.fromkeys(("stage", "reason", "value", "threshold"), "selection")
 _RECORDING_ORIGINS = {
     **dict.fromkeys(("path", "session", "licence"), "manifest"),
-    **dict.fromkeys(("recording_id", "duration", "sample_rate", "channels", "codec"), "scan"),
+    **dict.fromkeys(("recording_id", "duration", "sample_rate", "channels", "channels_read", "codec"), "scan"),
+    **dict.fromkeys(("other_tracks", "warnings"), "scan"),
+    **dict.fromkeys(("seconds_lost", "lost_windows"), "its windows' last stages"),
     **dict.fromkeys(("state", "stage", "reason", "value", "threshold", "detail"), "its last stage"),
     **dict.fromkeys(("separated", "separation"), "separation"),
     "num_clips": "segmentation",

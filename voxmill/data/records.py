@@ -742,6 +742,7 @@ class RejectedClip(Clip):
     """Threshold that it missed."""
 
 
+# Before it is finished a recording is planned; a file that turned out to be none is other, and has no row in the end.
 RecordingState = Literal["planned", "other", "kept", "kept_in_part", "rejected", "duplicate", "unreadable"]
 KEPT_STATES: tuple[RecordingState, ...] = ("kept", "kept_in_part")
 """Of recordings of which clips were kept."""
@@ -808,8 +809,7 @@ class Recording:
     session: str
     """Session of the manifest, or the recording's name."""
     state: RecordingState
-    """kept, kept_in_part (some of its windows ended before clips were cut), rejected, duplicate or unreadable; below
-    `work/`, before it is finished, also planned and other (a file that is no recording)."""
+    """kept, kept_in_part (some of its windows were lost), rejected, duplicate or unreadable."""
     stage: str | None = None
     """Stage at which it ended; null where clips of it were kept."""
     reason: str | None = None
