@@ -16,15 +16,17 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 RATE = 16000
+_LIMITED = 0.01
+"""Share of 10 ms frames that a limiter may turn down, three at least: clicks, not a passage."""
 
 
 class QualityConfig(Config):
-    """What clips are brought to. `loudness_lufs` per ITU-R BS.1770, no gain lifts a peak over `peak_dbfs`."""
+    """What clips are brought to. `loudness_lufs` per ITU-R BS.1770, no peak comes out over `peak_dbfs`."""
 
     loudness_lufs: float = -23.0
     """Loudness that every clip is brought to, in LUFS (ITU-R BS.1770)."""
     peak_dbfs: float = -1.0
-    """Highest peak after the gain, in dBFS; a clip that would exceed it gets less gain."""
+    """Highest peak after the gain, in dBFS; clicks over it are turned down, with more peaks a clip gets less gain."""
     dnsmos_hops: int = 3
     """Evenly spaced places at which DNSMOS is measured in a longer clip; their mean is kept."""
 
@@ -129,16 +131,61 @@ def clipped_share(audio: np.ndarray) -> float:
 
 def loudness_gain(audio: np.ndarray, rate: int, config: QualityConfig) -> tuple[float, float]:
     """(measured loudness in LUFS, gain in dB towards the target that keeps the peak under `peak_dbfs`)."""
+    loudness = _loudness(audio, rate)
+    if not np.isfinite(loudness):
+        return -120.0, 0.0
+    peak_db = 20 * np.log10(float(np.max(np.abs(audio))) + 1e-12)
+    return loudness, float(min(config.loudness_lufs - loudness, config.peak_dbfs - peak_db))
+
+
+def limited_gain(audio: np.ndarray, rate: int, config: QualityConfig) -> tuple[float, float]:
+    """(measured loudness in LUFS, gain in dB towards the target) of a clip that `at_loudness` then limits.
+
+    Clicks and single bursts do not hold the gain down: of its 10 ms frames, `_LIMITED` may pass `peak_dbfs`.
+    """
+    loudness, gain = loudness_gain(audio, rate, config)
+    if loudness + gain > config.loudness_lufs - 0.01 or not np.any(audio):
+        return loudness, gain
+    frame = max(rate // 100, 1)
+    peaks = np.sort(np.abs(np.pad(audio, (0, -len(audio) % frame))).reshape(-1, frame).max(axis=1))
+    allowed = min(max(round(_LIMITED * len(peaks)), 3), len(peaks) - 1)
+    most = config.peak_dbfs - 20 * float(np.log10(peaks[-1 - allowed] + 1e-12))
+    if most <= gain:
+        return loudness, gain
+    # What is limited counted towards the loudness, too.
+    gain = min(config.loudness_lufs - loudness, most)
+    for _ in range(2):
+        reached = _loudness(at_loudness(audio, rate, gain, config), rate)
+        gain = float(min(gain + config.loudness_lufs - reached, most)) if np.isfinite(reached) else gain
+    return loudness, gain
+
+
+def at_loudness(audio: np.ndarray, rate: int, gain_db: float, config: QualityConfig) -> np.ndarray:
+    """Samples [T] with their gain; moments over `peak_dbfs` are turned down, 5 ms before to 5 ms after them."""
+    from scipy.ndimage import minimum_filter1d, uniform_filter1d
+
+    samples: np.ndarray = audio * np.float32(10 ** (gain_db / 20))
+    ceiling = 10 ** (config.peak_dbfs / 20)
+    sizes = np.abs(samples)
+    if float(sizes.max(initial=0.0)) <= ceiling * 1.001:
+        return samples
+    reach = max(rate // 200, 1)
+    wanted = np.minimum(1.0, ceiling / np.maximum(sizes, ceiling))
+    # The least within reach, then means that reach as far together: never above what is wanted.
+    smooth = minimum_filter1d(wanted, 2 * reach + 1, mode="nearest")
+    for _ in range(2):
+        smooth = uniform_filter1d(smooth, reach // 2 * 2 + 1, mode="nearest")
+    limited: np.ndarray = samples * smooth.astype(np.float32)
+    return limited
+
+
+def _loudness(audio: np.ndarray, rate: int) -> float:
     import pyloudnorm
 
     block = 0.4
     if len(audio) < block * rate * 1.05:
         audio = np.tile(audio, int(np.ceil(block * rate * 1.05 / max(len(audio), 1))))
-    loudness = float(pyloudnorm.Meter(rate, block_size=block).integrated_loudness(audio.astype(np.float64)))
-    if not np.isfinite(loudness):
-        return -120.0, 0.0
-    peak_db = 20 * np.log10(float(np.max(np.abs(audio))) + 1e-12)
-    return loudness, float(min(config.loudness_lufs - loudness, config.peak_dbfs - peak_db))
+    return float(pyloudnorm.Meter(rate, block_size=block).integrated_loudness(audio.astype(np.float64)))
 
 
 class QualityMeter:
@@ -164,7 +211,7 @@ class QualityMeter:
         frames = len(audio16) // 160
         power = np.square(audio16[: frames * 160].reshape(frames, 160)).mean(axis=1)
         spoken = power > np.quantile(power, 0.4) if frames else np.zeros(0, dtype=bool)
-        loudness, gain = loudness_gain(audio, rate, self.config)
+        loudness, gain = limited_gain(audio, rate, self.config)
         return Quality(
             dnsmos_sig=sig,
             dnsmos_bak=bak,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from annotation.audio.quality import QualityConfig, loudness_gain
+from annotation.audio.quality import QualityConfig, at_loudness, limited_gain
 from pipelines.stages.base import WindowAudio
 from pipelines.units.store import read_unit, unit_path
 from voxmill.core.audio import RATE_16K, decode_flac, resample
@@ -20,15 +20,9 @@ from voxmill.data.records import Candidate, WorkUnit
 Clips = Sequence[tuple[Candidate, np.ndarray]]
 
 
-def at_loudness(clip: np.ndarray, gain_db: float) -> np.ndarray:
-    """Samples [T] with their gain, as they are written."""
-    samples: np.ndarray = clip * np.float32(10 ** (gain_db / 20))
-    return samples
-
-
-def as_written(clip: np.ndarray, rate: int, gain_db: float) -> np.ndarray:
+def as_written(clip: np.ndarray, rate: int, gain_db: float, config: QualityConfig) -> np.ndarray:
     """Float32 [T] at 16 kHz: what decoding the clip's FLAC gives."""
-    counts = np.rint(np.clip(at_loudness(clip, gain_db), -1, 1) * np.float32(32768))
+    counts = np.rint(np.clip(at_loudness(clip, rate, gain_db, config), -1, 1) * np.float32(32768))
     return resample(np.minimum(counts, 32767) / np.float32(32768), rate, RATE_16K)
 
 
@@ -43,7 +37,7 @@ def written_clips(
         if len(written) != len(result.clips):
             rate = result.window.sample_rate
             written = tuple(
-                as_written(clip, rate, _gain_db(candidate, clip, rate, config))
+                as_written(clip, rate, _gain_db(candidate, clip, rate, config), config)
                 for candidate, clip in zip(result.clips, sound.clips, strict=True)
             )
         clips += zip(result.clips, written, strict=True)
@@ -52,7 +46,7 @@ def written_clips(
 
 
 def _gain_db(candidate: Candidate, clip: np.ndarray, rate: int, config: QualityConfig) -> float:
-    return loudness_gain(clip, rate, config)[1] if candidate.quality is None else candidate.quality.gain_db
+    return limited_gain(clip, rate, config)[1] if candidate.quality is None else candidate.quality.gain_db
 
 
 def stored_clips(out: Path, unit: WorkUnit) -> Clips:

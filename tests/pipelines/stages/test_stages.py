@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from annotation.audio.quality import at_loudness
 from annotation.audio.separation import SeparationConfig
 from pipelines.config import LabelConfig, VoiceAttributesConfig
 from pipelines.stages.base import StageContext, UnseenInputError, WindowAudio
@@ -19,7 +20,7 @@ from pipelines.stages.segment import Segment, clip_id
 from pipelines.stages.separate import Separate
 from pipelines.stages.voice_attributes import VoiceMeasures, VoiceModels
 from pipelines.stages.write import Write
-from pipelines.stages.written_clips import Clips, as_written, at_loudness, stored_clips, written_clips
+from pipelines.stages.written_clips import Clips, as_written, stored_clips, written_clips
 from pipelines.units.label_store import LabelStore
 from pipelines.units.store import read_unit, unit_path
 from samples.bad_input import RECORDINGS
@@ -217,11 +218,11 @@ def test_voices_are_labelled_alike_at_once_and_later(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rate", [16000, 44100])
 def test_labellers_get_a_clip_as_its_file_will_hold_it(rate: int) -> None:
-    clip = np.random.default_rng(0).uniform(-0.7, 0.7, rate).astype(np.float32)
+    clip, config = np.random.default_rng(0).uniform(-0.7, 0.7, rate).astype(np.float32), LabelConfig().quality
     for gain_db in (-6.0, 0.0, 11.3):
-        content = encode_flac(at_loudness(clip, gain_db), rate)
+        content = encode_flac(at_loudness(clip, rate, gain_db, config), rate)
         later = resample(*decode_flac(content), 16000)
-        assert as_written(clip, rate, gain_db).tobytes() == later.tobytes()
+        assert as_written(clip, rate, gain_db, config).tobytes() == later.tobytes()
 
 
 def test_the_loudness_before_measuring_is_the_measured_one(tmp_path: Path) -> None:
