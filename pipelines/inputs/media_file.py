@@ -157,11 +157,16 @@ class _Guarded(io.RawIOBase):
 
 
 class _Part(io.RawIOBase):
-    """A part of a file as a file. `patch`: where in the part other bytes stand than in the file, and which."""
+    """A part of a file as a file.
 
-    def __init__(self, file: BinaryIO, offset: int, size: int, patch: tuple[int, bytes] = (0, b"")) -> None:
+    patch: where in the part other bytes stand than in the file, and which. owned: whether it closes the file.
+    """
+
+    def __init__(
+        self, file: BinaryIO, offset: int, size: int, patch: tuple[int, bytes] = (0, b""), owned: bool = True
+    ) -> None:
         self._file, self._offset, self._size, self._position = file, offset, size, 0
-        self._patch = patch
+        self._patch, self._owned = patch, owned
 
     def readable(self) -> bool:
         return True
@@ -189,18 +194,21 @@ class _Part(io.RawIOBase):
         return len(content)
 
     def close(self) -> None:
-        if not self.closed:
+        if not self.closed and self._owned:
             self._file.close()
         super().close()
 
 
-def part_of(file: BinaryIO, offset: int, size: int, patch: tuple[int, bytes] = (0, b"")) -> BinaryIO:
-    """`size` bytes of an open file from `offset` on as a file, which takes it over.
+def part_of(
+    file: BinaryIO, offset: int, size: int, patch: tuple[int, bytes] = (0, b""), *, owned: bool = True
+) -> BinaryIO:
+    """`size` bytes of an open file from `offset` on as a file.
 
     Args:
         patch: where in the part other bytes stand than in the file, and which.
+        owned: whether the part closes the file.
     """
-    return cast(BinaryIO, io.BufferedReader(_Part(file, offset, size, patch), 1 << 16))
+    return cast(BinaryIO, io.BufferedReader(_Part(file, offset, size, patch, owned), 1 << 16))
 
 
 def _part(file: BinaryIO, offset: int, size: int, total: int) -> BinaryIO:

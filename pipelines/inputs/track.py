@@ -139,7 +139,7 @@ class _Clock:
             return 0
         if self.seconds:
             notes.holes.append((self.seconds, lag))
-        return round(lag * frame.sample_rate)
+        return round(lag * int(frame.sample_rate))
 
     def jump(self, frame: Any, notes: TrackNotes) -> None:
         """Begins at a frame in the middle of the file."""
@@ -264,7 +264,7 @@ def _links(media: MediaFile, notes: TrackNotes, clock: _Clock) -> Iterator[Block
         start = 0
         for end in ends:
             try:
-                container = open_container(part_of(_Borrowed(file), start, end - start))
+                container = open_container(part_of(file, start, end - start, owned=False))
             except AudioProblem as error:
                 notes.warn("damaged_data", f"a link of the chain is damaged ({error.detail})")
                 start = end
@@ -314,13 +314,3 @@ def _next_page(file: BinaryIO, place: int, total: int) -> int:
             return place + found
         place += (1 << 16) - 3
     return total
-
-
-class _Borrowed:
-    """A file that another owner closes."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.read, self.seek = file.read, file.seek
-
-    def close(self) -> None:
-        """Leaves it open."""

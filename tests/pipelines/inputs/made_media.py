@@ -3,7 +3,6 @@
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 import av
 import numpy as np
@@ -16,7 +15,8 @@ RATE = 16000
 def encode(audio: np.ndarray, rate: int, path: Path, container: str, codec: str, layout: str = "mono") -> None:
     """Writes audio in [-1, 1], [T] or [T, channels], with FFmpeg's encoder of that name."""
     with av.open(str(path), "w", format=container) as out:
-        stream = cast(av.AudioStream, out.add_stream(codec, rate=rate, layout=layout))
+        stream = out.add_stream(codec, rate=rate, layout=layout)
+        assert isinstance(stream, av.AudioStream)
         for part in _frames(stream, audio, rate, layout):
             out.mux(stream.encode(part))
         out.mux(stream.encode(None))
@@ -25,7 +25,7 @@ def encode(audio: np.ndarray, rate: int, path: Path, container: str, codec: str,
 def encode_tracks(tracks: list[np.ndarray], path: Path, languages: list[str], default: int) -> None:
     """Writes mono audio at `RATE` as the tracks of a Matroska file, one of them the default."""
     with av.open(str(path), "w", format="matroska") as out:
-        streams = [cast(av.AudioStream, out.add_stream("pcm_s16le", rate=RATE, layout="mono")) for _ in tracks]
+        streams = [out.add_stream("pcm_s16le", rate=RATE, layout="mono") for _ in tracks]
         for number, (stream, language) in enumerate(zip(streams, languages, strict=True)):
             stream.metadata["language"] = language
             stream.disposition = av.stream.Disposition(int(number == default))
