@@ -5,6 +5,7 @@
 The tests and the audit run the job over it. `CASES` has how each one must end.
 """
 
+import io
 import json
 import os
 import shutil
@@ -52,9 +53,16 @@ CASES: dict[str, Case] = {
     "right to left \u202eعربي.flac": Case("duplicate", ("same_audio",)),
     "emoji 🎙.flac": Case("duplicate", ("same_audio",)),
     "new\nline.flac": Case("duplicate", ("same_audio",)),
+    "speaker a channel.flac": Case("kept"),
+    "wrapped size.wav": Case("kept"),
+    "chained rates.ogg": Case("kept"),
+    "int16 floats.wav": Case("kept"),
+    "linked/": Case("duplicate", ("same_folder",)),
     "loop.wav": Case("unreadable", ("missing",)),
     "dangling.wav": Case("unreadable", ("missing",)),
 }
+OTHERS = ("notes.txt",)
+"""Files that are no recordings: counted, without a row."""
 
 
 def turn(name: str, number: int) -> np.ndarray:
@@ -83,7 +91,7 @@ def make(folder: Path) -> dict[str, Case]:
     (folder / "whole.flac").unlink()
     soundfile.write(folder / "wrong extension.mp3", english[1], RATE, format="FLAC")
     soundfile.write(folder / "lying header.wav", english[2], RATE)
-    _claim_an_hour(folder / "lying header.wav")
+    _state_size(folder / "lying header.wav", 3600 * RATE)
     soundfile.write(folder / "silence.wav", np.zeros(3 * RATE), RATE)
     soundfile.write(folder / "all nan.wav", np.full(3 * RATE, np.nan), RATE, subtype="FLOAT")
     some = english[3].copy()
@@ -104,18 +112,42 @@ def make(folder: Path) -> dict[str, Case]:
     soundfile.write(folder / "dotted.name.v1.2.flac", english[11], RATE)
     for name in ("right to left \u202eعربي.flac", "emoji 🎙.flac", "new\nline.flac"):
         shutil.copy(folder / "dotted.name.v1.2.flac", folder / name)
-    for name, target in (("loop.wav", "loop.wav"), ("dangling.wav", "nothing.wav")):
+    soundfile.write(folder / "speaker a channel.flac", _call(turn("en-2", 5), turn("en-2", 8)), RATE)
+    soundfile.write(folder / "wrapped size.wav", turn("en-1", 12), RATE)
+    _state_size(folder / "wrapped size.wav", RATE)
+    soundfile.write(folder / "int16 floats.wav", turn("en-1", 10) * 32768, RATE, subtype="FLOAT")
+    _chain(folder / "chained rates.ogg", [turn("en-2", 6), turn("en-2", 7)], [RATE, 22050])
+    for name in OTHERS:
+        (folder / name).write_text("of no sound\n" * 50)
+    for name, target in (("loop.wav", "loop.wav"), ("dangling.wav", "nothing.wav"), ("linked", "a")):
         (folder / name).unlink(missing_ok=True)
         os.symlink(target, folder / name)
     return dict(CASES)
 
 
-def _claim_an_hour(path: Path) -> None:
-    """Makes a WAV's header promise an hour of samples that are not there."""
+def _state_size(path: Path, num_samples: int) -> None:
+    """Makes a WAV's header promise another number of samples than are there."""
     content = bytearray(path.read_bytes())
     place = content.index(b"data") + 4
-    content[place : place + 4] = struct.pack("<I", 3600 * RATE * 2)
+    content[place : place + 4] = struct.pack("<I", num_samples * 2)
     path.write_bytes(content)
+
+
+def _call(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Two speakers, one a channel, [T, 2]; the second begins half a second before the first ends."""
+    start = len(left) - RATE // 2
+    both = np.zeros((start + len(right), 2))
+    both[: len(left), 0], both[start:, 1] = left, right
+    return both
+
+
+def _chain(path: Path, turns: list[np.ndarray], rates: list[int]) -> None:
+    """An Ogg file of a link for each turn, at the rate of each."""
+    with path.open("wb") as file:
+        for audio, rate in zip(turns, rates, strict=True):
+            link = io.BytesIO()
+            soundfile.write(link, soxr.resample(audio, RATE, rate), rate, format="OGG", subtype="VORBIS")
+            file.write(link.getvalue())
 
 
 def _band_limited(audio: np.ndarray) -> np.ndarray:

@@ -97,8 +97,29 @@ def test_every_input_has_one_terminal_state(finished: tuple[Path, Path]) -> None
     assert "damaged_data" in warnings["truncated.flac"] and "ends_early" in warnings["lying header.wav"]
     assert all(row["duration"] < 20 for row in rows if row["path"] == "lying header.wav")
     assert "10 samples not finite" in warnings["some nan.wav"]["non_finite"]
+    assert "wrapped_size" in warnings["wrapped size.wav"] and "rate_change" in warnings["chained rates.ogg"]
+    assert "16 bits" in warnings["int16 floats.wav"]["out_of_scale"]
+    others = json.loads((out / "run.json").read_text())["other_files"]
+    assert others == {"count": len(bad_input.OTHERS), "examples": list(bad_input.OTHERS)}
     details = {row["path"]: row["detail"] for row in rows}
     assert details["emoji 🎙.flac"] == "dotted.name.v1.2.flac"
+
+
+def test_a_speaker_a_channel_is_two_tracks_of_one_session(finished: tuple[Path, Path]) -> None:
+    _, out = finished
+    rows = {row["path"]: row for row in pq.read_table(out / "recordings.parquet").to_pylist()}
+    name = "speaker a channel.flac"
+    assert rows[name]["channels_read"] == "split" and rows[name]["seconds_lost"] == 0
+    clips = [clip for clip in pq.read_table(out / "clips.parquet").to_pylist() if clip["path"] == name]
+    assert [(clip["channel"], clip["speaker"]) for clip in clips] == [
+        (0, f"{name}:channel-0"),
+        (1, f"{name}:channel-1"),
+    ]
+    assert {clip["session"] for clip in clips} == {name} and len({clip["clip_id"] for clip in clips}) == 2
+    # They speak at once for half a second, which neither loses.
+    first, second = clips
+    assert first["end_sample"] > second["start_sample"]
+    assert first["text"].startswith("To increase") and "list of people" in second["text"]
 
 
 def test_a_telephone_band_in_a_48_khz_file_is_measured(finished: tuple[Path, Path]) -> None:

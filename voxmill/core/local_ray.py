@@ -6,6 +6,7 @@ The private one listens on loopback with token authentication; demo and benchmar
 import atexit
 import contextlib
 import functools
+import io
 import logging
 import os
 import secrets
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_CORE_LINE = r"^\[[0-9-]+ [0-9:,]+ [IWE] [0-9]+ [0-9]+\] [a-z_]+\.cc:[0-9]+: "
 AGENT_PORTS = (
     "dashboard-agent-listen-port",
     "dashboard-agent-grpc-port",
@@ -120,6 +122,8 @@ def join_ray(
 ) -> None:
     """Connects this process to the cluster that RAY_ADDRESS names; without one, to a Ray that ends with this process.
 
+    Ray's own warnings stay off the screen.
+
     Args:
         log_to_driver: whether what workers print is printed here, too.
         num_cpus: CPUs of a Ray that is started here; None: all that this process may use.
@@ -127,9 +131,10 @@ def join_ray(
     """
     import ray
 
+    _hide_core_lines()
     runtime_env = {"env_vars": env_vars} if env_vars else None
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(address="auto", log_to_driver=log_to_driver, runtime_env=runtime_env, logging_level=logging.WARNING)
+        ray.init(address="auto", log_to_driver=log_to_driver, runtime_env=runtime_env, logging_level=logging.ERROR)
         return
     before = sys.executable
     folder = Path(tempfile.mkdtemp(prefix="voxmill-python-"))
@@ -143,11 +148,34 @@ def join_ray(
             log_to_driver=log_to_driver,
             num_cpus=num_cpus or _bound_cpus(),
             runtime_env=runtime_env,
-            logging_level=logging.WARNING,
+            logging_level=logging.ERROR,
             **_bound_memory(),
         )
     finally:
         sys.executable = before
+
+
+@functools.cache
+def _hide_core_lines() -> None:
+    """Keeps off the screen what Ray's core has to say to a driver: it writes to file descriptor 2, and no setting of
+    `ray.init` reaches that. Lines of others pass. A process of its own reads them, which no lock of this one stops.
+    """
+    grep = shutil.which("grep")
+    if grep is None:
+        return
+    screen = os.dup(2)
+    reader, writer = os.pipe()
+    subprocess.Popen(
+        [grep, "--line-buffered", "-a", "-v", "-E", _CORE_LINE], stdin=reader, stdout=screen, stderr=screen
+    )
+    os.close(reader)
+    sys.stderr.flush()
+    if isinstance(sys.stderr, io.TextIOWrapper) and sys.stderr.fileno() == 2:
+        # What Python prints needs no filter, and stays on a terminal where it is on one.
+        sys.stderr = open(os.dup(screen), "w", buffering=1, encoding=sys.stderr.encoding, errors=sys.stderr.errors)  # noqa: SIM115
+    os.dup2(writer, 2)
+    os.close(writer)
+    atexit.register(os.dup2, screen, 2)
 
 
 def _bound_cpus() -> int | None:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from voxmill.core.errors import UserError
-from voxmill.core.local_ray import join_ray, local_ray, map_actors, map_tasks
+from voxmill.core.local_ray import free_port, join_ray, local_ray, map_actors, map_tasks
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -145,3 +146,20 @@ def test_another_ray_of_this_machine_is_not_joined() -> None:
         done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip().partition(":")[2] != address.partition(":")[2]
+    assert not done.stderr
+
+
+def test_the_address_of_a_ray_that_is_gone_is_not_waited_for() -> None:
+    """`ray start` leaves the address in a file of Ray's temporary folder; a killed one does not take it away."""
+    code = (
+        "import ray; from voxmill.core.local_ray import join_ray\n"
+        "join_ray(num_cpus=1); print(ray.get(ray.remote(lambda: 7).remote()))"
+    )
+    # Ray's sockets lie there, too, and the path of a socket is short.
+    with tempfile.TemporaryDirectory(prefix="vx-", dir="/tmp") as folder:
+        stale = Path(folder) / "ray" / "ray_current_cluster"
+        stale.parent.mkdir()
+        stale.write_text(f"127.0.0.1:{free_port()}")
+        env = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | {"RAY_TMPDIR": folder}
+        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "7\n", "")
