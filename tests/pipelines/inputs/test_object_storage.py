@@ -70,9 +70,9 @@ def test_odd_names_are_read_as_they_are(root: Path) -> None:
     write_atomically(root / "empty.wav", b"")
     write_atomically(root / "notes.txt", b"no recording")
     entries = list(read_inputs(str(root)))
-    assert [entry.name for entry in entries] == sorted([*ODD, "empty.wav"])
+    assert [entry.name for entry in entries] == sorted([*ODD, "empty.wav", "notes.txt"])
     scans = scanned(iter(entries))
-    assert scans.pop("empty.wav").problem == "empty_file"
+    assert scans.pop("empty.wav").problem == "empty_file" and scans.pop("notes.txt").problem == "not_audio"
     assert len({scan.recording_id for scan in scans.values() if scan.problem is None}) == len(ODD)
     assert [entry.name for entry in read_inputs(f"{root}/a*b.wav")] == [f"{root}/{name}" for name in sorted(ODD[:3])]
     assert len(list(read_inputs(f"{root}/**/*.wav"))) == len(ODD) + 1
