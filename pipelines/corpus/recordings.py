@@ -32,7 +32,7 @@ def _lost(windows: list[WindowResult]) -> tuple[LostWindow, ...]:
             **dataclasses.asdict(result.ending),
         )
         for result in windows
-        if result.ending is not None and not (result.window.split and result.ending.reason == "no_speech")
+        if result.ending is not None and not (result.window.levels and result.ending.reason == "no_speech")
     )
 
 

@@ -230,8 +230,8 @@ def _windows(row: PlanRow) -> list[Window]:
     """The windows of a row by channel; where each channel is a speaker, its name ends in the channel's number."""
     assert row.sample_rate is not None and row.recording_id is not None
     windows: list[Window] = []
+    split = len(row.read) > 1
     for one in row.read:
-        split = len(row.read) > 1
         source = SourceInfo(
             session=row.session or row.name,
             speaker=f"{row.speaker or row.session or row.name}:channel-{one.channel}" if split else row.speaker,
@@ -251,7 +251,7 @@ def _windows(row: PlanRow) -> list[Window]:
                 end_sample=end,
                 sample_rate=row.sample_rate,
                 channel=one.channel,
-                split=split,
+                levels=tuple(one.level for one in row.read) if split else (),
                 scale=row.scale,
                 digests=digests_of(one.digests, start, end),
                 source=source,

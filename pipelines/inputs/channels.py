@@ -4,6 +4,7 @@ A call has a speaker a channel: each is loud where the other is not. Stereo soun
 the same time in both channels, whatever the balance between them. Film sound has its speech in the centre.
 """
 
+from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -19,6 +20,11 @@ _FAINT = 1e-4
 """A channel whose loud moments are -40 dB of the other's holds nobody."""
 _LOUDER = 10.0
 """Power by which one channel outdoes the other where its speaker speaks alone: 10 dB."""
+_TINY = 1e-12
+_INAUDIBLE = 1e-5
+_TURNED_DOWN = 0.01
+_HELD = 5
+"""Frames around what is heard of a speaker in which the channel stays as it is."""
 _MIN_ALONE_SECONDS = 1.0
 _MAX_SHARED = 0.1
 _MAX_ENVELOPE = 0.3
@@ -91,10 +97,10 @@ def is_apart(left: np.ndarray, right: np.ndarray, shared: np.ndarray) -> bool:
     Args:
         left, right: mean square in frames of `FRAME_SECONDS`. shared: mean product of both in those frames.
     """
+    loud = [level(side) for side in (left, right)]
     left, right, shared = _grouped(left), _grouped(right), _grouped(shared)
     if not len(left):
         return False
-    loud = [float(np.quantile(side, 0.99)) for side in (left, right)]
     if min(loud) <= _FAINT * max(loud):
         return False
     ours, theirs = left / loud[0], right / loud[1]
@@ -110,6 +116,46 @@ def is_apart(left: np.ndarray, right: np.ndarray, shared: np.ndarray) -> bool:
     deviations = [float(level.std()) for level in levels]
     covariance = float(((levels[0] - levels[0].mean()) * (levels[1] - levels[1].mean())).mean())
     return covariance < _MAX_ENVELOPE * deviations[0] * deviations[1]
+
+
+def level(frames: np.ndarray) -> float:
+    """Power of a channel's loud moments, of its mean square in frames of `FRAME_SECONDS`."""
+    groups = _grouped(frames)
+    return float(np.quantile(groups, 0.99)) if len(groups) else 0.0
+
+
+def without_crosstalk(
+    own: np.ndarray, others: Sequence[np.ndarray], levels: tuple[float, Sequence[float]], rate: int
+) -> np.ndarray:
+    """A speaker's channel, turned down by 40 dB where somebody else is louder by 10 dB and the speaker is not heard.
+
+    What leaks into a channel would otherwise be cut out of it as its own speaker's. Louder is meant of the channels'
+    own loud moments: a quiet line is no quiet speaker.
+
+    Args:
+        own: float32 [T]. others: the other channels, likewise. levels: `level` of each.
+    """
+    frame = round(rate * FRAME_SECONDS)
+    ours = _powers(own, frame) / max(levels[0], _TINY)
+    theirs = np.max(
+        [_powers(other, frame) / max(of, _TINY) for other, of in zip(others, levels[1], strict=True)], axis=0
+    )
+    leaked = (theirs > _ACTIVE) & (theirs > _LOUDER * ours) & (ours > _INAUDIBLE)
+    # Its own words begin and end softly.
+    heard = (ours > _ACTIVE) & ~leaked
+    near = np.convolve(heard, np.ones(2 * _HELD + 1), mode="same") > 0
+    gain = np.where(leaked & ~near, np.float32(_TURNED_DOWN), np.float32(1))
+    if not (gain < 1).any():
+        return own
+    middles = (np.arange(len(gain)) + 0.5) * frame
+    turned: np.ndarray = own * np.interp(np.arange(len(own)), middles, gain).astype(np.float32)
+    return turned
+
+
+def _powers(samples: np.ndarray, frame: int) -> np.ndarray:
+    padded = np.pad(samples, (0, -len(samples) % frame))
+    powers: np.ndarray = np.square(padded.reshape(-1, frame)).mean(axis=1, dtype=np.float64)
+    return powers
 
 
 def _grouped(frames: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.inputs.channels import FRAME_SECONDS, Channels, candidates, chosen, mono
+from pipelines.inputs.channels import FRAME_SECONDS, Channels, candidates, chosen, level, mono
 from pipelines.inputs.media_file import MediaFile
 from pipelines.inputs.track import OUT_OF_SCALE, TrackNotes, decode
 from voxmill.core.audio import AudioProblem
@@ -41,11 +41,12 @@ class ReadChannel:
     """A channel that is read, from 0, or None for the mean of all, in windows that each begin where one ends.
 
     ends: of the windows, in samples. digests: one a `BLOCK` samples, the last one of what is left; none where a jump
-    into the file is hopeless.
+    into the file is hopeless. level: power of its loud moments, unscaled.
     """
 
     channel: int | None
     ends: tuple[int, ...]
+    level: float = 0.0
     digests: tuple[str, ...] = ()
 
 
@@ -202,6 +203,7 @@ def scan(
             ReadChannel(
                 channel=one.channel,
                 ends=tuple(_cut(energy[one.channel], count, rate, window_seconds, search_seconds)),
+                level=level(energy[one.channel]),
                 digests=tuple(one.digests.finish()) if can_jump else (),
             )
             for one in read
@@ -295,10 +297,12 @@ def read_window(
     channel: int | None = None,
     digests: Sequence[str] = (),
     scale: float = 1.0,
+    exact: bool = True,
 ) -> np.ndarray:
     """Mono float32 samples [start, end) of a file, scaled; clicks are cut to `OUT_OF_SCALE`.
 
     Args:
+        exact: whether the digests are compared; without that they only say that the file can be entered.
         digests: the window's own, see `digests_of`. With them the file is entered near the window; where what comes
             out is not what the scan met there (AAC fills bands with noise of its own), and without them, it is
             decoded from its beginning, the only way to an exact cut.
@@ -306,20 +310,22 @@ def read_window(
     Raises:
         AudioProblem: nothing can be decoded, or the file is shorter than it was when it was scanned.
     """
-    samples = _window(path, start_sample, end_sample, channel, digests)
+    samples = _window(path, start_sample, end_sample, channel, digests, exact)
     if scale != 1.0:
         samples *= np.float32(scale)
     return np.clip(samples, -OUT_OF_SCALE, OUT_OF_SCALE, out=samples)
 
 
-def _window(path: Media, start_sample: int, end_sample: int, channel: int | None, digests: Sequence[str]) -> np.ndarray:
+def _window(
+    path: Media, start_sample: int, end_sample: int, channel: int | None, digests: Sequence[str], exact: bool
+) -> np.ndarray:
     first = start_sample // BLOCK * BLOCK
     if digests and first:
         last = first + len(digests) * BLOCK
         audio = _collect(_from(path, first - PREROLL, channel), first, last)
         actual = _Digests()
         actual.update(np.ascontiguousarray(audio, dtype="<f4").data.cast("B"))
-        if actual.finish() == list(digests):
+        if actual.finish() == list(digests) or (not exact and len(audio) >= end_sample - first):
             return audio[start_sample - first : end_sample - first].copy()
     audio = _collect(_whole(path, channel), start_sample, end_sample)
     if len(audio) != end_sample - start_sample:

@@ -7,10 +7,11 @@ import time
 import numpy as np
 
 from pipelines.inputs import media
+from pipelines.inputs.channels import without_crosstalk
 from pipelines.inputs.media_file import media_of
 from pipelines.stages.base import Stage, StageContext, UnseenInputError, WindowAudio, WindowOutput
 from voxmill.core.audio import AudioProblem
-from voxmill.data.records import StageName, WindowResult
+from voxmill.data.records import StageName, Window, WindowResult
 
 # What scanning has read may be gone for a moment: a mount that comes back, a storage that asks to slow down.
 PAUSES = (0.5, 2.0, 5.0)
@@ -47,14 +48,7 @@ def _read(result: WindowResult) -> np.ndarray:
     window = result.window
     for pause in (*PAUSES, None):
         try:
-            return media.read_window(
-                media_of(window),
-                window.start_sample,
-                window.end_sample,
-                window.channel,
-                window.digests,
-                window.scale,
-            )
+            return _samples(window)
         except AudioProblem as error:
             if error.reason not in UNSEEN:
                 raise
@@ -62,6 +56,23 @@ def _read(result: WindowResult) -> np.ndarray:
                 raise UnseenInputError(errno.ENOENT, error.detail, window.path) from None
             time.sleep(pause)
     raise AssertionError("not reached")
+
+
+def _samples(window: Window) -> np.ndarray:
+    """The samples of a window; of a speaker's own channel without what leaks into it."""
+    path, start, end = media_of(window), window.start_sample, window.end_sample
+    own = media.read_window(path, start, end, window.channel, window.digests, window.scale)
+    if not window.levels:
+        return own
+    assert window.channel is not None
+    power = window.scale**2
+    others = [channel for channel in range(len(window.levels)) if channel != window.channel]
+    return without_crosstalk(
+        own,
+        [media.read_window(path, start, end, channel, window.digests, window.scale, False) for channel in others],
+        (window.levels[window.channel] * power, [window.levels[channel] * power for channel in others]),
+        window.sample_rate,
+    )
 
 
 def in_16_bits(samples: np.ndarray) -> tuple[np.ndarray, float]:

@@ -50,5 +50,5 @@ class Segment(BatchStage):
 
 def clip_id(window: Window, start_sample: int, end_sample: int) -> ClipId:
     """The name of a clip: a hash of its recording and its bounds there, and of its channel where others have clips."""
-    channel = f":{window.channel}" if window.split else ""
+    channel = f":{window.channel}" if window.levels else ""
     return sha256_text(f"{window.recording_id}:{start_sample}:{end_sample}{channel}")[:32]

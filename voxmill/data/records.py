@@ -409,8 +409,8 @@ class Window:
 
     name: of the recording, as shown and sorted by. path: local path or URI of the file that holds it, at `bytes_offset`
     and `bytes_size` in it or in a `row` of it where that is a tar or a table. channel: from 0; None: the mean of all.
-    split: whether other windows have the other channels of the same stretch. scale: factor of its samples. digests: of
-    the blocks of samples that the window touches, before they are scaled.
+    levels: where each channel is a speaker's own, power of the loud moments of each. scale: factor of its samples.
+    digests: of the blocks of samples that the window touches, before they are scaled.
     """
 
     recording_id: str
@@ -423,7 +423,7 @@ class Window:
     end_sample: int
     sample_rate: Hertz
     channel: int | None = None
-    split: bool = False
+    levels: tuple[float, ...] = ()
     scale: float = 1.0
     digests: tuple[str, ...] = ()
     source: SourceInfo

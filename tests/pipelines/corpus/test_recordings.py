@@ -15,8 +15,9 @@ PLANNED = Recording(recording_id="s", path="s.ogg", session="s", state="planned"
 def window(start: int, ending: Ending | None, channel: int | None = None) -> WindowResult:
     """A window of 30 s, from which a clip was cut unless it ended."""
     whole: Window = made_clip().window
+    levels = () if channel is None else (0.1, 0.1)
     part = dataclasses.replace(
-        whole, start_sample=start * RATE, end_sample=(start + 30) * RATE, channel=channel, split=channel is not None
+        whole, start_sample=start * RATE, end_sample=(start + 30) * RATE, channel=channel, levels=levels
     )
     clips = () if ending is not None else (made_clip(start).candidate,)
     return WindowResult(window=part, candidates=clips, ending=ending)

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from pipelines.inputs import media
-from pipelines.inputs.channels import Channels
+from pipelines.inputs.channels import Channels, without_crosstalk
 from samples import bad_input
 from tests.pipelines.inputs.made_media import RATE, encode
 
@@ -49,6 +49,26 @@ def test_crosstalk_and_noise_do_not_hide_the_speakers(tmp_path: Path, crosstalk_
     noise = np.random.default_rng(0).normal(0, 0.002, audio.shape).astype(np.float32)
     soundfile.write(tmp_path / "x.wav", leaked + noise, RATE)
     assert read(tmp_path / "x.wav") == [0, 1]
+
+
+@pytest.mark.parametrize("crosstalk_db", [-30, -20])
+def test_what_leaks_into_a_channel_is_turned_down_and_its_own_speech_is_not(
+    tmp_path: Path, crosstalk_db: float
+) -> None:
+    clean = call()
+    leaked = clean + 10 ** (crosstalk_db / 20) * clean[:, ::-1]
+    soundfile.write(tmp_path / "x.wav", leaked, RATE, subtype="FLOAT")
+    levels = [one.level for one in media.scan(str(tmp_path / "x.wav")).read]
+    for channel in (0, 1):
+        own, other = leaked[:, channel], leaked[:, 1 - channel]
+        turned = without_crosstalk(own, [other], (levels[channel], [levels[1 - channel]]), RATE)
+        is_spoken = np.abs(clean[:, channel]) > 0.02
+        assert np.mean(turned[is_spoken] == own[is_spoken]) > 0.99
+        other_speaks = np.convolve(np.abs(clean[:, channel]) > 0.001, np.ones(RATE // 2), mode="same") == 0
+        before, after = np.square(own[other_speaks]).mean(), np.square(turned[other_speaks]).mean()
+        assert 10 * np.log10(after / before) < -20
+    same = np.stack([clean[:, 0]] * 2, axis=1)
+    assert np.array_equal(without_crosstalk(same[:, 0], [same[:, 1]], (levels[0], [levels[0]]), RATE), same[:, 0])
 
 
 def test_one_scene_in_stereo_is_its_mean(tmp_path: Path) -> None:
