@@ -50,6 +50,7 @@ from voxmill.data.schemas import from_table, read_parquet, schema_of, to_table, 
 SMALL_BLOCKS = 4
 """A corpus of so many blocks is planned in the driver, and scanned with a task an entry."""
 BLOCKS_A_TASK = 32
+MAX_PRINTED = 10
 ROWS_A_PARTITION = 65_536
 MAX_PARTITIONS = 1024
 
@@ -82,7 +83,7 @@ def plan_corpus(entries: Iterator[Entry], out: Path, config: AnnotateConfig, pro
         UserError: no input is a recording, or `write.buckets` is not what OUT was made with.
         JobError: the machine or the storage is at fault; what is scanned stays scanned.
     """
-    found = _numbered(entries)
+    found = _numbered(_with_refusals(entries, progress))
     head = list(itertools.islice(found, SMALL_BLOCKS + 1))
     options = ScanOptions(window_seconds=config.label.window_seconds, channels=config.label.channels)
     scans = ScanStore(out, options)
@@ -90,6 +91,16 @@ def plan_corpus(entries: Iterator[Entry], out: Path, config: AnnotateConfig, pro
         _plan_small(head, out, scans, config, progress)
     else:
         _LargePlan(out, scans, config).run(itertools.chain(head, found), progress)
+
+
+def _with_refusals(entries: Iterable[Entry], progress: Progress) -> Iterator[Entry]:
+    """The entries; the first ones that are refused for what their manifest says are printed as they come."""
+    printed = 0
+    for entry in entries:
+        if entry.refused and printed < MAX_PRINTED:
+            printed += 1
+            progress.print(f"{entry.name}: {entry.refused}" + ", and maybe more" * (printed == MAX_PRINTED))
+        yield entry
 
 
 def _numbered(entries: Iterable[Entry]) -> Iterator[_Block]:

@@ -1,5 +1,6 @@
 """A corpus is planned the same in the driver and by tasks; what changes touches what it concerns."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from pipelines.inputs.planning import plan_corpus
 from pipelines.inputs.scan import BLOCK_ROWS, Scan, ScanOptions, ScanStore, block_name, blocks, stamped
 from pipelines.units.plan_files import planned_buckets, read_recordings, read_units
 from voxmill.core.config import load_config
+from voxmill.core.errors import UserError
 from voxmill.core.progress import Progress
 from voxmill.data.records import Recording, WorkUnit
 from voxmill.data.schemas import to_table
@@ -113,3 +115,22 @@ def test_what_was_scanned_is_not_read_again(tmp_path: Path) -> None:
         ("b.wav", "planned", 2.0),
         ("c.wav", "unreadable", None),
     ]
+
+
+def test_a_corpus_without_a_recording_is_the_users_mistake(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("notes.txt", "page.html"):
+        (tmp_path / "in" / name).write_text("no sound")
+    with pytest.raises(UserError, match="IN holds no recording: of 2 files, none opens as audio"):
+        plan_corpus(read_inputs(str(tmp_path / "in")), tmp_path / "out", config(), QUIET)
+
+
+def test_a_refused_row_is_printed_at_once(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.ones(16000) * 0.1, 16000)
+    rows = ['{"path": "a.wav", "language": "Elvish"}', '{"path": "a.wav", "language": "EN"}']
+    (tmp_path / "list.jsonl").write_text("\n".join(rows))
+    screen = io.StringIO()
+    plan_corpus(read_inputs(str(tmp_path / "list.jsonl")), tmp_path / "out", config(), Progress(file=screen))
+    assert screen.getvalue().splitlines()[0].startswith("a.wav (line 1): line 1: language 'Elvish' is no language")
+    ((recordings, units),) = plans(tmp_path / "out").values()
+    assert [row.state for row in recordings] == ["planned", "unreadable"] and len(units) == 1
