@@ -17,6 +17,8 @@ RAW_FORMATS = {"g722": "g722", "gsm": "gsm"}
 """Formats without a header to sniff, by suffix: here the name is all there is."""
 _MIN_REST = 4096
 """Fewer bytes after the sound are nobody's sound."""
+_NO_SIZE = 0x7FFF0000
+"""What writes to a pipe states such a size, or a larger one."""
 _MAX_CHUNKS = 64
 _ASIDE = ("comment", "descriptions", "visual_impaired", "hearing_impaired", "clean_effects", "karaoke")
 """Tracks marked as one of these are read only where there is no other."""
@@ -113,7 +115,10 @@ def _track(stream: Any) -> AudioTrack:
 
 
 def _with_true_size(file: BinaryIO) -> tuple[BinaryIO, tuple[RecordingWarning, ...]]:
-    """The file, with another size in the header of a WAV or AIFF whose own is too small for the sound in it."""
+    """The file, with another size in the header of a WAV or AIFF whose own is too small for the sound in it.
+
+    Where the header has more than there is, FFmpeg reads what is there; that is only told.
+    """
     head = file.read(12)
     file.seek(0)
     kind = (head[:4], head[8:12])
@@ -125,11 +130,17 @@ def _with_true_size(file: BinaryIO) -> tuple[BinaryIO, tuple[RecordingWarning, .
         return file, ()
     total = file.seek(0, 2)
     place = _find(file, total, sound, order)
-    end = None if place is None else _true_end(file, total, place, order)
-    file.seek(0)
-    if place is None or end is None:
+    if place is None:
+        file.seek(0)
         return file, ()
-    size = _size(file, place, order)
+    size, end = _size(file, place, order), _true_end(file, total, place, order)
+    file.seek(0)
+    if end is None:
+        missing = place + 8 + size - total
+        if missing < _MIN_REST or size >= _NO_SIZE:
+            return file, ()
+        detail = f"ends early: {missing} of the {size} bytes of sound that the header has are missing"
+        return file, (RecordingWarning(kind="ends_early", detail=detail),)
     # As large as 32 bits can say: for a WAV, FFmpeg takes that for no size at all and reads to the end.
     patch = struct.pack(order + "I", min(end - place - 8, 0xFFFFFFFF) if order == ">" else 0xFFFFFFFF)
     detail = f"the header says {size} bytes of sound, {end - place - 8} were read"

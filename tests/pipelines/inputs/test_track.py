@@ -145,12 +145,20 @@ def test_what_follows_the_sound_is_no_sound(tmp_path: Path, speech: np.ndarray, 
     assert info.num_samples == len(speech) and not warnings
 
 
-@pytest.mark.parametrize("size", [0, 0xFFFFFFFF])
+@pytest.mark.parametrize("size", [0, 0x7FFFF000, 0xFFFFFFFF])
 def test_a_stream_without_a_size_is_read_to_its_end(tmp_path: Path, speech: np.ndarray, size: int) -> None:
     soundfile.write(tmp_path / "x.wav", speech, RATE)
     (tmp_path / "x.wav").write_bytes(with_size((tmp_path / "x.wav").read_bytes(), b"data", size, "<"))
     info, warnings, _ = scanned(tmp_path / "x.wav")
     assert info.num_samples == len(speech) and not warnings
+
+
+def test_a_copy_that_was_cut_off_is_told(tmp_path: Path, speech: np.ndarray) -> None:
+    soundfile.write(tmp_path / "x.wav", speech, RATE)
+    content = (tmp_path / "x.wav").read_bytes()
+    (tmp_path / "x.wav").write_bytes(content[: len(content) // 2])
+    info, warnings, _ = scanned(tmp_path / "x.wav")
+    assert abs(info.num_samples - len(speech) / 2) < 100 and list(warnings) == ["ends_early"]
 
 
 # ---- scales
