@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import replace
 
 from pipelines.corpus.collect import CollectedClips
-from voxmill.data.records import Ending, LostWindow, Recording, StageName, WindowResult
+from voxmill.data.records import EndedWindow, Ending, Recording, StageName, WindowResult
 
 
 def finished_recordings(planned: list[Recording], collected: CollectedClips) -> list[Recording]:
@@ -22,24 +22,26 @@ def finished_recordings(planned: list[Recording], collected: CollectedClips) -> 
     ]
 
 
-def _lost(windows: list[WindowResult]) -> tuple[LostWindow, ...]:
-    """Windows that ended before clips were cut; of a speaker's own channel, silence is no loss."""
+def _ended(windows: list[WindowResult]) -> tuple[EndedWindow, ...]:
+    """Windows that ended before clips were cut."""
     return tuple(
-        LostWindow(
+        EndedWindow(
             start=result.window.start_sample / result.window.sample_rate,
             end=result.window.end_sample / result.window.sample_rate,
             channel=result.window.channel,
             **dataclasses.asdict(result.ending),
         )
         for result in windows
-        if result.ending is not None and not (result.window.levels and result.ending.reason == "no_speech")
+        if result.ending is not None
     )
 
 
 def _finished(row: Recording, collected: CollectedClips, kept: Counter[str], rejected: list[Ending]) -> Recording:
     assert row.recording_id is not None
     windows = collected.windows[row.recording_id]
-    lost = _lost(windows)
+    ended = _ended(windows)
+    # Where nobody speaks, nothing is lost.
+    lost = sum(window.end - window.start for window in ended if window.reason != "no_speech")
     separations = [window.separation for window in windows if window.separation is not None]
     row = replace(
         row,
@@ -47,8 +49,8 @@ def _finished(row: Recording, collected: CollectedClips, kept: Counter[str], rej
         num_kept=kept[row.recording_id],
         separated=any(separation.used for separation in separations),
         separation=separations[0].why if separations else None,
-        seconds_lost=sum(window.end - window.start for window in lost),
-        lost_windows=lost,
+        seconds_lost=lost,
+        ended_windows=ended,
     )
     if row.num_kept:
         return replace(row, state="kept_in_part" if lost else "kept", stage=StageName.WRITE, reason="kept")

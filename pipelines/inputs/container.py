@@ -141,9 +141,11 @@ def _with_true_size(file: BinaryIO) -> tuple[BinaryIO, tuple[RecordingWarning, .
             return file, ()
         detail = f"ends early: {missing} of the {size} bytes of sound that the header has are missing"
         return file, (RecordingWarning(kind="ends_early", detail=detail),)
-    # As large as 32 bits can say: for a WAV, FFmpeg takes that for no size at all and reads to the end.
-    patch = struct.pack(order + "I", min(end - place - 8, 0xFFFFFFFF) if order == ">" else 0xFFFFFFFF)
-    detail = f"the header says {size} bytes of sound, {end - place - 8} were read"
+    true = end - place - 8
+    # The largest size is none for a WAV, which FFmpeg then reads to the end; an AIFF has no more than 32 bits can say.
+    read = true if order == "<" else min(true, 0xFFFFFFFF)
+    patch = struct.pack(order + "I", 0xFFFFFFFF if order == "<" else read)
+    detail = f"the header says {size} bytes of sound, {read} of {true} were read"
     return part_of(file, 0, end, (place + 4, patch)), (RecordingWarning(kind="wrapped_size", detail=detail),)
 
 

@@ -32,7 +32,7 @@ _MANY = 0.01
 """Share of samples beyond full scale from which they are of another scale, and not clicks."""
 _SCALES = (2.0**15, 2.0**23, 2.0**31)
 _OVERSHOOT = 1.5
-_NO_JUMP = ("damaged_data", "ends_early", "rate_change")
+_NO_JUMP = ("damaged_data", "ends_early", "rate_change", "timestamp_jump")
 """What follows these depends on all that came before."""
 
 

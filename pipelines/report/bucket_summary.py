@@ -59,7 +59,7 @@ CLIP_COLUMNS = (
 """Columns of clips.parquet and rejected.parquet that `summarize` looks at, where they are there."""
 ENDING_COLUMNS = ("stage", "reason", "value", "threshold")
 RECORDING_COLUMNS = (
-    *("path", "state", *ENDING_COLUMNS, "detail", "duration", "num_clips", "warnings", "seconds_lost", "lost_windows"),
+    *("path", "state", *ENDING_COLUMNS, "detail", "duration", "num_clips", "warnings", "seconds_lost", "ended_windows"),
 )
 MAX_NAMED = 20
 """Recordings that the report names for each kind of warning and each reason of lost windows."""
@@ -213,7 +213,7 @@ class WarningSummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LostWindowSummary:
+class EndedWindowSummary:
     """Windows that ended alike in recordings of which clips were kept, and the first ones by path."""
 
     stage: str
@@ -248,7 +248,7 @@ class BucketSummary:
     lost: tuple[LostRecording, ...] = ()
     warned: int = 0
     warnings: tuple[WarningSummary, ...] = ()
-    lost_windows: tuple[LostWindowSummary, ...] = ()
+    ended_windows: tuple[EndedWindowSummary, ...] = ()
     languages: tuple[LanguageSummary, ...] = ()
     origins: tuple[NamedTally, ...] = ()
     licences: tuple[NamedTally, ...] = ()
@@ -304,7 +304,9 @@ def merge(a: BucketSummary, b: BucketSummary) -> BucketSummary:
         lost=_first_lost((*a.lost, *b.lost), MAX_LISTED),
         warned=a.warned + b.warned,
         warnings=merge_rows(a.warnings, b.warnings, lambda row: row.kind, _add_warnings),
-        lost_windows=merge_rows(a.lost_windows, b.lost_windows, lambda row: (row.stage, row.reason), _add_lost_windows),
+        ended_windows=merge_rows(
+            a.ended_windows, b.ended_windows, lambda row: (row.stage, row.reason), _add_ended_windows
+        ),
         languages=merge_rows(a.languages, b.languages, lambda row: row.language, _add_languages),
         origins=merge_rows(a.origins, b.origins, lambda row: row.name, _add_named),
         licences=merge_rows(a.licences, b.licences, lambda row: row.name, _add_named)[:MAX_LICENCES],
@@ -357,8 +359,8 @@ def _add_warnings(a: WarningSummary, b: WarningSummary) -> WarningSummary:
     )
 
 
-def _add_lost_windows(a: LostWindowSummary, b: LostWindowSummary) -> LostWindowSummary:
-    return LostWindowSummary(
+def _add_ended_windows(a: EndedWindowSummary, b: EndedWindowSummary) -> EndedWindowSummary:
+    return EndedWindowSummary(
         stage=a.stage, reason=a.reason, windows=a.windows + b.windows, named=_first_named((*a.named, *b.named))
     )
 
@@ -484,7 +486,7 @@ def summarize(clips: pa.Table, rejected: pa.Table, recordings: pa.Table, *, buck
         lost=_lost(inputs, states, max(MAX_LISTED // buckets, 50)),
         warned=int(np.count_nonzero(inputs.list_lengths("warnings")[np.isin(states, KEPT_STATES)])),
         warnings=_warnings(inputs, states),
-        lost_windows=_lost_windows(inputs, states),
+        ended_windows=_ended_windows(inputs, states),
         languages=_languages(kept, dropped),
         origins=_named(kept, "origin"),
         licences=_named(kept, "licence")[:MAX_LICENCES],
@@ -588,19 +590,19 @@ def _warnings(inputs: TableColumns, states: "NDArray[np.object_]") -> tuple[Warn
     return tuple(found[kind] for kind in sorted(found))
 
 
-def _lost_windows(inputs: TableColumns, states: "NDArray[np.object_]") -> tuple[LostWindowSummary, ...]:
-    found: dict[tuple[str, str], LostWindowSummary] = {}
-    for path, state, windows in _listed(inputs, states, "lost_windows"):
+def _ended_windows(inputs: TableColumns, states: "NDArray[np.object_]") -> tuple[EndedWindowSummary, ...]:
+    found: dict[tuple[str, str], EndedWindowSummary] = {}
+    for path, state, windows in _listed(inputs, states, "ended_windows"):
         for one in windows if state in KEPT_STATES else ():
             stage, reason = str(one["stage"]), str(one["reason"])
             channel = "" if one["channel"] is None else f", channel {one['channel']}"
-            row = LostWindowSummary(
+            row = EndedWindowSummary(
                 stage=stage,
                 reason=reason,
                 windows=Tally(1, round((one["end"] - one["start"]) * 1e6)),
                 named=(NamedRecording(path=path, detail=f"{one['start']:.1f} to {one['end']:.1f} s{channel}"),),
             )
-            found[stage, reason] = _add_lost_windows(found[stage, reason], row) if (stage, reason) in found else row
+            found[stage, reason] = _add_ended_windows(found[stage, reason], row) if (stage, reason) in found else row
     return tuple(found[key] for key in sorted(found))
 
 

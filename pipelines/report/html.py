@@ -114,7 +114,7 @@ class RecordingEnds:
     num_kept: int
     warned: int
     warnings: list[NotedRow]
-    lost_windows: list[NotedRow]
+    ended_windows: list[NotedRow]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,14 +246,14 @@ def recording_ends(outcome: Outcome) -> RecordingEnds:
             NotedRow(what=visible(row.kind), count=row.recordings, seconds=None, named=_named(row.named))
             for row in sorted(summary.warnings, key=lambda row: -row.recordings)
         ],
-        lost_windows=[
+        ended_windows=[
             NotedRow(
                 what=f"{visible(row.reason)} in {visible(row.stage)}",
                 count=row.windows.count,
                 seconds=row.windows.seconds,
                 named=_named(row.named),
             )
-            for row in sorted(summary.lost_windows, key=lambda row: -row.windows.microseconds)
+            for row in sorted(summary.ended_windows, key=lambda row: -row.windows.microseconds)
         ],
     )
 

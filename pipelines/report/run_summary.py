@@ -79,11 +79,12 @@ def losses(summary: BucketSummary, figures: BucketFigures) -> list[str]:
     unreadable = {row.reason: row.recordings.count for row in summary.ends if row.state == "unreadable"}
     if unreadable:
         lines.append(f"unreadable: {_by_count(unreadable)}")
-    if summary.lost_windows:
-        seconds = sum(row.windows.seconds for row in summary.lost_windows)
-        ended = _by_count({row.reason: row.windows.count for row in summary.lost_windows})
-        count = summary.num_in_state("kept_in_part")
-        lines.append(f"kept in part: {count} recordings lost {seconds:.1f} s of windows ({ended})")
+    in_part = summary.num_in_state("kept_in_part")
+    if in_part:
+        lost = [row for row in summary.ended_windows if row.reason != "no_speech"]
+        seconds = sum(row.windows.seconds for row in lost)
+        reasons = _by_count({row.reason: row.windows.count for row in lost})
+        lines.append(f"kept in part: {in_part} recordings lost {seconds:.1f} s of windows ({reasons})")
     if summary.warned:
         kinds = _by_count({row.kind: row.kept for row in summary.warnings if row.kept})
         lines.append(f"warnings: {summary.warned} of the recordings kept ({kinds}), see the report")

@@ -44,7 +44,7 @@ _RECORDING_ORIGINS = {
     **dict.fromkeys(("path", "session", "licence"), "manifest"),
     **dict.fromkeys(("recording_id", "duration", "sample_rate", "channels", "channels_read", "codec"), "scan"),
     **dict.fromkeys(("other_tracks", "warnings"), "scan"),
-    **dict.fromkeys(("seconds_lost", "lost_windows"), "its windows' last stages"),
+    **dict.fromkeys(("seconds_lost", "ended_windows"), "its windows' last stages"),
     **dict.fromkeys(("state", "stage", "reason", "value", "threshold", "detail"), "its last stage"),
     **dict.fromkeys(("separated", "separation"), "separation"),
     "num_clips": "segmentation",

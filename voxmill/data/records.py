@@ -777,7 +777,7 @@ class RecordingWarning:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LostWindow:
+class EndedWindow:
     """A stretch of a recording that ended at a stage before clips were cut from it."""
 
     start: Seconds
@@ -839,9 +839,9 @@ class Recording:
     num_kept: int = 0
     """Clips of it that are in clips.parquet."""
     seconds_lost: Seconds = 0.0
-    """Length of the windows that ended before clips were cut. [s]"""
-    lost_windows: tuple[LostWindow, ...] = ()
-    """Those windows, with why each ended."""
+    """Length of the windows with speech that ended before clips were cut. [s]"""
+    ended_windows: tuple[EndedWindow, ...] = ()
+    """Windows that ended before clips were cut, also those without speech, with why each ended."""
     separated: bool | None = None
     """Whether its voice was separated from the background."""
     separation: str | None = None

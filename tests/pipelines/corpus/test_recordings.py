@@ -5,7 +5,7 @@ import dataclasses
 from pipelines.corpus.collect import CollectedClips
 from pipelines.corpus.recordings import finished_recordings
 from tests.pipelines.corpus.made_clips import RATE, made_clip
-from voxmill.data.records import Ending, LostWindow, Recording, StageName, Window, WindowResult
+from voxmill.data.records import EndedWindow, Ending, Recording, StageName, Window, WindowResult
 
 OVERLAP = Ending(stage=StageName.SEGMENTATION, reason="overlapped_speech", value=0.8, threshold=0.5)
 SILENCE = Ending(stage=StageName.EVENTS, reason="no_speech", value=0.0, threshold=0.5)
@@ -32,8 +32,8 @@ def finished(*windows: WindowResult) -> Recording:
 def test_a_window_that_is_lost_is_told() -> None:
     row = finished(window(0, None), window(30, OVERLAP), window(60, None))
     assert (row.state, row.num_kept, row.seconds_lost) == ("kept_in_part", 2, 30.0)
-    assert row.lost_windows == (
-        LostWindow(
+    assert row.ended_windows == (
+        EndedWindow(
             start=30.0,
             end=60.0,
             channel=None,
@@ -48,18 +48,21 @@ def test_a_window_that_is_lost_is_told() -> None:
 
 def test_a_recording_of_which_nothing_is_lost_is_kept() -> None:
     row = finished(window(0, None), window(30, None))
-    assert (row.state, row.seconds_lost, row.lost_windows) == ("kept", 0.0, ())
+    assert (row.state, row.seconds_lost, row.ended_windows) == ("kept", 0.0, ())
+    row = finished(window(0, None), window(30, SILENCE))
+    assert (row.state, row.seconds_lost) == ("kept", 0.0)
+    assert [window.reason for window in row.ended_windows] == ["no_speech"]
 
 
 def test_a_recording_of_which_all_is_lost_is_rejected() -> None:
     row = finished(window(0, OVERLAP), window(30, SILENCE))
-    assert (row.state, row.reason, row.seconds_lost) == ("rejected", "overlapped_speech", 60.0)
+    assert (row.state, row.reason, row.seconds_lost) == ("rejected", "overlapped_speech", 30.0)
 
 
 def test_who_is_silent_on_a_channel_of_their_own_loses_nothing() -> None:
     row = finished(window(0, None, 0), window(0, SILENCE, 1), window(30, OVERLAP, 0), window(30, None, 1))
     assert (row.state, row.seconds_lost) == ("kept_in_part", 30.0)
-    assert [(lost.start, lost.channel) for lost in row.lost_windows] == [(30.0, 0)]
+    assert [(ended.start, ended.channel) for ended in row.ended_windows] == [(0.0, 1), (30.0, 0)]
 
 
 def test_a_file_that_is_no_recording_has_no_row() -> None:

@@ -59,7 +59,9 @@ def _clips(out: Path, shard: str, count: int, rng: np.random.Generator, *, dropp
             row = {
                 "clip_id": clip,
                 "recording_id": f"rec{i % 3:02d}",
+                "path": f"in/talk-{i % 3}.mp3",
                 "position": i,
+                "start_sample": i * 5 * RATE,
                 "sample_rate": RATE,
                 "duration": seconds,
                 "text": TEXTS[i % len(TEXTS)],
@@ -97,6 +99,15 @@ def _recordings() -> list[dict[str, Any]]:
         }
         for i in range(3)
     ]
+    recordings[1] |= {
+        "state": "kept_in_part",
+        "warnings": [{"kind": "timestamp_hole", "detail": HOSTILE}],
+        "seconds_lost": 31.0,
+        "ended_windows": [
+            {"start": 60.0, "end": 91.0, "stage": "segmentation", "reason": "overlapped_speech", "detail": ""},
+            {"start": 91.0, "end": 95.0, "stage": "events", "reason": "no_speech", "channel": 1, "detail": ""},
+        ],
+    }
     recordings += [
         {"path": EVIL_PATH, "state": "unreadable", "stage": "decode", "reason": "no audio stream", "detail": HOSTILE},
         {
@@ -153,6 +164,7 @@ def _run() -> dict[str, Any]:
             {"name": name, "seconds": 2.0 + 9 * i, "audio_seconds": 420.0 - 30 * i, "calls": 6}
             for i, name in enumerate(names)
         ],
+        "other_files": {"count": 7, "examples": [HOSTILE, "notes.txt"]},
         "trust": {
             "recogniser": HOSTILE,
             "fit": "shipped",

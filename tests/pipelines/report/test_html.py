@@ -97,6 +97,19 @@ def test_examples_play_and_are_small(page: Page) -> None:
     assert longest <= EXAMPLE_SECONDS + 0.1
 
 
+def test_losses_and_warnings_reach_the_page(page: Page) -> None:
+    text = " ".join(" ".join(page.text).split())
+    for expected in (
+        "kept_in_part",
+        "overlapped_speech in segmentation 1 31.0 s in/talk-1.mp3 60.0 to 91.0 s",
+        "no_speech in events 1 4.0 s in/talk-1.mp3 91.0 to 95.0 s, channel 1",
+        f"timestamp_hole 1 in/talk-1.mp3 {' '.join(HOSTILE.split())}",
+        "7 other files are no audio",
+        "in/talk-1.mp3 from 155 s",
+    ):
+        assert expected in text, expected
+
+
 def test_numbers_reach_the_page(page: Page) -> None:
     text = " ".join(" ".join(page.text).split())
     for expected in (

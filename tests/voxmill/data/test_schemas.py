@@ -50,7 +50,7 @@ sample_rate int64, channels int64, channels_read string, codec string,
 other_tracks list<item: struct<index: int64, codec: string, channels: int64, sample_rate: int64, language: string,
  title: string>>,
 warnings list<item: struct<kind: string, detail: string>>, num_clips int64, num_kept int64, seconds_lost double,
-lost_windows list<item: struct<start: double, end: double, channel: int64, stage: string, reason: string,
+ended_windows list<item: struct<start: double, end: double, channel: int64, stage: string, reason: string,
  value: double, threshold: double, detail: string>>,
 separated bool, separation string, licence string
 """
