@@ -4,12 +4,13 @@ The track is the one that the container marks as its default, as players choose.
 bits that have wrapped) is replaced, so that all of the sound is read; chunks that follow the sound are told apart.
 """
 
+import io
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from pipelines.inputs.media_file import MediaFile, StorageError, open_media, part_of
+from pipelines.inputs.media_file import MediaFile, StorageError, is_seeking, open_media, part_of, read_head
 from voxmill.core.audio import AudioProblem
 from voxmill.data.records import AudioTrack, RecordingWarning
 
@@ -81,6 +82,22 @@ def open_container(file: BinaryIO, raw: str | None = None, warnings: tuple[Recor
     chosen = _chosen(streams)
     others = tuple(_track(stream) for stream in streams if stream is not chosen)
     return Container(demuxer, chosen, file, others, warnings)
+
+
+def may_be_sound(media: MediaFile) -> bool:
+    """Whether an object begins like sound; one that does not need not be fetched to know it.
+
+    Raises:
+        AudioProblem: missing or empty_file. StorageError: the storage does not answer, or refuses.
+    """
+    head = read_head(media)
+    if is_seeking(head):
+        return True
+    try:
+        open_container(io.BytesIO(head)).close()
+    except AudioProblem:
+        return False
+    return True
 
 
 def short(error: Exception) -> str:

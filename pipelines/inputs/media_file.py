@@ -22,6 +22,8 @@ from voxmill.data.records import Window
 
 WHOLE_BYTES = 32_000_000
 """Smaller files come from object storage in one request."""
+HEAD_BYTES = 256_000
+"""So many tell whether an object is sound."""
 BLOCK_BYTES = 8_000_000
 """Of a larger one, as much is read ahead at a time."""
 STAGED_BYTES = 20e9
@@ -88,6 +90,30 @@ def open_media(media: MediaFile) -> BinaryIO:
     return file
 
 
+def read_head(media: MediaFile) -> bytes:
+    """The first bytes of an object, to look at before it is fetched.
+
+    Raises:
+        AudioProblem: missing or empty_file. StorageError: the storage does not answer, or refuses.
+    """
+    path = to_path(media.path)
+    try:
+        size = media.bytes_size or int(cast(Any, path).fs.info(cast(Any, path).path)["size"])
+        head = read_range(path, media.bytes_offset or 0, min(size, HEAD_BYTES)) if size else b""
+    except FileNotFoundError:
+        raise AudioProblem("missing", "no such file") from None
+    except Exception as error:
+        raise _storage_error(media.path, error) from error
+    if not head:
+        raise AudioProblem("empty_file", "0 bytes")
+    return head
+
+
+def is_seeking(head: bytes) -> bool:
+    """Whether a file that begins so has its index apart from the sound, maybe at its end."""
+    return _SEEKING.match(head) is not None
+
+
 def _open_local(path: Path, media: MediaFile) -> BinaryIO:
     try:
         # A URL-like or protocol-like name must stay a file: FFmpeg gets the bytes, never the name.
@@ -116,7 +142,7 @@ def _open_remote(path: Path, media: MediaFile) -> BinaryIO:
         if len(content) != size:
             raise StorageError(f"{media.path}: {len(content)} bytes came where {size} were asked for")
         return io.BytesIO(content)
-    if _SEEKING.match(read_range(path, offset, 8)):
+    if is_seeking(read_range(path, offset, 8)):
         staged = open(_staged(path, offset, size), "rb")  # noqa: SIM115 - closed by the caller
         return staged
     file = cast(Any, path).open("rb", block_size=BLOCK_BYTES, cache_type="readahead")

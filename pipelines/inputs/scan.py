@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from pipelines.inputs import media
 from pipelines.inputs.channels import Channels
+from pipelines.inputs.container import may_be_sound
 from pipelines.inputs.entries import Entry
 from pipelines.inputs.listing import storable
 from pipelines.inputs.media_file import MediaFile
@@ -87,6 +88,8 @@ def scan_entry(entry: Entry, options: ScanOptions) -> Scan:
         row=entry.row,
     )
     try:
+        if not entry.claimed and "://" in entry.path and not may_be_sound(file):
+            return Scan(location=file.location, problem="not_audio", detail="does not begin like sound")
         info = media.scan(file, options.window_seconds, channels=options.channels)
     except AudioProblem as error:
         detail = f"line {entry.line}: {error.detail}" if entry.line and error.reason == "missing" else error.detail

@@ -147,6 +147,31 @@ def test_a_manifest_names_parts_of_files_uris_and_tables_with_audio(root: Path, 
 
 
 @pytest.mark.usefixtures("server")
+def test_what_is_not_called_a_recording_is_fetched_only_where_it_begins_like_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = to_path(f"s3://{BUCKET}/mixed")
+    write_atomically(folder / "weights.bin", bytes(range(256)) * 4000)
+    write_atomically(folder / "no suffix", flac(seconds=40))
+    write_atomically(folder / "_SUCCESS", b"")
+    read: dict[str, int] = {}
+    whole = media_file.read_range
+
+    def counted(path: Path, offset: int, size: int) -> bytes:
+        read[path.name] = read.get(path.name, 0) + size
+        return whole(path, offset, size)
+
+    monkeypatch.setattr(media_file, "read_range", counted)
+    scans = scanned(read_inputs(str(folder)))
+    assert {name: scan.problem for name, scan in scans.items()} == {
+        "weights.bin": "not_audio",
+        "no suffix": None,
+        "_SUCCESS": "empty_file",
+    }
+    assert read["weights.bin"] == media_file.HEAD_BYTES
+
+
+@pytest.mark.usefixtures("server")
 def test_large_files_are_read_by_ranges(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(media_file, "WHOLE_BYTES", 1000)
     monkeypatch.setattr(media_file, "BLOCK_BYTES", 50_000)
