@@ -24,7 +24,7 @@ from tests.support.s3_server import BUCKET, s3_server
 from voxmill.core.audio import AudioProblem
 from voxmill.core.errors import UserError
 from voxmill.core.files import write_atomically
-from voxmill.core.storage import to_path
+from voxmill.core.storage import read_range, to_path
 
 
 def flac(seed: int = 0, seconds: float = 1.0) -> bytes:
@@ -155,11 +155,10 @@ def test_what_is_not_called_a_recording_is_fetched_only_where_it_begins_like_one
     write_atomically(folder / "no suffix", flac(seconds=40))
     write_atomically(folder / "_SUCCESS", b"")
     read: dict[str, int] = {}
-    whole = media_file.read_range
 
     def counted(path: Path, offset: int, size: int) -> bytes:
         read[path.name] = read.get(path.name, 0) + size
-        return whole(path, offset, size)
+        return read_range(path, offset, size)
 
     monkeypatch.setattr(media_file, "read_range", counted)
     scans = scanned(read_inputs(str(folder)))
