@@ -215,6 +215,7 @@ def _judge(
 ) -> list[UtteranceScore]:
     """The scores with a verdict on each that has an instruction."""
     from evaluation.metrics.instruction_judge import InstructionJudge
+    from voxmill.llm.reply_cache import DAMAGED
 
     judge = InstructionJudge(config.judge, out / "judge")
     cases = [(one.description, one.wav if one.status == "ok" else None) for one in utterances if one.description]
@@ -222,4 +223,6 @@ def _judge(
         verdicts = iter(judge(cases, bar.advance))
     if judge.problem:
         problems.append(f"the judge: {judge.problem}")
+    if judge.counts[DAMAGED]:
+        problems.append(f"the judge: {judge.counts[DAMAGED]} stored replies are damaged, see {out / 'judge'}")
     return [replace(one, instruction=next(verdicts)) if one.description else one for one in utterances]

@@ -18,7 +18,7 @@ if __name__ == "__main__":
 
 import datetime
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,8 @@ from pipelines.config import AnnotateConfig, LabelConfig
 from pipelines.corpus.trust import wer_fit
 from pipelines.engine.pools import Cluster
 from pipelines.engine.runner import Runner
-from pipelines.finish import Labelled, Started, finish
+from pipelines.finish import Labelled, Started, check_labels, finish
+from pipelines.inputs.entries import Entry
 from pipelines.inputs.planning import open_inputs, plan_corpus
 from pipelines.report.run_record import Run
 from pipelines.units.lease import in_turn
@@ -63,8 +64,7 @@ def annotate(source: str, out: Path, config: AnnotateConfig) -> Run:
     started, entries = _now(), open_inputs(source)
     with Workspace(out).claim(partial(settle, out, config)) as settled:
         config, progress = config.model_copy(update={"label": settled}), _begin(config)
-        check_nodes(absolute(out))
-        plan_corpus(entries, out, config, progress)
+        _plan(entries, out, config, progress)
         labelled = label(out, config, progress, planned_buckets(out))
         return finish(out, config, progress, labelled, started)
 
@@ -82,10 +82,9 @@ def annotate_share(source: str, out: Path, config: AnnotateConfig, share: Share)
     lease = f"lease-{share.index}-of-{share.count}.json"
     with workspace.claim(partial(settle, out, config), lease=lease) as settled:
         config, progress = config.model_copy(update={"label": settled}), _begin(config)
-        check_nodes(absolute(out))
         # The first job scans, the others read what it has found.
         with in_turn(workspace.folder / "plan-lease.json", str(out)):
-            plan_corpus(entries, out, config, progress)
+            _plan(entries, out, config, progress)
         buckets = planned_buckets(out)
         mine = buckets[share.index :: share.count]
         progress.print(f"share {share.index} of {share.count}: {len(mine)} of {len(buckets)} buckets")
@@ -102,8 +101,7 @@ def finish_alone(source: str, out: Path, config: AnnotateConfig) -> Run:
     started, entries = _now(), open_inputs(source)
     with Workspace(out).claim(partial(settle, out, config)) as settled:
         config, progress = config.model_copy(update={"label": settled}), _begin(config)
-        check_nodes(absolute(out))
-        plan_corpus(entries, out, config, progress)
+        _plan(entries, out, config, progress)
         runner = Runner(absolute(out), config, Cluster.now(), progress, planned_buckets(out))
         units, unlabelled, unvoiced = runner.unfinished()
         if unlabelled or unvoiced:
@@ -113,6 +111,13 @@ def finish_alone(source: str, out: Path, config: AnnotateConfig) -> Run:
             )
         labelled = Labelled(units=units, found_done=units, attributed=0)
         return finish(out, config, progress, labelled, started)
+
+
+def _plan(entries: Iterator[Entry], out: Path, config: AnnotateConfig, progress: Progress) -> None:
+    """Plans the corpus, where every node of the cluster sees OUT; what cannot be finished is refused here."""
+    check_nodes(absolute(out))
+    plan_corpus(entries, out, config, progress)
+    check_labels(absolute(out), config)
 
 
 def label(out: Path, config: AnnotateConfig, progress: Progress, buckets: Sequence[int]) -> Labelled:

@@ -23,7 +23,7 @@ from voxmill.core.errors import JobError, UserError
 from voxmill.core.files import sweep_temporaries
 from voxmill.core.hashing import sha256_bytes
 from voxmill.core.local_ray import join_ray, map_tasks
-from voxmill.core.storage import is_remote, scratch_folder
+from voxmill.core.storage import is_remote, raise_unavailable, scratch_folder
 from voxmill.data.layout import part_path, read_part
 from voxmill.data.schemas import write_parquet
 from voxmill.data.shards import Member, TarWriter, path_inside
@@ -123,6 +123,7 @@ def compact_bucket(out: Path, files: BucketFiles, buckets: int, limit: float) ->
     try:
         table = read_part(part)
     except (pa.ArrowException, OSError) as error:
+        raise_unavailable(error)
         raise JobError(f"{part}: cannot be read ({str(error).splitlines()[0]}); run `voxmill annotate` again") from None
     shards = _shards(out, table, files)
     groups = small_groups(shards, limit)

@@ -35,14 +35,14 @@ from pipelines.latents.units import EncodeUnit, FailedClip, encode_unit
 from pipelines.units.probe import check_nodes
 from pipelines.units.workspace import Workspace
 from voxmill.core.config import Config
-from voxmill.core.errors import JobError, UserError
+from voxmill.core.errors import JobError, UserError, status_and_line
 from voxmill.core.files import remove_folder, write_atomically
 from voxmill.core.local_copies import local_copy
 from voxmill.core.local_ray import data_settings, join_ray, map_in_order
 from voxmill.core.machine import malloc
 from voxmill.core.machine.devices import limit_threads
 from voxmill.core.progress import Progress
-from voxmill.core.storage import absolute, file_names
+from voxmill.core.storage import absolute, file_names, storage_failure
 from voxmill.data.dataset import Dataset
 from voxmill.data.layout import index_parts
 from voxmill.data.records import from_json_text, to_json_text
@@ -193,8 +193,10 @@ class Encode:
         self.vae = load_vae(folder, read_config(folder), device=device)
 
     def __call__(self, batch: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str | float]]:
-        (text,) = batch["unit"]
-        unit, why = from_json_text(EncodeUnit, str(text)), ""
+        (text,), (why,) = batch["unit"], batch["fatal"]
+        if why:
+            return {"seconds": [0.0], "fatal": [why]}
+        unit = from_json_text(EncodeUnit, str(text))
         try:
             encode_unit(
                 unit,
@@ -204,10 +206,21 @@ class Encode:
                 batch_seconds=self.plan.config.batch_seconds,
                 threads=self.threads,
             )
-        except OSError as error:
-            # No clip is to blame for a full disk or a shard that is gone: the driver ends the job with one line.
-            why = f"{error.strerror or error} ({error.filename})" if error.filename else str(error)
+        except Exception as error:
+            why = _fatal(error)
         return {"seconds": [unit.seconds], "fatal": [why]}
+
+
+def _fatal(error: Exception) -> str:
+    """What ends the job, in one line: no clip is to blame for a full disk, a shard that is gone or expired credentials.
+
+    Raises:
+        Exception: `error`, where it is none of storage.
+    """
+    failure = storage_failure(error) or error
+    if not isinstance(failure, OSError | UserError):
+        raise error
+    return status_and_line(failure)[1]
 
 
 def run(plan: EncodePlan, parts: Sequence[Path], undone: int, checkpoint: Path) -> Iterator[float]:
@@ -231,8 +244,11 @@ def run(plan: EncodePlan, parts: Sequence[Path], undone: int, checkpoint: Path) 
 
     def units_of(batch: pa.Table) -> Iterator[pa.Table]:
         for number in batch["part"].to_pylist():
-            for unit in plan.undone(parts[number]):
-                yield pa.table({"unit": [to_json_text(unit)]})
+            try:
+                for unit in plan.undone(parts[number]):
+                    yield pa.table({"unit": [to_json_text(unit)], "fatal": [""]})
+            except Exception as error:
+                yield pa.table({"unit": [""], "fatal": [_fatal(error)]})
 
     try:
         with data_settings() as settings:

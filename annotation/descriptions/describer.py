@@ -152,8 +152,8 @@ class Describer:
         cache: of replies, None to keep none.
 
     `counts` by event: `without_facts`, `no_words_for_language`, `asked`, `cached`, `reply_*` (unusable replies by
-    defect), `no_answer_*`, `removed_*`, `refused_*`, `written`, `failed`, `repaired`, `dropped`, `same_wording`,
-    `by_template`.
+    defect; stored ones: `reply_damaged`), `no_answer_*`, `removed_*`, `refused_*`, `written`, `failed`, `repaired`,
+    `dropped`, `same_wording`, `by_template`.
     """
 
     def __init__(
@@ -317,7 +317,7 @@ class Describer:
     def _rewritten(self, sentence: str, clip: DescribedClip, seed: int) -> str:
         assert self._rewriter is not None
         key = reply_key(model=self._rewriter.identity, text=sentence, content=clip.clip_id, seed=seed)
-        known = self._cache.get(key)
+        known = self._cache.get(key, self.counts)
         self.counts["asked" if known is None else "cached"] += 1
         if known is None:
             known = self._rewriter.rewrite(sentence, seed)
@@ -360,7 +360,7 @@ class Describer:
                 hears=send_audio,
                 seed=seed,
             )
-            known = self._cache.get(key)
+            known = self._cache.get(key, self.counts)
             try:
                 # Clips with the same facts ask the same: the clip is in the seed, or all would get the same words.
                 if known is None:

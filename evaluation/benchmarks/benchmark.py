@@ -61,7 +61,7 @@ class Benchmark:
             if one.reference is not None and one.reference not in contents:
                 try:
                     contents[one.reference] = sha256_file(one.reference)
-                except OSError:
+                except FileNotFoundError:
                     contents[one.reference] = "missing"
             parts = (one.id, one.text, one.language, one.reference_text or "", one.description or "")
             joined = "\0".join([*parts, contents[one.reference] if one.reference else ""])

@@ -25,10 +25,14 @@ _STATUSES: dict[Reason, Status] = {
 
 
 def content_hash(path: Path) -> str | None:
-    """sha256 (hex) of a file; None where it cannot be read."""
+    """sha256 (hex) of a file; None where there is none.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     try:
         return sha256_file(path)
-    except OSError:
+    except FileNotFoundError:
         return None
 
 

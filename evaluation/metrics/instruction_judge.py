@@ -7,6 +7,7 @@ utterances without a verdict are counted and bound the score from both sides.
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -79,6 +80,7 @@ class InstructionJudge:
         if config.protocol != "openai":
             self._model["protocol"] = config.protocol
         self._problem = ""
+        self.counts: Counter[str] = Counter()
 
     @property
     def name(self) -> str:
@@ -106,7 +108,7 @@ class InstructionJudge:
     def _check(self, instruction: str, wav: Path | None) -> InstructionVerdict:
         try:
             content = wav.read_bytes() if wav else None
-        except OSError:
+        except FileNotFoundError:
             content = None
         if wav is None or content is None:
             return InstructionVerdict(None, "no_audio")
@@ -116,7 +118,7 @@ class InstructionJudge:
             key = reply_key(
                 model=self._model, prompt=self._prompt.sha256, instruction=instruction, audio=audio, seed=attempt
             )
-            reply = self._replies.get(key)
+            reply = self._replies.get(key, self.counts)
             if reply is None:
                 if self._endpoint is None:
                     return verdict

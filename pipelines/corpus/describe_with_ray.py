@@ -61,13 +61,13 @@ def describe_in_rounds(
     """Describes clips in order. A round asks the open questions of `clips_a_round` clips; repairs take another one.
 
     Args:
-        counts: gets the describer's counts of each clip's last round.
+        counts: gets the describer's counts of each clip's last round, and damaged replies of all.
         usage: is counted up.
 
     Raises:
         JobError: the processor failed. UserError: it cannot be built as configured.
     """
-    chat = BatchChat(rule.processor, cache)
+    chat = BatchChat(rule.processor, cache, counts)
     chunk: list[DescribedClip] = []
     for clip in clips:
         chunk.append(clip)

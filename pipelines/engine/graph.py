@@ -18,9 +18,11 @@ from pipelines.engine.rows import Row, from_rows, no_audio, to_rows
 from pipelines.engine.worker import Shift, Worker
 from pipelines.stages.base import StageContext
 from pipelines.units.probe import Probe
+from voxmill.core.errors import JobError, UserError, status_and_line
 from voxmill.core.local_ray import data_settings, on_node, this_node
 from voxmill.core.machine import malloc
-from voxmill.data.records import WorkUnit
+from voxmill.core.storage import storage_failure
+from voxmill.data.records import JobFailure, WorkUnit
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -127,11 +129,29 @@ def _dataset(
 def _feeder(buckets: Sequence[int], units: Units) -> Callable[[pa.Table], Iterator[pa.Table]]:
     def feed(_: pa.Table) -> Iterator[pa.Table]:
         for bucket in buckets:
+            try:
+                listed = units(bucket)
+            except Exception as error:
+                unit = WorkUnit(unit_id="", bucket=bucket, results=(), costs={}, failure=_plan_failure(error))
+                yield to_rows([Row(unit, (), 0.0)])
+                return
             # The longest first leave the least to wait for at the end.
-            for unit in sorted(units(bucket), key=lambda unit: -unit.seconds):
+            for unit in sorted(listed, key=lambda unit: -unit.seconds):
                 yield to_rows([Row(unit, no_audio(unit), unit.seconds)])
 
     return feed
+
+
+def _plan_failure(error: Exception) -> JobFailure:
+    """What keeps the plan from being read.
+
+    Raises:
+        Exception: `error`, where it is none of storage.
+    """
+    failure = storage_failure(error) or error
+    if not isinstance(failure, OSError | UserError | JobError):
+        raise error
+    return JobFailure(kind="user" if isinstance(failure, UserError) else "machine", message=status_and_line(failure)[1])
 
 
 def _actor(pool: Pool) -> type[Worker]:

@@ -81,17 +81,15 @@ class Worker:
         if self._failure is not None and unit.failure is None:
             unit = dataclasses.replace(unit, failure=self._failure)
         if unit.failure is None:
-            path = attempts_path(self._context.out, bucket_name(unit.bucket), unit.unit_id)
-            log = AttemptLog(path, self._shift.run, self._node)
-            unit, audio = self._run_stages(unit, audio, log)
+            unit, audio = self._run_stages(unit, audio)
         if self._shift.is_last:
             unit = dataclasses.replace(unit, results=(), costs={})
         return Row(unit, audio if unit.failure is None and unit.results else no_audio(unit), seconds)
 
-    def _run_stages(
-        self, unit: WorkUnit, audio: tuple[WindowAudio, ...], log: AttemptLog
-    ) -> tuple[WorkUnit, tuple[WindowAudio, ...]]:
+    def _run_stages(self, unit: WorkUnit, audio: tuple[WindowAudio, ...]) -> tuple[WorkUnit, tuple[WindowAudio, ...]]:
         name: StageName = self._shift.stages[0].name
+        path = attempts_path(self._context.out, bucket_name(unit.bucket), unit.unit_id)
+        log = AttemptLog(path, self._shift.run, self._node)
         try:
             for stage in self._stages:
                 name = stage.name

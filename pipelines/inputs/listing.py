@@ -65,7 +65,7 @@ class _LocalWalk:
         where = os.path.join(self.root, folder)
         try:
             found = list(os.scandir(where))
-        except OSError as error:
+        except (FileNotFoundError, PermissionError) as error:
             if not folder:
                 raise
             detail = f"folder: {error.strerror}"

@@ -121,12 +121,13 @@ def _open_local(path: Path, media: MediaFile) -> BinaryIO:
         size = os.fstat(file.fileno()).st_size
     except OSError as error:
         raise unreadable(error) from None
+    guarded = cast(BinaryIO, io.BufferedReader(_Guarded(file, media.name), 1 << 16))
     if media.bytes_size is not None:
-        return _part(file, media.bytes_offset or 0, media.bytes_size, size)
+        return _part(guarded, media.bytes_offset or 0, media.bytes_size, size)
     if size == 0:
-        file.close()
+        guarded.close()
         raise AudioProblem("empty_file", "0 bytes")
-    return file
+    return guarded
 
 
 def _open_remote(path: Path, media: MediaFile) -> BinaryIO:
@@ -151,7 +152,7 @@ def _open_remote(path: Path, media: MediaFile) -> BinaryIO:
 
 
 class _Guarded(io.RawIOBase):
-    """A file of object storage whose failures no decoder takes for the end of the file or for damage."""
+    """A file whose failures no decoder takes for its end or for damage: of object storage, or of a failing disk."""
 
     def __init__(self, file: BinaryIO, name: str) -> None:
         self._file, self._name = file, name
@@ -318,8 +319,6 @@ def _make_room(folder: Path, size: int) -> None:
 def _storage_error(name: str, error: Exception) -> StorageError:
     if isinstance(error, StorageError):
         return error
-    if isinstance(error, PermissionError):
-        return StorageError(f"{name}: access denied; check the credentials' rights ({error})")
     failure = storage_failure(error)
-    reason = str(failure or error).removeprefix("object storage: ")
-    return StorageError(f"{name}: {reason}")
+    reason = str(failure or getattr(error, "strerror", None) or error).removeprefix("object storage: ")
+    return StorageError(reason if reason.startswith(name) else f"{name}: {reason}")

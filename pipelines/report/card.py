@@ -55,7 +55,7 @@ def member_endings(shard: Path) -> list[str]:
                     break
                 key = stem
                 endings.append(ending)
-    except (OSError, tarfile.TarError):
+    except (FileNotFoundError, tarfile.TarError):
         return []
     return endings
 

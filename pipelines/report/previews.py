@@ -22,7 +22,7 @@ def listenable(out: Path, shard: str, offset: int, size: int) -> str | None:
         return None
     try:
         samples_T, rate = decode_flac(read_member(out, shard, offset, size))
-    except (OSError, ValueError, AudioProblem):
+    except (FileNotFoundError, ValueError, AudioProblem):
         return None
     preview_T = samples_T[: int(EXAMPLE_SECONDS * rate)]
     if not preview_T.size:

@@ -23,6 +23,7 @@ from pipelines.report.bucket_summary import (
 from pipelines.report.formatting import number, percent, visible
 from pipelines.report.run_record import Run, read_run
 from voxmill.core.errors import UserError
+from voxmill.core.storage import raise_unavailable
 from voxmill.data.layout import bucket_of, index_parts, part_path, stream_index, stream_part
 from voxmill.data.schemas import CLIPS, columns_of, from_table
 from voxmill.data.snapshot import read_snapshot
@@ -91,6 +92,7 @@ def _pieces(out: Path, index: str, columns: Sequence[str]) -> Iterator[pa.Table]
     except FileNotFoundError:
         raise UserError(f"{out / index}: not there; run `voxmill annotate` first") from None
     except (pa.ArrowException, OSError) as error:
+        raise_unavailable(error)
         reason = str(error).splitlines()[0]
         raise UserError(f"{out / index}: cannot be read ({reason}); run `voxmill annotate` again") from None
 

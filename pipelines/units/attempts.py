@@ -102,7 +102,7 @@ class AttemptLog:
 
     def __init__(self, path: Path, run: str, node: str):
         self._path, self._run, self._node = path, run, node
-        self._earlier = read_attempts(path)
+        self._earlier: tuple[Attempt, ...] = ()
         self._own: Attempt | None = None
 
     @property
@@ -112,6 +112,8 @@ class AttemptLog:
 
     def begin(self, stage: StageName) -> None:
         """Says which stage runs now."""
+        if self._own is None:
+            self._earlier = read_attempts(self._path)
         own = self._own or Attempt(run=self._run, node=self._node, pid=os.getpid(), stage=stage, calls={})
         self._own = dataclasses.replace(own, stage=stage)
         self._write()

@@ -19,7 +19,7 @@ from pipelines.config import Labeller, VoiceAttributesConfig
 from voxmill.core.errors import JobError
 from voxmill.core.files import remove_files, write_atomically
 from voxmill.core.hashing import fingerprint
-from voxmill.core.storage import file_names
+from voxmill.core.storage import file_names, raise_unavailable
 from voxmill.data.layout import bucket_name
 from voxmill.data.records import (
     Age,
@@ -248,6 +248,7 @@ def merged_units(path: Path) -> frozenset[str]:
     except FileNotFoundError:
         return frozenset()
     except (pa.ArrowInvalid, KeyError, OSError) as error:
+        raise_unavailable(error)
         raise _damaged(path, error) from None
 
 
@@ -278,6 +279,7 @@ def _texts_of(path: Path) -> dict[str, str]:
     try:
         return {row.unit_id: row.labels for row in from_table(_UnitText, read_parquet(path))}
     except (pa.ArrowInvalid, KeyError, OSError) as error:
+        raise_unavailable(error)
         raise _damaged(path, error) from None
 
 
@@ -300,6 +302,7 @@ def _vectors_of(path: Path) -> pa.Table:
     try:
         return read_parquet(path)
     except (pa.ArrowInvalid, OSError) as error:
+        raise_unavailable(error)
         raise _damaged(path, error) from None
 
 

@@ -115,8 +115,13 @@ class Lease:
         self._thread.join()
         if self._lost is not None and kind in (None, KeyboardInterrupt):
             raise JobError(self._lost, resume_hint="")
-        if self._lost is None and self._holds():
-            self._path.unlink(missing_ok=True)
+        try:
+            if self._lost is None and self._holds():
+                self._path.unlink(missing_ok=True)
+        except Exception as error:
+            # Storage that failed the block fails here too; the block's error says it, and the lease expires by itself.
+            if kind is None or storage_failure(error) is None:
+                raise
 
     def _read(self) -> Holder | None:
         try:

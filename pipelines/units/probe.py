@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from voxmill.core.errors import JobError
+from voxmill.core.errors import JobError, UserError
 from voxmill.core.files import make_parents
 from voxmill.core.local_ray import node_names, on_node, this_node
 from voxmill.core.machine.processes import ProcessId
 from voxmill.core.machine.software import software
-from voxmill.core.storage import file_names
+from voxmill.core.storage import file_names, storage_failure
 from voxmill.data.records import from_json_text, to_json_text
 
 # A network file system may show a new file some seconds late.
@@ -54,20 +54,28 @@ class Probe:
             if here != there:
                 raise JobError(f"node {node} has {name} {here}, the driver {there}; install the same on both")
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while _read(self.path) != self.content:
+        while self._read(self.path, node) != self.content:
             if time.monotonic() > deadline:
                 raise JobError(f"{self.what} is not shared with node {node}; mount it there as on the head")
             time.sleep(0.5)
         own = self.path.with_name(f"{self.path.name}-{uuid.uuid4().hex[:8]}")
         try:
             own.write_text(self.content)
-            same = _read(own) == self.content
-            own.unlink()
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise JobError(f"{self.what} cannot be written on node {node} ({reason})") from None
+        except Exception as error:
+            raise JobError(f"{self.what} cannot be written on node {node} ({_reason(error)})") from None
+        same = self._read(own, node) == self.content
+        own.unlink(missing_ok=True)
         if not same:
             raise JobError(f"{self.what} gives back something else than node {node} wrote there")
+
+    def _read(self, path: Path, node: str) -> str:
+        """What a file says; "" where there is none."""
+        try:
+            return path.read_text()
+        except FileNotFoundError:
+            return ""
+        except Exception as error:
+            raise JobError(f"{self.what} cannot be read on node {node} ({_reason(error)})") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,10 +95,17 @@ def probe(out: Path) -> Iterator[Probe]:
     path, content = folder / nonce, to_json_text(_Driver(nonce=nonce, process=ProcessId.own()))
     make_parents(path)
     path.write_text(content)
+    failed = True
     try:
         yield Probe(path=path, content=content, what=f"OUT ({out})")
+        failed = False
     finally:
-        path.unlink(missing_ok=True)
+        try:
+            path.unlink(missing_ok=True)
+        except Exception as error:
+            # Storage that failed the block fails here too; the block's own error says more.
+            if not failed or storage_failure(error) is None:
+                raise
 
 
 def check_nodes(out: Path) -> None:
@@ -139,8 +154,13 @@ def _remove_of_dead(path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""
+def _reason(error: Exception) -> str:
+    """Why storage does not take or give a file, in words.
+
+    Raises:
+        Exception: `error`, where it is about something else.
+    """
+    failure = storage_failure(error) or error
+    if not isinstance(failure, UserError | OSError):
+        raise error
+    return (isinstance(failure, OSError) and failure.strerror) or str(failure) or type(failure).__name__

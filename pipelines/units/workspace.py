@@ -12,7 +12,7 @@ from pipelines.units.store import FORMAT, OLD_FORMAT
 from voxmill.core.config import Config, differences
 from voxmill.core.errors import UserError
 from voxmill.core.files import write_atomically
-from voxmill.core.storage import file_names
+from voxmill.core.storage import file_names, storage_failure
 
 LEASE = "lease.json"
 _SHARE_LEASE = re.compile(r"lease-\d+-of-\d+\.json")
@@ -74,7 +74,7 @@ class Workspace:
                     write_atomically(self._mark, json.dumps(mark, indent=1, ensure_ascii=False))
                 yield identity
         except PermissionError as error:
-            raise UserError(f"{self.out} cannot be written ({error.strerror}); name a folder that can be") from None
+            raise self._refused(error) from None
         except (NotADirectoryError, FileExistsError):
             raise UserError(f"{self.out} is a file, not a folder; name a new OUT") from None
 
@@ -96,7 +96,7 @@ class Workspace:
                         )
                 yield
         except PermissionError as error:
-            raise UserError(f"{self.out} cannot be written ({error.strerror}); name a folder that can be") from None
+            raise self._refused(error) from None
 
     def identity(self) -> dict[str, object] | None:
         """What the folder's results depend on; None where no job has claimed it."""
@@ -104,6 +104,11 @@ class Workspace:
             return None
         identity: dict[str, object] = json.loads(self._mark.read_text(encoding="utf-8"))["identity"]
         return identity
+
+    def _refused(self, error: PermissionError) -> UserError | OSError:
+        """What object storage or this machine refuses."""
+        advice = f"{self.out} cannot be written ({error.strerror}); name a folder that can be"
+        return storage_failure(error) or UserError(advice)
 
     def _holds_anything_else(self) -> bool:
         return any(name != "work" for name in file_names(self.out))

@@ -39,9 +39,9 @@ def test_a_recording_more_touches_its_own_bucket_alone(tmp_path: Path) -> None:
 
 
 def test_speakers_are_not_joined_across_buckets(tmp_path: Path) -> None:
-    from pipelines.finish import _Finish
+    from pipelines.finish import check_labels
 
     make_finished(tmp_path, CLIPS_A_RECORDING, BUCKETS)
     config = AnnotateConfig.model_validate({"corpus_labels": {"speakers": {"across_sessions": True}}})
     with pytest.raises(UserError, match="across_sessions"):
-        _Finish(tmp_path, config)
+        check_labels(tmp_path, config)

@@ -26,6 +26,7 @@ from training.curriculum.sample_order import mix, share
 from training.curriculum.sample_plan import PlannedSample, layout
 from training.curriculum.telemetry import Groups, Sums
 from voxmill.core.errors import JobError
+from voxmill.core.storage import raise_unavailable
 
 log = logging.getLogger("voxmill")
 
@@ -86,6 +87,7 @@ def read_rows(
                 layouts.append(layout(sample, corpus, max_positions=recipe.max_positions))
                 readable.append(sample)
             except (ValueError, OSError) as error:
+                raise_unavailable(error)
                 unreadable.append(sample.draw.clip)
                 log.warning("skipped clip %s: %s", corpus.clip_id(sample.draw.clip), error)
         seconds = float(sum(corpus.seconds[sample.draw.clip] for sample in readable))

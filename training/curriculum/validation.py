@@ -30,6 +30,7 @@ from training.curriculum.step import row_generator
 from training.curriculum.telemetry import Groups, ValidationMetrics, total
 from voxmill.core.audio_plots import mel_picture
 from voxmill.core.errors import JobError, UserError
+from voxmill.core.storage import raise_unavailable
 from voxmill.core.tracking import Tracker
 from voxmill.data.records import MODES, Mode
 
@@ -130,6 +131,7 @@ class Validation:
                     layouts.append(layout(sample, self.corpus, max_positions=self.recipe.max_positions))
                     readable.append(sample)
                 except (ValueError, OSError) as error:
+                    raise_unavailable(error)
                     log.warning("validation: skipped clip %s: %s", self.corpus.clip_id(sample.draw.clip), error)
             self._read[number] = (readable, pack(layouts) if layouts else None)
         return self._read[number]

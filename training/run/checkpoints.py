@@ -30,7 +30,7 @@ from voxmill.core.errors import JobError, UserError
 from voxmill.core.files import atomic_folder, remove_folder, uploads_of
 from voxmill.core.hashing import fingerprint, sha256_file
 from voxmill.core.local_copies import copy_lock
-from voxmill.core.storage import file_names, is_remote, scratch_folder, uri
+from voxmill.core.storage import file_names, is_remote, raise_unavailable, scratch_folder, uri
 
 log = logging.getLogger("voxmill")
 MANIFEST, STATE = "manifest.json", "state.json"
@@ -242,6 +242,7 @@ class Checkpoints(Generic[State]):
         try:
             return self.read(path)
         except (OSError, ValidationError, ValueError, UserError) as error:
+            _raise_unavailable(path, error)
             log.warning("%s: its state cannot be read (%s)", path, str(error).splitlines()[0])
             return None
 
@@ -301,7 +302,14 @@ def damage(path: Path) -> str:
     except ValidationError:
         return f"not whole (its {MANIFEST} cannot be read)"
     except (OSError, ValueError) as error:
+        _raise_unavailable(path, error)
         return f"not whole ({error})"
+
+
+def _raise_unavailable(path: Path, error: Exception) -> None:
+    """A store that does not answer has the checkpoint; what a disk of this machine cannot read is lost."""
+    if is_remote(path):
+        raise_unavailable(error)
 
 
 def _files_below(path: Path) -> set[str]:

@@ -105,7 +105,7 @@ def _is_whole(asset: Asset) -> bool:
     for file in asset.files:
         try:
             stat = (folder / file.name).stat()
-        except OSError:
+        except FileNotFoundError:
             return False
         state = [stat.st_size, stat.st_mtime_ns, file.sha256]
         if known.get(file.name) != state and sha256_file(folder / file.name) != file.sha256:

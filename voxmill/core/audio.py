@@ -6,6 +6,7 @@ decoded by libsndfile alone: FFmpeg would decode the whole file for it each time
 which might look like an address.
 """
 
+import errno
 import io
 import os
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,8 @@ from typing import BinaryIO, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+
+from voxmill.core.storage import storage_failure
 
 RATE_16K = 16_000
 """Hertz at which labellers, scorers and the codec's encoder take audio."""
@@ -123,13 +126,28 @@ def read_header(path: Path) -> Header:
         raise AudioProblem("not_audio", f"libsndfile does not read it ({error.error_string})") from None
 
 
+_NO_FILE = frozenset(
+    [errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.ENXIO, errno.EOPNOTSUPP]
+)
+"""Of a path that leads to nothing, or to something that is no file."""
+
+
 def unreadable(error: OSError) -> AudioProblem:
-    """The problem of a file that cannot be opened or read."""
-    if isinstance(error, PermissionError):
-        return AudioProblem("no_permission", "not readable by this user")
+    """The problem of a file that cannot be opened or read.
+
+    Raises:
+        UserError, OSError: storage or the disk does not give it, which is not the file's own fault.
+    """
     if isinstance(error, FileNotFoundError):
         return AudioProblem("missing", "no such file")
-    return AudioProblem("missing", str(error.strerror or error))
+    failure = storage_failure(error)
+    if failure is not None:
+        raise failure from None
+    if isinstance(error, PermissionError):
+        return AudioProblem("no_permission", "not readable by this user")
+    if error.errno in _NO_FILE:
+        return AudioProblem("missing", str(error.strerror or error))
+    raise error
 
 
 def _decode_file(

@@ -211,21 +211,32 @@ def list_files(root: Path, folder: str = "", *, recursive: bool = True) -> Itera
     if is_remote(root):
         filesystem = root.fs  # type: ignore[attr-defined]
         start = f"{root.path.rstrip('/')}/"  # type: ignore[attr-defined]
-        place = f"{start}{folder}".rstrip("/")
-        found = filesystem.find(place, maxdepth=None if recursive else 1, detail=True, refresh=True)
-        for name, entry in sorted(found.items()):
-            if entry["type"] == "file":
-                yield StoredFile(name=name.removeprefix(start), size=int(entry["size"] or 0))
+        place, found = f"{start}{folder}".rstrip("/"), []
+        if recursive:
+            found = list(filesystem.find(place, detail=True, refresh=True).values())
+        else:
+            # `find` of one level takes a failed listing for an empty folder.
+            with contextlib.suppress(FileNotFoundError):
+                found = filesystem.ls(place, detail=True, refresh=True)
+        for entry in sorted(found, key=lambda entry: str(entry["name"])):
+            # The marker of a folder has the folder's own name.
+            if entry["type"] == "file" and entry["name"] != place:
+                yield StoredFile(name=entry["name"].removeprefix(start), size=int(entry["size"] or 0))
         return
     if (root / folder).is_symlink():
         return
-    for place, folders, names in os.walk(root / folder):
+    for place, folders, names in os.walk(root / folder, onerror=_unless_gone):
         folders[:] = sorted(folders) if recursive else []
         for name in sorted(names):
             path = Path(place, name)
             status = path.lstat()
             if stat.S_ISREG(status.st_mode):
                 yield StoredFile(name=path.relative_to(root).as_posix(), size=status.st_size)
+
+
+def _unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
 
 
 def remove_files(root: Path, names: Sequence[str]) -> None:

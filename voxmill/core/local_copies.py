@@ -176,7 +176,7 @@ class WorkingFolder:
         self._claim = open(self.local.with_name(f"{self.local.name}.lock"), "wb")  # noqa: SIM115 (until `close`)
         try:
             fcntl.flock(self._claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise UserError(f"{self.out}: another process of this machine writes it; wait for it") from None
         remove_folder(self.local)
         self.local.mkdir(parents=True)

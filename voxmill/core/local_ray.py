@@ -306,23 +306,12 @@ def map_tasks(
             them. RayError: a task failed otherwise.
     """
     import ray
-    from ray.exceptions import RayError, RayTaskError
-
-    @functools.wraps(fn)
-    def with_plain_errors(item: Item) -> Result:
-        try:
-            return fn(item)
-        except Exception as error:
-            # Here, where the error still knows which object it was about.
-            failure = storage_failure(error)
-            if failure is None:
-                raise
-            raise failure from None
+    from ray.exceptions import RayError
 
     limit = cluster_cpus() * 4 if ahead is None else ahead
     remote: Any = ray.remote
     options = {} if memory is None else {"memory": memory}
-    task: Any = remote(num_cpus=num_cpus, max_retries=max_retries, **options)(with_plain_errors)
+    task: Any = remote(num_cpus=num_cpus, max_retries=max_retries, **options)(_with_plain_errors(fn))
     in_flight: dict[Any, Item] = {}
 
     def finished() -> tuple[Item, Result]:
@@ -332,9 +321,7 @@ def map_tasks(
             result: Result = ray.get(reference)
         except RayError as error:
             if on_error is None:
-                cause = error.cause if isinstance(error, RayTaskError) else None
-                if isinstance(cause, UserError | JobError | OSError):
-                    raise cause from None
+                _raise_plain(error)
                 raise
             result = on_error(item, error)
         return item, result
@@ -392,26 +379,60 @@ def map_actors(
         options: of the actors, such as num_cpus, num_gpus, runtime_env, max_restarts.
 
     Raises:
-        UserError: as `method` raised it, without Ray's traceback.
+        UserError, JobError, OSError: as `method` raised it; what object storage refused is one of them.
         RayError: an actor failed otherwise.
     """
     import ray
-    from ray.exceptions import RayTaskError
+    from ray.exceptions import RayError
     from ray.util import ActorPool
 
-    actor: Any = ray.remote(**options)(kind)
-    actors = [actor.remote(*arguments) for _ in range(min(count, len(items)))]
+    actor: Any = ray.remote(**options)(_Actor)
+    actors = [actor.remote(kind, arguments, method) for _ in range(min(count, len(items)))]
     pool: Any = ActorPool(actors)
     submit = pool.map if ordered else pool.map_unordered
     try:
-        yield from submit(lambda one, item: getattr(one, method).remote(item), items)
-    except RayTaskError as error:
-        if isinstance(error.cause, UserError):
-            raise UserError(str(error.cause)) from None
+        yield from submit(lambda one, item: one.call.remote(item), items)
+    except RayError as error:
+        _raise_plain(error)
         raise
     finally:
         for one in actors:
             ray.kill(one)
+
+
+class _Actor:
+    """One method of an object in another process."""
+
+    def __init__(self, kind: type, arguments: Sequence[Any], method: str) -> None:
+        self._call = _with_plain_errors(getattr(kind(*arguments), method))
+
+    def call(self, item: Any) -> Any:
+        return self._call(item)
+
+
+def _with_plain_errors(fn: Callable[[Item], Result]) -> Callable[[Item], Result]:
+    """The same in a worker, where an error of object storage still knows which object it was about."""
+
+    @functools.wraps(fn)
+    def call(item: Item) -> Result:
+        try:
+            return fn(item)
+        except Exception as error:
+            failure = storage_failure(error)
+            if failure is None:
+                raise
+            raise failure from None
+
+    return call
+
+
+def _raise_plain(error: Exception) -> None:
+    """Raises, without Ray's traceback, what a worker raised for a person to read; returns for other errors."""
+    from ray.exceptions import RayTaskError
+
+    cause = error.cause if isinstance(error, RayTaskError) else None
+    if isinstance(cause, UserError | JobError | OSError):
+        raise cause from None
 
 
 def _python(folder: Path) -> str:

@@ -209,8 +209,12 @@ def list_folder(root: Path, folder: str = "") -> Iterator[Listed]:
 # What the user must mend, by the answer's code or the name of the client's error. Answers to HEAD have a status alone.
 _ADVICE = {
     "access is denied; check the credentials, and their rights to list, read and write there": (
-        *("AccessDenied", "AllAccessDisabled", "AccountProblem", "Forbidden", "403"),
+        *("AccessDenied", "AllAccessDisabled", "AccountProblem"),
         *("AuthorizationPermissionMismatch", "AuthorizationFailure"),
+    ),
+    "access is denied; check the credentials, whether they have expired, and their rights to list and write there": (
+        "Forbidden",
+        "403",
     ),
     "the credentials are wrong; check those in the environment, or the profile or role": (
         *("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken"),
@@ -256,6 +260,23 @@ def storage_failure(error: BaseException) -> OSError | UserError | None:
             return OSError(f"object storage: {f'{place}: ' if place else ''}{what}{at}")
         seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
     return None
+
+
+def raise_unavailable(error: BaseException) -> None:
+    """Raises what storage or this machine refused; returns where `error` means that the file is missing or damaged.
+
+    Arrow raises OSError for damage too, but without a number.
+
+    Raises:
+        UserError, OSError: as `storage_failure`, or `error` itself.
+    """
+    if isinstance(error, FileNotFoundError):
+        return
+    failure = storage_failure(error)
+    if failure is not None:
+        raise failure from None
+    if isinstance(error, OSError) and error.errno is not None:
+        raise error
 
 
 def _names(error: BaseException) -> list[str]:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from voxmill.core.audio import AudioProblem, Samples, check, decode_flac
 from voxmill.core.errors import UserError
 from voxmill.core.hashing import sha256_bytes
-from voxmill.core.storage import to_path
+from voxmill.core.storage import raise_unavailable, to_path
 from voxmill.data.layout import index_parts, read_index
 from voxmill.data.records import ClipId, Hertz, Latent, Seconds, ShardPlace
 from voxmill.data.schemas import columns_of, from_table
@@ -122,7 +122,7 @@ class Dataset:
         try:
             values = json.loads(path.read_bytes())
             return LatentSpace(str(values["latent_space"]), int(values["patch_size"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: cannot be read ({error}); run `voxmill encode` again") from None
 
     def table_with_latents(self, columns: Sequence[str], *, latent_space: str) -> pa.Table:
@@ -146,6 +146,7 @@ class Dataset:
         except FileNotFoundError:
             raise UserError(f"{path}: not there; run `voxmill {command}` first") from None
         except (pa.ArrowException, OSError) as error:
+            raise_unavailable(error)
             reason = str(error).splitlines()[0]
             raise UserError(f"{path}: cannot be read ({reason}); run `voxmill {command}` again") from None
         missing = set(columns) - set(table.column_names)

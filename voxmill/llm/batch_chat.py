@@ -6,6 +6,7 @@ A describer asks as if an answer came at once. A question without a stored answe
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -68,18 +69,21 @@ class BatchUsage:
 class BatchChat:
     """Answers from `cache`; notes the questions without an answer in `pending` (key to messages and seed).
 
+    Args:
+        counts: `ReplyCache.get` counts there.
+
     Raises:
         UserError: no model is named.
     """
 
-    def __init__(self, config: BatchLlmConfig, cache: ReplyCache):
+    def __init__(self, config: BatchLlmConfig, cache: ReplyCache, counts: Counter[str]):
         if not config.model:
             raise UserError("descriptions.processor.model is empty; name the model that describes")
         self.config = config
         self.name = config.model
         self.pending: dict[str, tuple[list[ChatCompletionMessageParam], int]] = {}
         self.failed: dict[str, str] = {}
-        self._cache = cache
+        self._cache, self._counts = cache, counts
 
     @property
     def identity(self) -> dict[str, Scalar]:
@@ -99,7 +103,7 @@ class BatchChat:
         key = reply_key(model=self.identity, messages=list(messages), seed=seed)
         if key in self.failed:
             raise NoAnswerError("engine", self.failed[key])
-        text = self._cache.get(key)
+        text = None if key in self.pending else self._cache.get(key, self._counts)
         if text is None:
             self.pending[key] = (list(messages), seed)
             raise NoAnswerError("pending", "to be asked in the next round")

@@ -8,6 +8,7 @@ they are what was paid for.
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +18,15 @@ import pyarrow as pa
 from voxmill.core.errors import JobError
 from voxmill.core.files import list_files, remove_files, write_atomically
 from voxmill.core.hashing import sha256_bytes
-from voxmill.core.storage import file_names
+from voxmill.core.storage import file_names, raise_unavailable
 from voxmill.data.schemas import from_table, read_parquet, to_table, write_parquet
 
 Scalar = str | int | float | bool
 """A value of what identifies a model in a key."""
 
 MERGED = "replies.parquet"
+DAMAGED = "reply_damaged"
+"""Under which `ReplyCache.get` counts."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -53,11 +56,12 @@ class ReplyCache:
         self._merged: dict[str, str] | None = None
         self._with_older: bool | None = None
 
-    def get(self, key: str) -> str | None:
-        """The reply's text; None where there is none, or where its file is damaged, which is said.
+    def get(self, key: str, counts: Counter[str]) -> str | None:
+        """The reply's text; None where there is none, or where its file is damaged, which is said and counted.
 
         Raises:
             JobError: the file of the whole folder is damaged.
+            OSError: storage or disk do not say whether there is one: to ask again would be to pay again.
         """
         if self.folder is None:
             return None
@@ -65,9 +69,9 @@ class ReplyCache:
             self._merged = _read_merged(self.folder / MERGED)
         if key in self._merged:
             return _text(self._merged[key], key)
-        text = self._read(_path(self.folder, key), key)
+        text = self._read(_path(self.folder, key), key, counts)
         if text is None and self._older is not None and self._has_older():
-            return self._read(_path(self._older, key), key)
+            return self._read(_path(self._older, key), key, counts)
         return text
 
     def put(self, key: str, text: str, origin: Mapping[str, str] | None = None) -> None:
@@ -101,13 +105,14 @@ class ReplyCache:
         remove_files(self.folder, gathered)
         self._merged = None
 
-    def _read(self, path: Path, key: str) -> str | None:
+    def _read(self, path: Path, key: str, counts: Counter[str]) -> str | None:
         try:
             content = path.read_bytes()
-        except OSError:
+        except FileNotFoundError:
             return None
         text = _text(content, key)
         if text is None:
+            counts[DAMAGED] += 1
             _LOG.warning("%s: damaged; it is asked for again", path)
         return text
 
@@ -144,4 +149,5 @@ def _read_merged(path: Path) -> dict[str, str]:
     except FileNotFoundError:
         return {}
     except (pa.ArrowInvalid, KeyError, OSError) as error:
+        raise_unavailable(error)
         raise JobError(f"{path}: damaged ({error}); remove it, and its replies are asked for again") from None

@@ -18,7 +18,7 @@ from voxmill.core.errors import JobError, UserError
 from voxmill.core.http import NoAnswerError
 from voxmill.data.records import Fact
 from voxmill.llm.batch_chat import BatchChat, BatchLlmConfig, BatchUsage
-from voxmill.llm.reply_cache import ReplyCache
+from voxmill.llm.reply_cache import DAMAGED, ReplyCache
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 
@@ -61,6 +61,10 @@ def test_all_clips_are_asked_in_rounds_and_never_twice(tmp_path: Path) -> None:
         assert all(body["body"]["model"] == "m" for body in server.seen)
         again = list(describe_in_rounds(clips(6), rule, ReplyCache(tmp_path), Counter(), BatchUsage()))
         assert len(server.seen) == asked and again == results
+        next(tmp_path.glob("*/*.json")).write_bytes(b"torn")
+        damaged: Counter[str] = Counter()
+        assert list(describe_in_rounds(clips(6), rule, ReplyCache(tmp_path), damaged, BatchUsage())) == results
+        assert len(server.seen) == asked + 1 and damaged[DAMAGED] == 1
     assert len(results) == 6 and counts["failed"] == 6
     kept = [description for descriptions in results for description in descriptions.kept]
     assert all("woman" not in description.text for description in kept)
@@ -104,8 +108,8 @@ def test_engines_without_gpus_are_refused_with_a_way_out(tmp_path: Path) -> None
 
 def test_a_batch_chat_notes_questions_without_an_answer(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="processor.model"):
-        BatchChat(BatchLlmConfig(), ReplyCache(tmp_path))
-    chat = BatchChat(BatchLlmConfig(model="m"), ReplyCache(tmp_path))
+        BatchChat(BatchLlmConfig(), ReplyCache(tmp_path), Counter())
+    chat = BatchChat(BatchLlmConfig(model="m"), ReplyCache(tmp_path), Counter())
     with pytest.raises(NoAnswerError, match="pending"):
         chat.ask([{"role": "user", "content": "?"}], 3)
     assert list(chat.pending.values()) == [([{"role": "user", "content": "?"}], 3)]

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.corpus.duplicates import num_parts, read_repeated, write_repeated
+from pipelines.corpus.duplicates import num_parts, read_repeated, write_hashes, write_repeated
 from pipelines.corpus.measures import corpus_path
 
 ROWS = {
@@ -29,8 +29,12 @@ def test_the_clip_of_the_first_name_stays(tmp_path: Path, parts: int, hashes: di
         pq.write_table(
             pa.table({"clip_id": clip_id, "hash": numbers, "name": name, "start_sample": start, "kept": kept}), path
         )
+    # As where there are many parts: the hashes of buckets 0 and 1 in one file, those of bucket 2 in another.
+    files = [[0, 1], [2]] if parts > 1 else []
+    for number, buckets in enumerate(files):
+        write_hashes(tmp_path, buckets, number, parts)
     for part in range(parts):
-        write_repeated(tmp_path, list(ROWS), part, parts)
+        write_repeated(tmp_path, list(ROWS), part, parts, len(files))
     # "c" of bucket 0 was not kept, so it takes nobody's place.
     assert [read_repeated(tmp_path, bucket, parts) for bucket in ROWS] == [["a"], [], ["a", "b"]]
 
@@ -41,7 +45,7 @@ def test_nothing_repeated_is_found_again_as_nothing(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         columns = {"clip_id": [str(bucket)], "hash": [bucket], "name": ["x"], "start_sample": [0], "kept": [True]}
         pq.write_table(pa.table(columns), path)
-    write_repeated(tmp_path, [0, 1], 0, 1)
+    write_repeated(tmp_path, [0, 1], 0, 1, 0)
     assert read_repeated(tmp_path, 0, 1) == read_repeated(tmp_path, 1, 1) == []
 
 

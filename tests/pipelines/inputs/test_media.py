@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from pipelines.inputs import media
+from pipelines.inputs.media_file import StorageError, _Guarded
 from samples import bad_input
 from tests.pipelines.inputs.made_media import encode
 from voxmill.core.audio import AudioProblem
@@ -185,3 +186,12 @@ def test_a_file_that_shrank_after_scanning_is_named(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "x.wav", np.ones(1600) * 0.1, 16000)
     with pytest.raises(AudioProblem, match="changed"):
         media.read_window(str(tmp_path / "x.wav"), 0, 3200)
+
+
+def test_a_disk_that_fails_is_not_taken_for_the_end_of_a_file() -> None:
+    # The kernel answers with EIO where a process has no memory.
+    with (
+        open("/proc/self/mem", "rb", buffering=0) as failing,
+        pytest.raises(StorageError, match="^a.wav: Input/output"),
+    ):
+        _Guarded(failing, "a.wav").readinto(bytearray(8))

@@ -206,7 +206,7 @@ def test_what_storage_refuses_is_no_recordings_fault(monkeypatch: pytest.MonkeyP
         media_file.open_media(place)
     with pytest.raises(UserError, match="no such file"):
         list(read_inputs(f"s3://{BUCKET}/nowhere"))
-    for endpoint, message in (("http://127.0.0.1:9", "127.0.0.1:9"), (refusing, "access denied")):
+    for endpoint, message in (("http://127.0.0.1:9", "127.0.0.1:9"), (refusing, "access is denied")):
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
         s3fs.S3FileSystem.clear_instance_cache()
         with pytest.raises(StorageError, match=message):

@@ -37,6 +37,7 @@ COMMANDS = {
     "report": ["report {}/dataset"],
     "export": ["export {}/dataset {}/folder"],
     "compact": ["compact {}/dataset"],
+    "fit-trust": ["fit-trust {}/dataset {}/truth.jsonl -o {}/fit.json"],
     "vacuum": ["vacuum {}/dataset"],
     "cluster render": ["cluster render {}/values.yaml -o {}/files", "cluster render -o {}/files"],
     "plan data": ["plan --audio-hours 10 --gpus 8 --rates {}/rates.json"],

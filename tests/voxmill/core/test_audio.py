@@ -1,5 +1,6 @@
 """One decoder for every format and source, and one vocabulary of what cannot be used."""
 
+import errno
 import io
 import os
 import pickle
@@ -23,6 +24,7 @@ from voxmill.core.audio import (
     mono,
     read_mono,
     resample,
+    unreadable,
 )
 
 TONE_T: Samples = (0.3 * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)).astype(np.float32)
@@ -132,6 +134,12 @@ def test_a_file_of_others_is_named_so(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     path.touch(0o000)
     assert reason_of(path) == "no_permission"
+
+
+def test_a_failing_disk_is_no_problem_of_the_file() -> None:
+    assert unreadable(NotADirectoryError(errno.ENOTDIR, "x")).reason == "missing"
+    with pytest.raises(OSError, match="Input/output error"):
+        unreadable(OSError(errno.EIO, "Input/output error", "a.wav"))
 
 
 def test_a_problem_survives_the_way_between_processes() -> None:

@@ -77,6 +77,8 @@ class Adder:
     def add(self, number: int) -> tuple[int, int]:
         if self.amount > 100:
             raise UserError("amount = 101 is too much; use 100")
+        if self.amount < 0:
+            raise PermissionError("the store refuses")
         return number + self.amount, os.getpid()
 
 
@@ -90,6 +92,8 @@ def test_a_pool_of_actors_maps_in_order() -> None:
 def test_the_users_mistake_in_an_actor_is_one_line() -> None:
     with pytest.raises(UserError, match="^amount = 101 is too much; use 100$"):
         list(map_actors(Adder, (101,), "add", [1], count=1, num_cpus=1))
+    with pytest.raises(PermissionError, match="^the store refuses$"):
+        list(map_actors(Adder, (-1,), "add", [1], count=1, num_cpus=1))
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one CPU has no part")

@@ -5,9 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.units.label_store import merged_units
 from samples.s3_proxy import Answer, error_answer, s3_proxy
 from tests.support.s3_server import BUCKET, s3_server
 from voxmill.cli.app import run
+from voxmill.core.audio import read_header
+from voxmill.core.errors import UserError
+from voxmill.core.files import list_files
 from voxmill.core.storage import file_names, to_path
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -95,4 +99,11 @@ def test_what_cannot_be_seen_is_not_taken_for_nothing(server: None) -> None:
                 ask()
         with pytest.raises(PermissionError):
             file_names(unseen.parent)
+        for recursive in (False, True):
+            with pytest.raises(PermissionError):
+                list(list_files(unseen.parent, recursive=recursive))
+        for read in (merged_units, read_header):
+            with pytest.raises(UserError, match="access is denied"):
+                read(unseen)
+    assert [file.name for file in list_files(to_path(f"s3://{BUCKET}"), "seen", recursive=False)] == ["seen/there"]
     assert place.read_bytes() == b"x"

@@ -1,0 +1,64 @@
+"""Credentials of object storage that expire in the middle end the job in one line; with new ones it resumes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import soundfile
+
+from samples.s3_proxy import Answer, Request, error_answer, s3_proxy
+from tests.support.s3_server import BUCKET, s3_server
+from voxmill.core.storage import to_path
+from voxmill.data.layout import read_index
+
+ROOT = Path(__file__).resolve().parents[2]
+OUT = f"s3://{BUCKET}/expiring"
+QUICK = ("run.workers=1", "label.unit_seconds=2", "voice_attributes.labellers=[]", "corpus_labels.labels=[]")
+
+
+class Credentials:
+    """They expire with the upload number `after` below a folder of OUT, and stay so until they are renewed."""
+
+    def __init__(self) -> None:
+        self.expired, self.folder, self.after = False, "", 0
+
+    def renew(self, folder: str, after: int) -> None:
+        self.expired, self.folder, self.after = False, folder, after
+
+    def answer(self, request: Request) -> Answer | None:
+        if request.is_upload and self.folder and self.folder in request.key:
+            self.after -= 1
+            self.expired = self.expired or self.after < 0
+        return error_answer(403, "ExpiredToken") if self.expired else None
+
+
+def annotate(corpus: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "pipelines" / "annotate.py"), str(corpus), OUT, *QUICK]
+    environment = os.environ | {"RAY_AUTH_MODE": "disabled", "PYTHONWARNINGS": "ignore"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=400, env=environment)
+
+
+def test_the_job_ends_in_one_line_and_resumes(tmp_path: Path) -> None:
+    corpus = tmp_path / "in"
+    corpus.mkdir()
+    recordings = [ROOT / "samples" / "recordings" / name for name in ("en-1.flac", "en-2.flac", "es-1.flac")]
+    for recording in recordings:
+        samples_T, rate = soundfile.read(recording, frames=8 * soundfile.info(recording).samplerate)
+        soundfile.write(corpus / recording.name, samples_T, rate)
+    credentials = Credentials()
+    with s3_server(), s3_proxy(credentials.answer):
+        # While units are labelled, and while shards are packed.
+        for folder, after in (("/work/units/", 1), ("/shards/", 0)):
+            credentials.renew(folder, after)
+            done = annotate(corpus)
+            # Ray's own lines begin with a time in brackets.
+            lines = [line for line in done.stderr.splitlines() if not line.startswith("[20")]
+            assert done.returncode == 2 and credentials.expired, done.stdout + done.stderr
+            assert len(lines) == 1 and "credentials have expired; renew them" in lines[0], done.stderr
+        credentials.renew("", 0)
+        done = annotate(corpus)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "already done: 3 of 3 work units" in done.stdout
+        rows = read_index(to_path(OUT) / "recordings.parquet").to_pylist()
+        assert {row["path"]: row["state"] for row in rows} == {recording.name: "kept" for recording in recordings}
