@@ -70,10 +70,14 @@ def read_known_text(path: Path) -> dict[str, KnownRecording]:
     """Recordings by path, as the manifest has it.
 
     Raises:
-        UserError: a line is not as the module describes it.
+        UserError: there is no such file, or a line is not as the module describes it.
     """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; it should name recordings of known words") from None
     recordings = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
         try:

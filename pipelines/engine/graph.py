@@ -4,6 +4,7 @@ Neither the driver nor the graph holds a list of units: one task beside the driv
 and Ray Data asks it for more as actors become free.
 """
 
+import gc
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -69,6 +70,10 @@ def run_graph(
         for batch in dataset.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0):
             assert isinstance(batch, pa.Table)
             yield from from_rows(batch)
+    # Ray ends an actor when nothing refers to it, and an executor lies in cycles of references: one whose process has
+    # died and was started again would hold its CPU, for which the next graph then waits.
+    del dataset
+    gc.collect()
 
 
 def _dataset(
