@@ -61,6 +61,7 @@ class Keep(Stage):
         return UnitOutput(unit, tuple(audio))
 
 
+@pytest.mark.slow  # 42 s: sixteen processes die and are started again
 @pytest.mark.usefixtures("ray_here")
 def test_a_window_that_is_lost_with_its_node_is_not_blamed_for_another_one(tmp_path: Path) -> None:
     windows = [
