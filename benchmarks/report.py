@@ -26,9 +26,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
 from benchmarks.support.tables import table  # noqa: E402
-from pipelines.report.bucket_summary import summarize  # noqa: E402
 from pipelines.report.card import write_card  # noqa: E402
 from pipelines.report.html import write_report  # noqa: E402
+from pipelines.report.table_summary import summarize  # noqa: E402
 from pipelines.report.tables import summarize_dataset  # noqa: E402
 from voxmill.core.errors import command  # noqa: E402
 from voxmill.data.layout import index_parts, part_path, read_part  # noqa: E402

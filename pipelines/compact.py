@@ -22,7 +22,8 @@ from pipelines.report.run_record import read_run
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.files import sweep_temporaries
 from voxmill.core.hashing import sha256_bytes
-from voxmill.core.local_ray import join_ray, map_tasks
+from voxmill.core.local_ray import join_ray
+from voxmill.core.local_ray.tasks import map_tasks
 from voxmill.core.storage import is_remote, raise_unavailable, scratch_folder
 from voxmill.data.layout import part_path, read_part
 from voxmill.data.schemas import write_parquet

@@ -38,7 +38,8 @@ from voxmill.core.config import Config
 from voxmill.core.errors import JobError, UserError, status_and_line
 from voxmill.core.files import remove_folder, write_atomically
 from voxmill.core.local_copies import local_copy
-from voxmill.core.local_ray import data_settings, join_ray, map_in_order
+from voxmill.core.local_ray import data_settings, join_ray
+from voxmill.core.local_ray.tasks import map_in_order
 from voxmill.core.machine import malloc
 from voxmill.core.machine.devices import limit_threads
 from voxmill.core.progress import Progress

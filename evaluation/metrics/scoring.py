@@ -26,7 +26,7 @@ from evaluation.metrics.utterance_score import Dnsmos, EmotionScore, UtteranceSc
 from evaluation.systems.base import SystemOutput
 from voxmill.core.audio import AudioProblem, MonoAudio, Samples
 from voxmill.core.config import Config
-from voxmill.core.local_ray import map_actors
+from voxmill.core.local_ray.tasks import map_actors
 from voxmill.core.machine import malloc
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from pipelines.corpus.figures import VerdictCounts
 from pipelines.corpus.labels import class_probabilities
 from voxmill.core.assets import asset_path
 from voxmill.core.audio import RATE_16K, decode_flac, resample
-from voxmill.core.local_ray import map_actors
+from voxmill.core.local_ray.tasks import map_actors
 from voxmill.data.layout import bucket_name
 from voxmill.data.shards import read_member
 from voxmill.llm.batch_chat import BatchUsage

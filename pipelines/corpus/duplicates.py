@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from pipelines.corpus.measures import corpus_path
 from voxmill.core.files import remove_files, write_atomically
-from voxmill.core.local_ray import map_tasks
+from voxmill.core.local_ray.tasks import map_tasks
 from voxmill.data.records import ClipId
 from voxmill.data.schemas import read_parquet
 

@@ -25,7 +25,8 @@ from pipelines.units.store import unit_path, write_unit
 from pipelines.units.unit import label_fingerprint, split
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.files import write_atomically
-from voxmill.core.local_ray import alive_nodes, map_tasks, on_node, this_node
+from voxmill.core.local_ray import alive_nodes, on_node, this_node
+from voxmill.core.local_ray.tasks import map_tasks
 from voxmill.core.progress import Bar, Progress
 from voxmill.core.storage import file_names, to_path
 from voxmill.data.layout import bucket_name

@@ -43,7 +43,8 @@ from pipelines.inputs.shuffle import read_partition, write_divided
 from pipelines.units.plan_files import fix_buckets, planned_buckets, remove_bucket, write_bucket
 from voxmill.core.errors import UserError
 from voxmill.core.files import remove_folder
-from voxmill.core.local_ray import join_ray, map_tasks
+from voxmill.core.local_ray import join_ray
+from voxmill.core.local_ray.tasks import map_tasks
 from voxmill.core.progress import Progress
 from voxmill.data.schemas import from_table, read_parquet, schema_of, to_table, write_parquet
 

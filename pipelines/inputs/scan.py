@@ -27,7 +27,7 @@ from pipelines.inputs.media_file import MediaFile
 from voxmill.core.audio import AudioProblem
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.hashing import fingerprint, sha256_text
-from voxmill.core.local_ray import map_tasks
+from voxmill.core.local_ray.tasks import map_tasks
 from voxmill.core.storage import storage_failure
 from voxmill.data.records import AudioTrack, RecordingWarning
 from voxmill.data.schemas import from_table, read_parquet, to_table, write_parquet

@@ -8,20 +8,10 @@ from typing import TYPE_CHECKING, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.report.bucket_summary import (
-    CLIP_COLUMNS,
-    DNSMOS,
-    ENDING_COLUMNS,
-    GRIDS,
-    RECORDING_COLUMNS,
-    SNR,
-    BucketSummary,
-    ClipPick,
-    merge,
-    summarize,
-)
+from pipelines.report.bucket_summary import DNSMOS, GRIDS, SNR, BucketSummary, ClipPick, merge
 from pipelines.report.formatting import number, percent, visible
 from pipelines.report.run_record import Run, read_run
+from pipelines.report.table_summary import CLIP_COLUMNS, ENDING_COLUMNS, RECORDING_COLUMNS, summarize
 from voxmill.core.errors import UserError
 from voxmill.core.storage import raise_unavailable
 from voxmill.data.layout import bucket_of, index_parts, part_path, stream_index, stream_part

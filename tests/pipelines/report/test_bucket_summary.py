@@ -9,16 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.report.bucket_summary import (
-    DNSMOS,
-    GRIDS,
-    MAX_LICENCES,
-    MAX_SPEAKERS,
-    BucketSummary,
-    merge,
-    summarize,
-)
+from pipelines.report.bucket_summary import DNSMOS, GRIDS, MAX_LICENCES, MAX_SPEAKERS, BucketSummary, merge
 from pipelines.report.grids import Counts, Grid, rough_cells, rough_median
+from pipelines.report.table_summary import summarize
 from tests.pipelines.report.made_run import make_out
 from voxmill.data.records import from_json_text, to_json_text
 from voxmill.data.schemas import CLIPS, RECORDINGS, REJECTED

@@ -16,12 +16,13 @@ import pytest
 import soundfile
 import yaml
 
-from pipelines.report.bucket_summary import merge, summarize
+from pipelines.report.bucket_summary import merge
 from pipelines.report.card import write_card
 from pipelines.report.formatting import visible
 from pipelines.report.funnel import funnel
 from pipelines.report.html import write_report
 from pipelines.report.previews import EXAMPLE_RATE, EXAMPLE_SECONDS
+from pipelines.report.table_summary import summarize
 from pipelines.report.tables import load_outcome
 from tests.pipelines.report.made_run import HOSTILE, make_out
 from voxmill.core.errors import UserError

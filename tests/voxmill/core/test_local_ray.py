@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from voxmill.core.errors import UserError
-from voxmill.core.local_ray import free_port, join_ray, local_ray, map_actors, map_tasks
+from voxmill.core.local_ray import free_port, join_ray, local_ray
+from voxmill.core.local_ray.tasks import map_actors, map_tasks
 
 
 @pytest.fixture(scope="module", autouse=True)
