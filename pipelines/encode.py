@@ -43,7 +43,7 @@ from voxmill.core.local_ray.tasks import map_in_order
 from voxmill.core.machine import malloc
 from voxmill.core.machine.devices import limit_threads
 from voxmill.core.progress import Progress
-from voxmill.core.storage import absolute, file_names, storage_failure
+from voxmill.core.storage import absolute, as_failure, file_names
 from voxmill.data.dataset import Dataset
 from voxmill.data.layout import index_parts
 from voxmill.data.records import from_json_text, to_json_text
@@ -218,10 +218,7 @@ def _fatal(error: Exception) -> str:
     Raises:
         Exception: `error`, where it is none of storage.
     """
-    failure = storage_failure(error) or error
-    if not isinstance(failure, OSError | UserError):
-        raise error
-    return status_and_line(failure)[1]
+    return status_and_line(as_failure(error))[1]
 
 
 def run(plan: EncodePlan, parts: Sequence[Path], undone: int, checkpoint: Path) -> Iterator[float]:

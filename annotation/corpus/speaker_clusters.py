@@ -150,11 +150,10 @@ def _grouped(vectors: np.ndarray, threshold: float, block: int) -> np.ndarray:
         count += int(part.max()) + 1
     if count > max(block, len(vectors) // 2):
         return groups
-    return _grouped(mean_vectors(vectors, groups, count), threshold, block)[groups]
+    return _grouped(_means(vectors, groups, count), threshold, block)[groups]
 
 
-def mean_vectors(vectors: np.ndarray, groups: np.ndarray, count: int) -> np.ndarray:
-    """The mean of each of `count` groups of vectors [N,D], by their numbers [N]; [count,D]."""
+def _means(vectors: np.ndarray, groups: np.ndarray, count: int) -> np.ndarray:
     sums = np.zeros((count, vectors.shape[1]))
     np.add.at(sums, groups, vectors)
     return sums / np.bincount(groups, minlength=count)[:, None]
@@ -203,25 +202,32 @@ def name_speakers(embeddings: np.ndarray, sessions: Sequence[str], config: Clust
     return SpeakerLabels(numbers.tolist(), speaker)
 
 
+def cluster_means(embeddings: np.ndarray, clusters: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """Names of the clusters of unit vectors [N,D], in order of first appearance, and their mean vectors [C,D].
+
+    Args:
+        clusters: [N]; "" where a vector is of none.
+    """
+    names = [name for name in dict.fromkeys(clusters) if name]
+    index = {name: number for number, name in enumerate(names)}
+    rows = [row for row, name in enumerate(clusters) if name]
+    numbers = np.array([index[clusters[row]] for row in rows], dtype=np.int64)
+    return names, _means(embeddings[rows], numbers, len(names))
+
+
 def count_voices(means: np.ndarray, config: ClusterConfig) -> int:
-    """Voices among clusters of several sessions, by `threshold_across`; `means`: their mean unit vectors, [N,D]."""
-    return int(_grouped(means, config.threshold_across, config.block).max()) + 1 if len(means) else 0
+    """Voices among clusters of several sessions, by `threshold_across`; `means`: as `cluster_means` gives them."""
+    return len(np.unique(_grouped(means, config.threshold_across, config.block))) if len(means) else 0
 
 
 def _join_sessions(embeddings: np.ndarray, speaker: list[str], config: ClusterConfig) -> list[str]:
-    groups = [name for name in dict.fromkeys(speaker) if name]
-    if len(groups) < 2:
+    names, means = cluster_means(embeddings, speaker)
+    if len(names) < 2:
         return speaker
-    index = {name: number for number, name in enumerate(groups)}
-    rows = np.array([i for i, name in enumerate(speaker) if name])
-    number = np.array([index[speaker[i]] for i in rows])
-    joined = _grouped(
-        mean_vectors(embeddings[rows], number, len(groups)), config.threshold_across, config.block
-    ).tolist()
     first: dict[int, str] = {}
-    for name, group in zip(groups, joined, strict=True):
-        first.setdefault(group, name)
-    return [first[joined[index[name]]] if name else "" for name in speaker]
+    groups = _grouped(means, config.threshold_across, config.block).tolist()
+    joined = {name: first.setdefault(group, name) for name, group in zip(names, groups, strict=True)}
+    return [joined[name] if name else "" for name in speaker]
 
 
 def purity(clusters: Sequence[str | int], speakers: Sequence[str]) -> tuple[float, float]:

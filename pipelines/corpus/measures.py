@@ -5,7 +5,6 @@ where the units of the bucket or the settings that it depends on have changed.
 """
 
 import base64
-import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,9 +17,9 @@ import pyarrow as pa
 from annotation.corpus.expressiveness import MEASURES, as_columns
 from annotation.corpus.speaker_clusters import (
     ClusterConfig,
+    cluster_means,
     count_voices,
     largest_share_count,
-    mean_vectors,
     name_speakers,
 )
 from annotation.descriptions.facts import VoiceSums, sum_voices
@@ -30,7 +29,7 @@ from pipelines.corpus.collect import CollectedClips, collect
 from pipelines.corpus.trust import fit_key
 from pipelines.units.label_store import LabelStore
 from pipelines.units.plan_files import read_units
-from voxmill.core.hashing import fingerprint
+from voxmill.core.hashing import fingerprint, short_hash
 from voxmill.data.layout import bucket_name
 from voxmill.data.records import ClipId, Prosody, from_json_text, to_json_text
 from voxmill.data.schemas import parquet_metadata, parquet_rows, read_parquet, to_table, write_parquet
@@ -188,8 +187,7 @@ def measures_table(clips: list[CorpusClip]) -> pa.Table:
 
 def _hash(clip_id: ClipId) -> int:
     """64 bits, as Arrow's int64."""
-    digest = hashlib.blake2b(clip_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "big", signed=True)
+    return short_hash(clip_id, 8, signed=True)
 
 
 def _raw_columns(clips: list[CorpusClip]) -> dict[str, list[float | None]]:
@@ -251,12 +249,7 @@ def name_clips(clips: list[CorpusClip], config: AnnotateConfig) -> SpeakerSums:
 
 
 def _cluster_voices(embeddings: np.ndarray, clusters: Sequence[str]) -> tuple[ClusterVoice, ...]:
-    names = [name for name in dict.fromkeys(clusters) if name]
-    index = {name: number for number, name in enumerate(names)}
-    rows = [row for row, name in enumerate(clusters) if name]
-    means = mean_vectors(embeddings[rows], np.array([index[clusters[row]] for row in rows], dtype=np.int64), len(names))
-    hashes = (hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=6).digest() for name in names)
     return _sample(
-        ClusterVoice(int.from_bytes(digest, "big"), base64.b64encode(mean.astype("<f2").tobytes()).decode())
-        for digest, mean in zip(hashes, means, strict=True)
+        ClusterVoice(short_hash(name, 6), base64.b64encode(mean.astype("<f2").tobytes()).decode())
+        for name, mean in zip(*cluster_means(embeddings, clusters), strict=True)
     )

@@ -22,7 +22,7 @@ from pipelines.units.probe import Probe
 from voxmill.core.errors import JobError, UserError, status_and_line
 from voxmill.core.local_ray import data_settings, on_node, this_node
 from voxmill.core.machine import malloc
-from voxmill.core.storage import storage_failure
+from voxmill.core.storage import as_failure
 from voxmill.data.records import JobFailure, WorkUnit
 
 if TYPE_CHECKING:
@@ -153,9 +153,11 @@ def _plan_failure(error: Exception) -> JobFailure:
     Raises:
         Exception: `error`, where it is none of storage.
     """
-    failure = storage_failure(error) or error
-    if not isinstance(failure, OSError | UserError | JobError):
-        raise error
+    failure: Exception
+    try:
+        failure = as_failure(error)
+    except JobError as damage:
+        failure = damage
     return JobFailure(kind="user" if isinstance(failure, UserError) else "machine", message=status_and_line(failure)[1])
 
 

@@ -44,36 +44,31 @@ def _samples(tar: Entry, archive: tarfile.TarFile) -> Iterator[Entry]:
     key, audio = "", list[Entry]()
     given: dict[str, object] = {}
     damage: tarfile.TarError | None = None
-    members = iter(archive)
-    while True:
-        try:
-            member = next(members, None)
-        except tarfile.TarError as error:
-            damage = error
-            break
-        if member is None:
-            break
-        if not member.isfile():
-            continue
-        path = PurePosixPath(member.name)
-        own = str(path.with_name(path.name.partition(".")[0]))
-        if own != key:
-            yield from (with_labels(entry, given) for entry in audio)
-            key, audio, given = own, [], {}
-        if path.suffix not in (".json", ".txt") or member.size > LABEL_BYTES:
-            place = Entry(
-                path=tar.path,
-                name=f"{tar.name}/{member.name}",
-                bytes_offset=member.offset_data,
-                bytes_size=member.size,
-                claimed=has_suffix(member.name),
-                stamp=tar.stamp,
-            )
-            audio.append(place)
-        else:
-            file = archive.extractfile(member)
-            assert file is not None
-            given |= _labels(file.read(), path.suffix)
+    try:
+        for member in archive:
+            if not member.isfile():
+                continue
+            path = PurePosixPath(member.name)
+            own = str(path.with_name(path.name.partition(".")[0]))
+            if own != key:
+                yield from (with_labels(entry, given) for entry in audio)
+                key, audio, given = own, [], {}
+            if path.suffix not in (".json", ".txt") or member.size > LABEL_BYTES:
+                place = Entry(
+                    path=tar.path,
+                    name=f"{tar.name}/{member.name}",
+                    bytes_offset=member.offset_data,
+                    bytes_size=member.size,
+                    claimed=has_suffix(member.name),
+                    stamp=tar.stamp,
+                )
+                audio.append(place)
+            else:
+                file = archive.extractfile(member)
+                assert file is not None
+                given |= _labels(file.read(), path.suffix)
+    except tarfile.TarError as error:
+        damage = error
     yield from (with_labels(entry, given) for entry in audio)
     if damage is not None:
         raise damage

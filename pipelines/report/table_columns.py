@@ -1,6 +1,5 @@
 """Columns of an index as NumPy arrays, whatever columns it lacks, and rows by their values."""
 
-import hashlib
 import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -8,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from voxmill.core.hashing import short_hash
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,7 +66,7 @@ class TableColumns:
 
 def draw(clip_id: str) -> int:
     """A hash of a clip's name, 0..2^32 - 1: an order that has nothing to do with what is in it."""
-    return int.from_bytes(hashlib.blake2b(clip_id.encode("utf-8", "surrogatepass"), digest_size=4).digest(), "big")
+    return short_hash(clip_id, 4)
 
 
 def finite_or_none(value: float) -> float | None:

@@ -1,6 +1,5 @@
 """The summary of one bucket's tables, in columns. Free of Ray."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +41,7 @@ from pipelines.report.bucket_summary import (
 )
 from pipelines.report.grids import Grid, rough_cells
 from pipelines.report.table_columns import TableColumns, draw, finite_or_none, groups
+from voxmill.core.hashing import short_hash
 from voxmill.data.records import KEPT_STATES
 
 if TYPE_CHECKING:
@@ -244,8 +244,7 @@ def _languages(kept: TableColumns, dropped: TableColumns) -> tuple[LanguageSumma
 
 def _speakers(kept: TableColumns) -> tuple[int, ...]:
     names = np.unique(kept.texts("speaker")).tolist()
-    hashes = (hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=6) for name in names if name)
-    return tuple(sorted({int.from_bytes(one.digest(), "big") for one in hashes})[:MAX_SPEAKERS])
+    return tuple(sorted({short_hash(name, 6) for name in names if name})[:MAX_SPEAKERS])
 
 
 def _answers(kept: TableColumns) -> Iterator[AnswerCount]:

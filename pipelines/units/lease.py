@@ -20,7 +20,7 @@ from pathlib import Path
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.files import write_atomically
 from voxmill.core.machine.processes import ProcessId
-from voxmill.core.storage import create_exclusively, file_names, read_whole, storage_failure
+from voxmill.core.storage import create_exclusively, file_names, read_whole, releasing, storage_failure
 from voxmill.data.records import from_json_text, to_json_text
 
 RENEW_SECONDS = 60.0
@@ -115,13 +115,10 @@ class Lease:
         self._thread.join()
         if self._lost is not None and kind in (None, KeyboardInterrupt):
             raise JobError(self._lost, resume_hint="")
-        try:
+        # One that cannot be removed expires by itself.
+        with releasing(after_failure=kind is not None):
             if self._lost is None and self._holds():
                 self._path.unlink(missing_ok=True)
-        except Exception as error:
-            # Storage that failed the block fails here too; the block's error says it, and the lease expires by itself.
-            if kind is None or storage_failure(error) is None:
-                raise
 
     def _read(self) -> Holder | None:
         try:

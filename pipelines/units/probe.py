@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from voxmill.core.errors import JobError, UserError
+from voxmill.core.errors import JobError
 from voxmill.core.files import make_parents
 from voxmill.core.local_ray import node_names, on_node, this_node
 from voxmill.core.machine.processes import ProcessId
 from voxmill.core.machine.software import software
-from voxmill.core.storage import file_names, storage_failure
+from voxmill.core.storage import as_failure, file_names, releasing
 from voxmill.data.records import from_json_text, to_json_text
 
 # A network file system may show a new file some seconds late.
@@ -100,12 +100,8 @@ def probe(out: Path) -> Iterator[Probe]:
         yield Probe(path=path, content=content, what=f"OUT ({out})")
         failed = False
     finally:
-        try:
+        with releasing(after_failure=failed):
             path.unlink(missing_ok=True)
-        except Exception as error:
-            # Storage that failed the block fails here too; the block's own error says more.
-            if not failed or storage_failure(error) is None:
-                raise
 
 
 def check_nodes(out: Path) -> None:
@@ -160,7 +156,5 @@ def _reason(error: Exception) -> str:
     Raises:
         Exception: `error`, where it is about something else.
     """
-    failure = storage_failure(error) or error
-    if not isinstance(failure, UserError | OSError):
-        raise error
+    failure = as_failure(error)
     return (isinstance(failure, OSError) and failure.strerror) or str(failure) or type(failure).__name__

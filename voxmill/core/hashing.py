@@ -28,6 +28,12 @@ def sha256_text(text: str) -> str:
     return sha256_bytes(text.encode())
 
 
+def short_hash(text: str, num_bytes: int, *, signed: bool = False) -> int:
+    """A number of so many bytes that depends on `text` alone, evenly spread; names may have bytes that are no text."""
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=num_bytes).digest()
+    return int.from_bytes(digest, "big", signed=signed)
+
+
 def fingerprint(value: Any) -> str:
     """sha256 (hex) of the canonical JSON of a pydantic model or of plain data."""
     plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value

@@ -14,6 +14,7 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -260,6 +261,28 @@ def storage_failure(error: BaseException) -> OSError | UserError | None:
             return OSError(f"object storage: {f'{place}: ' if place else ''}{what}{at}")
         seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
     return None
+
+
+def as_failure(error: Exception) -> OSError | UserError:
+    """What storage or this machine refused, where `error` is that.
+
+    Raises:
+        Exception: `error`, where it is about something else.
+    """
+    failure = storage_failure(error) or error
+    if not isinstance(failure, OSError | UserError):
+        raise error
+    return failure
+
+
+@contextmanager
+def releasing(*, after_failure: bool) -> Iterator[None]:
+    """Removes something at the end of a block: storage that failed the block fails here too, and was named by it."""
+    try:
+        yield
+    except Exception as error:
+        if not after_failure or storage_failure(error) is None:
+            raise
 
 
 def raise_unavailable(error: BaseException) -> None:

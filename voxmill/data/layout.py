@@ -8,7 +8,6 @@ where there is one bucket, and otherwise a folder of one part a bucket: pandas, 
 """
 
 import errno
-import hashlib
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from voxmill.core.hashing import short_hash
 from voxmill.core.storage import arrow_filesystem, file_names
 
 INDEXES = ("clips.parquet", "rejected.parquet", "recordings.parquet", "latents.parquet")
@@ -37,8 +37,7 @@ def num_buckets(hours: float) -> int:
 
 def bucket_of(session: str, buckets: int) -> int:
     """The bucket of a session, 0 to `buckets` - 1, by its name alone."""
-    digest = hashlib.blake2b(session.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") % buckets
+    return short_hash(session, 8) % buckets
 
 
 def bucket_name(bucket: int) -> str:
