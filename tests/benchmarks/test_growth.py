@@ -14,7 +14,8 @@ from pipelines.stages.base import UnitOutput, WindowAudio
 from voxmill.core.local_ray import this_node
 from voxmill.data.records import WorkUnit
 
-UNITS = 24
+UNITS = 120
+"""Two minutes of one node alone: another one is there by then, however busy the machine."""
 CONFIG = AnnotateConfig()
 
 
@@ -22,8 +23,10 @@ class NotedPrepare(SleepingPrepare):
     """The slowest pool, so that units wait for it; leaves the name of its node beside OUT."""
 
     def run(self, unit: WorkUnit, audio: Sequence[WindowAudio]) -> UnitOutput:
-        self._file.parent.with_name(f"out-on-{this_node()[0]}").touch()
-        time.sleep(1.0)
+        noted = self._file.parent.with_name(f"out-on-{this_node()[0]}")
+        noted.touch()
+        if len(list(noted.parent.glob("out-on-*"))) < 2:
+            time.sleep(1.0)
         return super().run(unit, audio)
 
 
