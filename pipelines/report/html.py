@@ -282,10 +282,10 @@ def stage_costs(run: Run) -> list[CostRow]:
     ]
 
 
-def _voices(run: Run) -> int | None:
-    """Voices across sessions; None where clusters were not compared, or not all of them."""
+def _voices(run: Run, num_speakers: int) -> int | None:
+    """Voices across sessions, where speakers have names of sessions of which not all are different voices."""
     found = (run.get("corpus_labels") or {}).get("speakers")
-    if not found or found.get("sampled_clusters") != found["clusters"]:
+    if not found or found.get("sampled_clusters") != found["clusters"] or found["sampled_voices"] >= num_speakers:
         return None
     return found["sampled_voices"]
 
@@ -324,7 +324,7 @@ def write_report(out: Path, summary: BucketSummary | None = None) -> Path:
         num_dropped=summary.rejected.count,
         num_recordings=summary.recordings.count,
         num_speakers=summary.num_speakers,
-        num_voices=_voices(run),
+        num_voices=_voices(run, summary.num_speakers),
         median_ovr=number(GRIDS[DNSMOS].quantile(summary.measure(DNSMOS).kept, 0.5)),
         origins=[
             (visible(row.name or "unknown"), row.clips.count)

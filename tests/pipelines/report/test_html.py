@@ -243,3 +243,15 @@ def test_a_dataset_without_a_fit_says_so(tmp_path: Path) -> None:
     del run["trust"]
     (out / "run.json").write_text(json.dumps(run))
     assert 'id="trust"' not in write_report(out).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("voices", "text"), [(2, "4 speakers session by session, about 2 voices in all<"), (4, "4 speakers<")]
+)
+def test_speakers_of_sessions_are_told_from_voices(voices: int, text: str, tmp_path: Path) -> None:
+    out = make_out(tmp_path)
+    run = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    speakers = {"clusters": 4, "sampled_clusters": 4, "sampled_voices": voices, "without_voice": 0, "known": 0}
+    run["corpus_labels"] = {"speakers": speakers | {"cluster_purity": None, "speaker_purity": None}}
+    (out / "run.json").write_text(json.dumps(run), encoding="utf-8")
+    assert text in write_report(out).read_text(encoding="utf-8")
