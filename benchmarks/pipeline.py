@@ -124,7 +124,8 @@ def bare(source: Path, folder: Path) -> BareLoop:
         audio = tuple(WindowAudio() for _ in unit.results)
         for stage in stages:
             clock = time.perf_counter()
-            unit, audio, _ = stage.run(unit, audio)
+            output = stage.run(unit, audio)
+            unit, audio = output.unit, output.audio
             if stage.name in seconds:
                 seconds[stage.name] += time.perf_counter() - clock
         for result, sound in zip(unit.results, audio, strict=True):

@@ -26,7 +26,8 @@ from rich.console import Console
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
-from annotation.speech.transcription import Recogniser, TranscriptionConfig  # noqa: E402
+from annotation.speech.transcription import TranscriptionConfig  # noqa: E402
+from annotation.speech.whisper import WhisperRecogniser  # noqa: E402
 from benchmarks.support.tables import markdown, table  # noqa: E402
 from benchmarks.truth_parts import languages, trust, words  # noqa: E402
 from benchmarks.truth_parts.cut_short import beside_neighbours, cut_short_of  # noqa: E402
@@ -91,8 +92,7 @@ def measure_cut_short(figures: Figures, datasets: list[tuple[Truth, Path]], neig
     figures.add("cut_short", ["recording", "at", "text ends"], rows or [["none", "-", "-"]], numbers)
 
 
-def _recogniser() -> Recogniser:
-    from annotation.speech.whisper import WhisperRecogniser
+def _recogniser() -> WhisperRecogniser:
     from voxmill.core.assets import asset_path
 
     return WhisperRecogniser(TranscriptionConfig(), asset_path("whisper-base"))

@@ -100,6 +100,7 @@ def finish(out: Path, config: AnnotateConfig, progress: Progress, labelled: Labe
         "models": report_figures.models(config),
         "stages": report_figures.stage_costs(figures),
         "separation": report_figures.separation_savings(figures, config),
+        "second_decodings": report_figures.second_decodings(figures),
         "trust": trust,
         "corpus_labels": _label_figures(config, figures, speakers, norms, time.perf_counter() - clock, run.usage),
         "model_calls": calls,
@@ -124,6 +125,14 @@ def finish(out: Path, config: AnnotateConfig, progress: Progress, labelled: Labe
     write_atomically(out / "run.json", json.dumps(record, indent=1, ensure_ascii=False).encode())
     write_card(out, summary)
     report = write_report(out, summary)
+    twice = record["second_decodings"]
+    if twice["twice"]:
+        why = ", ".join(f"{count} {reason}" for reason, count in twice["why"].items())
+        share = twice["twice"] / twice["clips"]
+        progress.print(
+            f"decoded {twice['twice']} of {twice['clips']} clips twice ({share:.1%}: {why}),"
+            f" {twice['seconds_spent']:.0f} of {twice['seconds_of_all']:.0f} s of transcription"
+        )
     progress.print(f"kept {summary.kept.count} clips, {record['hours_kept']:.3f} h of {record['hours_in']:.3f} h")
     for line in report_figures.losses(summary, figures):
         progress.print(line)

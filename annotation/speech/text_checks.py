@@ -69,6 +69,16 @@ def error_rate(reference: str, hypothesis: str, language: str) -> float | None:
     return float(jiwer.wer(" ".join(expected), " ".join(actual)))
 
 
+def agreement(one: str, other: str, language: str) -> float:
+    """Share of words (or characters) that two texts of the same speech have in common, 0..1."""
+    first, second = tokens(one, language), tokens(other, language)
+    if not first and not second:
+        return 1.0
+    from rapidfuzz.distance import LCSseq
+
+    return float(LCSseq.normalized_similarity(first, second))
+
+
 def error_rate_within(given: str, text: str, language: str) -> float | None:
     """Errors a word (or character) of `text`, 0..1, against the part of a longer text that is most like it.
 

@@ -1,12 +1,12 @@
-"""Transcripts with word times: what is configured, what a recogniser is, and what it gives.
+"""Transcripts with word times: what is configured, and what a recogniser gives.
 
 Whisper's word times come from its cross-attention (DTW); `word_edges` moves them out of pauses. No forced aligner is
 embedded, and every clip's `aligner` names that.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -20,7 +20,7 @@ CHUNK_SECONDS = 30.0
 
 
 class TranscriptionConfig(Config):
-    """What is decoded how. `language_windows` windows of 30 s a recording vote for its language.
+    """What is decoded how.
 
     `transcribe_from`: what is decoded where a recording was separated. Whisper knows music better than what separation
     leaves of a voice (`docs/truth.md`).
@@ -38,25 +38,29 @@ class TranscriptionConfig(Config):
     """Seconds of padded audio decoded together, at least one piece; not given, 960 where there are GPUs."""
     language: str | None = None
     """Code of the language of all recordings; null detects it in each."""
-    language_windows: int = 3
-    """Windows of 30 s in each recording that vote for its language."""
     transcribe_from: Literal["original", "separated"] = "original"
     """Where a recording was separated, decode the original audio or the separated voice."""
     redecode_below: float = -0.8
-    """A piece with a lower mean log probability is decoded again with more beams."""
+    """A piece with a lower mean log probability is decoded again, over the whole 30 s and with more beams."""
     redecode_compression: float = 2.4
-    """A piece whose text has a higher zlib compression ratio is decoded again with more beams."""
+    """A piece whose text has a higher zlib compression ratio is decoded again, likewise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transcript:
-    """Text of one clip; log probability is the mean over tokens, `redecoded` after a second, wider decoding."""
+    """Text of one clip; log probability is the mean over tokens.
+
+    redecoded_for: why it was decoded twice: `doubt`, `cut_short`, `language`. agreement: of both decodings, 0..1.
+    seconds_after_words: of sound, behind the last word as the recogniser placed it.
+    """
 
     text: str
     words: tuple[Word, ...] = ()
     mean_log_probability: float = 0.0
     no_speech_probability: float = 0.0
-    redecoded: bool = False
+    redecoded_for: tuple[str, ...] = ()
+    agreement: float | None = None
+    seconds_after_words: float = 0.0
     aligner: str = "none (whisper cross-attention, pauses cut)"
 
     def check(self, language: str, seconds: float) -> TranscriptChecks:
@@ -70,26 +74,12 @@ class Transcript:
             text_language_probability=probability,
             mean_log_probability=self.mean_log_probability,
             no_speech_probability=self.no_speech_probability,
-            redecoded=self.redecoded,
+            redecoded=bool(self.redecoded_for),
             aligner=self.aligner,
+            redecoded_for="+".join(self.redecoded_for),
+            agreement=self.agreement,
+            seconds_after_words=self.seconds_after_words,
         )
-
-
-class Recogniser(Protocol):
-    """What turns speech into text: an adapter around one library, a file each."""
-
-    def detect_languages(self, recordings: Iterable[np.ndarray]) -> list[tuple[str, float]]:
-        """Whisper's code of each recording's language, and its probability.
-
-        Args:
-            recordings: float32 [samples] at 16 kHz each, speech only.
-        """
-
-    def transcribe_batch(self, clips: Sequence[np.ndarray], language: str) -> list[Transcript]:
-        """Transcripts of clips (float32 [samples] at 16 kHz, any length) that share a Whisper language code.
-
-        What is computed together depends on the clips alone, and not on what was transcribed before.
-        """
 
 
 def clamp_words(words: Sequence[Word], speech_start: float, speech_end: float) -> list[Word]:

@@ -15,14 +15,11 @@ import numpy as np
 
 from annotation.speech.text_checks import tokens
 from voxmill.core.errors import UserError
-from voxmill.data.languages import base_language
+from voxmill.data.languages import base_language, letters_worth, same_family
 from voxmill.data.records import Candidate, ShardMetadata, from_json_text
 
 FORMAT = 1
 FITS = Path(__file__).parent / "wer_fits"
-
-# Written Chinese, Japanese and Korean take fewer characters for the same speech.
-_DENSE = {"zh": 3.0, "ja": 2.0, "ko": 2.0}
 
 BYTES_A_TOKEN = 4
 """A token's probability is not a word's: a Greek word takes four times the tokens of an English one."""
@@ -60,8 +57,8 @@ def measures(clip: Candidate | ShardMetadata, seconds: float) -> dict[str, float
     probabilities = np.array([word.probability for word in clip.words] or [0.0])
     pieces = np.array([_pieces(word.word) for word in clip.words] or [1.0])
     units = tokens(clip.text, language)
-    same = transcript.text_language == language
-    letters = max(transcript.characters_per_second * _DENSE.get(language, 1.0), 0.1)
+    same = same_family(transcript.text_language, language)
+    letters = max(transcript.characters_per_second * letters_worth(language), 0.1)
     return {
         "log_probability": transcript.mean_log_probability,
         "word_log_probability": transcript.mean_log_probability * sum(map(_pieces, units)) / max(len(units), 1),

@@ -3,175 +3,199 @@
 Apart from `transcription.py`, so that reading its configuration imports no model.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from faster_whisper import WhisperModel
 
-from annotation.speech.cropped_whisper import CroppedPipeline, cpu_parts, kept_frames, padded_seconds
-from annotation.speech.text_checks import compression_ratio
+from annotation.speech.completeness import seconds_after_words, seems_cut_short
+from annotation.speech.cropped_whisper import FULL_SECONDS, CroppedWhisper, Decoded, padded_seconds
+from annotation.speech.text_checks import agreement, compression_ratio
 from annotation.speech.transcription import CHUNK_SECONDS, RATE, Transcript, TranscriptionConfig
 from voxmill.core.audio import batches_by_length
-from voxmill.core.errors import UserError
 from voxmill.data.records import Word
 
+LOOP = 2.4
+"""Whisper's own sign of a loop, in zlib compression."""
+MORE_BEAMS = 3
+"""Of a second decoding."""
 
-@dataclass(slots=True)
-class _Decoded:
-    """One piece of at most 30 s as Whisper decoded it; words are (word, start, end, probability) in its seconds."""
 
-    text: str = ""
-    words: list[tuple[str, float, float, float]] = field(default_factory=list)
-    mean_log_probability: float = -9.0
-    no_speech_probability: float = 1.0
-    redecoded: bool = False
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Piece:
+    """At most 30 s of a clip: `start` in seconds of the clip, `encoded` [frames, D] with its padding."""
+
+    start: float
+    audio: np.ndarray
+    encoded: np.ndarray
+
+    @property
+    def seconds(self) -> float:
+        return len(self.audio) / RATE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """A clip as the recogniser took it in: the encoder runs once over it, for its language and its text.
+
+    probabilities: [languages], in the order of the recogniser's `languages`, by the sound alone.
+    """
+
+    seconds: float
+    probabilities: np.ndarray
+    pieces: tuple[_Piece, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Text:
+    """The decoding of a piece that counts; `agreement` with the other where it was decoded twice."""
+
+    decoded: Decoded
+    reasons: tuple[str, ...] = ()
+    agreement: float | None = None
 
 
 class WhisperRecogniser:
-    """A `Recogniser`: faster-whisper over batches of clips of like length.
+    """faster-whisper over batches of clips of like length.
+
+    What is computed together depends on the clips of one call alone, and not on what was transcribed before.
 
     Args:
         model: folder of a CTranslate2 Whisper model or a hub id.
         threads: CPU threads of one worker.
+
+    Raises:
+        UserError: the model cannot be loaded.
     """
 
     def __init__(self, config: TranscriptionConfig, model: str | Path, device: str = "cpu", threads: int = 1):
-        try:
-            self.model = WhisperModel(
-                str(model), device=device, compute_type=config.compute_type, cpu_threads=threads, num_workers=1
-            )
-        except (RuntimeError, ValueError, OSError) as error:
-            raise UserError(f"transcription.model={model}: faster-whisper cannot load it ({error})") from error
-        self.pipeline = CroppedPipeline(self.model)
+        self.whisper = CroppedWhisper(model, config.compute_type, device, threads)
+        self.languages = self.whisper.languages
         self.config = config
+        self.again_seconds = 0.0
+        """Time that second decodings have taken so far."""
 
-    def detect_languages(self, recordings: Iterable[np.ndarray]) -> list[tuple[str, float]]:
-        """Language of each recording by a majority of evenly spaced windows, and the winners' mean probability.
+    def listen(self, clips: Sequence[np.ndarray]) -> list[Heard]:
+        """Encodes clips and tells their languages, clips of all lengths in few batches."""
+        bounds = [(index, start, end) for index, clip in enumerate(clips) for start, end in _bounds(clip)]
+        audio = [clips[index][start:end] for index, start, end in bounds]
+        encoded: dict[int, np.ndarray] = {}
+        probabilities: dict[int, np.ndarray] = {}
+        for numbers, seconds in self._batches(audio):
+            together_BFD = self.whisper.encode([audio[number] for number in numbers], seconds)
+            encoded |= dict(zip(numbers, together_BFD, strict=True))
+            probabilities |= dict(zip(numbers, self.whisper.language_probabilities(together_BFD), strict=True))
+        pieces: list[list[_Piece]] = [[] for _ in clips]
+        spoken: list[list[tuple[float, np.ndarray]]] = [[] for _ in clips]
+        for number, (index, start, _) in enumerate(bounds):
+            piece = _Piece(start=start / RATE, audio=audio[number], encoded=encoded[number])
+            pieces[index].append(piece)
+            spoken[index].append((piece.seconds, probabilities[number]))
+        return [
+            Heard(
+                seconds=len(clip) / RATE,
+                probabilities=np.average([own for _, own in told], axis=0, weights=[length for length, _ in told]),
+                pieces=tuple(parts),
+            )
+            for clip, parts, told in zip(clips, pieces, spoken, strict=True)
+        ]
 
-        Args:
-            recordings: float32 [samples] at 16 kHz each, speech only; one is taken at a time, and its windows kept.
+    def language_probabilities(self, clips: Sequence[np.ndarray]) -> np.ndarray:
+        """Probabilities [clips, languages] of clips of at most 30 s, by the sound alone."""
+        spoken_NL = np.zeros((len(clips), len(self.languages)), dtype=np.float32)
+        for numbers, seconds in self._batches(clips):
+            encoded_BFD = self.whisper.encode([clips[number] for number in numbers], seconds)
+            spoken_NL[numbers] = self.whisper.language_probabilities(encoded_BFD)
+        return spoken_NL
+
+    def transcribe(self, heard: Sequence[Heard], languages: Sequence[str]) -> list[Transcript]:
+        """Transcripts of clips in one language each, by Whisper's codes.
+
+        A piece whose text is doubtful or seems to lack its end is decoded again over the whole 30 s and with more
+        beams. The likelier text counts, or the longer one where an end was missing.
         """
-        # Copies, so that no recording is kept.
-        windows = {
-            (len(window), number, start): window.copy()
-            for number, audio in enumerate(recordings)
-            for start, window in _spread(audio, self.config.language_windows)
-        }
-        votes: dict[int, list[tuple[str, float]]] = {}
-        lengths = {name: padded_seconds(name[0] / RATE) for name in windows}
-        for batch in batches_by_length(lengths, self.config.batch_seconds):
-            answers = self._window_languages([windows[name] for name in batch])
-            for (_, number, _), answer in zip(batch, answers, strict=True):
-                votes.setdefault(number, []).append(answer)
-        return [_majority(votes[number]) for number in sorted(votes)]
-
-    def _window_languages(self, windows: Sequence[np.ndarray]) -> list[tuple[str, float]]:
-        """Most probable Whisper language code of each of these windows of at most 30 s, and its probability."""
-        frames = kept_frames(max(len(window) for window in windows) / RATE)
-        features = np.stack(
-            [
-                self.model.feature_extractor(np.pad(window, (0, max(frames * 160 - len(window), 0))))[..., :frames]
-                for window in windows
-            ]
-        )
-        answers = []
-        for part in cpu_parts(features, self.model.model.device):
-            for ranking in self.model.model.detect_language(self.model.encode(np.ascontiguousarray(features[part]))):
-                token, probability = ranking[0]
-                answers.append((token.strip("<|>"), float(probability)))
-        return answers
+        pieces = [piece for clip in heard for piece in clip.pieces]
+        codes = [language for clip, language in zip(heard, languages, strict=True) for _ in clip.pieces]
+        first = self._decode(pieces, codes)
+        reasons = [self._doubts(*one) for one in zip(first, pieces, codes, strict=True)]
+        doubtful = [number for number, own in enumerate(reasons) if own]
+        clock = time.perf_counter()
+        again = self._decode_again([pieces[number] for number in doubtful], [codes[number] for number in doubtful])
+        self.again_seconds += time.perf_counter() - clock
+        texts = [_Text(decoded=decoded) for decoded in first]
+        for number, second in zip(doubtful, again, strict=True):
+            texts[number] = _better(first[number], second, reasons[number], codes[number])
+        told = iter(texts)
+        return [_join(clip, [next(told) for _ in clip.pieces]) for clip in heard]
 
     def transcribe_batch(self, clips: Sequence[np.ndarray], language: str) -> list[Transcript]:
-        """Transcripts of clips (float32 [samples] at 16 kHz, any length) that share a Whisper language code.
+        """Transcripts of clips (float32 [samples] at 16 kHz, any length) that share a Whisper language code."""
+        return self.transcribe(self.listen(clips), [language] * len(clips))
 
-        A clip over 30 s is decoded in pieces cut at its quietest moments and put together again.
-        """
-        pieces = [(index, start, end) for index, clip in enumerate(clips) for start, end in _pieces(clip)]
-        decoded = self._decode([clips[i][a:b] for i, a, b in pieces], language, self.config.beam_size)
-        doubtful = [k for k, d in enumerate(decoded) if self._is_doubtful(d)]
-        if doubtful:
-            audio = [clips[pieces[k][0]][pieces[k][1] : pieces[k][2]] for k in doubtful]
-            again = self._decode(audio, language, self.config.beam_size + 3, no_repeat_ngram_size=4)
-            for k, second in zip(doubtful, again, strict=True):
-                better = second.mean_log_probability > decoded[k].mean_log_probability
-                if better or compression_ratio(decoded[k].text) > 2.4:
-                    decoded[k] = second
-                decoded[k].redecoded = True
-        parts: list[list[tuple[int, _Decoded]]] = [[] for _ in clips]
-        for (index, start, _), piece in zip(pieces, decoded, strict=True):
-            parts[index].append((start, piece))
-        return [_join(own, len(clip) / RATE) for own, clip in zip(parts, clips, strict=True)]
-
-    def _is_doubtful(self, piece: _Decoded) -> bool:
-        return (
-            piece.mean_log_probability < self.config.redecode_below
-            or compression_ratio(piece.text) > self.config.redecode_compression
+    def _doubts(self, decoded: Decoded, piece: _Piece, language: str) -> tuple[str, ...]:
+        """Why a piece is to be decoded again."""
+        doubtful = (
+            decoded.mean_log_probability < self.config.redecode_below
+            or compression_ratio(decoded.text) > self.config.redecode_compression
         )
+        short = seems_cut_short(decoded.text, decoded.words, piece.audio, language)
+        return tuple(name for name, applies in (("doubt", doubtful), ("cut_short", short)) if applies)
 
-    def _decode(self, pieces: Sequence[np.ndarray], language: str, beam_size: int, **options: Any) -> list[_Decoded]:
-        """Pieces of at most 30 s, decoded in batches of like length: a batch costs what its longest piece costs."""
-        lengths = {(len(piece), number, 0): padded_seconds(len(piece) / RATE) for number, piece in enumerate(pieces)}
-        decoded: dict[int, _Decoded] = {}
-        for batch in batches_by_length(lengths, self.config.batch_seconds):
-            numbers = [number for _, number, _ in batch]
-            together = self._decode_batch([pieces[number] for number in numbers], language, beam_size, **options)
+    def _decode(self, pieces: Sequence[_Piece], languages: Sequence[str]) -> list[Decoded]:
+        decoded: dict[int, Decoded] = {}
+        for numbers, language in self._batches_by_language(pieces, languages):
+            encoded_BFD = np.stack([pieces[number].encoded for number in numbers])
+            seconds = [pieces[number].seconds for number in numbers]
+            together = self.whisper.decode(encoded_BFD, seconds, language, self.config.beam_size)
             decoded |= dict(zip(numbers, together, strict=True))
         return [decoded[number] for number in range(len(pieces))]
 
-    def _decode_batch(self, audio: list[np.ndarray], language: str, beam_size: int, **options: Any) -> list[_Decoded]:
-        results = [_Decoded() for _ in audio]
-        # Half a second of silence between pieces keeps their bounds apart once they lie in one array.
-        gap = np.zeros(RATE // 2, dtype=np.float32)
-        bounds, parts, position = [], [], 0
-        for piece in audio:
-            bounds.append({"start": position / RATE, "end": (position + len(piece)) / RATE})
-            parts += [piece, gap]
-            position += len(piece) + len(gap)
-        # Left over from a batch that failed, it would move words of this one.
-        self.pipeline.last_speech_timestamp = 0.0
-        segments, _ = self.pipeline.transcribe(
-            np.concatenate(parts).astype(np.float32),
-            language=language,
-            beam_size=beam_size,
-            temperature=0.0,
-            word_timestamps=True,
-            without_timestamps=True,
-            clip_timestamps=bounds,
-            batch_size=len(audio),
-            **options,
-        )
-        # `seek` is the piece's own start in Whisper's 10 ms frames; segment times are moved to words and may stray.
-        by_seek = {int(bound["start"] * self.model.frames_per_second): index for index, bound in enumerate(bounds)}
-        for segment in segments:
-            index = by_seek[segment.seek]
-            result = results[index]
-            offset = bounds[index]["start"]
-            result.text = (result.text + segment.text).strip()
-            result.mean_log_probability = float(segment.avg_logprob)
-            result.no_speech_probability = float(segment.no_speech_prob)
-            result.words += [(w.word, w.start - offset, w.end - offset, w.probability) for w in segment.words or []]
-        return results
+    def _decode_again(self, pieces: Sequence[_Piece], languages: Sequence[str]) -> list[Decoded]:
+        """The same over the encoder's whole input, and with more beams."""
+        decoded: dict[int, Decoded] = {}
+        for numbers, language in self._batches_by_language(pieces, languages, FULL_SECONDS):
+            encoded_BFD = self.whisper.encode([pieces[number].audio for number in numbers], FULL_SECONDS)
+            seconds = [pieces[number].seconds for number in numbers]
+            together = self.whisper.decode(encoded_BFD, seconds, language, self.config.beam_size + MORE_BEAMS)
+            decoded |= dict(zip(numbers, together, strict=True))
+        return [decoded[number] for number in range(len(pieces))]
+
+    def _batches_by_language(
+        self, pieces: Sequence[_Piece], languages: Sequence[str], padded: float | None = None
+    ) -> Iterator[tuple[list[int], str]]:
+        """Numbers of pieces of one language and padded length, and that language."""
+        for language in sorted(set(languages)):
+            own = [number for number, code in enumerate(languages) if code == language]
+            for batch, _ in self._batches([pieces[number].audio for number in own], padded):
+                yield [own[place] for place in batch], language
+
+    def _batches(self, audio: Sequence[np.ndarray], padded: float | None = None) -> Iterator[tuple[list[int], float]]:
+        """Numbers of pieces that are padded to one length, from short to long, and that length in seconds.
+
+        As many together as the configuration allows; `padded` is a length for all of them.
+        """
+        lengths = [padded or padded_seconds(len(piece) / RATE) for piece in audio]
+        for length in sorted(set(lengths)):
+            # All cost the same; the names put them in an order that is theirs alone.
+            own = {(len(audio[number]), number, 0): own for number, own in enumerate(lengths) if own == length}
+            for batch in batches_by_length(own, self.config.batch_seconds):
+                yield [number for _, number, _ in batch], length
 
 
-def _spread(audio: np.ndarray, most: int) -> list[tuple[int, np.ndarray]]:
-    """(start, samples) of up to `most` evenly spaced windows of 30 s."""
-    size = int(CHUNK_SECONDS * RATE)
-    num = max(min(most, -(-len(audio) // size)), 1)
-    starts = np.linspace(0, max(len(audio) - size, 0), num).astype(int).tolist()
-    return [(start, audio[start : start + size]) for start in starts]
+def _better(first: Decoded, second: Decoded, reasons: tuple[str, ...], language: str) -> _Text:
+    """Which of two decodings counts."""
+    chosen = first
+    if compression_ratio(second.text) <= LOOP:
+        longer = len(second.text) > len(first.text)
+        likelier = second.mean_log_probability > first.mean_log_probability
+        looped = compression_ratio(first.text) > LOOP
+        chosen = second if looped or (longer if "cut_short" in reasons else likelier) else first
+    return _Text(decoded=chosen, reasons=reasons, agreement=agreement(first.text, second.text, language))
 
 
-def _majority(votes: Sequence[tuple[str, float]]) -> tuple[str, float]:
-    ranking = Counter(language for language, _ in votes)
-    winner = max(ranking, key=lambda code: (ranking[code], sum(p for c, p in votes if c == code)))
-    return winner, float(np.mean([p for c, p in votes if c == winner]))
-
-
-def _pieces(clip: np.ndarray) -> list[tuple[int, int]]:
+def _bounds(clip: np.ndarray) -> list[tuple[int, int]]:
     """Sample ranges of at most 30 s, cut at the quietest 50 ms of each last third."""
     limit, hop = int(CHUNK_SECONDS * RATE), RATE // 20
     start, result = 0, []
@@ -184,16 +208,26 @@ def _pieces(clip: np.ndarray) -> list[tuple[int, int]]:
     return [*result, (start, len(clip))]
 
 
-def _join(pieces: list[tuple[int, _Decoded]], duration: float) -> Transcript:
+def _join(clip: Heard, texts: Sequence[_Text]) -> Transcript:
+    """One transcript of the pieces of a clip."""
     words = tuple(
-        Word(word, float(np.clip(start + a / RATE, 0, duration)), float(np.clip(end + a / RATE, 0, duration)), float(p))
-        for a, piece in pieces
-        for word, start, end, p in piece.words
+        Word(
+            word.word,
+            float(np.clip(piece.start + word.start, 0, clip.seconds)),
+            float(np.clip(piece.start + word.end, 0, clip.seconds)),
+            word.probability,
+        )
+        for piece, text in zip(clip.pieces, texts, strict=True)
+        for word in text.decoded.words
     )
+    audio = np.concatenate([piece.audio for piece in clip.pieces])
+    agreements = [text.agreement for text in texts if text.agreement is not None]
     return Transcript(
-        text=" ".join(piece.text for _, piece in pieces if piece.text),
+        text=" ".join(text.decoded.text for text in texts if text.decoded.text),
         words=words,
-        mean_log_probability=float(np.mean([piece.mean_log_probability for _, piece in pieces])),
-        no_speech_probability=float(np.max([piece.no_speech_probability for _, piece in pieces])),
-        redecoded=any(piece.redecoded for _, piece in pieces),
+        mean_log_probability=float(np.mean([text.decoded.mean_log_probability for text in texts])),
+        no_speech_probability=float(np.max([text.decoded.no_speech_probability for text in texts])),
+        redecoded_for=tuple(sorted({reason for text in texts for reason in text.reasons})),
+        agreement=min(agreements) if agreements else None,
+        seconds_after_words=seconds_after_words(words, audio),
     )

@@ -29,17 +29,17 @@ def tighten(words: list[Word], audio: np.ndarray) -> list[Word]:
         words: in order, seconds from the clip's start.
         audio: float32 [samples] at 16 kHz, the clip.
     """
-    sounding = _sounding(audio)
-    trimmed = [_trim(word, sounding) for word in words]
+    sounds = sounding(audio)
+    trimmed = [_trim(word, sounds) for word in words]
     # A word may grow up to where the next one begins, which is known once that has lost its silence.
-    limits = [*[word.start for word in trimmed], len(sounding) / FRAMES][1:]
-    return [_extend(word, sounding, limit) for word, limit in zip(trimmed, limits, strict=True)]
+    limits = [*[word.start for word in trimmed], len(sounds) / FRAMES][1:]
+    return [_extend(word, sounds, limit) for word, limit in zip(trimmed, limits, strict=True)]
 
 
-def _trim(word: Word, sounding: np.ndarray) -> Word:
+def _trim(word: Word, sounds: np.ndarray) -> Word:
     """The word without the pauses inside its own bounds, before and after its sound."""
     first, last = int(word.start * FRAMES), max(int(np.ceil(word.end * FRAMES)), int(word.start * FRAMES) + 1)
-    frames = np.flatnonzero(sounding[first:last])
+    frames = np.flatnonzero(sounds[first:last])
     if len(frames) == 0:
         return word
     lead, tail = frames[0] / FRAMES, (last - first - 1 - frames[-1]) / FRAMES
@@ -48,11 +48,11 @@ def _trim(word: Word, sounding: np.ndarray) -> Word:
     return dataclasses.replace(word, start=round(start, 3), end=round(max(end, start), 3))
 
 
-def _extend(word: Word, sounding: np.ndarray, limit: float) -> Word:
+def _extend(word: Word, sounds: np.ndarray, limit: float) -> Word:
     """The word with the sound that continues behind it, up to the next pause or word."""
     at = int(word.end * FRAMES)
     reach = min(limit, word.end + REACH_SECONDS)
-    ahead = sounding[at : int(reach * FRAMES)]
+    ahead = sounds[at : int(reach * FRAMES)]
     if not ahead[: int(PAUSE_SECONDS * FRAMES)].any():
         return word
     pause = int(PAUSE_SECONDS * FRAMES)
@@ -61,13 +61,13 @@ def _extend(word: Word, sounding: np.ndarray, limit: float) -> Word:
     return dataclasses.replace(word, end=round(max(word.end, min((at + int(np.argmax(silent))) / FRAMES, limit)), 3))
 
 
-def _sounding(audio: np.ndarray) -> np.ndarray:
-    """Whether each 10 ms frame sounds, bool [frames]."""
+def sounding(audio: np.ndarray) -> np.ndarray:
+    """Whether each 10 ms frame of float32 [samples] at 16 kHz sounds, bool [frames]."""
     frames = audio[: len(audio) // HOP * HOP].reshape(-1, HOP)
     level_db = 10 * np.log10(np.square(frames.astype(np.float64)).mean(axis=1) + 1e-12)
     if len(level_db) == 0:
         return np.zeros(0, dtype=bool)
     loud, floor = np.percentile(level_db, 95), np.percentile(level_db, 5)
     # Where the background is high, what is midway between it and the voice already counts as sound.
-    sounding: np.ndarray = level_db > max(loud - DEPTH_DB, min((loud + floor) / 2, loud - 10), SILENCE_DB)
-    return sounding
+    sounds: np.ndarray = level_db > max(loud - DEPTH_DB, min((loud + floor) / 2, loud - 10), SILENCE_DB)
+    return sounds

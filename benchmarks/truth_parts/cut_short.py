@@ -7,7 +7,7 @@ import numpy as np
 from rapidfuzz.distance import Levenshtein
 
 from annotation.speech.text_checks import normalise
-from annotation.speech.transcription import Recogniser
+from annotation.speech.whisper import WhisperRecogniser
 from benchmarks.truth_parts.recordings import DatasetClip, TrueTurn, Truth, kept, overlap
 from samples.turns import RATE, SAMPLES, Turn, sample_turns
 
@@ -19,12 +19,15 @@ EDGE_SECONDS = 0.15
 def missing_end(spoken: str, text: str) -> int:
     """Letters of `spoken` after the last one that `text` has, by an alignment of both without spaces.
 
-    A misheard end is no missing one: only what nothing stands for counts.
+    A misheard end is no missing one: only what nothing stands for counts, behind letters that are right.
     """
     expected, actual = (normalise(one).replace(" ", "") for one in (spoken, text))
     steps = Levenshtein.opcodes(expected, actual)
-    last = steps[-1] if len(steps) else None
-    return 0 if last is None or last.tag != "delete" else last.src_end - last.src_start
+    if not actual:
+        return len(expected)
+    if len(steps) < 2 or steps[-1].tag != "delete" or steps[-2].tag != "equal":
+        return 0
+    return steps[-1].src_end - steps[-1].src_start
 
 
 def cut_short(clips: Sequence[DatasetClip], turns: Sequence[TrueTurn]) -> list[DatasetClip]:
@@ -43,7 +46,9 @@ def cut_short_of(truth: Truth, clips: Mapping[str, Sequence[DatasetClip]]) -> li
     return [(path, clip) for path, turns in truth.items() for clip in cut_short(clips.get(path, []), turns)]
 
 
-def beside_neighbours(recogniser: Recogniser, seed: int = 11, most: int = 6) -> tuple[int, list[tuple[Turn, str]]]:
+def beside_neighbours(
+    recogniser: WhisperRecogniser, seed: int = 11, most: int = 6
+) -> tuple[int, list[tuple[Turn, str]]]:
     """Decodes every sentence of the samples together with up to `most` random ones of its language.
 
     Returns:

@@ -84,10 +84,11 @@ class Whisper:
     def __call__(self, samples: np.ndarray, language: str) -> str:
         code = WHISPER_CODES.get(language, base_language(language))
         # For a language that this Whisper does not know it chooses one itself.
-        known = self._recogniser.model.supported_languages
+        heard = self._recogniser.listen([samples])
+        known = self._recogniser.languages
         if code not in known:
-            code = self._recogniser.detect_languages([samples])[0][0]
-        return self._recogniser.transcribe_batch([samples], code)[0].text
+            code = known[int(np.argmax(heard[0].probabilities))]
+        return self._recogniser.transcribe(heard, [code])[0].text
 
 
 class Paraformer:

@@ -1,5 +1,7 @@
 """Pass 2 over a bucket: its candidates become its shards and its parts of the indexes."""
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,8 +135,16 @@ def finish_bucket(out: Path, config: AnnotateConfig, inputs: BucketInputs, job: 
         separated=sum(separation.used for separation, _ in separations),
         asked_seconds=sum(separation.wanted_seconds(seconds) for separation, seconds in separations),
         spared_seconds=sum(seconds - separation.wanted_seconds(seconds) for separation, seconds in separations),
+        transcribed=len(collected.kept) + len(collected.rejected),
+        decoded_twice=_decoded_twice(collected.kept + collected.rejected),
     )
     return BucketOutputs(files, figures, *tables)
+
+
+def _decoded_twice(clips: Iterable[CorpusClip]) -> dict[str, int]:
+    """Clips that were decoded a second time, by why."""
+    why = (clip.candidate.transcript.redecoded_for for clip in clips if clip.candidate.transcript is not None)
+    return dict(Counter(reason for reason in why if reason))
 
 
 def _label(out: Path, collected: CollectedClips, config: AnnotateConfig, inputs: BucketInputs) -> None:

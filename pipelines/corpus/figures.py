@@ -65,8 +65,8 @@ class BucketFigures:
 
     verdicts: by `language/attribute/verdict`. why_not: by `stage/reason`. reasons: of clips without a reference. costs:
     seconds, seconds of audio and calls by stage. asked_seconds, spared_seconds: audio that separation was wanted for,
-    and that it was not wanted for, in `windows` windows. others: files of IN that are no recordings, and the first
-    ones' names.
+    and that it was not wanted for, in `windows` windows. transcribed: clips; decoded_twice: of them, by why. others: files
+    of IN that are no recordings, and the first ones' names.
     """
 
     units: int = 0
@@ -87,6 +87,8 @@ class BucketFigures:
     separated: int = 0
     asked_seconds: float = 0.0
     spared_seconds: float = 0.0
+    transcribed: int = 0
+    decoded_twice: dict[str, int] = field(default_factory=dict)
 
     def __add__(self, other: "BucketFigures") -> "BucketFigures":
         return BucketFigures(
@@ -111,6 +113,8 @@ class BucketFigures:
             separated=self.separated + other.separated,
             asked_seconds=self.asked_seconds + other.asked_seconds,
             spared_seconds=self.spared_seconds + other.spared_seconds,
+            transcribed=self.transcribed + other.transcribed,
+            decoded_twice=_added(self.decoded_twice, other.decoded_twice),
         )
 
     def most_common(self, counts: dict[str, int]) -> dict[str, int]:

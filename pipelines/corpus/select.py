@@ -5,7 +5,7 @@ from operator import attrgetter
 from annotation.speech.hallucinations import is_hallucination
 from pipelines.config import SelectConfig
 from pipelines.corpus.clips import CorpusClip
-from voxmill.data.languages import base_language
+from voxmill.data.languages import same_family
 from voxmill.data.records import Ending, StageName
 
 # Threshold -> (the stage that measured, where the clip has the measure); `min_` and `max_` name the side that is kept.
@@ -54,7 +54,7 @@ def apply_thresholds(clip: CorpusClip, config: SelectConfig) -> Ending | None:
         limit is not None
         and transcript is not None
         and transcript.text_language_probability > limit
-        and transcript.text_language != base_language(candidate.language)
+        and not same_family(transcript.text_language, candidate.language)
     ):
         return Ending(
             stage=StageName.TRANSCRIPTION,

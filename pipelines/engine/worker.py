@@ -118,7 +118,13 @@ class Worker:
             return output.unit
         left = sum(result.window.seconds for result in output.unit.results if result.ending is None)
         gpu_seconds = seconds if self._shift.on_gpu else 0.0
-        cost = Cost(seconds=seconds, gpu_seconds=gpu_seconds, audio_seconds=left, calls=output.calls)
+        cost = Cost(
+            seconds=seconds,
+            gpu_seconds=gpu_seconds,
+            again_seconds=output.again_seconds,
+            audio_seconds=left,
+            calls=output.calls,
+        )
         return dataclasses.replace(output.unit, costs=output.unit.costs | {stage.name: cost})
 
     def _job_failure(self, name: StageName, error: Exception) -> JobFailure | None:

@@ -338,6 +338,7 @@ def write_report(out: Path, summary: BucketSummary | None = None) -> Path:
         kept_examples=shown,
         histograms=[chart for spec in HISTOGRAMS if (chart := histogram(outcome, *spec))],
         separation=run.get("separation") or {},
+        twice=run.get("second_decodings") or {},
         trust=trust(run),
         control=control,
         listeners=listeners(outcome) if control is not None else None,

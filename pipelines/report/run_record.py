@@ -47,6 +47,16 @@ class OtherFiles(TypedDict):
     examples: list[str]
 
 
+class SecondDecodings(TypedDict):
+    """Clips that were decoded twice, by why, of all that were transcribed, and the seconds that it took of all."""
+
+    clips: int
+    twice: int
+    why: dict[str, int]
+    seconds_spent: float
+    seconds_of_all: float
+
+
 class Run(TypedDict, total=False):
     """The keys of `run.json`."""
 
@@ -55,6 +65,7 @@ class Run(TypedDict, total=False):
     models: list[ModelEntry]
     stages: list[StageCost]
     separation: SeparationFigures
+    second_decodings: SecondDecodings
     trust: TrustFigures
     corpus_labels: CorpusLabelFigures
     model_calls: int

@@ -4,8 +4,8 @@ from importlib.metadata import version
 
 from pipelines.config import AnnotateConfig, Labeller
 from pipelines.corpus.figures import BucketFigures
-from pipelines.report.bucket_summary import BucketSummary
-from pipelines.report.run_record import ModelEntry, SeparationFigures, StageCost
+from pipelines.report.run_record import ModelEntry, SecondDecodings, SeparationFigures, StageCost
+from pipelines.report.table_summary import BucketSummary
 from voxmill.data.records import Cost, StageName
 
 
@@ -36,6 +36,18 @@ def separation_savings(figures: BucketFigures, config: AnnotateConfig) -> Separa
         "recordings_total": figures.windows,
         "seconds_spent": spent,
         "seconds_saved": spent / asked * figures.spared_seconds if asked else None,
+    }
+
+
+def second_decodings(figures: BucketFigures) -> SecondDecodings:
+    """How many clips were decoded twice, why, and what it took."""
+    cost = figures.costs.get(StageName.TRANSCRIPTION, Cost())
+    return {
+        "clips": figures.transcribed,
+        "twice": sum(figures.decoded_twice.values()),
+        "why": figures.most_common(figures.decoded_twice),
+        "seconds_spent": cost.again_seconds,
+        "seconds_of_all": cost.seconds,
     }
 
 

@@ -53,11 +53,12 @@ class WindowAudio:
 
 
 class WindowOutput(NamedTuple):
-    """What a stage makes of one window, and its model calls."""
+    """What a stage makes of one window, its model calls, and seconds that took what was done a second time."""
 
     result: WindowResult
     audio: WindowAudio
     calls: int = 0
+    again_seconds: float = 0.0
 
 
 class WindowInput(NamedTuple):
@@ -72,11 +73,12 @@ class UnseenInputError(OSError):
 
 
 class UnitOutput(NamedTuple):
-    """What a stage makes of a unit, audio in the order of its results, and its model calls."""
+    """What a stage makes of a unit, audio in the order of its results; the rest as for a window."""
 
     unit: WorkUnit
     audio: tuple[WindowAudio, ...]
     calls: int = 0
+    again_seconds: float = 0.0
 
 
 class Stage(ABC):
@@ -108,8 +110,9 @@ class Stage(ABC):
         """
         outputs = [self._isolated(result, samples) for result, samples in zip(unit.results, audio, strict=True)]
         results = tuple(output.result for output in outputs)
-        calls = sum(output.calls for output in outputs)
-        return UnitOutput(dataclasses.replace(unit, results=results), tuple(output.audio for output in outputs), calls)
+        calls, again = sum(output.calls for output in outputs), sum(output.again_seconds for output in outputs)
+        audio = tuple(output.audio for output in outputs)
+        return UnitOutput(dataclasses.replace(unit, results=results), audio, calls, again)
 
     def _isolated(self, result: WindowResult, audio: WindowAudio) -> WindowOutput:
         if result.ending is not None:
@@ -165,13 +168,14 @@ class BatchStage(Stage):
         except (Exception, SystemExit) as error:
             check_machine(error)
             return super().run(unit, audio)
-        results, sounds, calls = [], [], 0
+        results, sounds, calls, again = [], [], 0, 0.0
         for result, sound in zip(unit.results, audio, strict=True):
             output = next(outputs) if result.ending is None else WindowOutput(result, sound)
             results.append(output.result)
             sounds.append(output.audio)
             calls += output.calls
-        return UnitOutput(dataclasses.replace(unit, results=tuple(results)), tuple(sounds), calls)
+            again += output.again_seconds
+        return UnitOutput(dataclasses.replace(unit, results=tuple(results)), tuple(sounds), calls, again)
 
 
 def check_machine(error: BaseException) -> None:

@@ -1,14 +1,18 @@
-"""Text, language and word times of every candidate clip, batched over the whole unit by language; the clips are cut."""
+"""Language, text and word times of every candidate clip, batched over the whole unit; the clips are cut."""
 
 import dataclasses
+import itertools
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from annotation.speech.language_changes import changes, parts, stretches
+from annotation.speech.spoken_languages import LanguageChoice, choose, is_second, of_family
 from annotation.speech.text_checks import error_rate_within
-from annotation.speech.transcription import Recogniser, clamp_words
-from annotation.speech.whisper import WhisperRecogniser
+from annotation.speech.transcription import Transcript, clamp_words
+from annotation.speech.whisper import Heard, WhisperRecogniser
 from annotation.speech.word_edges import tighten
 from pipelines.stages.base import (
     BatchStage,
@@ -19,72 +23,163 @@ from pipelines.stages.base import (
     clip_slice,
     model_source,
 )
+from pipelines.stages.segment import clip_id
 from voxmill.core.audio import RATE_16K, resample
-from voxmill.data.languages import from_whisper
-from voxmill.data.records import Candidate, ClipId, StageName, WindowResult
+from voxmill.data.languages import from_whisper, language_name, to_whisper
+from voxmill.data.records import Candidate, StageName, Window, WindowResult
 
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A clip at 16 kHz: `speech` is what is transcribed, `clip` what is written and has the word edges."""
+    """A clip at 16 kHz: `speech` is what is transcribed, `clip` what is written and has the word edges.
 
+    place: of its window in the unit.
+    """
+
+    place: int
+    window: Window
     candidate: Candidate
     speech: np.ndarray
     clip: np.ndarray
 
 
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """The language that a manifest gives for a recording: its name there, and the recogniser's code of it."""
+
+    name: str
+    code: str
+
+
 class Transcribe(BatchStage):
-    """Transcripts of a unit's candidates; where a recording was separated, of its original sound if so configured."""
+    """Transcripts of a unit's candidates; where a recording was separated, of its original sound if so configured.
+
+    A candidate in which the language changes is cut there first.
+    """
 
     name = StageName.TRANSCRIPTION
 
     def __init__(self, context: StageContext) -> None:
         self.config = context.label.transcription
         model = model_source(self.config.model, "whisper-base")
-        self.recogniser: Recogniser = WhisperRecogniser(self.config, model, context.device, context.threads)
+        self.recogniser = WhisperRecogniser(self.config, model, context.device, context.threads)
 
     def windows(self, given: Sequence[WindowInput]) -> list[WindowOutput]:
-        pieces = [_pieces(*one) for one in given]
-        named = [one.result.window.source.language or self.config.language for one in given]
-        unnamed = (own for own, language in zip(pieces, named, strict=True) if not language)
-        heard = iter(self.recogniser.detect_languages(np.concatenate([one.speech for one in own]) for own in unnamed))
-        by_language: dict[str, list[_Piece]] = {}
-        for own, language in zip(pieces, named, strict=True):
-            code, probability = (language.split("-")[0], 1.0) if language else next(heard)
-            for one in own:
-                candidate = dataclasses.replace(
-                    one.candidate, language=language or from_whisper(code), language_probability=probability
-                )
-                by_language.setdefault(code, []).append(dataclasses.replace(one, candidate=candidate))
-        transcribed: dict[ClipId, Candidate] = {}
-        for code, together in sorted(by_language.items()):
-            transcribed |= {candidate.clip_id: candidate for candidate in self._transcribe(together, code)}
-        outputs = []
-        for (result, audio), language in zip(given, named, strict=True):
-            done = _with_candidates(result, transcribed)
-            calls = len(result.candidates) + (0 if language else 1)
-            # Later stages ask for the clips alone.
-            outputs.append(WindowOutput(done, _cut(done, audio), calls))
-        return outputs
+        known = [place for place, one in enumerate(given) if self._unknown(one.result.window) is None]
+        pieces = self._cut_at_changes([piece for place in known for piece in _pieces(place, *given[place])])
+        transcribed, again_seconds = self._transcribe(pieces)
+        candidates: dict[int, list[Candidate]] = {}
+        for piece, candidate in zip(pieces, transcribed, strict=True):
+            candidates.setdefault(piece.place, []).append(candidate)
+        outputs = [self._output(one, candidates.get(place, [])) for place, one in enumerate(given)]
+        # Of all windows together.
+        return [outputs[0]._replace(again_seconds=again_seconds), *outputs[1:]]
 
-    def _transcribe(self, pieces: list[_Piece], code: str) -> list[Candidate]:
-        transcripts = self.recogniser.transcribe_batch([piece.speech for piece in pieces], code)
-        candidates = []
-        for piece, transcript in zip(pieces, transcripts, strict=True):
-            duration = len(piece.speech) / RATE_16K
-            words = tighten(clamp_words(transcript.words, 0.0, duration), piece.clip)
-            candidates.append(
-                dataclasses.replace(
-                    piece.candidate,
-                    text=transcript.text,
-                    words=tuple(words),
-                    transcript=transcript.check(piece.candidate.language, duration),
-                )
+    def _output(self, given: WindowInput, candidates: list[Candidate]) -> WindowOutput:
+        unknown = self._unknown(given.result.window)
+        if unknown is not None:
+            detail = f"transcription.model knows no {language_name(unknown)}, which the manifest gives"
+            return self.end(given.result, "unknown_language", detail=detail)
+        result = _with_candidates(given.result, candidates)
+        # Later stages ask for the clips alone.
+        return WindowOutput(result, _cut(result, given.audio), len(candidates))
+
+    def _unknown(self, window: Window) -> str | None:
+        """The language that is given for a window, where the recogniser does not know it."""
+        name = window.source.language or self.config.language
+        return name if name and self._given(window) is None else None
+
+    def _given(self, window: Window) -> _Given | None:
+        """The language that the manifest or the configuration gives for a window, where the recogniser knows it."""
+        name = window.source.language or self.config.language
+        code = to_whisper(name, self.recogniser.languages) if name else None
+        return _Given(name, code) if name and code else None
+
+    def _cut_at_changes(self, pieces: list[_Piece]) -> list[_Piece]:
+        """The same, those in which the language changes cut there."""
+        bounds = [stretches(piece.speech) for piece in pieces]
+        spoken = iter(
+            self.recogniser.language_probabilities(
+                [piece.speech[a:b] for piece, own in zip(pieces, bounds, strict=True) if len(own) > 1 for a, b in own]
             )
-        return candidates
+        )
+        result = []
+        for piece, own in zip(pieces, bounds, strict=True):
+            changed_at = changes(np.stack([next(spoken) for _ in own])) if len(own) > 1 else []
+            result += _parts(piece, parts(own, changed_at)) if changed_at else [piece]
+        return result
+
+    def _choices(self, pieces: list[_Piece], heard: list[Heard]) -> list[LanguageChoice]:
+        """The languages that each piece may be in, by itself and the others of its window."""
+        choices = []
+        for _, group in itertools.groupby(zip(pieces, heard, strict=True), key=lambda one: one[0].place):
+            together = list(group)
+            given = self._given(together[0][0].window)
+            choices += choose(
+                np.stack([one.probabilities for _, one in together]),
+                [one.seconds for _, one in together],
+                None if given is None else self.recogniser.languages.index(given.code),
+            )
+        return choices
+
+    def _transcribe(self, pieces: list[_Piece]) -> tuple[list[Candidate], float]:
+        """The pieces as candidates with text and language, and the seconds that second decodings took.
+
+        Near languages are both decoded.
+        """
+        before = self.recogniser.again_seconds
+        languages = self.recogniser.languages
+        heard = self.recogniser.listen([piece.speech for piece in pieces])
+        choices = self._choices(pieces, heard)
+        places = [choice.codes[0] for choice in choices]
+        transcripts = self.recogniser.transcribe(heard, [languages[place] for place in places])
+        again_seconds, clock = self.recogniser.again_seconds - before, time.perf_counter()
+        near = [number for number, choice in enumerate(choices) if len(choice.codes) > 1]
+        others = self.recogniser.transcribe(
+            [heard[number] for number in near], [languages[choices[number].codes[1]] for number in near]
+        )
+        for number, other in zip(near, others, strict=True):
+            first = transcripts[number]
+            second_is_likelier = is_second(choices[number], (first.mean_log_probability, other.mean_log_probability))
+            if second_is_likelier:
+                places[number] = choices[number].codes[1]
+            chosen = other if second_is_likelier else first
+            transcripts[number] = dataclasses.replace(chosen, redecoded_for=(*chosen.redecoded_for, "language"))
+        again_seconds += time.perf_counter() - clock
+        candidates = [
+            _candidate(piece, one, languages, place, transcript, self._given(piece.window))
+            for piece, one, place, transcript in zip(pieces, heard, places, transcripts, strict=True)
+        ]
+        return candidates, again_seconds
 
 
-def _pieces(result: WindowResult, audio: WindowAudio) -> list[_Piece]:
+def _candidate(
+    piece: _Piece, heard: Heard, languages: Sequence[str], place: int, transcript: Transcript, given: _Given | None
+) -> Candidate:
+    """A clip with its text, words and language."""
+    language = from_whisper(languages[place])
+    if given is not None and given.code == languages[place]:
+        # A dialect, say, of what the recogniser has one code for.
+        language = given.name
+    probability, second, second_probability = of_family(heard.probabilities, languages, place)
+    duration = len(piece.speech) / RATE_16K
+    words = tighten(clamp_words(transcript.words, 0.0, duration), piece.clip)
+    checks = dataclasses.replace(
+        transcript.check(language, duration),
+        second_language=from_whisper(languages[second]),
+        second_language_probability=second_probability,
+    )
+    return dataclasses.replace(
+        piece.candidate,
+        text=transcript.text,
+        words=tuple(words),
+        language=language,
+        language_probability=probability,
+        transcript=checks,
+    )
+
+
+def _pieces(place: int, result: WindowResult, audio: WindowAudio) -> list[_Piece]:
     """The clips of a window at 16 kHz."""
     window = result.window
     clips = resample(audio.samples, window.sample_rate, RATE_16K)
@@ -95,8 +190,29 @@ def _pieces(result: WindowResult, audio: WindowAudio) -> list[_Piece]:
         start, end = (
             round((bound - window.start_sample) * scale) for bound in (candidate.start_sample, candidate.end_sample)
         )
-        pieces.append(_Piece(candidate, speech[start:end], clips[start:end]))
+        pieces.append(_Piece(place, window, candidate, speech[start:end], clips[start:end]))
     return pieces
+
+
+def _parts(piece: _Piece, bounds: Sequence[tuple[int, int]]) -> list[_Piece]:
+    """A clip cut at changes of its language: `bounds` are samples of it at 16 kHz, the last one those of its end."""
+    scale, whole = piece.window.sample_rate / RATE_16K, piece.candidate
+    result = []
+    for start, end in bounds:
+        is_last = end == bounds[-1][1]
+        first = whole.start_sample + round(start * scale)
+        last = whole.end_sample if is_last else whole.start_sample + round(end * scale)
+        candidate = dataclasses.replace(
+            whole,
+            clip_id=clip_id(piece.window, first, last),
+            start_sample=first,
+            end_sample=last,
+            cut=whole.cut if is_last else "language",
+        )
+        result.append(
+            dataclasses.replace(piece, candidate=candidate, speech=piece.speech[start:end], clip=piece.clip[start:end])
+        )
+    return result
 
 
 def _cut(result: WindowResult, audio: WindowAudio) -> WindowAudio:
@@ -104,17 +220,16 @@ def _cut(result: WindowResult, audio: WindowAudio) -> WindowAudio:
     return WindowAudio(clips=clips, step=audio.step)
 
 
-def _with_candidates(result: WindowResult, transcribed: dict[ClipId, Candidate]) -> WindowResult:
+def _with_candidates(result: WindowResult, candidates: Sequence[Candidate]) -> WindowResult:
     """The window with its transcribed candidates, compared with the manifest's text where there is one."""
-    candidates = tuple(transcribed[candidate.clip_id] for candidate in result.candidates)
     given = result.window.source.text
     if given:
         # A given text is that of the whole recording, of which the window and its clips may be a part.
-        candidates = tuple(
+        candidates = [
             _with_wer(candidate, error_rate_within(given, candidate.text, candidate.language))
             for candidate in candidates
-        )
-    return dataclasses.replace(result, candidates=candidates)
+        ]
+    return dataclasses.replace(result, candidates=tuple(candidates))
 
 
 def _with_wer(candidate: Candidate, wer: float | None) -> Candidate:

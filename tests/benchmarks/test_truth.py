@@ -24,6 +24,7 @@ def test_a_transcript_lacks_its_end_where_nothing_stands_for_it() -> None:
     assert missing_end(ENGLISH.text, "The conference is now unm") == 4
     assert missing_end(ENGLISH.text, "The conference is now unmated!") == 0
     assert missing_end(ENGLISH.text, "") == 25
+    assert missing_end("Appuyez sur dièse.", "Appuyez sur 10.") == 0
     short = clip(0.0, 3.1, "The conference is now unm", "en")
     part = clip(0.0, 1.5, "The conference", "en")
     assert cut_short([short, part, clip(0.0, 3.1, "The", "en", "low_snr_db")], [ENGLISH, SPANISH]) == [short]

@@ -1,6 +1,7 @@
 """The 30 languages and 9 Chinese dialects of VoxCPM2 by name (report Table 8 and the model's own list)."""
 
 import re
+from collections.abc import Collection
 
 from voxmill.core.errors import UserError
 
@@ -53,17 +54,30 @@ DIALECTS: dict[str, str] = {
 # Errors are counted in characters for these, in words for the others: report Table 8.
 CHARACTER_BASED = frozenset({"ar", "he", "hi", "ja", "km", "ko", "lo", "my", "sw", "th", "zh"})
 
+# Letters of an alphabet that a written character stands for, about: these take fewer for the same speech.
+_LETTERS_A_CHARACTER = {"zh": 3.0, "ja": 2.0, "ko": 2.0}
+
 _WHISPER_TO_OURS = {"jw": "jv", "nn": "no", "yue": "zh-yue"}
 _TAG_TO_OURS = {"fil": "tl", "nan": "zh-minnan", "nb": "no", "nn": "no", "wuu": "zh-wu", "yue": "zh-yue"}
 _NOT_ONE = ("und", "mul")
 _NO_SPEECH = ("zxx", "mis")
 _PRIVATE = re.compile(r"x-|q[a-t][a-z]$")
 _NAME = re.compile(r"\w[\w ,.'()-]*[\w)]")
+_OURS_TO_WHISPER = {"jv": ("jw",), "nb": ("no",), "zh-yue": ("yue",), "yue": ("yue", "zh"), "fil": ("tl",)}
 
 
 def from_whisper(code: str) -> str:
     """Our code of a language that Whisper names `code`."""
     return _WHISPER_TO_OURS.get(code, code)
+
+
+def to_whisper(code: str, known: Collection[str]) -> str | None:
+    """The code, of those that a model knows by Whisper's names, of one of our languages; None where it knows none.
+
+    A dialect that has no code of its own goes by that of its language.
+    """
+    wanted = (*_OURS_TO_WHISPER.get(code.lower(), ()), code.lower(), base_language(code.lower()))
+    return next((name for name in wanted if name in known), None)
 
 
 def language_name(code: str) -> str:
@@ -136,3 +150,8 @@ def same_family(one: str, other: str) -> bool:
 def base_language(code: str) -> str:
     """The language of a dialect (`zh-yue` to `zh`); a language is its own base."""
     return code.split("-")[0]
+
+
+def letters_worth(code: str) -> float:
+    """How many letters of an alphabet one character of a language stands for, about."""
+    return _LETTERS_A_CHARACTER.get(base_language(code), 1.0)

@@ -32,7 +32,7 @@ WarningKind = Literal[
     "out_of_scale",  # samples beyond full scale, scaled or clipped
     "no_such_channel",  # the channel that was asked for
 ]
-CutBy = Literal["pause", "speaker", "overlap", "forced"]
+CutBy = Literal["pause", "speaker", "overlap", "language", "forced"]
 Axis = Literal["design", "style"]
 Granularity = Literal["tags", "phrase", "sentence", "paragraph"]
 ClaimOutcome = Literal["pass", "fail", "abstain"]
@@ -97,11 +97,13 @@ class Cost:
     """Compute of one stage: wall-clock seconds, seconds of audio that were left after it, calls of its model.
 
     gpu_seconds: those of `seconds` in which the stage had a GPU to itself.
+    again_seconds: those of `seconds` that took what was done a second time because of its outcome.
     lost_calls: made besides `calls` by attempts that ended before their unit was done.
     """
 
     seconds: Seconds = 0.0
     gpu_seconds: Seconds = 0.0
+    again_seconds: Seconds = 0.0
     audio_seconds: Seconds = 0.0
     calls: int = 0
     lost_calls: int = 0
@@ -110,6 +112,7 @@ class Cost:
         return Cost(
             seconds=self.seconds + other.seconds,
             gpu_seconds=self.gpu_seconds + other.gpu_seconds,
+            again_seconds=self.again_seconds + other.again_seconds,
             audio_seconds=self.audio_seconds + other.audio_seconds,
             calls=self.calls + other.calls,
             lost_calls=self.lost_calls + other.lost_calls,
@@ -668,7 +671,7 @@ class ShardMetadata:
     origin: Origin
     """native, separated from its background, or synthetic."""
     cut: CutBy
-    """What ended the clip: pause, speaker, overlap or forced."""
+    """What ended the clip: pause, speaker, overlap, language or forced."""
     quality: Quality
     """Measures of the audio before its gain."""
     transcript: TranscriptChecks

@@ -184,6 +184,13 @@ def _run() -> dict[str, Any]:
             "seconds_spent": 20.0,
             "seconds_saved": 60.0,
         },
+        "second_decodings": {
+            "clips": 64,
+            "twice": 5,
+            "why": {"language": 3, "cut_short+doubt": 2},
+            "seconds_spent": 6.0,
+            "seconds_of_all": 38.0,
+        },
         "found_done": 2,
         "started": "2025-01-02T03:04:05Z",
         "finished": "2025-01-02T03:08:05Z",

@@ -149,6 +149,13 @@ def test_the_pages_are_the_same_from_parts_and_from_a_merged_summary(tmp_path: P
         assert [path.read_text(encoding="utf-8") for path in written] == pages
 
 
+def test_what_was_decoded_twice_is_told_with_its_cost(out: Path) -> None:
+    told = " ".join(re.sub("<[^>]+>", "", write_report(out).read_text(encoding="utf-8")).split())
+    assert (
+        "5 of 64 clips were decoded a second time (3 language, 2 cut_short+doubt), which took 6.0 s of 38.0 s" in told
+    )
+
+
 def test_every_stage_s_compute_stands_at_the_step_it_leads_to(out: Path) -> None:
     rows = {row.label: (row.count, row.compute, row.stages) for row in funnel(load_outcome(out))}
     assert rows == {

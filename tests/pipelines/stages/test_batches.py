@@ -49,23 +49,28 @@ def test_windows_of_all_recordings_share_the_segmenters_batches(speech: list[np.
     ]
 
 
-def test_languages_of_all_recordings_come_from_few_calls_of_the_encoder(
+def test_languages_of_all_clips_come_from_few_calls_of_the_encoder(
     speech: list[np.ndarray], recogniser: WhisperRecogniser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alone = [recogniser.detect_languages([one])[0] for one in speech]
+    alone = [recogniser.listen([one])[0].probabilities for one in speech]
     shapes: list[tuple[int, ...]] = []
-    encode = recogniser.model.encode
+    encode = recogniser.whisper.encode
 
-    def counted(features: np.ndarray) -> object:
-        shapes.append(features.shape)
-        return encode(features)
+    def counted(pieces: Sequence[np.ndarray], seconds: float) -> np.ndarray:
+        encoded = encode(pieces, seconds)
+        shapes.append(encoded.shape)
+        return encoded
 
-    monkeypatch.setattr(recogniser.model, "encode", counted)
-    together = recogniser.detect_languages(iter(speech))
-    assert [code for code, _ in together] == [code for code, _ in alone] == ["en"] * 3 + ["it"] * 3
-    assert [p for _, p in together] == pytest.approx([p for _, p in alone], abs=0.05)
+    monkeypatch.setattr(recogniser.whisper, "encode", counted)
+    heard = recogniser.listen(speech)
+    together = [one.probabilities for one in heard]
+    assert [recogniser.languages[int(np.argmax(one))] for one in together] == ["en"] * 3 + ["it"] * 3
+    np.testing.assert_allclose(together, alone, atol=1e-4)
     assert len(shapes) < len(speech) and sum(shape[0] for shape in shapes) == len(speech)
-    assert all(shape[0] == 1 or shape[0] * shape[2] <= 100 * recogniser.config.batch_seconds for shape in shapes)
+    assert all(shape[0] == 1 or shape[0] * shape[1] <= 50 * recogniser.config.batch_seconds for shape in shapes)
+    before = len(shapes)
+    recogniser.transcribe(heard[:3], ["en"] * 3)
+    assert len(shapes) == before
 
 
 def test_a_batch_of_transcripts_depends_on_its_clips_alone(
@@ -78,6 +83,13 @@ def test_a_batch_of_transcripts_depends_on_its_clips_alone(
     recogniser.transcribe_batch(speech[3:], "it")
     assert recogniser.transcribe_batch(clips[::-1], "en")[::-1] == first
     assert all(transcript.text and transcript.words for transcript in first)
+    alone = [recogniser.transcribe_batch([clip], "en")[0] for clip in clips]
+    mixed = recogniser.transcribe(recogniser.listen(speech), ["en"] * 3 + ["it"] * 3)[:3]
+    for others in (alone, mixed):
+        assert [one.text for one in others] == [one.text for one in first]
+        assert [w.end for one in others for w in one.words] == [w.end for one in first for w in one.words]
+        probabilities = [[one.mean_log_probability for one in side] for side in (others, first)]
+        np.testing.assert_allclose(probabilities[0], probabilities[1], atol=1e-4)
 
 
 class Together(BatchStage):
