@@ -65,8 +65,8 @@ class BucketFigures:
 
     verdicts: by `language/attribute/verdict`. why_not: by `stage/reason`. reasons: of clips without a reference. costs:
     seconds, seconds of audio and calls by stage. asked_seconds, spared_seconds: audio that separation was wanted for,
-    and that it was not wanted for, in `windows` windows. transcribed: clips; decoded_twice: of them, by why. others: files
-    of IN that are no recordings, and the first ones' names.
+    and that it was not wanted for, in `windows` windows. transcribed: clips; decoded_twice: of them, by why. others:
+    files of IN that are no recordings, and the first ones' names.
     """
 
     units: int = 0

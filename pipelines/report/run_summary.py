@@ -4,8 +4,8 @@ from importlib.metadata import version
 
 from pipelines.config import AnnotateConfig, Labeller
 from pipelines.corpus.figures import BucketFigures
+from pipelines.report.bucket_summary import BucketSummary
 from pipelines.report.run_record import ModelEntry, SecondDecodings, SeparationFigures, StageCost
-from pipelines.report.table_summary import BucketSummary
 from voxmill.data.records import Cost, StageName
 
 
