@@ -144,6 +144,8 @@ class SelectConfig(Config):
     """Fastest reading, in characters a second, likewise."""
     min_language_probability: float | None = None
     """Lowest probability (0..1) of the detected language, likewise."""
+    min_language_confidence: float | None = 0.7
+    """Lowest probability (0..1) of a clip's language by its sound, the other clips and texts in two near ones."""
     text_language_must_agree_above: float | None = 0.8
     """Where the text's detected language is more probable than this (0..1), it must be the audio's."""
     max_given_wer: float | None = 0.5

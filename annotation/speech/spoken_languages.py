@@ -1,8 +1,8 @@
 """The language of every clip of a recording, by its own sound, with the recording's other clips as a prior.
 
 The recogniser's probabilities of one clip alone err on short ones. The other clips of its recording, or the language
-that its manifest gives, make one language likelier, but are no verdict: where two are near after that, both are
-decoded, and the text that the recogniser is surer of decides.
+that its manifest gives, make one language likelier, but are no verdict: where several are near after that, all are
+decoded, and the text that the recogniser is surer of and that reads as its language decides.
 """
 
 from collections.abc import Sequence
@@ -13,25 +13,31 @@ import numpy as np
 from voxmill.data.languages import from_whisper, same_family
 
 # What no other clip speaks is still this likely, of 1 for what all of them do.
-UNHEARD = 0.01
+UNHEARD = 0.03
 # The same for what the manifest does not give.
 UNGIVEN = 0.002
-# Natural log of the odds below which two languages are near.
+# Natural log of the odds below which languages are near. Of 231 sentences the right language had odds below e^-3.5
+# by the sound alone in one.
 NEAR = 4.0
-# Nats that a difference of the mean log probability of a text's tokens is worth.
-TEXT_WEIGHT = 8.0
+# Nats that a difference of the mean log probability of a text's tokens is worth. By it alone the right language of 248
+# pairs was likelier in 97 of 100, with the sound in 99.
+TEXT_WEIGHT = 10.0
+# The same for a text that surely reads as the language that it was recognised in: in another one the recogniser may
+# write the words that are said, too.
+AGREEMENT_WEIGHT = 3.0
+# So many languages are tried at most.
+MOST = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LanguageChoice:
-    """What a clip may be in: one language, or two that are near, the likelier one first.
+    """What a clip may be in: one language, or several that are near, the likeliest first.
 
-    codes: places in the recogniser's languages. log_odds: of the second one against the first, by the sound and the
-    prior; -inf where there is none.
+    places: in the recogniser's languages. scores: logarithms of how likely each is by the sound and the prior.
     """
 
-    codes: tuple[int, ...]
-    log_odds: float = -np.inf
+    places: tuple[int, ...]
+    scores: tuple[float, ...]
 
 
 def choose(heard_NL: np.ndarray, seconds_N: Sequence[float], given: int | None = None) -> list[LanguageChoice]:
@@ -45,14 +51,9 @@ def choose(heard_NL: np.ndarray, seconds_N: Sequence[float], given: int | None =
     scores_NL = np.log(np.maximum(heard_NL, 1e-6)) + np.log(_priors(heard_NL, seconds_N, given))
     choices = []
     for scores_L in scores_NL:
-        first, second = np.argsort(-scores_L, kind="stable")[:2] if len(scores_L) > 1 else (0, 0)
-        log_odds = float(scores_L[second] - scores_L[first])
-        near = first != second and log_odds > -NEAR
-        choices.append(
-            LanguageChoice(codes=(int(first), int(second)), log_odds=log_odds)
-            if near
-            else LanguageChoice(codes=(int(first),))
-        )
+        places = np.argsort(-scores_L, kind="stable")[:MOST]
+        near = [int(place) for place in places if scores_L[place] > scores_L[places[0]] - NEAR]
+        choices.append(LanguageChoice(places=tuple(near), scores=tuple(float(scores_L[place]) for place in near)))
     return choices
 
 
@@ -71,14 +72,31 @@ def _priors(heard_NL: np.ndarray, seconds_N: Sequence[float], given: int | None)
     return floored_NL
 
 
-def is_second(choice: LanguageChoice, log_probabilities: Sequence[float]) -> bool:
-    """Whether the second of two near languages is the likelier one by sound, prior and both texts.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LanguageText:
+    """What a clip was recognised as in one language: mean log probability of the tokens, and how far the words agree.
 
-    Args:
-        log_probabilities: mean of each text's tokens.
+    agreement: probability that the text is in that language, negative where it reads as another one, -1..1.
     """
-    first, second = log_probabilities
-    return choice.log_odds + TEXT_WEIGHT * (second - first) > 0
+
+    log_probability: float
+    agreement: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LanguageVerdict:
+    """Which of the languages that are near a clip is in, by number, and how sure that is, 0..1."""
+
+    number: int
+    confidence: float
+
+
+def decide(choice: LanguageChoice, texts: Sequence[LanguageText]) -> LanguageVerdict:
+    """The language of a clip by sound, prior and, where several are near, the texts in all of them."""
+    scores_K = np.array(choice.scores)
+    scores_K += [TEXT_WEIGHT * text.log_probability + AGREEMENT_WEIGHT * text.agreement for text in texts]
+    shares_K = np.exp(scores_K - scores_K.max())
+    return LanguageVerdict(number=int(np.argmax(shares_K)), confidence=float(shares_K.max() / shares_K.sum()))
 
 
 def of_family(heard_L: np.ndarray, languages: Sequence[str], place: int) -> tuple[float, int, float]:

@@ -25,6 +25,7 @@ _RULES: dict[str, tuple[StageName, str]] = {
     "min_characters_per_second": (StageName.TRANSCRIPTION, "candidate.transcript.characters_per_second"),
     "max_characters_per_second": (StageName.TRANSCRIPTION, "candidate.transcript.characters_per_second"),
     "min_language_probability": (StageName.TRANSCRIPTION, "candidate.language_probability"),
+    "min_language_confidence": (StageName.TRANSCRIPTION, "candidate.transcript.language_confidence"),
     "max_given_wer": (StageName.TRANSCRIPTION, "candidate.transcript.given_wer"),
 }
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from annotation.speech.language_changes import changes, parts, stretches
-from annotation.speech.spoken_languages import LanguageChoice, choose, is_second, of_family
-from annotation.speech.text_checks import error_rate_within
+from annotation.speech.spoken_languages import LanguageChoice, LanguageText, choose, decide, of_family
+from annotation.speech.text_checks import error_rate_within, text_language
 from annotation.speech.transcription import Transcript, clamp_words
 from annotation.speech.whisper import Heard, WhisperRecogniser
 from annotation.speech.word_edges import tighten
@@ -25,7 +25,7 @@ from pipelines.stages.base import (
 )
 from pipelines.stages.segment import clip_id
 from voxmill.core.audio import RATE_16K, resample
-from voxmill.data.languages import from_whisper, language_name, to_whisper
+from voxmill.data.languages import from_whisper, language_name, same_family, to_whisper
 from voxmill.data.records import Candidate, StageName, Window, WindowResult
 
 
@@ -131,32 +131,35 @@ class Transcribe(BatchStage):
         languages = self.recogniser.languages
         heard = self.recogniser.listen([piece.speech for piece in pieces])
         choices = self._choices(pieces, heard)
-        places = [choice.codes[0] for choice in choices]
-        transcripts = self.recogniser.transcribe(heard, [languages[place] for place in places])
+        texts = [[one] for one in self.recogniser.transcribe(heard, [languages[one.places[0]] for one in choices])]
         again_seconds, clock = self.recogniser.again_seconds - before, time.perf_counter()
-        near = [number for number, choice in enumerate(choices) if len(choice.codes) > 1]
-        others = self.recogniser.transcribe(
-            [heard[number] for number in near], [languages[choices[number].codes[1]] for number in near]
+        others = [(number, place) for number, choice in enumerate(choices) for place in choice.places[1:]]
+        again = self.recogniser.transcribe(
+            [heard[number] for number, _ in others], [languages[place] for _, place in others]
         )
-        for number, other in zip(near, others, strict=True):
-            first = transcripts[number]
-            second_is_likelier = is_second(choices[number], (first.mean_log_probability, other.mean_log_probability))
-            if second_is_likelier:
-                places[number] = choices[number].codes[1]
-            chosen = other if second_is_likelier else first
-            transcripts[number] = dataclasses.replace(chosen, redecoded_for=(*chosen.redecoded_for, "language"))
+        for (number, _), transcript in zip(others, again, strict=True):
+            texts[number].append(transcript)
         again_seconds += time.perf_counter() - clock
         candidates = [
-            _candidate(piece, one, languages, place, transcript, self._given(piece.window))
-            for piece, one, place, transcript in zip(pieces, heard, places, transcripts, strict=True)
+            _candidate(*one, languages, self._given(one[0].window))
+            for one in zip(pieces, heard, choices, texts, strict=True)
         ]
         return candidates, again_seconds
 
 
 def _candidate(
-    piece: _Piece, heard: Heard, languages: Sequence[str], place: int, transcript: Transcript, given: _Given | None
+    piece: _Piece,
+    heard: Heard,
+    choice: LanguageChoice,
+    texts: Sequence[Transcript],
+    languages: Sequence[str],
+    given: _Given | None,
 ) -> Candidate:
-    """A clip with its text, words and language."""
+    """A clip with its language and, of the texts in the languages that it may be in, the one in that."""
+    verdict = decide(choice, [_language_text(*one) for one in zip(texts, _codes(choice, languages), strict=True)])
+    transcript, place = texts[verdict.number], choice.places[verdict.number]
+    if len(texts) > 1:
+        transcript = dataclasses.replace(transcript, redecoded_for=(*transcript.redecoded_for, "language"))
     language = from_whisper(languages[place])
     if given is not None and given.code == languages[place]:
         # A dialect, say, of what the recogniser has one code for.
@@ -168,6 +171,7 @@ def _candidate(
         transcript.check(language, duration),
         second_language=from_whisper(languages[second]),
         second_language_probability=second_probability,
+        language_confidence=verdict.confidence,
     )
     return dataclasses.replace(
         piece.candidate,
@@ -177,6 +181,17 @@ def _candidate(
         language_probability=probability,
         transcript=checks,
     )
+
+
+def _codes(choice: LanguageChoice, languages: Sequence[str]) -> list[str]:
+    return [from_whisper(languages[place]) for place in choice.places]
+
+
+def _language_text(transcript: Transcript, language: str) -> LanguageText:
+    """How well a text fits the language that it was recognised in."""
+    code, probability = text_language(transcript.text)
+    agreement = probability if same_family(code, language) else -probability
+    return LanguageText(log_probability=transcript.mean_log_probability, agreement=agreement)
 
 
 def _pieces(place: int, result: WindowResult, audio: WindowAudio) -> list[_Piece]:

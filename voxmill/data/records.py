@@ -279,6 +279,8 @@ class TranscriptChecks:
     """Next most probable language of the audio alone; empty where the recogniser tells none."""
     second_language_probability: float = 0.0
     """Probability of that language. [0..1]"""
+    language_confidence: float = 1.0
+    """Probability of the clip's language by its sound, the other clips and texts in two near languages. [0..1]"""
     redecoded_for: str = ""
     """Why it was decoded again: doubt, cut_short or language; several are joined by +."""
     agreement: float | None = None

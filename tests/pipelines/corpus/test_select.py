@@ -19,6 +19,7 @@ BEYOND: dict[str, dict[str, Any]] = {
     "min_bandwidth_hz": {"bandwidth_hz": 2000.0},
     "min_dnsmos_ovr": {"dnsmos_ovr": 1.2},
     "max_given_wer": {"given_wer": 0.9},
+    "min_language_confidence": {"language_confidence": 0.6},
 }
 OF_TRANSCRIPTS: dict[str, dict[str, Any]] = {
     "max_no_speech_probability": {"no_speech_probability": 0.95},
