@@ -1,1 +1,1 @@
-"""Steps over all clips: collect, select, label, describe, write shards, export."""
+"""Steps over all clips: collect, select, label, describe, write shards."""

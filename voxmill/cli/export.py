@@ -1,4 +1,4 @@
-"""`voxmill report` and `voxmill export`: a finished dataset as a report, and as the released script's JSONL."""
+"""`voxmill report` and `voxmill export`: a finished dataset as a report, and in the formats of others."""
 
 from pathlib import Path
 from typing import Annotated
@@ -30,29 +30,52 @@ def report(out: Annotated[Path, typer.Argument(metavar="OUT", parser=folder_path
 
 @command("voxmill export")
 def export(
-    out: Annotated[Path, typer.Argument(metavar="OUT", parser=folder_path, help="a finished dataset")],
+    out: Annotated[Path, typer.Argument(metavar="DATASET", parser=folder_path, help="OUT of `voxmill annotate`")],
     folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", parser=folder_path, help="where train.jsonl and audio/ are written")
+        Path, typer.Argument(metavar="FOLDER", parser=folder_path, help="where it is written, new or empty, or a URI")
     ],
     settings: Overrides = None,
+    exported_as: Annotated[
+        str, typer.Option("--as", metavar="FORMAT", help="jsonl, srt, vtt, textgrid, rttm, lhotse or hf")
+    ] = "jsonl",
     keys: Annotated[bool, show_keys("export")] = False,
 ) -> None:
-    """Writes a dataset as the JSONL that the released fine-tuning script reads.
-
-    In object storage the JSONL names its audio by URI: the script, which reads files alone, needs it mounted or copied.
+    """Writes the kept clips of a dataset in a format that other tools read.
 
     \b
-    Example:
+    jsonl     train.jsonl and audio for the released fine-tuning script; key=value is for it alone
+    srt, vtt  subtitles: a file a recording, a cue a clip
+    textgrid  for Praat and ELAN: a file a recording, tiers of texts, speakers and words
+    rttm      who speaks when: a file a recording, a line a clip
+    lhotse    recordings, supervisions and cuts (JSONL.gz) with the clips' audio
+    hf        a data set of Hugging Face: Parquet with audio and all labels
+
+    Times in srt, vtt, textgrid and rttm are those of the recording, and a channel that was read by itself has a file of
+    its own. The same command completes an export that was ended.
+
+    \b
+    Examples:
       voxmill export dataset/ finetune/ descriptions=2 max_seconds=20
+      voxmill export dataset/ subtitles/ --as srt
+      voxmill export s3://bucket/dataset s3://bucket/hf --as hf
     """
-    from pipelines.corpus.export import export as run
-    from pipelines.corpus.finetune_jsonl import FinetuneConfig
+    from pipelines.exports.export import ExportFormat, export_as, export_jsonl
+    from pipelines.exports.finetune_jsonl import FinetuneConfig
     from voxmill.core.config import load_config
 
+    if exported_as not in set(ExportFormat):
+        raise UserError(f"--as {exported_as}: unknown; one of {', '.join(ExportFormat)}")
     _, overrides = split_settings(settings, recipe="")
     check_folder(folder, "FOLDER")
     if uri(absolute(folder)) == uri(absolute(out)):
         raise UserError(f"{folder}: FOLDER is OUT; name another folder for the export")
-    for name, count in run(out, folder, load_config(FinetuneConfig, None, overrides)).items():
+    if exported_as == ExportFormat.JSONL:
+        counts = export_jsonl(out, folder, load_config(FinetuneConfig, None, overrides))
+        written = folder / "train.jsonl"
+    elif overrides:
+        raise UserError(f"{overrides[0]!r}: --as {exported_as} has no keys; leave it out, or write --as jsonl")
+    else:
+        counts, written = export_as(out, folder, ExportFormat(exported_as)), folder
+    for name, count in counts.items():
         print(f"{name}: {count}")
-    print(folder / "train.jsonl")
+    print(written)

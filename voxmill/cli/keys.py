@@ -26,7 +26,7 @@ def _encode() -> "Sequence[type[Config]]":
 
 
 def _export() -> "Sequence[type[Config]]":
-    from pipelines.corpus.finetune_jsonl import FinetuneConfig
+    from pipelines.exports.finetune_jsonl import FinetuneConfig
 
     return (FinetuneConfig,)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 R = TypeVar("R", bound="DataclassInstance")
-CLIPS_INDEX, LATENTS_INDEX = "clips.parquet", "latents.parquet"
+CLIPS_INDEX, RECORDINGS_INDEX, LATENTS_INDEX = "clips.parquet", "recordings.parquet", "latents.parquet"
 PLACE_OF_LATENTS = ("shard", "offset", "size", "sha256", "num_frames")
 
 
@@ -93,14 +93,26 @@ class Dataset:
         """
         return from_table(kind, self.table(columns_of(kind)))
 
-    def parts(self, kind: type[R]) -> Iterator[list[R]]:
+    def parts(self, kind: type[R], index: str = CLIPS_INDEX) -> Iterator[list[R]]:
         """The same by bucket; a session's clips are in one, and so are a clip's references.
+
+        Args:
+            index: another index, such as `recordings.parquet`, whose columns `kind` has.
 
         Raises:
             UserError: the index cannot be read, or lacks a column.
         """
-        for part in index_parts(self.path / CLIPS_INDEX):
-            yield from_table(kind, self._read(part, columns_of(kind), "annotate"))
+        for table in self.tables(columns_of(kind), index):
+            yield from_table(kind, table)
+
+    def tables(self, columns: Sequence[str], index: str = CLIPS_INDEX) -> Iterator[pa.Table]:
+        """Columns of an index by bucket.
+
+        Raises:
+            UserError: the index cannot be read, or lacks a column.
+        """
+        for part in index_parts(self.path / index):
+            yield self._read(part, columns, "annotate")
 
     def table(self, columns: Sequence[str]) -> pa.Table:
         """Columns of `clips.parquet`.
@@ -155,11 +167,11 @@ class Dataset:
             raise UserError(f"{path}: has no column {names}; run `voxmill {command}` again")
         return table
 
-    def audio(self, clip: StoredClip) -> tuple[Samples, Hertz]:
-        """A clip's audio as it is stored: (mono float32 samples [T], rate in hertz).
+    def flac(self, clip: ShardPlace) -> bytes:
+        """A clip's audio as the bytes that are stored.
 
         Raises:
-            AudioProblem: `changed` where the bytes are not those of the index, or they are no audio.
+            AudioProblem: `changed` where the bytes are not those of the index, `missing` where there are none.
             OSError: the shard cannot be read.
         """
         try:
@@ -168,7 +180,16 @@ class Dataset:
             raise AudioProblem("missing", str(error)) from None
         if clip.sha256 is not None and sha256_bytes(content) != clip.sha256:
             raise AudioProblem("changed", "its bytes are not those that clips.parquet names")
-        samples_T, rate = decode_flac(content)
+        return content
+
+    def audio(self, clip: StoredClip) -> tuple[Samples, Hertz]:
+        """A clip's audio as it is stored: (mono float32 samples [T], rate in hertz).
+
+        Raises:
+            AudioProblem: as `flac`, or the bytes are no audio.
+            OSError: the shard cannot be read.
+        """
+        samples_T, rate = decode_flac(self.flac(clip))
         check(samples_T, rate, min_seconds=1 / rate, silent_peak=0.0)
         return samples_T, rate
 

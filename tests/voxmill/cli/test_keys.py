@@ -5,7 +5,7 @@ import pytest
 from cluster.manifests.values import Values
 from evaluation.config import EvaluateConfig
 from pipelines.config import AnnotateConfig, EncodeConfig
-from pipelines.corpus.finetune_jsonl import FinetuneConfig
+from pipelines.exports.finetune_jsonl import FinetuneConfig
 from training.codec.config import VAETrainConfig
 from training.curriculum.recipe import Recipe
 from training.launch.launch_config import LaunchConfig

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipelines.corpus.finetune_jsonl import FinetuneClip, FinetuneConfig, export_finetune
+from pipelines.exports.finetune_jsonl import FinetuneClip, FinetuneConfig, export_finetune
 from voxmill.core.errors import UserError
 from voxmill.data.records import Axis, Description, Reference
 
