@@ -198,6 +198,7 @@ def _finish_one(
             config.write.shard_megabytes,
             inputs.repeated,
             None if inputs.cutoff is None else [inputs.cutoff.cell, inputs.cutoff.clip_id],
+            *([] if config.write.shard_by is None else [config.write.shard_by]),
         ]
     )
     known = from_json_text(BucketState, path.read_bytes()) if path.exists() else None

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 import pyarrow as pa
 
 from pipelines.config import WriteConfig
+from pipelines.corpus.write_shards import language_in_name
 from pipelines.report.run_record import read_run
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.files import sweep_temporaries
@@ -148,7 +149,17 @@ def compact_bucket(out: Path, files: BucketFiles, buckets: int, limit: float) ->
 
 
 def small_groups(shards: Sequence[ShardFile], limit: float) -> list[list[ShardFile]]:
-    """Shards to be merged with each other, in the index's order: small ones, together at most `limit` bytes."""
+    """Shards to be merged with each other, in the index's order: small ones, together at most `limit` bytes.
+
+    Where shards are by language, those of one.
+    """
+    languages: dict[str, list[ShardFile]] = {}
+    for shard in shards:
+        languages.setdefault(language_in_name(shard.name), []).append(shard)
+    return [group for alike in languages.values() for group in _small_groups(alike, limit)]
+
+
+def _small_groups(shards: Sequence[ShardFile], limit: float) -> list[list[ShardFile]]:
     groups: list[list[ShardFile]] = [[]]
     size = 0
     for shard in shards:
@@ -191,7 +202,7 @@ def _merge(out: Path, table: pa.Table, group: Sequence[ShardFile]) -> tuple[Shar
     """
     names = {shard.name for shard in group}
     first = PurePosixPath(group[0].name)
-    # `clips-000003-<sha256>.tar` becomes `clips-000003-<another>.tar`.
+    # `clips-000003-<sha256>.tar` becomes `clips-000003-<another>.tar`, and `clips-000003-en-<sha256>.tar` likewise.
     number = first.name.removesuffix(".tar").rpartition("-")[0] or first.stem
     members: dict[str, Member] = {}
     with ExitStack() as stack:

@@ -26,6 +26,12 @@ from annotation.voice.gender import GenderConfig
 from annotation.voice.prosody import ProsodyConfig
 from annotation.voice.speaker import SpeakerConfig
 from voxmill.core.config import Config
+from voxmill.data.conditions import Condition
+from voxmill.data.schemas import CLIPS, METADATA_COLUMNS
+
+LABELS_OF_A_CLIP = ("path", "predicted_wer", "prosody", "gender", "emotion", "age")
+SELECTABLE = (*(name for name in METADATA_COLUMNS if name != "position"), *LABELS_OF_A_CLIP)
+"""Columns of the index that are known of a clip by itself, before the steps over the whole corpus."""
 
 
 class LabelConfig(Config):
@@ -154,6 +160,22 @@ class SelectConfig(Config):
     """Keep texts that recognisers are known to invent, such as credits of subtitles."""
     allow_forced_cuts: bool = False
     """Keep clips that had to be cut where there was no pause."""
+    where: str | None = None
+    """Condition over columns of the index that kept clips meet, such as language == 'en' and quality.snr_db > 20."""
+
+    @field_validator("where", mode="before")
+    @classmethod
+    def _is_a_condition(cls, text: object) -> object:
+        if text is None:
+            return None
+        if not isinstance(text, str):
+            raise ValueError("is no text for YAML; put the whole condition in quotes of the kind that it does not have")
+        Condition(text, SELECTABLE, CLIPS.names)
+        return text
+
+    def condition(self) -> Condition | None:
+        """`where`, to ask of a row of the index."""
+        return None if self.where is None else Condition(self.where, SELECTABLE, CLIPS.names)
 
 
 class WriteConfig(Config):
@@ -163,6 +185,8 @@ class WriteConfig(Config):
     """Size of a shard, in 1e6 bytes; a session is kept whole until its shard would exceed it."""
     buckets: int | None = Field(None, ge=1, le=65_536)
     """Parts that a new dataset is divided into, sessions whole; null: one for each 16 hours. Fixed from then on."""
+    shard_by: Literal["language"] | None = None
+    """language: a shard has clips of one language, which its name tells; null: of all languages of its sessions."""
     examples_per_reason: int = Field(3, ge=0)
     """Rejected clips that the report plays, for each reason."""
 

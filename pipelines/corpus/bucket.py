@@ -80,8 +80,9 @@ def finish_bucket(out: Path, config: AnnotateConfig, inputs: BucketInputs, job: 
     _label(out, collected, config, inputs)
     labels = config.corpus_labels.labels
     earlier = read_earlier(out, bucket, buckets, inputs.shards)
-    members = [member_of(clip) for clip in collected.kept]
-    groups = group_clips(collected.kept, earlier, config.write.shard_megabytes * 1e6)
+    shard_by = config.write.shard_by
+    members = [member_of(clip, shard_by) for clip in collected.kept]
+    groups = group_clips(collected.kept, earlier, config.write.shard_megabytes * 1e6, shard_by)
     references = None
     if "references" in labels:
         references = add_references([group.clips for group in groups], config.corpus_labels)

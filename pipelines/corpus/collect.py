@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.config import AnnotateConfig
-from pipelines.corpus.clips import CorpusClip
+from pipelines.corpus.clips import CorpusClip, index_row
 from pipelines.corpus.select import apply_thresholds
 from pipelines.corpus.trust import wer_fit
 from pipelines.units.label_store import LabelStore
@@ -38,6 +38,7 @@ def collect(units: list[WorkUnit], out: Path, config: AnnotateConfig) -> Collect
     """
     collected = CollectedClips()
     fit = wer_fit(config)
+    condition = config.select.condition()
     seen: set[str] = set()
     store = LabelStore(out, config.voice_attributes)
     for planned in units:
@@ -62,6 +63,8 @@ def collect(units: list[WorkUnit], out: Path, config: AnnotateConfig) -> Collect
                 if fit is not None and candidate.text.strip():
                     clip.predicted_wer = fit.predict(candidate, clip.duration)
                 ending = apply_thresholds(clip, config.select)
+                if ending is None and condition is not None and not condition(index_row(clip)):
+                    ending = Ending(stage=StageName.SELECTION, reason="where")
                 if ending is None and clip.clip_id in seen:
                     ending = Ending(stage=StageName.SELECTION, reason="duplicate_clip")
                 if ending is None:

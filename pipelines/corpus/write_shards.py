@@ -1,12 +1,15 @@
 """Kept clips of a bucket into shards: sessions whole, each shard named by its content, unchanged ones as they are.
 
 A shard is written again only where a session in it has changed; new sessions get shards of their own, which `voxmill
-compact` merges. Old shards stay, since a reader may have them open, until `voxmill vacuum`.
+compact` merges. Old shards stay, since a reader may have them open, until `voxmill vacuum`. With `write.shard_by=language`
+what is kept whole is a session's clips of one language, and a shard has clips of no other; its name ends in the language.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from pipelines.corpus.clips import CorpusClip
 from pipelines.corpus.measures import corpus_path
@@ -17,12 +20,16 @@ from voxmill.data.schemas import from_table, read_parquet, to_table, write_parqu
 from voxmill.data.shards import TarWriter, read_member, to_json
 from voxmill.data.snapshot import ShardFile
 
+ShardBy = Literal["language"] | None
+_LANGUAGE_IN_NAME = re.compile(r"clips-\d+-(.+)-[0-9a-f]{12}\.tar")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
     """What a clip in a shard was made of: its place in its unit's file, and its position in the session.
 
-    A unit's file never changes, so an equal member has equal bytes.
+    A unit's file never changes, so an equal member has equal bytes. `session` has the language behind a NUL where
+    shards are by language.
     """
 
     clip_id: ClipId
@@ -43,18 +50,38 @@ class Earlier:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Clips of one shard; `kept` is the shard that has exactly these already, `number` the one in its name."""
+    """Clips of one shard; `kept` is the shard that has exactly these already, `number` the one in its name.
+
+    language: as the name has it; "" where shards are not by language.
+    """
 
     clips: list[CorpusClip]
     number: int
     kept: ShardFile | None = None
+    language: str = ""
 
 
-def member_of(clip: CorpusClip) -> Member:
+def language_in_name(shard: str) -> str:
+    """The language of a shard by its name; "" where it has none."""
+    found = _LANGUAGE_IN_NAME.fullmatch(PurePosixPath(shard).name)
+    return found[1] if found else ""
+
+
+def _language(clip: CorpusClip) -> str:
+    """A clip's language as names of shards have it, `und` for none."""
+    return re.sub(r"[^0-9a-z]+", "-", clip.candidate.language.lower()).strip("-") or "und"
+
+
+def _together(clip: CorpusClip, shard_by: ShardBy) -> str:
+    """Equal for clips that are kept in one shard as far as it has room."""
+    return clip.session if shard_by is None else f"{clip.session}\0{_language(clip)}"
+
+
+def member_of(clip: CorpusClip, shard_by: ShardBy = None) -> Member:
     """Of a clip whose place is still that in its unit's file."""
     return Member(
         clip_id=clip.clip_id,
-        session=clip.session,
+        session=_together(clip, shard_by),
         unit=clip.place.shard,
         offset=clip.place.offset,
         position=clip.position,
@@ -98,13 +125,13 @@ def shard_folder(bucket: int, buckets: int) -> str:
     return "shards" if buckets == 1 else f"shards/{bucket_name(bucket)}"
 
 
-def group_clips(clips: Sequence[CorpusClip], earlier: Earlier, limit: float) -> list[Group]:
+def group_clips(clips: Sequence[CorpusClip], earlier: Earlier, limit: float, shard_by: ShardBy = None) -> list[Group]:
     """Clips by shard: as they were where their sessions are as they were.
 
     Args:
         clips: in the order of the index. limit: bytes of a shard.
     """
-    sessions = _by_session(clips)
+    sessions = _by_session(clips, shard_by)
     shards_of: dict[str, dict[str, None]] = {}
     sessions_in: dict[str, dict[str, None]] = {}
     before: dict[str, list[Member]] = {}
@@ -117,7 +144,8 @@ def group_clips(clips: Sequence[CorpusClip], earlier: Earlier, limit: float) -> 
     same = {
         session
         for session, members in before.items()
-        if sorted(members, key=_order) == sorted(map(member_of, sessions.get(session, [])), key=_order)
+        if sorted(members, key=_order)
+        == sorted((member_of(clip, shard_by) for clip in sessions.get(session, [])), key=_order)
     }
     kept = {shard for shard, inside in sessions_in.items() if all(session in same for session in inside)}
     # A session over several shards stays only as a whole.
@@ -140,13 +168,17 @@ def group_clips(clips: Sequence[CorpusClip], earlier: Earlier, limit: float) -> 
     groups += [Group(inside, _number(shard), earlier.shards[shard]) for shard, inside in staying.items() if inside]
     free = max(numbers, default=-1) + 1
     for shard, inside in sorted(rewritten.items()):
-        for index, part in enumerate(divide(inside, limit)):
-            groups.append(Group(part, free if index else _number(shard)))
+        for index, part in enumerate(divide(inside, limit, shard_by)):
+            groups.append(_new_group(part, free if index else _number(shard), shard_by))
             free += index > 0
-    for part in divide(new, limit):
-        groups.append(Group(part, free))
+    for part in divide(new, limit, shard_by):
+        groups.append(_new_group(part, free, shard_by))
         free += 1
     return sorted(groups, key=lambda group: group.number)
+
+
+def _new_group(clips: list[CorpusClip], number: int, shard_by: ShardBy) -> Group:
+    return Group(clips, number, language="" if shard_by is None else _language(clips[0]))
 
 
 def _order(member: Member) -> tuple[int, str]:
@@ -154,12 +186,20 @@ def _order(member: Member) -> tuple[int, str]:
 
 
 def _number(shard: str) -> int:
-    """The number in `clips-000003-<sha256>.tar`."""
+    """The number in `clips-000003-<sha256>.tar` or `clips-000003-en-<sha256>.tar`."""
     return int(PurePosixPath(shard).name.split("-")[1])
 
 
-def divide(clips: Sequence[CorpusClip], limit: float) -> list[list[CorpusClip]]:
-    """Clips of one shard each: sessions whole in order; a session over `limit` bytes is split in order."""
+def divide(clips: Sequence[CorpusClip], limit: float, shard_by: ShardBy = None) -> list[list[CorpusClip]]:
+    """Clips of one shard each: sessions whole in order; a session over `limit` bytes is split in order.
+
+    By language, where asked, one after another.
+    """
+    if shard_by is not None:
+        languages: dict[str, list[CorpusClip]] = {}
+        for clip in clips:
+            languages.setdefault(_language(clip), []).append(clip)
+        return [shard for _, alike in sorted(languages.items()) for shard in divide(alike, limit)]
     shards: list[list[CorpusClip]] = [[]]
     size = 0.0
     for members in _by_session(clips).values():
@@ -175,10 +215,10 @@ def divide(clips: Sequence[CorpusClip], limit: float) -> list[list[CorpusClip]]:
     return [shard for shard in shards if shard]
 
 
-def _by_session(clips: Sequence[CorpusClip]) -> dict[str, list[CorpusClip]]:
+def _by_session(clips: Sequence[CorpusClip], shard_by: ShardBy = None) -> dict[str, list[CorpusClip]]:
     sessions: dict[str, list[CorpusClip]] = {}
     for clip in clips:
-        sessions.setdefault(clip.session, []).append(clip)
+        sessions.setdefault(_together(clip, shard_by), []).append(clip)
     return sessions
 
 
@@ -201,7 +241,8 @@ def _write_shard(group: Group, out: Path, folder: str) -> ShardFile:
     A clip's `.json` has what its audio was cut with: labels that may change later are in the index alone, also a
     speaker by clustering.
     """
-    with TarWriter(out / folder / f"clips-{group.number:06d}.tar", named_by_content=True) as tar:
+    name = f"clips-{group.number:06d}{group.language and '-'}{group.language}"
+    with TarWriter(out / folder / f"{name}.tar", named_by_content=True) as tar:
         written = []
         for clip in group.clips:
             flac = read_member(out, clip.place.shard, clip.place.offset, clip.place.size)

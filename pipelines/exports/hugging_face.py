@@ -38,9 +38,9 @@ task_categories:
 
 # Clips by voxmill
 
-A row is a clip: `audio` (FLAC, mono), `text`, `words` with their times from the clip's start, `language`, `speaker`, and the labels
-of the index. `start_sample` and `end_sample` are its place in the recording `path`, at `sample_rate`. `licence` is that of the
-manifest; check it before you publish.
+A row is a clip: `audio` (FLAC, mono), `text`, `words` with their times from the clip's start, `language`, `speaker`,
+and the labels of the index. `start_sample` and `end_sample` are its place in the recording `path`, at `sample_rate`.
+`licence` is that of the manifest; check it before you publish.
 """
 
 

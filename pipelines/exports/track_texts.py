@@ -18,7 +18,7 @@ _VTT = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 
 def srt(track: TrackClips, counts: Counter[str]) -> str:
     """SubRip: a cue a clip. Brackets and backslashes, which players would read as tags, become others."""
-    cues = []
+    cues: list[str] = []
     for clip in track.clips:
         text = one_line(clip.text).translate(_SRT)
         if text:
@@ -29,7 +29,7 @@ def srt(track: TrackClips, counts: Counter[str]) -> str:
 
 
 def vtt(track: TrackClips, counts: Counter[str]) -> str:
-    """WebVTT: a cue a clip, its name the clip's, the speaker as its voice."""
+    """WebVTT: a cue a clip, the speaker as its voice. Cues have numbers: some readers take a name for text."""
     cues = ["WEBVTT\n"]
     for clip in track.clips:
         text = one_line(clip.text).translate(_VTT)
@@ -38,7 +38,7 @@ def vtt(track: TrackClips, counts: Counter[str]) -> str:
             speaker = one_line(clip.speaker or "").translate(_VTT)
             voice = f"<v {speaker}>" if speaker else ""
             times = f"{_clock(start, '.')} --> {_clock(end, '.')}"
-            cues.append(f"{one_field(clip.clip_id)}\n{times}\n{voice}{text}\n")
+            cues.append(f"{len(cues)}\n{times}\n{voice}{text}\n")
     _count(counts, track, len(cues) - 1)
     return "\n".join(cues)
 
