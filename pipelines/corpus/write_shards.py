@@ -1,8 +1,9 @@
 """Kept clips of a bucket into shards: sessions whole, each shard named by its content, unchanged ones as they are.
 
 A shard is written again only where a session in it has changed; new sessions get shards of their own, which `voxmill
-compact` merges. Old shards stay, since a reader may have them open, until `voxmill vacuum`. With `write.shard_by=language`
-what is kept whole is a session's clips of one language, and a shard has clips of no other; its name ends in the language.
+compact` merges. Old shards stay, since a reader may have them open, until `voxmill vacuum`. With
+`write.shard_by=language` what is kept whole is a session's clips of one language, and a shard has clips of no other;
+its name tells which.
 """
 
 import re

@@ -129,6 +129,12 @@ def test_large_shards_and_lone_ones_stay() -> None:
     assert small_groups(shards[:2], 100) == [] == small_groups([], 100)
 
 
+def test_shards_of_different_languages_stay_apart() -> None:
+    names = [f"shards/clips-{number:06d}-{tag}-0123456789ab.tar" for number, tag in enumerate(("en", "zh-yue") * 2)]
+    shards = [ShardFile(name=name, size=1, sha256="", clips=1) for name in names]
+    assert [[one.name for one in group] for group in small_groups(shards, 100)] == [names[::2], names[1::2]]
+
+
 def test_a_damaged_shard_changes_nothing_of_its_bucket(out: Path) -> None:
     snapshot = read_snapshot(out)
     assert snapshot is not None

@@ -9,6 +9,7 @@ true.
 import ast
 import difflib
 import operator
+import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -35,6 +36,9 @@ _ARITHMETIC: dict[type[ast.operator], Callable[..., float]] = {
     ast.Div: operator.truediv,
 }
 _FUNCTIONS = ("len", "lower")
+# What SQL and other languages write.
+_HABITS = re.compile(r"(?<![=<>!])=(?!=)|<>|&&|\|\||!(?!=)|\b(?:AND|OR|NOT|IN|IS|LIKE)\b")
+_WRITTEN_HERE = {"=": "==", "<>": "!=", "&&": "and", "||": "or", "!": "not", "LIKE": "'part' in column"}
 _SPELLINGS = {"true": "True", "false": "False", "null": "None", "none": "None", "NULL": "None", "nan": "None"}
 _ALLOWED = "use columns, numbers, texts, == != < <= > >= in is + - * / and or not, len() and lower()"
 
@@ -68,56 +72,60 @@ class Condition:
         try:
             tree = ast.parse(text.strip(), mode="eval")
         except SyntaxError as error:
+            habit = _HABITS.search(re.sub(r"'[^']*'|\"[^\"]*\"", "", text))
+            if habit is not None:
+                better = _WRITTEN_HERE.get(habit[0], habit[0].lower())
+                raise ValueError(f"cannot be read: {habit[0]} is not known; write {better}") from None
             where = f" at character {error.offset}" if error.offset else ""
             raise ValueError(f"cannot be read{where} ({error.msg}); {_ALLOWED}") from None
         except (ValueError, RecursionError, MemoryError):
             raise ValueError(f"cannot be read; {_ALLOWED}") from None
-        self._whole = self._truth(tree.body, 0)
+        if _depth(tree) > MAX_DEPTH:
+            raise ValueError(f"is nested more than {MAX_DEPTH} deep; write it flatter")
+        self._whole = self._truth(tree.body)
 
     def __call__(self, record: object) -> bool:
         """Whether it is true of a record whose attributes are the columns."""
         return self._whole.of(record) is True
 
-    def _truth(self, node: ast.expr, depth: int) -> _Term:
-        term = self._term(node, depth)
+    def _truth(self, node: ast.expr) -> _Term:
+        term = self._term(node)
         if term.kind != "truth":
             raise ValueError(f"{term.text} is {_a(term.kind)}, no condition; compare it, such as {_example(term)}")
         return term
 
-    def _number(self, node: ast.expr, depth: int) -> _Term:
-        term = self._term(node, depth)
+    def _number(self, node: ast.expr) -> _Term:
+        term = self._term(node)
         if term.kind != "number":
             raise ValueError(f"{term.text} is {_a(term.kind)}, no number to calculate with")
         return term
 
-    def _term(self, node: ast.expr, depth: int) -> _Term:
+    def _term(self, node: ast.expr) -> _Term:
         text = _short(node)
-        if depth > MAX_DEPTH:
-            raise ValueError(f"is nested more than {MAX_DEPTH} deep; write it flatter")
         match node:
             case ast.BoolOp(op=op, values=values):
-                return _joined(text, [self._truth(value, depth + 1) for value in values], isinstance(op, ast.And))
+                return _joined(text, [self._truth(value) for value in values], isinstance(op, ast.And))
             case ast.UnaryOp(op=ast.Not(), operand=operand):
-                negated = self._truth(operand, depth + 1).of
+                negated = self._truth(operand).of
                 return _Term("truth", text, lambda record: _not(negated(record)))
             case ast.UnaryOp(op=ast.USub(), operand=operand):
-                number = self._number(operand, depth + 1)
+                number = self._number(operand)
                 return _Term("number", text, _calculation(operator.sub, _constant(0), number))
             case ast.BinOp(op=ast.BitAnd() | ast.BitOr()) | ast.UnaryOp(op=ast.Invert()):
                 raise ValueError(f"{text}: & | ~ are not known; write and, or, not")
             case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
-                terms = self._number(left, depth + 1), self._number(right, depth + 1)
+                terms = self._number(left), self._number(right)
                 return _Term("number", text, _calculation(_ARITHMETIC[type(op)], *terms))
             case ast.Compare(left=left, ops=ops, comparators=rights):
                 nodes = [left, *rights]
                 pairs = zip(nodes, ops, rights, strict=False)
-                return _joined(text, [self._comparison(*pair, depth + 1) for pair in pairs], True)
+                return _joined(text, [self._comparison(*pair) for pair in pairs], True)
             case ast.Constant(value=value) if value is None or isinstance(value, bool | int | float | str):
                 return _constant(value)
             case ast.Name() | ast.Attribute():
                 return self._column(node)
             case ast.Call(func=function, args=[argument], keywords=[]) if _short(function) in _FUNCTIONS:
-                return self._call(_short(function), self._term(argument, depth + 1))
+                return self._call(_short(function), self._term(argument))
             case ast.Call(func=function):
                 raise ValueError(f"{_short(function)}() is no function here; {_ALLOWED}")
         raise ValueError(f"{text} is not known here; {_ALLOWED}")
@@ -130,11 +138,11 @@ class Condition:
             return _Term("number", f"len({argument.text})", _with(argument, len))
         return _Term("text", f"lower({argument.text})", _with(argument, str.lower))
 
-    def _comparison(self, left: ast.expr, op: ast.cmpop, right: ast.expr, depth: int) -> _Term:
-        one = self._term(left, depth)
+    def _comparison(self, left: ast.expr, op: ast.cmpop, right: ast.expr) -> _Term:
+        one = self._term(left)
         if isinstance(op, ast.In | ast.NotIn):
-            return self._membership(one, right, isinstance(op, ast.NotIn), depth)
-        other = self._term(right, depth)
+            return self._membership(one, right, isinstance(op, ast.NotIn))
+        other = self._term(right)
         if isinstance(op, ast.Is | ast.IsNot):
             if other.kind != "null":
                 raise ValueError(f"{one.text} is {other.text}: `is` is for None alone; write ==")
@@ -151,9 +159,9 @@ class Condition:
             raise ValueError(f"{one.text} is {_a(one.kind)}; it can be == or != only")
         return _Term("truth", one.text, _calculation(_COMPARISONS[type(op)], one, other))
 
-    def _membership(self, one: _Term, right: ast.expr, negated: bool, depth: int) -> _Term:
+    def _membership(self, one: _Term, right: ast.expr, negated: bool) -> _Term:
         if isinstance(right, ast.List | ast.Tuple | ast.Set):
-            others = [self._term(element, depth + 1) for element in right.elts]
+            others = [self._term(element) for element in right.elts]
             odd = next((other for other in others if other.kind != one.kind), None)
             if odd is not None:
                 raise ValueError(f"{odd.text} is {_a(odd.kind)}, but {one.text} is {_a(one.kind)}: {_advice(one, odd)}")
@@ -165,7 +173,7 @@ class Condition:
                 return None if value is None else (value in [other.of(record) for other in others]) != negated
 
             return _Term("truth", one.text, in_list)
-        whole = self._term(right, depth)
+        whole = self._term(right)
         if one.kind != "text" or whole.kind != "text":
             raise ValueError(f"{one.text} in {whole.text}: write a list, such as {one.text} in ('a', 'b')")
         found: Callable[[str, str], bool] = lambda part, text: (part in text) != negated  # noqa: E731
@@ -283,6 +291,15 @@ def _joined(text: str, terms: Sequence[_Term], all_of: bool) -> _Term:
 
 def _not(value: Value) -> Value:
     return None if value is None else not value
+
+
+def _depth(tree: ast.AST) -> int:
+    """Levels of a tree, without recursion."""
+    level, depth = [tree], 0
+    while level:
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+        depth += 1
+    return depth
 
 
 def _short(node: ast.AST) -> str:

@@ -3,6 +3,7 @@
 import html
 import io
 import math
+import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -75,9 +76,9 @@ def test_texts_of_srt(out: Path, tmp_path: Path) -> None:
 
 def test_texts_and_voices_of_webvtt(out: Path, clips: dict[str, dict[str, Any]], tmp_path: Path) -> None:
     export_as(out, tmp_path, ExportFormat.VTT)
-    cues = {}
+    cues: dict[str, webvtt.Caption] = {}
     for who, name in names(tmp_path, ".vtt").items():
-        found = webvtt.read(str(tmp_path / name))
+        found = webvtt.read(str(tmp_path / name)).captions
         assert [cue.identifier for cue in found] == ["1", "2"]
         cues |= {row["clip_id"]: cue for cue, row in zip(found, session(clips, who), strict=True)}
     # This reader leaves escapes as they are.
@@ -103,21 +104,20 @@ def test_textgrids(out: Path, clips: dict[str, dict[str, Any]], tmp_path: Path) 
             assert all(one.end == next_one.start for one, next_one in zip(tier.entries, tier.entries[1:], strict=False))
             if tier.name.startswith("text"):
                 found += [(one.start, one.end, one.label) for one in tier.entries if one.label]
-        assert [(start, end) for start, end, _ in sorted(found)] == [
-            (pytest.approx(row["start"], abs=1e-6), pytest.approx(row["end"], abs=1e-6)) for row in mine
-        ]
+        expected = [(row["start"], row["end"]) for row in mine]
+        np.testing.assert_allclose([(start, end) for start, end, _ in sorted(found)], expected, rtol=0, atol=1e-6)
         if who != "en-1":
             assert [text for _, _, text in sorted(found)] == [row["text"] for row in mine]
-        text = (tmp_path / name).read_text(encoding="utf-8")
-        assert "-0" not in text.replace("ru-0", "") and "e-" not in text.replace("en-2", "")
+        times = re.findall(r"xm(?:in|ax) = (.*)", (tmp_path / name).read_text(encoding="utf-8"))
+        assert times and all(re.fullmatch(r"\d+(\.\d{1,6})?", time) for time in times)
     grid = praatio.textgrid.openTextgrid(
         str(tmp_path / names(tmp_path, ".TextGrid")["en-1"]), includeEmptyIntervals=False
     )
     first, second = session(clips, "en-1")
     assert [one.label for one in grid.getTier("text").entries] == [NASTY, ONE_LINE]
     words = [(one.label, one.start, one.end) for one in grid.getTier("words").entries]
-    expected = [("No", 0.0, 0.3), ('"quoted"', 0.3, 0.8), ("end", 0.9, 1.4)]
-    times = [(text, first["start"] + start, first["start"] + end) for text, start, end in expected]
+    timed = [("No", 0.0, 0.3), ('"quoted"', 0.3, 0.8), ("end", 0.9, 1.4)]
+    times = [(text, first["start"] + start, first["start"] + end) for text, start, end in timed]
     times += [
         (text, second["start"] + start, second["start"] + end)
         for text, start, end in [("good", 0.1, 0.4), ("again", 0.4, 0.7)]
@@ -145,7 +145,7 @@ def test_rttm(out: Path, clips: dict[str, dict[str, Any]], tmp_path: Path) -> No
     speakers = {}
     uris = set()
     for who, name in names(tmp_path, ".rttm").items():
-        ((uri, annotation),) = load_rttm(str(tmp_path / name)).items()
+        ((uri, annotation),) = load_rttm(str(tmp_path / name)).items()  # type: ignore[no-untyped-call]
         uris.add(uri)
         found = list(annotation.itertracks(yield_label=True))
         for (segment, _, label), row in zip(found, session(clips, who), strict=True):
