@@ -1,7 +1,7 @@
 """The folder of an export: one export of one dataset, which the same command completes after it was ended.
 
 `export.json` says which it is, first and last. All other files appear whole under their names and have the same bytes
-in every run, so one that is there is not written again.
+in every run, so audio that is there is not written again.
 """
 
 from collections.abc import Mapping
@@ -46,12 +46,14 @@ def begin(folder: Path, dataset: Dataset, exported_as: str) -> ExportRecord:
             known = from_json_text(ExportRecord, read_whole(path))
         except ValidationError:
             raise UserError(f"{path}: is none of `voxmill export`; name another folder") from None
-        if (known.exported_as, known.format, known.dataset) != (exported_as, FORMAT, record.dataset):
+        same = (known.exported_as, known.format, known.dataset) == (exported_as, FORMAT, record.dataset)
+        if not same and any(file.name != FILE for file in list_files(folder)):
             what = "of the dataset as it was" if known.exported_as == exported_as else f"--as {known.exported_as}"
             raise UserError(f"{folder}: holds an export {what}; name another folder or remove it")
-        sweep_temporaries(folder, recursive=True)
-        return known
-    if next(list_files(folder), None) is not None:
+        if same:
+            sweep_temporaries(folder, recursive=True)
+            return known
+    elif next(list_files(folder), None) is not None:
         raise UserError(f"{folder}: is not empty; name another folder or remove what is in it")
     write_atomically(path, f"{to_json_text(record)}\n")
     return record

@@ -143,6 +143,10 @@ def test_damaged_audio_is_named_and_nothing_of_it_written(tmp_path: Path, kind: 
         export_as(out, tmp_path / "folder", kind)
     assert not list((tmp_path / "folder").rglob("*.parquet")) and not list((tmp_path / "folder").glob("*.gz"))
     assert json.loads((tmp_path / "folder" / "export.json").read_text())["counts"] is None
+    if kind is ExportFormat.HF:
+        # Nothing but that file is there: another dataset may take the folder.
+        other = write_dataset(tmp_path / "other", rows(("it-1",), 1))
+        assert export_as(other, tmp_path / "folder", kind) == {"clips": 1, "files": 1}
     assert not [name for name in os.listdir(tmp_path / "folder") if name.endswith(".tmp")]
 
 

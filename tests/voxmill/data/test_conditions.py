@@ -64,7 +64,7 @@ def test_what_a_condition_means(condition: str, expected: bool) -> None:
         ("language <> 'en'", "cannot be read: <> is not known; write !="),
         ("text LIKE '%a = b%'", "cannot be read: LIKE is not known; write 'part' in column"),
         ("language == 'en", "cannot be read at character 13 (unterminated string literal"),
-        ("duration >", "cannot be read at character"),
+        ("duration >", "cannot be read (invalid syntax)"),
         ("language == 3", "a text stands in quotes, a number without"),
         ("duration > '3'", "duration is a number and '3' is a text"),
         ("language in ('en', 3)", "3 is a number, but language is a text"),
