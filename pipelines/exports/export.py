@@ -4,20 +4,21 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 from pipelines.exports import folder as export_folder
+from pipelines.exports.cues import SubtitleConfig
 from pipelines.exports.finetune_jsonl import FinetuneClip, FinetuneConfig, export_finetune
 from pipelines.exports.hugging_face import export_hugging_face
 from pipelines.exports.lhotse_manifests import export_lhotse
 from pipelines.exports.stored_audio import damaged
 from pipelines.exports.track_texts import rttm, srt, textgrid, vtt
-from pipelines.exports.tracks import TrackClips, tracks
+from pipelines.exports.tracks import tracks
 from voxmill.core.audio import AudioProblem
 from voxmill.core.errors import UserError
 from voxmill.core.files import write_atomically
-from voxmill.data.dataset import CLIPS_INDEX, Dataset, StoredClip
-from voxmill.data.layout import count_rows
+from voxmill.data.dataset import Dataset, StoredClip
 from voxmill.data.records import Description, Mode, Reference
 
 
@@ -41,7 +42,8 @@ class ExportFormat(StrEnum):
     HF = "hf"
 
 
-TrackWriter = Callable[[TrackClips, "Counter[str]"], str]
+SUBTITLES = (ExportFormat.SRT, ExportFormat.VTT)
+TrackWriter = Callable[..., str]
 _TRACK_TEXTS: dict[ExportFormat, tuple[str, TrackWriter]] = {
     ExportFormat.SRT: (".srt", srt),
     ExportFormat.VTT: (".vtt", vtt),
@@ -50,18 +52,24 @@ _TRACK_TEXTS: dict[ExportFormat, tuple[str, TrackWriter]] = {
 }
 
 
-def export_as(out: Path, folder: Path, exported_as: ExportFormat) -> dict[str, int]:
+def export_as(
+    out: Path, folder: Path, exported_as: ExportFormat, subtitles: SubtitleConfig | None = None
+) -> dict[str, int]:
     """Writes a dataset in one of the formats but JSONL; returns counts of what was written and what was left out.
 
     What was ended goes on where it was, what is done is not written again.
+
+    Args:
+        subtitles: of SRT and WebVTT.
 
     Raises:
         UserError: OUT is no finished dataset, is damaged or has no clip, or the folder holds anything else.
     """
     dataset = Dataset.open(out)
-    if not count_rows(out / CLIPS_INDEX):
+    if not any(table.num_rows for table in dataset.tables(("clip_id",))):
         raise UserError(f"{out}: has no clip to export; see its report.html for why none was kept")
-    record = export_folder.begin(folder, dataset, exported_as)
+    subtitles = subtitles or SubtitleConfig()
+    record = export_folder.begin(folder, dataset, exported_as, subtitles)
     if record.counts is not None:
         return record.counts
     counts: Counter[str] = Counter()
@@ -71,6 +79,8 @@ def export_as(out: Path, folder: Path, exported_as: ExportFormat) -> dict[str, i
         export_hugging_face(dataset, folder, counts)
     else:
         suffix, write = _TRACK_TEXTS[exported_as]
+        if exported_as in SUBTITLES:
+            write = partial(write, cue_seconds=subtitles.cue_seconds)
         for track in tracks(dataset, suffix):
             write_atomically(folder / track.name, write(track, counts))
             counts["files"] += 1

@@ -5,11 +5,12 @@ in every run, so audio that is there is not written again.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from voxmill.core.config import Config
 from voxmill.core.errors import UserError
 from voxmill.core.files import list_files, sweep_temporaries, write_atomically
 from voxmill.core.hashing import fingerprint, sha256_bytes
@@ -25,30 +26,32 @@ FILE = "export.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportRecord:
-    """`export.json`: the format, what the dataset was, and once all is written the counts."""
+    """`export.json`: the format, what the dataset and the settings were, and once all is written the counts."""
 
     exported_as: str
     dataset: str
+    settings: str
     format: int = FORMAT
     counts: dict[str, int] | None = None
 
 
-def begin(folder: Path, dataset: Dataset, exported_as: str) -> ExportRecord:
+def begin(folder: Path, dataset: Dataset, exported_as: str, settings: Config) -> ExportRecord:
     """Takes a new or empty folder, or one that the same export has begun or finished; `counts` tells which.
 
     Raises:
         UserError: it holds anything else.
     """
-    record = ExportRecord(exported_as=exported_as, dataset=_state(dataset))
+    record = ExportRecord(exported_as=exported_as, dataset=_state(dataset), settings=fingerprint(settings))
     path = folder / FILE
     if path.is_file():
         try:
             known = from_json_text(ExportRecord, read_whole(path))
         except ValidationError:
             raise UserError(f"{path}: is none of `voxmill export`; name another folder") from None
-        same = (known.exported_as, known.format, known.dataset) == (exported_as, FORMAT, record.dataset)
+        same = replace(known, counts=None) == record
         if not same and any(file.name != FILE for file in list_files(folder)):
-            what = "of the dataset as it was" if known.exported_as == exported_as else f"--as {known.exported_as}"
+            what = "of other settings or of the dataset as it was"
+            what = what if known.exported_as == exported_as else f"--as {known.exported_as}"
             raise UserError(f"{folder}: holds an export {what}; name another folder or remove it")
         if same:
             sweep_temporaries(folder, recursive=True)
@@ -61,8 +64,7 @@ def begin(folder: Path, dataset: Dataset, exported_as: str) -> ExportRecord:
 
 def end(folder: Path, record: ExportRecord, counts: Mapping[str, int]) -> None:
     """Says that all is written."""
-    done = ExportRecord(exported_as=record.exported_as, dataset=record.dataset, counts=dict(sorted(counts.items())))
-    write_atomically(folder / FILE, f"{to_json_text(done)}\n")
+    write_atomically(folder / FILE, f"{to_json_text(replace(record, counts=dict(sorted(counts.items()))))}\n")
 
 
 def _state(dataset: Dataset) -> str:

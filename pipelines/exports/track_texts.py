@@ -5,8 +5,9 @@ clips whose text is empty then are counted.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from pipelines.exports.cues import cues_of
 from pipelines.exports.plain import one_field, one_line
 from pipelines.exports.tracks import MICROSECONDS, TimedClip, TrackClips, placed_words
 
@@ -16,46 +17,47 @@ _SRT = str.maketrans({"<": "‹", ">": "›", "{": "(", "}": ")", "\\": "/"})
 _VTT = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 
 
-def srt(track: TrackClips, counts: Counter[str]) -> str:
-    """SubRip: a cue a clip. Brackets and backslashes, which players would read as tags, become others."""
+def srt(track: TrackClips, counts: Counter[str], cue_seconds: float | None = None) -> str:
+    """SubRip. Brackets and backslashes, which players would read as tags, become others."""
     cues: list[str] = []
-    for clip in track.clips:
-        text = one_line(clip.text).translate(_SRT)
-        if text:
-            start, end = _milliseconds(clip)
-            cues.append(f"{len(cues) + 1}\n{_clock(start, ',')} --> {_clock(end, ',')}\n{text}\n")
-    _count(counts, track, len(cues))
+    for _, start, end, text in _cues(track, counts, cue_seconds):
+        times = f"{_clock(start, ',')} --> {_clock(end, ',')}"
+        cues.append(f"{len(cues) + 1}\n{times}\n{text.translate(_SRT)}\n")
     return "\n".join(cues)
 
 
-def vtt(track: TrackClips, counts: Counter[str]) -> str:
-    """WebVTT: a cue a clip, the speaker as its voice. Cues have numbers: some readers take a name for text."""
+def vtt(track: TrackClips, counts: Counter[str], cue_seconds: float | None = None) -> str:
+    """WebVTT, the speaker as a cue's voice. Cues have numbers: some readers take a name for text."""
     cues = ["WEBVTT\n"]
-    for clip in track.clips:
-        text = one_line(clip.text).translate(_VTT)
-        if text:
-            start, end = _milliseconds(clip)
-            speaker = one_line(clip.speaker or "").translate(_VTT)
-            voice = f"<v {speaker}>" if speaker else ""
-            times = f"{_clock(start, '.')} --> {_clock(end, '.')}"
-            cues.append(f"{len(cues)}\n{times}\n{voice}{text}\n")
-    _count(counts, track, len(cues) - 1)
+    for clip, start, end, text in _cues(track, counts, cue_seconds):
+        speaker = one_line(clip.speaker or "").translate(_VTT)
+        voice = f"<v {speaker}>" if speaker else ""
+        times = f"{_clock(start, '.')} --> {_clock(end, '.')}"
+        cues.append(f"{len(cues)}\n{times}\n{voice}{text.translate(_VTT)}\n")
     return "\n".join(cues)
 
 
-def _milliseconds(clip: TimedClip) -> tuple[int, int]:
-    start = round(clip.start / _MILLISECOND)
-    return start, max(round(clip.end / _MILLISECOND), start + 1)
+def _cues(
+    track: TrackClips, counts: Counter[str], cue_seconds: float | None
+) -> Iterator[tuple[TimedClip, int, int, str]]:
+    """(clip, start, end, text) of every cue, in milliseconds, on one line; by time."""
+    cues = [(start, end, text, clip) for clip in track.clips for start, end, text in cues_of(clip, cue_seconds)]
+    for start, end, text, clip in sorted(cues, key=lambda cue: cue[:2]):
+        if one_line(text):
+            first, last = _milliseconds(start, end)
+            yield clip, first, last, one_line(text)
+    counts["clips"] += sum(bool(one_line(clip.text)) for clip in track.clips)
+    counts["no_text"] += sum(not one_line(clip.text) for clip in track.clips)
+
+
+def _milliseconds(start: int, end: int) -> tuple[int, int]:
+    first = round(start / _MILLISECOND)
+    return first, max(round(end / _MILLISECOND), first + 1)
 
 
 def _clock(milliseconds: int, point: str) -> str:
     seconds, rest = divmod(milliseconds, 1000)
     return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}{point}{rest:03d}"
-
-
-def _count(counts: Counter[str], track: TrackClips, written: int) -> None:
-    counts["clips"] += written
-    counts["no_text"] += len(track.clips) - written
 
 
 def rttm(track: TrackClips, counts: Counter[str]) -> str:
@@ -67,7 +69,7 @@ def rttm(track: TrackClips, counts: Counter[str]) -> str:
     name = one_field(track.name.removesuffix(".rttm"))
     lines = []
     for clip in track.clips:
-        start, end = _milliseconds(clip)
+        start, end = _milliseconds(clip.start, clip.end)
         speaker = one_field(one_line(clip.speaker or ""))
         counts["clips"] += 1
         counts["no_speaker"] += not speaker

@@ -43,8 +43,8 @@ def export(
     """Writes the kept clips of a dataset in a format that other tools read.
 
     \b
-    jsonl     train.jsonl and audio for the released fine-tuning script; key=value is for it alone
-    srt, vtt  subtitles: a file a recording, a cue a clip
+    jsonl     train.jsonl and audio for the released fine-tuning script
+    srt, vtt  subtitles: a file a recording, a cue a clip (or less, with cue_seconds=7)
     textgrid  for Praat and ELAN: a file a recording, tiers of texts, speakers and words
     rttm      who speaks when: a file a recording, a line a clip
     lhotse    recordings, supervisions and cuts (JSONL.gz) with the clips' audio
@@ -56,10 +56,11 @@ def export(
     \b
     Examples:
       voxmill export dataset/ finetune/ descriptions=2 max_seconds=20
-      voxmill export dataset/ subtitles/ --as srt
+      voxmill export dataset/ subtitles/ --as srt cue_seconds=7
       voxmill export s3://bucket/dataset s3://bucket/hf --as hf
     """
-    from pipelines.exports.export import ExportFormat, export_as, export_jsonl
+    from pipelines.exports.cues import SubtitleConfig
+    from pipelines.exports.export import SUBTITLES, ExportFormat, export_as, export_jsonl
     from pipelines.exports.finetune_jsonl import FinetuneConfig
     from voxmill.core.config import load_config
 
@@ -69,13 +70,16 @@ def export(
     check_folder(folder, "FOLDER")
     if uri(absolute(folder)) == uri(absolute(out)):
         raise UserError(f"{folder}: FOLDER is OUT; name another folder for the export")
+    written = folder
     if exported_as == ExportFormat.JSONL:
         counts = export_jsonl(out, folder, load_config(FinetuneConfig, None, overrides))
         written = folder / "train.jsonl"
+    elif exported_as in SUBTITLES:
+        counts = export_as(out, folder, ExportFormat(exported_as), load_config(SubtitleConfig, None, overrides))
     elif overrides:
-        raise UserError(f"{overrides[0]!r}: --as {exported_as} has no keys; leave it out, or write --as jsonl")
+        raise UserError(f"{overrides[0]!r}: --as {exported_as} has no keys; leave it out")
     else:
-        counts, written = export_as(out, folder, ExportFormat(exported_as)), folder
+        counts = export_as(out, folder, ExportFormat(exported_as))
     for name, count in counts.items():
         print(f"{name}: {count}")
     print(written)

@@ -26,9 +26,10 @@ def _encode() -> "Sequence[type[Config]]":
 
 
 def _export() -> "Sequence[type[Config]]":
+    from pipelines.exports.cues import SubtitleConfig
     from pipelines.exports.finetune_jsonl import FinetuneConfig
 
-    return (FinetuneConfig,)
+    return (FinetuneConfig, SubtitleConfig)
 
 
 def _train() -> "Sequence[type[Config]]":
@@ -99,7 +100,7 @@ TABLES = {
     ),
     "export": KeyTable(
         example="voxmill export dataset/ finetune/ descriptions=2",
-        text="A dataset as JSONL for the released fine-tuning script.",
+        text="The first keys are of `--as jsonl`, for the released fine-tuning script, the last one of subtitles.",
         models=_export,
     ),
     "cluster render": KeyTable(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.exports.cues import SubtitleConfig
 from pipelines.exports.export import ExportFormat, export_as
 from pipelines.exports.plain import clip_file, one_field, relative_name, same_file
 from samples.fabricate import rows, write_dataset
@@ -113,7 +114,9 @@ def test_a_folder_that_holds_anything_else_is_refused(out: Path, tmp_path: Path)
     with pytest.raises(UserError, match="holds an export --as srt"):
         export_as(out, tmp_path / "srt", ExportFormat.VTT)
     other = write_dataset(tmp_path / "other", rows(("en-1",), 1))
-    with pytest.raises(UserError, match="of the dataset as it was"):
+    with pytest.raises(UserError, match="of other settings or of the dataset as it was"):
+        export_as(out, tmp_path / "srt", ExportFormat.SRT, SubtitleConfig(cue_seconds=7))
+    with pytest.raises(UserError, match="of other settings or of the dataset as it was"):
         export_as(other, tmp_path / "srt", ExportFormat.SRT)
     (tmp_path / "srt" / "export.json").write_text("{}")
     with pytest.raises(UserError, match="is none of `voxmill export`"):
@@ -158,5 +161,9 @@ def test_the_command(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "--as ass: unknown; one of jsonl, srt, vtt" in capsys.readouterr().err
     assert run(["export", str(out), str(tmp_path / "other"), "--as", "rttm", "descriptions=2"]) == 2
     assert "--as rttm has no keys" in capsys.readouterr().err
+    assert run(["export", str(out), str(tmp_path / "cues"), "--as", "vtt", "cue_seconds=1"]) == 0
+    assert "clips: 12" in capsys.readouterr().out
+    assert run(["export", str(out), str(tmp_path / "other"), "--as", "vtt", "cue_second=1"]) == 2
+    assert "did you mean 'cue_seconds'" in capsys.readouterr().err
     assert run(["export", str(out), str(folder), "--as", "hf"]) == 2
     assert "holds an export --as srt" in capsys.readouterr().err

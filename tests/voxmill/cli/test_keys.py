@@ -5,13 +5,24 @@ import pytest
 from cluster.manifests.values import Values
 from evaluation.config import EvaluateConfig
 from pipelines.config import AnnotateConfig, EncodeConfig
+from pipelines.exports.cues import SubtitleConfig
 from pipelines.exports.finetune_jsonl import FinetuneConfig
 from training.codec.config import VAETrainConfig
 from training.curriculum.recipe import Recipe
 from training.launch.launch_config import LaunchConfig
 from voxmill.core.config import Config, describe_keys, known_keys
 
-MODELS = (AnnotateConfig, EncodeConfig, VAETrainConfig, Recipe, LaunchConfig, EvaluateConfig, FinetuneConfig, Values)
+MODELS = (
+    AnnotateConfig,
+    EncodeConfig,
+    VAETrainConfig,
+    Recipe,
+    LaunchConfig,
+    EvaluateConfig,
+    FinetuneConfig,
+    SubtitleConfig,
+    Values,
+)
 
 
 @pytest.mark.parametrize("model", MODELS)
