@@ -10,6 +10,7 @@ import ast
 import difflib
 import operator
 import re
+import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -70,7 +71,9 @@ class Condition:
         if len(text) > MAX_CHARACTERS:
             raise ValueError(f"has {len(text)} characters; at most {MAX_CHARACTERS} are read")
         try:
-            tree = ast.parse(text.strip(), mode="eval")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                tree = ast.parse(text.replace("\n", " ").strip(), mode="eval")
         except SyntaxError as error:
             habit = _HABITS.search(re.sub(r"'[^']*'|\"[^\"]*\"", "", text))
             if habit is not None:

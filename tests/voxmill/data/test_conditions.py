@@ -34,6 +34,7 @@ def clip() -> Clip:
         ("(end_sample - start_sample) / sample_rate >= -duration * 2 + 12", True),
         ("predicted_wer is not None and licence is None", True),
         ("path == 's'", True),
+        ("language == 'en'\n  and '\\d' not in text\n", True),
         # Nulls: neither true nor false, as in SQL.
         ("prosody.f0_median_hz > 100", False),
         ("not prosody.f0_median_hz > 100", False),
