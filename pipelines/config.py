@@ -154,8 +154,10 @@ class SelectConfig(Config):
     """Lowest probability (0..1) of a clip's language by its sound, the other clips and texts in two near ones."""
     text_language_must_agree_above: float | None = 0.8
     """Where the text's detected language is more probable than this (0..1), it must be the audio's."""
-    max_given_wer: float | None = 0.5
-    """Highest word error rate between a text given in the manifest and the recognised one."""
+    min_given_agreement: float | None = 0.6
+    """Smallest share (0..1) of characters that a given text and the recognised one have in common."""
+    max_text_differences: int | None = 0
+    """Most places of a clip in which its recording and the given text probably part, by words that were surely said."""
     allow_hallucinations: bool = False
     """Keep texts that recognisers are known to invent, such as credits of subtitles."""
     allow_forced_cuts: bool = False

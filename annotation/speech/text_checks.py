@@ -7,8 +7,6 @@ from collections import Counter
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from voxmill.data.languages import CHARACTER_BASED, base_language
 
 if TYPE_CHECKING:
@@ -57,6 +55,15 @@ def tokens(text: str, language: str) -> list[str]:
     return list(clean.replace(" ", "")) if base_language(language) in CHARACTER_BASED else clean.split()
 
 
+def token_spans(text: str, language: str) -> list[tuple[str, int, int]]:
+    """The same with the place of each in the text as it is: (word or character, its first character, the one after)."""
+    # Character by character, so that places stay; what a compatibility character stands for is one word with it.
+    kept = text.replace("’", "'").translate(_KEPT)
+    pattern = r"\S" if base_language(language) in CHARACTER_BASED else r"\S+"
+    found = ((normalise(match[0]).replace(" ", ""), *match.span()) for match in re.finditer(pattern, kept))
+    return [(form, start, end) for form, start, end in found if form]
+
+
 def error_rate(reference: str, hypothesis: str, language: str) -> float | None:
     """Word (or character) error rate by jiwer on normalised text; None where the reference has no words."""
     import jiwer
@@ -77,29 +84,6 @@ def agreement(one: str, other: str, language: str) -> float:
     from rapidfuzz.distance import LCSseq
 
     return float(LCSseq.normalized_similarity(first, second))
-
-
-def error_rate_within(given: str, text: str, language: str) -> float | None:
-    """Errors a word (or character) of `text`, 0..1, against the part of a longer text that is most like it.
-
-    By the semi-global edit distance of Sellers (1980), in which what stands before and after that part costs nothing.
-    None where the longer text has no words.
-    """
-    expected, actual = tokens(given, language), tokens(text, language)
-    if not expected:
-        return None
-    if not actual:
-        return 1.0
-    numbers = {word: number for number, word in enumerate(dict.fromkeys(expected))}
-    expected_N = np.array([numbers[word] for word in expected])
-    places = np.arange(len(expected) + 1)
-    costs = np.zeros(len(expected) + 1, dtype=np.int64)
-    for count, word in enumerate(actual, start=1):
-        changed = costs[:-1] + (expected_N != numbers.get(word, -1))
-        costs = np.concatenate([[count], np.minimum(changed, costs[1:] + 1)])
-        # A word that is left out costs one more than what ends before it.
-        costs = np.minimum.accumulate(costs - places) + places
-    return float(costs.min()) / len(actual)
 
 
 @lru_cache(maxsize=1)

@@ -64,7 +64,7 @@ class Transcript:
     aligner: str = "none (whisper cross-attention, pauses cut)"
 
     def check(self, language: str, seconds: float) -> TranscriptChecks:
-        """Measures of the transcript of a clip of this language code and length, `given_wer` left open."""
+        """Measures of the transcript of a clip of this language code and length."""
         text_code, probability = text_language(self.text)
         return TranscriptChecks(
             compression_ratio=compression_ratio(self.text),

@@ -25,6 +25,8 @@ from voxmill.data.records import (
     ShardMetadata,
     ShardPlace,
     StageModes,
+    TextDifference,
+    TextSource,
     VoiceLabels,
     Window,
 )
@@ -39,7 +41,8 @@ class CorpusClip:
 
     place: of its FLAC; in the unit's file until shards are written.
     speaker: the name that the manifest gives, else that of its cluster.
-    predicted_wer: None where no fit predicts it.
+    text_source: where the candidate's text and words are from; with a given text, recognised_text is what was recognised.
+    predicted_wer: of a recognised text; None where no fit predicts it.
     expressiveness, percentile: None where it could not be scored. references: None before they are looked for.
     ending: why the clip was rejected; None while it is kept.
     """
@@ -49,6 +52,10 @@ class CorpusClip:
     origin: Origin
     place: ShardPlace
     voice: VoiceLabels = field(default_factory=VoiceLabels)
+    text_source: TextSource = "recognised"
+    given_agreement: float | None = None
+    recognised_text: str | None = None
+    text_differences: tuple[TextDifference, ...] = ()
     predicted_wer: float | None = None
     position: int | None = None
     speaker: str | None = None
@@ -92,6 +99,13 @@ class CorpusClip:
         return (self.candidate.end_sample - self.candidate.start_sample) / self.window.sample_rate
 
     @property
+    def likely_differences(self) -> int | None:
+        """Places in which the recording and a given text probably part; None without one."""
+        if self.text_source != "given":
+            return None
+        return sum(difference.likely for difference in self.text_differences)
+
+    @property
     def dnsmos(self) -> float | None:
         """DNSMOS overall, 1..5."""
         return None if self.candidate.quality is None else self.candidate.quality.dnsmos_ovr
@@ -112,6 +126,8 @@ class CorpusClip:
             duration=self.duration,
             text=candidate.text,
             words=candidate.words,
+            text_source=self.text_source,
+            given_agreement=self.given_agreement,
             language=candidate.language,
             language_probability=candidate.language_probability,
             speaker=speaker,
@@ -131,6 +147,8 @@ def index_row(clip: CorpusClip) -> Clip:
         **_fields(clip.metadata(clip.speaker)),
         **_fields(clip.place),
         path=clip.window.name,
+        recognised_text=clip.recognised_text,
+        text_differences=clip.text_differences,
         predicted_wer=clip.predicted_wer,
         cluster=clip.cluster,
         prosody=None if voice.prosody is None else voice.prosody.value,

@@ -1,15 +1,20 @@
-"""From the finished units of a bucket to clips: collect, select, number. Runs no model, is always repeatable."""
+"""From the finished units of a bucket to clips: collect, give texts, select, number.
+
+Runs no model, is always repeatable.
+"""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.config import AnnotateConfig
 from pipelines.corpus.clips import CorpusClip, index_row
+from pipelines.corpus.given_texts import give_texts
 from pipelines.corpus.select import apply_thresholds
 from pipelines.corpus.trust import wer_fit
 from pipelines.units.label_store import LabelStore
+from pipelines.units.plan_files import read_texts
 from pipelines.units.store import read_unit, unit_path
-from voxmill.data.records import Cost, Ending, ShardPlace, StageName, VoiceLabels, WindowResult, WorkUnit
+from voxmill.data.records import Cost, Ending, RecordingWarning, ShardPlace, StageName, VoiceLabels, WindowResult, WorkUnit
 
 
 @dataclass
@@ -20,6 +25,8 @@ class CollectedClips:
     rejected: list[CorpusClip] = field(default_factory=list)
     windows: dict[str, list[WindowResult]] = field(default_factory=dict)
     """By recording."""
+    text_warnings: dict[str, tuple[RecordingWarning, ...]] = field(default_factory=dict)
+    """What is wrong with given texts, by recording."""
     costs: dict[StageName, Cost] = field(default_factory=dict)
 
     def reject(self, clip: CorpusClip, ending: Ending) -> None:
@@ -29,7 +36,7 @@ class CollectedClips:
 
 
 def collect(units: list[WorkUnit], out: Path, config: AnnotateConfig) -> CollectedClips:
-    """Reads every unit's labels, predicts word error rates, applies selection.
+    """Reads every unit's labels, gives texts that exist, predicts word error rates, applies selection.
 
     Clips that were met before are dropped (same audio, same bounds).
 
@@ -39,7 +46,7 @@ def collect(units: list[WorkUnit], out: Path, config: AnnotateConfig) -> Collect
     collected = CollectedClips()
     fit = wer_fit(config)
     condition = config.select.condition()
-    seen: set[str] = set()
+    clips: list[CorpusClip] = []
     store = LabelStore(out, config.voice_attributes)
     for planned in units:
         stored = read_unit(unit_path(out, planned.bucket, planned.unit_id))
@@ -60,18 +67,23 @@ def collect(units: list[WorkUnit], out: Path, config: AnnotateConfig) -> Collect
                     voice=voices.get(candidate.clip_id, VoiceLabels()),
                     speaker=result.window.source.speaker,
                 )
-                if fit is not None and candidate.text.strip():
-                    clip.predicted_wer = fit.predict(candidate, clip.duration)
-                ending = apply_thresholds(clip, config.select)
-                if ending is None and condition is not None and not condition(index_row(clip)):
-                    ending = Ending(stage=StageName.SELECTION, reason="where")
-                if ending is None and clip.clip_id in seen:
-                    ending = Ending(stage=StageName.SELECTION, reason="duplicate_clip")
-                if ending is None:
-                    seen.add(clip.clip_id)
-                    collected.kept.append(clip)
-                else:
-                    collected.reject(clip, ending)
+                clips.append(clip)
+    for bucket in sorted({unit.bucket for unit in units}):
+        collected.text_warnings |= give_texts(clips, read_texts(out, bucket))
+    seen: set[str] = set()
+    for clip in clips:
+        if fit is not None and clip.text_source == "recognised" and clip.candidate.text.strip():
+            clip.predicted_wer = fit.predict(clip.candidate, clip.duration)
+        ending = apply_thresholds(clip, config.select)
+        if ending is None and condition is not None and not condition(index_row(clip)):
+            ending = Ending(stage=StageName.SELECTION, reason="where")
+        if ending is None and clip.clip_id in seen:
+            ending = Ending(stage=StageName.SELECTION, reason="duplicate_clip")
+        if ending is None:
+            seen.add(clip.clip_id)
+            collected.kept.append(clip)
+        else:
+            collected.reject(clip, ending)
     return collected
 
 

@@ -28,13 +28,13 @@ from pipelines.corpus.clips import CorpusClip
 from pipelines.corpus.collect import CollectedClips, collect
 from pipelines.corpus.trust import fit_key
 from pipelines.units.label_store import LabelStore
-from pipelines.units.plan_files import read_units
+from pipelines.units.plan_files import read_texts, read_units
 from voxmill.core.hashing import fingerprint, short_hash
 from voxmill.data.layout import bucket_name
-from voxmill.data.records import ClipId, Prosody, from_json_text, to_json_text
+from voxmill.data.records import ClipId, GivenPart, Prosody, from_json_text, to_json_text
 from voxmill.data.schemas import parquet_metadata, parquet_rows, read_parquet, to_table, write_parquet
 
-FORMAT = 4
+FORMAT = 5
 MAX_VOICES = 1000
 """Clusters of which the mean voice is kept, half a kB each, to count voices across sessions."""
 
@@ -134,6 +134,7 @@ def measure_bucket(out: Path, bucket: int, config: AnnotateConfig) -> int:
             config.voice_attributes.model_dump(mode="json"),
             config.select.model_dump(mode="json"),
             fit_key(config),
+            to_json_text(read_texts(out, bucket), dict[str, tuple[GivenPart, ...]]),
             "speakers" in config.corpus_labels.labels and config.corpus_labels.speakers.model_dump(mode="json"),
         ]
     )

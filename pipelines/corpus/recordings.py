@@ -50,6 +50,7 @@ def _finished(row: Recording, collected: CollectedClips, kept: Counter[str], rej
         separated=any(separation.used for separation in separations),
         separation=separations[0].why if separations else None,
         seconds_lost=lost,
+        warnings=row.warnings + collected.text_warnings.get(row.recording_id, ()),
         ended_windows=ended,
     )
     if row.num_kept:

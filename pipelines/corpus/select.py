@@ -26,8 +26,21 @@ _RULES: dict[str, tuple[StageName, str]] = {
     "max_characters_per_second": (StageName.TRANSCRIPTION, "candidate.transcript.characters_per_second"),
     "min_language_probability": (StageName.TRANSCRIPTION, "candidate.language_probability"),
     "min_language_confidence": (StageName.TRANSCRIPTION, "candidate.transcript.language_confidence"),
-    "max_given_wer": (StageName.TRANSCRIPTION, "candidate.transcript.given_wer"),
+    "min_given_agreement": (StageName.TRANSCRIPTION, "given_agreement"),
+    "max_text_differences": (StageName.TRANSCRIPTION, "likely_differences"),
 }
+_OF_RECOGNISED = frozenset(
+    (
+        "max_predicted_wer",
+        "max_no_speech_probability",
+        "min_mean_log_probability",
+        "max_compression_ratio",
+        "max_repeated_ngram",
+        "min_characters_per_second",
+        "max_characters_per_second",
+    )
+)
+"""Rules that a given text is not measured by: what counts is how well it agrees."""
 
 
 def apply_thresholds(clip: CorpusClip, config: SelectConfig) -> Ending | None:
@@ -35,11 +48,15 @@ def apply_thresholds(clip: CorpusClip, config: SelectConfig) -> Ending | None:
     candidate = clip.candidate
     if candidate.cut == "forced" and not config.allow_forced_cuts:
         return Ending(stage=StageName.SEGMENTATION, reason="no_pause_to_cut", value=clip.duration)
+    is_given = clip.text_source == "given"
     if not candidate.text.strip():
-        return Ending(stage=StageName.TRANSCRIPTION, reason="empty_transcript", value=0.0)
-    if not config.allow_hallucinations and is_hallucination(candidate.text):
+        reason = "not_in_given_text" if is_given else "empty_transcript"
+        return Ending(stage=StageName.TRANSCRIPTION, reason=reason, value=0.0)
+    if not is_given and not config.allow_hallucinations and is_hallucination(candidate.text):
         return Ending(stage=StageName.TRANSCRIPTION, reason="hallucinated_phrase")
     for key, (stage, measure) in _RULES.items():
+        if is_given and key in _OF_RECOGNISED:
+            continue
         threshold: float | None = getattr(config, key)
         if threshold is None and clip.predicted_wer is None:
             threshold = getattr(config.without_fit, key, None)
@@ -53,6 +70,7 @@ def apply_thresholds(clip: CorpusClip, config: SelectConfig) -> Ending | None:
     transcript, limit = candidate.transcript, config.text_language_must_agree_above
     if (
         limit is not None
+        and not is_given
         and transcript is not None
         and transcript.text_language_probability > limit
         and not same_family(transcript.text_language, candidate.language)

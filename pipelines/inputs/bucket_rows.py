@@ -15,11 +15,13 @@ from pipelines.config import LabelConfig
 from pipelines.inputs.entries import Entry
 from pipelines.inputs.media import ReadChannel, digests_of
 from pipelines.inputs.scan import is_other
-from pipelines.units.plan_files import BucketPlan
+from pipelines.inputs.transcripts import given_parts
+from pipelines.units.plan_files import BucketPlan, GivenText
 from pipelines.units.unit import group, label_fingerprint
 from voxmill.data.layout import bucket_of
 from voxmill.data.records import (
     AudioTrack,
+    GivenPart,
     Recording,
     RecordingState,
     RecordingWarning,
@@ -43,7 +45,7 @@ class PlanRow:
     claimed: bool
     session: str | None
     speaker: str | None
-    text: str | None
+    parts: tuple[GivenPart, ...]
     language: str | None
     licence: str | None
     refused: str
@@ -63,6 +65,14 @@ class PlanRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Text:
+    """What is given as the text of an entry, and what is wrong with it."""
+
+    parts: tuple[GivenPart, ...]
+    warnings: tuple[RecordingWarning, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Repeat:
     """Row `order` repeats another: what `line` named already, or the audio of the recording `duplicate_of`."""
 
@@ -71,7 +81,8 @@ class Repeat:
     duplicate_of: str | None
 
 
-_OF_ENTRY = [field.name for field in fields(Entry) if field.name not in ("stamp", "problem", "detail")]
+_NOT_OF_ENTRY = ("stamp", "problem", "detail", "text", "segments", "text_path")
+_OF_ENTRY = [field.name for field in fields(Entry) if field.name not in _NOT_OF_ENTRY]
 ROWS = schema_of(PlanRow)
 
 
@@ -85,10 +96,23 @@ KEYS = pa.schema(
 
 
 def plan_rows(first: int, entries: Sequence[Entry], scans: pa.Table) -> pa.Table:
-    """The rows of a block whose first entry is the corpus's number `first`."""
+    """The rows of a block whose first entry is the corpus's number `first`; reads the texts of its recordings.
+
+    Raises:
+        OSError: the storage does not answer.
+    """
     table = to_table(entries, Entry)
     columns = {name: table[name] for name in _OF_ENTRY} | {name: scans[name] for name in scans.column_names}
     columns["order"] = pa.array(np.arange(first, first + len(entries)))
+    # Of what is no recording nobody wants the text.
+    is_sound = scans["recording_id"].is_valid().to_pylist()
+    texts = [given_parts(entry) if sound else ((), ()) for entry, sound in zip(entries, is_sound, strict=True)]
+    given = to_table([_Text(parts=parts, warnings=warnings) for parts, warnings in texts], _Text)
+    columns["parts"] = given["parts"]
+    if any(warnings for _, warnings in texts):
+        scanned = scans["warnings"].to_pylist()
+        both = [[*(own or []), *more] for own, more in zip(scanned, given["warnings"].to_pylist(), strict=True)]
+        columns["warnings"] = pa.array(both, ROWS.field("warnings").type)
     return pa.table({name: columns[name] for name in ROWS.names}, schema=ROWS)
 
 
@@ -163,12 +187,15 @@ def plan_bucket(rows: pa.Table, repeats: Mapping[int, Repeat], label: LabelConfi
     """
     windows: list[Window] = []
     recordings: list[Recording] = []
+    texts: list[GivenText] = []
     for row in sorted(from_table(PlanRow, rows), key=lambda row: (row.name, row.order)):
         recordings.append(_recording(row, repeats.get(row.order)))
         if recordings[-1].state == "planned":
             windows += _windows(row)
+            if row.parts and row.recording_id is not None:
+                texts.append(GivenText(recording_id=row.recording_id, parts=row.parts))
     units = group(windows, label.unit_seconds, label_fingerprint(label), bucket)
-    return BucketPlan(recordings=tuple(recordings), units=tuple(units))
+    return BucketPlan(recordings=tuple(recordings), units=tuple(units), texts=tuple(texts))
 
 
 def _recording(row: PlanRow, repeat: Repeat | None) -> Recording:
@@ -235,7 +262,6 @@ def _windows(row: PlanRow) -> list[Window]:
         source = SourceInfo(
             session=row.session or row.name,
             speaker=f"{row.speaker or row.session or row.name}:channel-{one.channel}" if split else row.speaker,
-            text=row.text,
             language=row.language,
             licence=row.licence,
         )

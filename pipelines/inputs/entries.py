@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from voxmill.core.errors import UserError
 from voxmill.data.languages import language_code
+from voxmill.data.records import GivenPart
 
 _SUFFIX = re.compile(
     r"[^/]\.(3g2|3gp|8svx|aac|ac3|aifc?|aiff|amr|ape|asf|au|avi|awb|bwf|caf|dts|eac3|f4a|flac|flv|g722|gsm|m2ts|m4a|m4b"
@@ -26,6 +27,7 @@ class Entry:
     row: of a Parquet file with the audio inside, from 0; None: the file is no such thing.
     claimed: whether its name, or whoever named it, says that it is a recording; what else does not open is counted.
     stamp: changes when the file does, as far as a listing tells; "" where it does not.
+    text, segments, text_path: what is said in it; in parts with times; the file that has it; the first that is given.
     refused: why the recording is not labelled, whatever is in it: its language is none. line: of the manifest, from 1.
     """
 
@@ -39,6 +41,8 @@ class Entry:
     session: str | None = None
     speaker: str | None = None
     text: str | None = None
+    segments: tuple[GivenPart, ...] = ()
+    text_path: str | None = None
     language: str | None = None
     licence: str | None = None
     refused: str = ""

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipelines.inputs.entries import Entry, has_suffix
+from pipelines.inputs.transcripts import SUFFIXES, text_beside
 from voxmill.core.storage import Listed, is_remote, list_folder, to_path
 
 
@@ -28,16 +29,19 @@ def matches(pattern: str) -> Iterator[Entry]:
     if "://" not in pattern:
         for path in sorted(glob.glob(pattern, recursive=True)):
             if not os.path.isdir(path):
-                yield Entry(path=path, name=storable(path), claimed=_is_claimed(path))
+                stem = path.rpartition(".")[0]
+                text = text_beside(path, [stem + suffix for suffix in SUFFIXES if os.path.exists(stem + suffix)])
+                yield Entry(path=path, name=storable(path), claimed=_is_claimed(path), text_path=_text_of(path, text))
         return
     from fsspec.utils import glob_translate
 
     root = to_path(re.split(r"[*?\[]", pattern, maxsplit=1)[0].rpartition("/")[0])
     wanted = re.compile(glob_translate(pattern.removeprefix(f"{root}/")))
-    for name, item in _files(root):
+    for name, item, text in _files(root):
         if wanted.fullmatch(name):
             path = f"{root}/{name}"
-            yield Entry(path=path, name=path, claimed=_is_claimed(name), stamp=item.stamp)
+            text_path = None if text is None else f"{root}/{text}"
+            yield Entry(path=path, name=path, claimed=_is_claimed(name), stamp=item.stamp, text_path=text_path)
 
 
 def storable(name: str) -> str:
@@ -47,6 +51,11 @@ def storable(name: str) -> str:
 
 def _is_claimed(name: str) -> bool:
     return has_suffix(name) or name.endswith(".tar")
+
+
+def _text_of(name: str, text: str | None) -> str | None:
+    """The text beside a recording; beside anything else there is none."""
+    return text if has_suffix(name) else None
 
 
 class _LocalWalk:
@@ -73,16 +82,18 @@ class _LocalWalk:
             return
         # A folder sorts by its name with the slash, so that the whole comes in the order of complete names.
         items = [(item.name + "/" * _is_folder(item), item) for item in found]
+        names = {item.name for item in found}
         for name, item in sorted(items, key=lambda pair: storable(pair[0])):
             inner = os.path.join(folder, item.name)
             if not name.endswith("/"):
-                yield from self._file(item, inner)
+                text = _text_of(item.name, text_beside(item.name, names))
+                yield from self._file(item, inner, None if text is None else os.path.join(where, text))
             elif item.is_symlink() or real is not None:
                 yield from self._elsewhere(item, inner)
             else:
                 yield from self.folder(inner)
 
-    def _file(self, item: "os.DirEntry[str]", name: str) -> Iterator[Entry]:
+    def _file(self, item: "os.DirEntry[str]", name: str, text_path: str | None) -> Iterator[Entry]:
         broken = item.is_symlink() and not os.path.exists(item.path)
         if broken or os.path.isfile(item.path):
             yield Entry(
@@ -91,6 +102,7 @@ class _LocalWalk:
                 claimed=_is_claimed(name),
                 problem="missing" if broken else None,
                 detail="a link that leads nowhere or in a circle" if broken else "",
+                text_path=text_path,
             )
         else:
             detail = "a pipe, socket or device"
@@ -125,16 +137,22 @@ def _lies_in(path: str, folder: str) -> bool:
 
 
 def _walk_remote(root: Path) -> Iterator[Entry]:
-    for name, item in _files(root):
-        yield Entry(path=f"{root}/{name}", name=name, claimed=_is_claimed(name), stamp=item.stamp)
+    for name, item, text in _files(root):
+        text_path = None if text is None else f"{root}/{text}"
+        yield Entry(
+            path=f"{root}/{name}", name=name, claimed=_is_claimed(name), stamp=item.stamp, text_path=text_path
+        )
 
 
-def _files(root: Path, folder: str = "") -> Iterator[tuple[str, Listed]]:
-    """(name below `root`, what the listing says) of every object below a prefix, by name."""
-    for item in sorted(list_folder(root, folder), key=lambda item: item.name + "/" * item.is_folder):
+def _files(root: Path, folder: str = "") -> Iterator[tuple[str, Listed, str | None]]:
+    """(name below `root`, what the listing says, name of the text beside it) of every object below a prefix, by name."""
+    items = sorted(list_folder(root, folder), key=lambda item: item.name + "/" * item.is_folder)
+    names = {item.name for item in items}
+    for item in items:
         name = folder + item.name
         if item.is_folder:
             yield from _files(root, name + "/")
         elif not name.endswith("/"):
             # A name that ends in a slash is the empty object that consoles make to show a folder.
-            yield name, item
+            text = _text_of(item.name, text_beside(item.name, names))
+            yield name, item, None if text is None else folder + text

@@ -10,7 +10,7 @@ import numpy as np
 
 from annotation.speech.language_changes import changes, parts, stretches
 from annotation.speech.spoken_languages import LanguageChoice, LanguageText, choose, decide, of_family
-from annotation.speech.text_checks import error_rate_within, text_language
+from annotation.speech.text_checks import text_language
 from annotation.speech.transcription import Transcript, clamp_words
 from annotation.speech.whisper import Heard, WhisperRecogniser
 from annotation.speech.word_edges import tighten
@@ -80,7 +80,7 @@ class Transcribe(BatchStage):
         if unknown is not None:
             detail = f"transcription.model knows no {language_name(unknown)}, which the manifest gives"
             return self.end(given.result, "unknown_language", detail=detail)
-        result = _with_candidates(given.result, candidates)
+        result = dataclasses.replace(given.result, candidates=tuple(candidates))
         # Later stages ask for the clips alone.
         return WindowOutput(result, _cut(result, given.audio), len(candidates))
 
@@ -233,20 +233,3 @@ def _parts(piece: _Piece, bounds: Sequence[tuple[int, int]]) -> list[_Piece]:
 def _cut(result: WindowResult, audio: WindowAudio) -> WindowAudio:
     clips = tuple(audio.samples[clip_slice(result, c.start_sample, c.end_sample)] for c in result.clips)
     return WindowAudio(clips=clips, step=audio.step)
-
-
-def _with_candidates(result: WindowResult, candidates: Sequence[Candidate]) -> WindowResult:
-    """The window with its transcribed candidates, compared with the manifest's text where there is one."""
-    given = result.window.source.text
-    if given:
-        # A given text is that of the whole recording, of which the window and its clips may be a part.
-        candidates = [
-            _with_wer(candidate, error_rate_within(given, candidate.text, candidate.language))
-            for candidate in candidates
-        ]
-    return dataclasses.replace(result, candidates=tuple(candidates))
-
-
-def _with_wer(candidate: Candidate, wer: float | None) -> Candidate:
-    assert candidate.transcript is not None
-    return dataclasses.replace(candidate, transcript=dataclasses.replace(candidate.transcript, given_wer=wer))

@@ -46,7 +46,9 @@ def _ends_group(last: Window, unit_seconds: float) -> bool:
 
 def _unit(windows: Sequence[Window], label_fingerprint: str, bucket: int) -> WorkUnit:
     content = [
-        [w.recording_id, w.channel, w.start_sample, w.end_sample, w.source.text, w.source.language] for w in windows
+        # None where once a given text was, so that units are named as before.
+        [w.recording_id, w.channel, w.start_sample, w.end_sample, None, w.source.language]
+        for w in windows
     ]
     return WorkUnit(
         unit_id=fingerprint([label_fingerprint, content])[:32],

@@ -31,7 +31,14 @@ WarningKind = Literal[
     "non_finite",  # samples that are no numbers, set to 0
     "out_of_scale",  # samples beyond full scale, scaled or clipped
     "no_such_channel",  # the channel that was asked for
+    "text_unreadable",  # the text beside it, or its segments
+    "text_empty",  # the text beside it has no words
+    "segment_reversed",  # a segment that ends before it starts; it is left out
+    "segments_overlap",  # segments that are not one after another
+    "text_of_another_recording",  # hardly any of what is said is in the text
+    "text_not_read",  # most of the text is not said
 ]
+TextSource = Literal["given", "recognised"]
 CutBy = Literal["pause", "speaker", "overlap", "language", "forced"]
 Axis = Literal["design", "style"]
 Granularity = Literal["tags", "phrase", "sentence", "paragraph"]
@@ -162,7 +169,7 @@ class Word:
     """One word; times in seconds from the clip's start, probability 0..1."""
 
     word: str
-    """The word as recognised, with its punctuation."""
+    """The word as the text has it, with its punctuation."""
     start: Seconds
     """Start from the clip's start. [s]"""
     end: Seconds
@@ -273,8 +280,6 @@ class TranscriptChecks:
     """Whether the clip was decoded a second time."""
     aligner: str
     """Method that placed the words in time."""
-    given_wer: float | None = None
-    """Errors a word of the text against the most similar part of the manifest's; null where the manifest has none."""
     second_language: str = ""
     """Next most probable language of the audio alone; empty where the recogniser tells none."""
     second_language_probability: float = 0.0
@@ -287,6 +292,35 @@ class TranscriptChecks:
     """Share of words (or characters) that the two decodings have in common; null where it was decoded once. [0..1]"""
     seconds_after_words: Seconds = 0.0
     """Sound between the last word, as the recogniser placed it, and the end of the clip. [s]"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenPart:
+    """A text that exists for a recording, or a part of it from `start` to `end` in seconds of the recording."""
+
+    text: str
+    start: Seconds | None = None
+    end: Seconds | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextDifference:
+    """A place of a clip where the given text and what was recognised are not the same."""
+
+    kind: Literal["missing", "added", "changed"]
+    """missing: only in the text; added: only recognised; changed: one stands for the other."""
+    given: str
+    """Words of the text, as they are compared."""
+    recognised: str
+    """Words as recognised, likewise."""
+    start: Seconds
+    """Start from the clip's start. [s]"""
+    end: Seconds
+    """End from the clip's start. [s]"""
+    similarity: float
+    """Share of the characters that both have in common. [0..1]"""
+    likely: bool
+    """Whether the recording and the text probably part here, and not the recogniser alone errs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -403,7 +437,6 @@ class SourceInfo:
 
     session: str
     speaker: str | None = None
-    text: str | None = None
     language: str | None = None
     licence: str | None = None
 
@@ -659,9 +692,13 @@ class ShardMetadata:
     duration: Seconds
     """Length of the clip. [s]"""
     text: str
-    """Text as recognised."""
+    """What is said: the given text's part where there is one, else as recognised."""
     words: tuple[Word, ...]
-    """Words with their times."""
+    """Words of it with their times."""
+    text_source: TextSource = "recognised"
+    """Where the text is from: given with the recording, or recognised."""
+    given_agreement: float | None = None
+    """Share of its characters that the given text and the recognised one have in common; null without one. [0..1]"""
     language: str
     """Code of the spoken language."""
     language_probability: float
@@ -691,6 +728,10 @@ class Clip(ShardMetadata):
 
     path: str = ""
     """Path of the recording that it is from, as the manifest or folder gives it."""
+    recognised_text: str | None = None
+    """Text as recognised, where the clip's is given."""
+    text_differences: tuple[TextDifference, ...] = ()
+    """Where the given text and the recognised one are not the same."""
     predicted_wer: float | None = None
     """Word error rate that the text probably has; null where none is predicted for the recogniser. [0..]"""
     cluster: str | None = None
