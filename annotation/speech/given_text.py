@@ -20,6 +20,8 @@ SAME_WORD = 0.5
 """Similarity of a given and a recognised word from which on the recogniser is taken to have misspelt the same word."""
 SURE = 0.6
 """Mean probability of recognised words that are not in the text from which on they are taken to be said."""
+SHORTEST_ADDED = 3
+"""Characters; recognisers hear shorter words than these where nothing is said."""
 SHORTEST_SHARE = 0.45
 """Words that have less than this share of the time that they usually take are taken not to be said."""
 SLACK_SECONDS = 3.0
@@ -401,9 +403,11 @@ class _Alignment:
         heard = self.heard[pair.h0 : pair.h1]
         sure = bool(heard) and sum(word.probability for word in heard) / len(heard) >= SURE
         if not pair.gap:
-            return similarity < SAME_WORD and sure
+            # What the one writes in figures, the other may write in words.
+            in_figures = _has_digit(word.form for word in heard) != _has_digit(self._forms(pair.g0, pair.g1))
+            return similarity < SAME_WORD and sure and not in_figures
         if heard:
-            return sure
+            return sure and sum(len(word.form) for word in heard) >= SHORTEST_ADDED
         before = self.heard[pair.h0 - 1] if pair.h0 else None
         after = self.heard[pair.h0] if pair.h0 < len(self.heard) else None
         forms, start, end = self._forms(pair.g0, pair.g1), clip.start, clip.end
@@ -417,6 +421,10 @@ class _Alignment:
 def _heard_of(heard: Sequence[_Heard], pairs: Sequence[_Pair]) -> Sequence[_Heard]:
     own = [pair for pair in pairs if pair.h0 < pair.h1]
     return heard[own[0].h0 : own[-1].h1] if own else ()
+
+
+def _has_digit(forms: Iterable[str]) -> bool:
+    return any(char.isdigit() for form in forms for char in form)
 
 
 def _language(clips: Sequence[RecognisedClip]) -> str:

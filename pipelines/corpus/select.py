@@ -58,7 +58,7 @@ def apply_thresholds(clip: CorpusClip, config: SelectConfig) -> Ending | None:
         if is_given and key in _OF_RECOGNISED:
             continue
         threshold: float | None = getattr(config, key)
-        if threshold is None and clip.predicted_wer is None:
+        if threshold is None and clip.predicted_wer is None and not is_given:
             threshold = getattr(config.without_fit, key, None)
         value: float | None = attrgetter(measure)(clip)
         if threshold is None or value is None:
