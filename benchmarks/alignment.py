@@ -2,9 +2,9 @@
 
     python benchmarks/alignment.py [--minutes 30] [--folder DIR] [--debs FOLDER]
 
-A narration of festvox-ru with hand-checked phones (samples/narration.py), strung together to recordings of ten minutes,
-and the sample recordings of one language are annotated three times over the same work units: without their text, with
-it, and with 5 % of its words deleted, added or changed. Reported are the text of kept clips against the words that the
+A narration of festvox-ru with the times of its phones (samples/narration.py), strung together to long recordings, and
+the sample recordings of one language are annotated three times over the same work units: without their text, with it,
+and with 5 % of its words deleted, added or changed. Reported are the text of kept clips against the words that the
 phones place in them, the words that kept clips have, how far words begin and end from their phones (beside the
 recogniser's own words), and how many of the damaged places the marks find. The last line is one JSON object.
 """

@@ -2,10 +2,11 @@
 
     python samples/narration.py FOLDER [--minutes 99] [--recording-minutes 10] [--debs FOLDER]
 
-The Debian package festvox-ru has a book's sentences as read by one voice, with their text and hand-checked phones. They
-are strung together in their order with pauses, and the phones tell where each word begins and ends: letters are
-aligned with phones, and sentences whose letters do not fit are left out. Writes `recordings/`, each recording's text
-beside it, `manifest.jsonl` and `truth.jsonl`. The package's licence is its own: nothing of it is kept here.
+The Debian package festvox-ru has a book's sentences as read by one voice, with their text and the times of their
+phones. They are strung together in their order with pauses, and the phones tell where each word begins and ends:
+letters are aligned with phones, and sentences whose letters do not fit are left out. Writes `recordings/`, each
+recording's text beside it, `manifest.jsonl` and `truth.jsonl`. The package's licence is its own: nothing of it is kept
+here.
 """
 
 import argparse

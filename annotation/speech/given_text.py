@@ -14,6 +14,7 @@ from statistics import median
 from rapidfuzz.distance import Levenshtein
 
 from annotation.speech.text_checks import token_spans
+from voxmill.data.languages import CHARACTER_BASED, base_language
 from voxmill.data.records import GivenPart, Seconds, TextDifference, Word
 
 SAME_WORD = 0.5
@@ -24,7 +25,7 @@ SHORTEST_ADDED = 3
 """Characters; recognisers hear shorter words than these where nothing is said."""
 SHORTEST_SHARE = 0.45
 """Words that have less than this share of the time that they usually take are taken not to be said."""
-SLACK_SECONDS = 3.0
+SLACK_SECONDS = 2.0
 """So far outside its own times a part with times may be recognised."""
 OPENING = frozenset("\"'“‘«„¿¡([{<「『《〈【（")
 DEFAULT_PACE = 14.0
@@ -120,6 +121,7 @@ class _Alignment:
     def __init__(self, parts: Sequence[GivenPart], clips: Sequence[RecognisedClip]) -> None:
         self.parts, self.clips = parts, clips
         language = _language(clips)
+        self.by_character = base_language(language) in CHARACTER_BASED
         self.text = "\n".join(part.text for part in parts)
         self.given: list[_Given] = []
         offset = 0
@@ -129,20 +131,53 @@ class _Alignment:
             offset += len(part.text) + 1
         self.heard = [word for number, clip in enumerate(clips) for word in _heard(number, clip)]
         seconds = [(len(word.form), word.end - word.start) for word in self.heard if word.end > word.start]
-        self.pace = DEFAULT_PACE if len(seconds) < 20 else median(size / length for size, length in seconds)
+        self.pace = DEFAULT_PACE if len(seconds) < 5 else median(size / length for size, length in seconds)
         self.pairs = list(self._within_clips(self._within_times(self._pairs())))
 
     def _pairs(self) -> Iterator[_Pair]:
         """All words of both sides in order: equal ones by themselves, what lies between as its characters fit."""
-        codes = Levenshtein.opcodes([word.form for word in self.given], [word.form for word in self.heard])
-        runs = [(code.tag, code.src_start, code.src_end, code.dest_start, code.dest_end) for code in codes]
-        equal = _joined([run[1:] for run in runs if run[0] == "equal"], [word.form for word in self.given])
-        g, h = 0, 0
-        for g0, g1, h0, h1 in [*equal, (len(self.given), len(self.given), len(self.heard), len(self.heard))]:
-            yield from self._by_characters(g, g0, h, h0)
-            for number in range(g1 - g0):
-                yield _Pair(g0 + number, g0 + number + 1, h0 + number, h0 + number + 1)
-            g, h = g1, h1
+        h = 0
+        for g0, g1, h0, h1 in self._stretches():
+            if h < h0:
+                yield _Pair(g0, g0, h, h0)
+            yield from self._by_words(g0, g1, h0, h1)
+            h = h1
+        if h < len(self.heard):
+            yield _Pair(len(self.given), len(self.given), h, len(self.heard))
+
+    def _stretches(self) -> Iterator[tuple[int, int, int, int]]:
+        """Given and recognised words that may stand for each other; parts with times may be far from the next."""
+        borders = [n for n in range(1, len(self.given)) if self._are_apart(self.given[n - 1].part, self.given[n].part)]
+        h = 0
+        for first, last in pairwise([0, *borders, len(self.given)]):
+            start = self.parts[self.given[first].part].start if self.given else None
+            end = self.parts[self.given[last - 1].part].end if self.given else None
+            while start is not None and h < len(self.heard) and self.heard[h].end < start - SLACK_SECONDS:
+                h += 1
+            h_first = h
+            while h < len(self.heard) and (end is None or self.heard[h].start < end + SLACK_SECONDS):
+                h += 1
+            yield first, last, h_first, h
+
+    def _are_apart(self, one: int, other: int) -> bool:
+        """Whether there is so much time between parts that no word can be of both."""
+        end, start = self.parts[one].end, self.parts[other].start
+        return end is not None and start is not None and start - end >= 2 * SLACK_SECONDS
+
+    def _by_words(self, first: int, last: int, h_first: int, h_last: int) -> Iterator[_Pair]:
+        given, heard = self._forms(first, last), [word.form for word in self.heard[h_first:h_last]]
+        runs = [
+            (code.src_start, code.src_end, code.dest_start, code.dest_end)
+            for code in Levenshtein.opcodes(given, heard)
+            if code.tag == "equal"
+        ]
+        g, h = first, h_first
+        for a0, a1, b0, b1 in [*_joined(runs, given), (len(given), len(given), len(heard), len(heard))]:
+            yield from self._by_characters(g, first + a0, h, h_first + b0)
+            for number in range(a1 - a0):
+                g, h = first + a0 + number, h_first + b0 + number
+                yield _Pair(g, g + 1, h, h + 1)
+            g, h = first + a1, h_first + b1
 
     def _by_characters(self, g0: int, g1: int, h0: int, h1: int) -> Iterator[_Pair]:
         """Words between two anchors: those with most of their characters in common stand for each other."""
@@ -151,7 +186,7 @@ class _Alignment:
         if g0 == g1 or h0 == h1:
             yield _Pair(g0, g1, h0, h1)
             return
-        given, heard = _characters(self.given[g0:g1]), _characters(self.heard[h0:h1])
+        given, heard = _characters(self._forms(g0, g1)), _characters([word.form for word in self.heard[h0:h1]])
         common: dict[tuple[int, int], int] = {}
         for code in Levenshtein.opcodes("".join(c for c, _ in given), "".join(c for c, _ in heard)):
             if code.tag == "equal":
@@ -173,7 +208,7 @@ class _Alignment:
             yield _Pair(g, g1, h, h1)
 
     def _within_times(self, pairs: Iterable[_Pair]) -> Iterator[_Pair]:
-        """The same, pairs that lie outside the times of their part taken apart."""
+        """The same, pairs that lie far outside the times of their part taken apart."""
         for pair in pairs:
             if pair.gap or all(self._may_lie(self.given[g].part, pair) for g in (pair.g0, pair.g1 - 1)):
                 yield pair
@@ -287,10 +322,15 @@ class _Alignment:
         cuts = [(g0, self._cut(g0 - 1, g0))]
         for g in range(g0 + 1, g1):
             between = self.text[self.given[g - 1].end : self.given[g].start]
-            if not between or any(char.isspace() for char in between):
+            if any(char.isspace() for char in between) or (self.by_character and not self._in_one_word(g)):
                 cuts.append((g, self._cut(g - 1, g)))
         cuts.append((g1, self._cut(g1 - 1, g1)))
         return [((a, b), (start, end)) for (a, start), (b, end) in pairwise(cuts)]
+
+    def _in_one_word(self, g: int) -> bool:
+        """Whether a letter or digit continues a word of another script, in a language written without spaces."""
+        before, own = self.given[g - 1], self.given[g]
+        return before.end == own.start and before.form.isascii() and own.form.isascii()
 
     def _cut(self, left: int, right: int) -> int:
         """The character at which what is written between two words is divided."""
@@ -449,9 +489,9 @@ def _heard(number: int, clip: RecognisedClip) -> Iterator[_Heard]:
             yield _Heard(form, low, high, word.probability, number)
 
 
-def _characters(words: Sequence[_Given] | Sequence[_Heard]) -> list[tuple[str, int]]:
+def _characters(forms: Sequence[str]) -> list[tuple[str, int]]:
     """Characters of words, a space behind each, with the word's number."""
-    return [(char, number) for number, word in enumerate(words) for char in word.form + " "]
+    return [(char, number) for number, form in enumerate(forms) for char in form + " "]
 
 
 def _components(linked: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, int, int]]:
@@ -491,4 +531,3 @@ def _joined(runs: Sequence[tuple[int, int, int, int]], given: Sequence[str]) -> 
 def _apart(part: GivenPart, clip: RecognisedClip) -> bool:
     """Whether a part has times, and a clip lies outside them."""
     return part.start is not None and part.end is not None and (clip.end <= part.start or part.end <= clip.start)
-

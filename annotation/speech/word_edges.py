@@ -18,6 +18,8 @@ DEPTH_DB = 35.0
 SILENCE_DB = -80.0
 # Closures of stops inside a word last up to 0.1 s; only a longer silence is a pause.
 PAUSE_SECONDS = 0.1
+# No closure lasts this long: what lies beyond it is the end of the word before, or the beginning of the one behind.
+BROKEN_SECONDS = 0.2
 # The last word before a pause was measured to end up to 0.47 s early; more than this is another sound, not its end.
 REACH_SECONDS = 0.6
 
@@ -37,12 +39,14 @@ def tighten(words: list[Word], audio: np.ndarray) -> list[Word]:
 
 
 def _trim(word: Word, sounds: np.ndarray) -> Word:
-    """The word without the pauses inside its own bounds, before and after its sound."""
+    """The word without the pauses in its own bounds, before and after its sound, and what lies beyond them."""
     first, last = int(word.start * FRAMES), max(int(np.ceil(word.end * FRAMES)), int(word.start * FRAMES) + 1)
     frames = np.flatnonzero(sounds[first:last])
     if len(frames) == 0:
         return word
-    lead, tail = frames[0] / FRAMES, (last - first - 1 - frames[-1]) / FRAMES
+    parts = np.split(frames, np.flatnonzero(np.diff(frames) > BROKEN_SECONDS * FRAMES) + 1)
+    own = max(parts, key=len)
+    lead, tail = own[0] / FRAMES, (last - first - 1 - own[-1]) / FRAMES
     start = word.start + lead if lead >= PAUSE_SECONDS else word.start
     end = word.end - tail if tail >= PAUSE_SECONDS else word.end
     return dataclasses.replace(word, start=round(start, 3), end=round(max(end, start), 3))

@@ -41,7 +41,7 @@ class CorpusClip:
 
     place: of its FLAC; in the unit's file until shards are written.
     speaker: the name that the manifest gives, else that of its cluster.
-    text_source: where the candidate's text and words are from; with a given text, recognised_text is what was recognised.
+    text_source: where the candidate's text and words are from. recognised_text: with a given one, what was recognised.
     predicted_wer: of a recognised text; None where no fit predicts it.
     expressiveness, percentile: None where it could not be scored. references: None before they are looked for.
     ending: why the clip was rejected; None while it is kept.

@@ -14,7 +14,16 @@ from pipelines.corpus.trust import wer_fit
 from pipelines.units.label_store import LabelStore
 from pipelines.units.plan_files import read_texts
 from pipelines.units.store import read_unit, unit_path
-from voxmill.data.records import Cost, Ending, RecordingWarning, ShardPlace, StageName, VoiceLabels, WindowResult, WorkUnit
+from voxmill.data.records import (
+    Cost,
+    Ending,
+    RecordingWarning,
+    ShardPlace,
+    StageName,
+    VoiceLabels,
+    WindowResult,
+    WorkUnit,
+)
 
 
 @dataclass

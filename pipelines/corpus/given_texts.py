@@ -33,9 +33,7 @@ def _give(clips: Sequence[CorpusClip], parts: Sequence[GivenPart]) -> GivenAlign
     alignment = align_given(
         parts,
         [
-            RecognisedClip(
-                start=clip.start, end=clip.end, words=clip.candidate.words, language=clip.candidate.language
-            )
+            RecognisedClip(start=clip.start, end=clip.end, words=clip.candidate.words, language=clip.candidate.language)
             for clip in clips
         ],
     )

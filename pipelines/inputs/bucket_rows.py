@@ -81,7 +81,7 @@ class Repeat:
     duplicate_of: str | None
 
 
-_NOT_OF_ENTRY = ("stamp", "problem", "detail", "text", "segments", "text_path")
+_NOT_OF_ENTRY = ("stamp", "problem", "detail", "text", "segments", "text_path", "text_warnings")
 _OF_ENTRY = [field.name for field in fields(Entry) if field.name not in _NOT_OF_ENTRY]
 ROWS = schema_of(PlanRow)
 

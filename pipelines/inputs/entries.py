@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from voxmill.core.errors import UserError
 from voxmill.data.languages import language_code
-from voxmill.data.records import GivenPart
+from voxmill.data.records import GivenPart, RecordingWarning
 
 _SUFFIX = re.compile(
     r"[^/]\.(3g2|3gp|8svx|aac|ac3|aifc?|aiff|amr|ape|asf|au|avi|awb|bwf|caf|dts|eac3|f4a|flac|flv|g722|gsm|m2ts|m4a|m4b"
@@ -16,6 +16,8 @@ _SUFFIX = re.compile(
 """How recordings are called. What is called so is one, or an unreadable one; any other file is one if it opens."""
 OPTIONAL = ("session", "speaker", "text", "language", "licence")
 """What a manifest may say of a recording."""
+SEGMENT = ("start", "end")
+"""Of a row of which the text is that of a part of the recording, in seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +30,7 @@ class Entry:
     claimed: whether its name, or whoever named it, says that it is a recording; what else does not open is counted.
     stamp: changes when the file does, as far as a listing tells; "" where it does not.
     text, segments, text_path: what is said in it; in parts with times; the file that has it; the first that is given.
+    text_warnings: what is wrong with these parts.
     refused: why the recording is not labelled, whatever is in it: its language is none. line: of the manifest, from 1.
     """
 
@@ -43,6 +46,7 @@ class Entry:
     text: str | None = None
     segments: tuple[GivenPart, ...] = ()
     text_path: str | None = None
+    text_warnings: tuple[RecordingWarning, ...] = ()
     language: str | None = None
     licence: str | None = None
     refused: str = ""

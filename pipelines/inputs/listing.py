@@ -139,13 +139,11 @@ def _lies_in(path: str, folder: str) -> bool:
 def _walk_remote(root: Path) -> Iterator[Entry]:
     for name, item, text in _files(root):
         text_path = None if text is None else f"{root}/{text}"
-        yield Entry(
-            path=f"{root}/{name}", name=name, claimed=_is_claimed(name), stamp=item.stamp, text_path=text_path
-        )
+        yield Entry(path=f"{root}/{name}", name=name, claimed=_is_claimed(name), stamp=item.stamp, text_path=text_path)
 
 
 def _files(root: Path, folder: str = "") -> Iterator[tuple[str, Listed, str | None]]:
-    """(name below `root`, what the listing says, name of the text beside it) of every object below a prefix, by name."""
+    """(name below `root`, what the listing says, name of the text beside it) of every object, by name."""
     items = sorted(list_folder(root, folder), key=lambda item: item.name + "/" * item.is_folder)
     names = {item.name for item in items}
     for item in items:

@@ -2,8 +2,9 @@
 
 A manifest is JSONL, a Parquet file or a folder of Parquet files. A row has `path` (local, relative to the manifest, or
 a URI) with `bytes_offset` and `bytes_size` where the audio lies inside that file, or `audio` with the bytes or the path
-in it as Hugging Face's datasets have. A row that cannot be used is an entry with a problem, so that it ends in the
-report like every other input. Nothing here holds more than a piece of the whole.
+in it as Hugging Face's datasets have. Rows with `start`, `end` and `text` of one path, one after another, are one
+recording and parts of its text. A row that cannot be used is an entry with a problem, so that it ends in the report
+like every other input. Nothing here holds more than a piece of the whole; Kaldi's lists of a folder are read whole.
 """
 
 import dataclasses
@@ -12,15 +13,17 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
-from pipelines.inputs.entries import OPTIONAL, Entry, has_suffix, with_labels
+from pipelines.inputs.entries import OPTIONAL, SEGMENT, Entry, has_suffix, with_labels
+from pipelines.inputs.kaldi import is_kaldi, kaldi_entries
 from pipelines.inputs.listing import matches, storable, walk
 from pipelines.inputs.media_file import MediaFile
 from pipelines.inputs.tars import members
 from voxmill.core.audio import AudioProblem
 from voxmill.core.errors import UserError
 from voxmill.core.storage import file_names, is_remote, names_remote, to_path
+from voxmill.data.records import GivenPart
 
 Expand = Callable[[Callable[[Entry], list[Entry]], Iterable[Entry]], Iterator[list[Entry]]]
 """Maps a function over tars, in their order; on a cluster by its tasks."""
@@ -45,6 +48,8 @@ def _entries(source: str) -> Iterator[Entry]:
         return _braces(source)
     path = to_path(source)
     if path.is_dir():
+        if is_kaldi(path):
+            return kaldi_entries(path)
         return _table_folder(path) if _holds_tables(path) else walk(path)
     name = path.name.lower()
     if path.is_file():
@@ -139,7 +144,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    wanted = ["path", "bytes_offset", "bytes_size", *OPTIONAL]
+    wanted = ["path", "bytes_offset", "bytes_size", "text_path", *SEGMENT, *OPTIONAL]
     number = 0
     try:
         with path.open("rb") as file:
@@ -174,10 +179,30 @@ def _has_field(kind: Any, name: str) -> bool:
 
 
 def _manifest(path: Path, base: Path) -> Iterator[Entry]:
+    """Entries of a manifest, parts of one recording as one."""
+    before: Entry | None = None
+    for entry in _manifest_rows(path, base):
+        if before is not None and before.segments and entry.segments and _place(entry) == _place(before):
+            before = dataclasses.replace(before, segments=before.segments + entry.segments)
+            continue
+        if before is not None:
+            yield before
+        before = entry
+    if before is not None:
+        yield before
+
+
+def _place(entry: Entry) -> tuple[object, ...]:
+    return entry.path, entry.bytes_offset, entry.bytes_size, entry.row
+
+
+def _manifest_rows(path: Path, base: Path) -> Iterator[Entry]:
     here = path.name if is_remote(path) else storable(path.name)
     for number, row in _rows(path):
         try:
-            entry = with_labels(_entry(row, path, base, number, here), row if isinstance(row, dict) else {})
+            entry = _entry(row, path, base, number, here)
+            if isinstance(row, dict):
+                entry = _with_text(with_labels(entry, row), row, base)
             yield dataclasses.replace(entry, name=f"{entry.name} (line {number})") if entry.refused else entry
         except _BadRowError as error:
             detail = f"line {number}: {error}"
@@ -219,6 +244,28 @@ def _entry(row: Mapping[str, Any] | str, path: Path, base: Path, number: int, he
         place = f"{base}/{text}" if is_remote(base) and local == text else os.path.join(base, local)
     name = text if size is None else f"{text}@{offset or 0}"
     return Entry(path=place, name=name, bytes_offset=offset, bytes_size=size, line=number)
+
+
+def _with_text(entry: Entry, row: Mapping[str, Any], base: Path) -> Entry:
+    """The entry with the file that has its text, or with the text as that of a part of it."""
+    text_path, start, end = row.get("text_path"), row.get("start"), row.get("end")
+    if not isinstance(text_path, str | None):
+        raise _BadRowError("'text_path' is not text")
+    if text_path and "://" not in text_path:
+        text_path = f"{base}/{text_path}" if is_remote(base) else os.path.abspath(os.path.join(base, text_path))
+    entry = dataclasses.replace(entry, text_path=text_path or None)
+    if start is None and end is None:
+        return entry
+    if not _is_seconds(start) or not _is_seconds(end):
+        raise _BadRowError("'start' and 'end' are not both numbers of seconds")
+    if entry.text is None:
+        raise _BadRowError("'start' and 'end' without 'text'")
+    part = GivenPart(text=entry.text, start=float(start), end=float(end))
+    return dataclasses.replace(entry, text=None, segments=(part,))
+
+
+def _is_seconds(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_count(value: object) -> bool:

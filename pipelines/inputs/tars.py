@@ -1,22 +1,24 @@
 """Recordings inside tars, as WebDataset and Lhotse's Shar write them: members that share a name up to its first dot.
 
-A sample's `.json` may have session, speaker, text, language and licence; a `.txt` beside it is its text. The audio is
-not read: an entry says where its bytes are in the tar.
+A sample's `.json` may have session, speaker, text, language and licence; a `.txt` beside it is its text, as are
+subtitles, a TextGrid or labels. The audio is not read: an entry says where its bytes are in the tar.
 """
 
 import json
 import tarfile
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 from pipelines.inputs.entries import Entry, has_suffix, with_labels
+from pipelines.inputs.transcripts import SUFFIXES, parse
 from voxmill.core.storage import is_remote, to_path
+from voxmill.data.records import GivenPart, RecordingWarning
 
 # A tar of small members is read through, one of large ones by jumps from header to header.
 BLOCK_BYTES = 1_000_000
 LABEL_BYTES = 1_000_000
-"""A larger `.json` or `.txt` is no label."""
+"""A larger `.json` or text is no label."""
 
 
 def members(tar: Entry) -> list[Entry]:
@@ -41,8 +43,7 @@ def members(tar: Entry) -> list[Entry]:
 
 
 def _samples(tar: Entry, archive: tarfile.TarFile) -> Iterator[Entry]:
-    key, audio = "", list[Entry]()
-    given: dict[str, object] = {}
+    key, sample = "", _Sample()
     damage: tarfile.TarError | None = None
     try:
         for member in archive:
@@ -51,9 +52,9 @@ def _samples(tar: Entry, archive: tarfile.TarFile) -> Iterator[Entry]:
             path = PurePosixPath(member.name)
             own = str(path.with_name(path.name.partition(".")[0]))
             if own != key:
-                yield from (with_labels(entry, given) for entry in audio)
-                key, audio, given = own, [], {}
-            if path.suffix not in (".json", ".txt") or member.size > LABEL_BYTES:
+                yield from sample.entries()
+                key, sample = own, _Sample()
+            if path.suffix not in (".json", *SUFFIXES) or member.size > LABEL_BYTES:
                 place = Entry(
                     path=tar.path,
                     name=f"{tar.name}/{member.name}",
@@ -62,16 +63,33 @@ def _samples(tar: Entry, archive: tarfile.TarFile) -> Iterator[Entry]:
                     claimed=has_suffix(member.name),
                     stamp=tar.stamp,
                 )
-                audio.append(place)
+                sample.audio.append(place)
             else:
                 file = archive.extractfile(member)
                 assert file is not None
-                given |= _labels(file.read(), path.suffix)
+                if path.suffix in (".json", ".txt"):
+                    sample.given |= _labels(file.read(), path.suffix)
+                else:
+                    sample.segments, sample.text_warnings = parse(file.read(), path.name)
     except tarfile.TarError as error:
         damage = error
-    yield from (with_labels(entry, given) for entry in audio)
+    yield from sample.entries()
     if damage is not None:
         raise damage
+
+
+@dataclass(slots=True)
+class _Sample:
+    """Members that share a name."""
+
+    audio: list[Entry] = field(default_factory=list)
+    given: dict[str, object] = field(default_factory=dict)
+    segments: tuple[GivenPart, ...] = ()
+    text_warnings: tuple[RecordingWarning, ...] = ()
+
+    def entries(self) -> Iterator[Entry]:
+        for entry in self.audio:
+            yield replace(with_labels(entry, self.given), segments=self.segments, text_warnings=self.text_warnings)
 
 
 def _labels(content: bytes, suffix: str) -> dict[str, object]:

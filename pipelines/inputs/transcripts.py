@@ -40,6 +40,8 @@ def given_parts(entry: Entry) -> Given:
     Raises:
         OSError: the storage does not answer.
     """
+    if entry.text_warnings:
+        return entry.segments, entry.text_warnings
     if entry.segments:
         return clean(entry.segments)
     if entry.text is not None:

@@ -1,7 +1,8 @@
 """What the phases of `annotate` hand to each other: files of every bucket below OUT/work/plan.
 
-`<bucket>.recordings.parquet` has a row an input, `<bucket>.units.parquet` a row a work unit, `<bucket>.texts.parquet`,
-where there is any, the text that is given for a recording; `buckets` holds their number, which is fixed when a dataset is made. A file is replaced only where its content changes.
+`<bucket>.recordings.parquet` has a row an input, `<bucket>.units.parquet` a row a work unit, and
+`<bucket>.texts.parquet` the texts that are given for recordings, where there are any; `buckets` holds their number,
+which is fixed when a dataset is made. A file is replaced only where its content changes.
 """
 
 from dataclasses import dataclass

@@ -5,9 +5,10 @@ import pytest
 from annotation.speech.text_checks import (
     compression_ratio,
     error_rate,
-    error_rate_within,
     repeated_ngram,
     text_language,
+    token_spans,
+    tokens,
 )
 from annotation.speech.transcription import Transcript
 
@@ -34,24 +35,15 @@ def test_empty_text_is_measured_not_refused() -> None:
     assert (checks.text_language, checks.characters_per_second) == ("", 0.0)
 
 
-def test_a_clip_is_compared_with_its_own_part_of_a_given_text() -> None:
-    given = "one two three four five six seven eight nine ten eleven twelve"
-    for text, right in (
-        ("Four five six.", 0.0),
-        ("who are you", 1.0),
-        ("two four five", 1 / 3),
-        ("five five six", 1 / 3),
-        ("eleven twelve thirteen", 1 / 3),
-        ("", 1.0),
-        (given, 0.0),
-    ):
-        assert error_rate_within(given, text, "en") == pytest.approx(right), text
-    assert error_rate_within("我不知道你在说什么", "说是么", "zh") == pytest.approx(1 / 3)
-    assert error_rate_within("...", "one", "en") is None
-    # Words that happen to stand in a long text, but far apart, are not that text.
-    far = "the cat sat on a mat and then the dog ran over to the house of the man who had a red hat on"
-    rate = error_rate_within(far, "the dog had a mat on the house", "en")
-    assert rate is not None and rate >= 0.5
+def test_words_keep_their_places_in_the_text() -> None:
+    text = "“It’s 5 p.m.”, said Ann-Marie — ŒUVRE ½."
+    spans = token_spans(text, "en")
+    assert [form for form, _, _ in spans] == ["it's", "5", "p", "m", "said", "ann", "marie", "œuvre", "12"]
+    assert [text[start:end] for _, start, end in spans][-2:] == ["ŒUVRE", "½"] and text[slice(*spans[0][1:])] == "It’s"
+    assert token_spans("请，输入！", "zh-yue") == [("请", 0, 1), ("输", 2, 3), ("入", 3, 4)]
+    assert token_spans("…", "en") == []
+    plain = "please enter your password, followed by the pound key"
+    assert [form for form, _, _ in token_spans(plain, "en")] == tokens(plain, "en")
 
 
 def test_error_rate_counts_words_or_characters() -> None:

@@ -51,3 +51,10 @@ def test_order_is_kept() -> None:
     audio = np.concatenate([speech(0.4), np.zeros(RATE // 2, dtype=np.float32), speech(0.4)])
     words = tighten([Word("a", 0.0, 0.6, 1.0), Word("b", 0.6, 1.3, 1.0)], audio)
     assert words[0].end <= words[1].start and all(w.start <= w.end for w in words)
+
+
+def test_a_word_holds_no_pause() -> None:
+    """What lies beyond it is the end of the word before."""
+    audio = np.concatenate([speech(0.6), np.zeros(RATE * 3 // 10, dtype=np.float32), speech(0.5)])
+    words = tighten([Word("a", 0.0, 0.5, 1.0), Word("b", 0.5, 1.4, 1.0)], audio)
+    assert abs(words[0].end - 0.6) <= 0.03 and abs(words[1].start - 0.9) <= 0.03 and words[1].end >= 1.35

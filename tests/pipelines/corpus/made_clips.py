@@ -21,7 +21,7 @@ def made_clip(
 ) -> CorpusClip:
     """Clip `num` of a session; one begins every 5 s.
 
-    `changes` are values of fields of the candidate, of its quality, or of its transcript's checks.
+    `changes` are values of fields of the clip, of the candidate, of its quality, or of its transcript's checks.
     """
 
     def changed(kind: type, **values: Any) -> Any:
@@ -76,7 +76,8 @@ def made_clip(
         sample_rate=RATE,
         source=SourceInfo(session=session, speaker=speaker),
     )
-    return CorpusClip(
+    return changed(  # type: ignore[no-any-return]
+        CorpusClip,
         candidate=candidate,
         window=window,
         origin="native",

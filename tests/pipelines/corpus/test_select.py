@@ -8,7 +8,7 @@ import pytest
 from pipelines.config import SelectConfig, TranscriptThresholds
 from pipelines.corpus.select import apply_thresholds
 from tests.pipelines.corpus.made_clips import made_clip
-from voxmill.data.records import StageName
+from voxmill.data.records import StageName, TextDifference
 
 BEYOND: dict[str, dict[str, Any]] = {
     "min_seconds": {"seconds": 1.0},
@@ -18,7 +18,7 @@ BEYOND: dict[str, dict[str, Any]] = {
     "min_snr_db": {"snr_db": 1.0},
     "min_bandwidth_hz": {"bandwidth_hz": 2000.0},
     "min_dnsmos_ovr": {"dnsmos_ovr": 1.2},
-    "max_given_wer": {"given_wer": 0.9},
+    "min_given_agreement": {"text_source": "given", "given_agreement": 0.4},
     "min_language_confidence": {"language_confidence": 0.6},
 }
 OF_TRANSCRIPTS: dict[str, dict[str, Any]] = {
@@ -90,3 +90,18 @@ def test_text_of_another_language_no_text_and_forced_cuts_are_rejected() -> None
         (StageName.SEGMENTATION, "no_pause_to_cut"),
     ]
     assert apply_thresholds(made_clip(cut="forced"), SelectConfig(allow_forced_cuts=True)) is None
+
+
+def test_a_given_text_is_not_measured_by_what_was_recognised() -> None:
+    """Its own rules count; the language is that of the sound."""
+    bad = {name: value for change in OF_TRANSCRIPTS.values() for name, value in change.items()}
+    doubtful = made_clip(text_source="given", given_agreement=0.9, text_language="fr", **bad)
+    assert apply_thresholds(doubtful, SelectConfig()) is None
+    part = TextDifference(kind="added", given="", recognised="never", start=0.0, end=0.4, similarity=0.0, likely=True)
+    misheard = dataclasses.replace(part, likely=False)
+    clip = made_clip(text_source="given", given_agreement=0.9, text_differences=(misheard, part))
+    ending = apply_thresholds(clip, SelectConfig())
+    assert ending is not None and (ending.reason, ending.value) == ("high_text_differences", 1)
+    assert apply_thresholds(clip, SelectConfig(max_text_differences=1)) is None
+    ending = apply_thresholds(made_clip(text_source="given", given_agreement=0.0, text=""), SelectConfig())
+    assert ending is not None and ending.reason == "not_in_given_text"

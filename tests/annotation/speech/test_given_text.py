@@ -1,0 +1,136 @@
+"""Given words become those of the clips that they are said in, whatever recognisers make of them."""
+
+import random
+import time
+import tracemalloc
+
+import pytest
+
+from annotation.speech.given_text import ClipText, RecognisedClip, align_given
+from voxmill.data.records import GivenPart, Word
+
+
+def clip(
+    start: float, text: str, language: str = "en", probability: float = 0.9, seconds: float = 0.4
+) -> RecognisedClip:
+    """A clip of which every recognised word takes `seconds`."""
+    own = list(text) if language == "zh" else text.split()
+    words = tuple(Word(word, n * seconds, (n + 1) * seconds, probability) for n, word in enumerate(own))
+    return RecognisedClip(start=start, end=start + len(own) * seconds + 0.2, words=words, language=language)
+
+
+def texts(given: str, *clips: RecognisedClip) -> list[ClipText]:
+    found = align_given([GivenPart(text=given)], clips).clips
+    assert all(text is not None for text in found)
+    return [text for text in found if text is not None]
+
+
+def test_clips_get_their_own_part_with_its_spelling_and_punctuation() -> None:
+    given = "“Good evening,” said Mr. Ashdown — he was well-known.\n\n— And you?   Fine (thanks)."
+    first, second = texts(
+        given, clip(1.0, "good evening said mr ashton he was well known"), clip(6.0, "and you fine thanks")
+    )
+    assert first.text == "“Good evening,” said Mr. Ashdown — he was well-known."
+    assert second.text == "— And you? Fine (thanks)."
+    assert [word.word for word in second.words] == ["— And", "you?", "Fine", "(thanks)."]
+    assert second.agreement == 1.0 and second.differences == () and 0.8 < first.agreement < 1.0
+    assert {(one.given, one.recognised, one.likely) for one in first.differences} == {("ashdown", "ashton", False)}
+    times = [(word.start, word.end) for word in second.words]
+    assert times == [(pytest.approx(n * 0.4), pytest.approx(n * 0.4 + 0.4)) for n in range(4)]
+
+
+def test_words_that_were_not_recognised_go_where_there_is_room_for_them() -> None:
+    roomy = RecognisedClip(start=0.0, end=3.0, words=clip(0.0, "one two three").words, language="en")
+    first, second = texts("One two three four. Five six seven.", roomy, clip(5.0, "five six seven"))
+    assert (first.text, second.text) == ("One two three four.", "Five six seven.")
+    assert first.words[-1].start >= 1.2 and first.words[-1].end <= 3.0 and first.words[-1].probability == 0.0
+    (difference,) = first.differences
+    assert (difference.kind, difference.given, difference.likely) == ("missing", "four", False)
+    inside = texts("One two and three four.", clip(0.0, "one two three four"))[0]
+    assert inside.text == "One two and three four."
+    ends = [word.end for word in inside.words]
+    assert ends == sorted(ends) and all(
+        a.end <= b.start + 1e-3 for a, b in zip(inside.words, inside.words[1:], strict=False)
+    )
+
+
+def test_what_was_not_read_is_in_no_clip() -> None:
+    """Also where words of it are those beside it."""
+    rest = " ".join(f"nobody says the word number {n} and" for n in range(200))
+    first, second = texts(
+        f"{rest} we begin here and {rest} the story goes on. {rest}",
+        clip(0.0, "we begin here and"),
+        clip(3.0, "the story goes on"),
+    )
+    assert (first.text, second.text) == ("we begin here and", "the story goes on.")
+
+
+def test_where_recording_and_text_part_is_marked() -> None:
+    said = "the quick brown fox jumps over the lazy dog today"
+    for given, kind, at in (
+        ("the quick brown fox jumps over the lazy elephant today", "changed", 8),
+        ("the quick brown fox over the lazy dog today", "added", 4),
+        ("the quick brown fox quietly and carefully jumps over the lazy dog today", "missing", 4),
+    ):
+        (text,) = texts(given, clip(10.0, said))
+        (difference,) = [one for one in text.differences if one.likely]
+        assert difference.kind == kind and abs(difference.start - at * 0.4) < 0.05, given
+    (misheard,) = texts(said, clip(0.0, said.replace("lazy", "lacy").replace("today", "7", 1), probability=0.3))
+    assert misheard.text == said and not any(one.likely for one in misheard.differences)
+    # What is said in figures is not another word than what is written out.
+    (figures,) = texts("it costs fifteen euros", clip(0.0, "it costs 15 euros"))
+    assert figures.text == "it costs fifteen euros" and not any(one.likely for one in figures.differences)
+
+
+def test_a_text_without_spaces_is_aligned_by_characters() -> None:
+    first, second = texts(
+        "我不知道你在说什么。“再见”，他说。", clip(0.0, "我不知道你在说什么", "zh"), clip(6.0, "再间他说", "zh")
+    )
+    assert (first.text, second.text) == ("我不知道你在说什么。", "“再见”，他说。")
+    assert [word.word for word in second.words] == ["“再", "见”，", "他", "说。"] and second.agreement == pytest.approx(
+        0.75, abs=0.15
+    )
+
+
+def test_texts_that_are_not_of_the_recording_agree_little_and_end() -> None:
+    said = [clip(0.0, "the train to the coast leaves at seven"), clip(6.0, "please mind the gap between the doors")]
+    for other in (
+        "Пожалуйста, введите пароль и нажмите решётку, потом ждите ответа оператора.",
+        "In winter nobody would have dreamt of swimming across our lake, although many had skated over it.",
+    ):
+        alignment = align_given([GivenPart(text=other)], said)
+        assert alignment.agreement < 0.4
+    alignment = align_given([GivenPart(text="...")], said)
+    assert alignment.agreement == 0.0 and [text and text.text for text in alignment.clips] == ["", ""]
+    assert align_given([GivenPart(text="one")], []).clips == ()
+
+
+def test_parts_with_times_speak_for_their_own_times_only() -> None:
+    said = [clip(0.0, "yes of course"), clip(20.0, "yes of course"), clip(40.0, "nobody wrote this down")]
+    alignment = align_given([GivenPart(text="Yes, of course!", start=20.1, end=21.0)], said)
+    assert alignment.clips[0] is None and alignment.clips[2] is None
+    assert alignment.clips[1] is not None and alignment.clips[1].text == "Yes, of course!" and alignment.placed == 1.0
+
+
+def book(words: int, rng: random.Random) -> tuple[str, list[RecognisedClip]]:
+    """A long text, and its recognised words with a tenth of them wrong, in clips of some twenty."""
+    vocabulary = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(1, 9))) for _ in range(3000)]
+    given = rng.choices(vocabulary, k=words)
+    clips, at = list[RecognisedClip](), 0
+    while at < words:
+        size = rng.randint(5, 35)
+        said = [rng.choice(vocabulary) if rng.random() < 0.1 else word for word in given[at : at + size]]
+        clips.append(clip(at * 0.4, " ".join(said)))
+        at += size
+    return " ".join(given), clips
+
+
+def test_an_hour_is_aligned_in_bounded_memory() -> None:
+    given, clips = book(9000, random.Random(1))
+    tracemalloc.start()
+    clock = time.perf_counter()
+    alignment = align_given([GivenPart(text=given)], clips)
+    seconds, (_, peak) = time.perf_counter() - clock, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert " ".join(text.text for text in alignment.clips if text is not None) == given
+    assert alignment.placed == 1.0 and peak < 60e6 and seconds < 60
