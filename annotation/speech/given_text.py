@@ -273,14 +273,17 @@ class _Alignment:
             room = self.clips[before.clip].end - before.start
             while first < last and self._fits([before.form, *self._forms(pair.g0, first + 1)], room):
                 first += 1
-            if first > pair.g0:
-                yield before.clip, _Pair(pair.g0, first, pair.h0, pair.h0)
         if after is not None:
             room = after.end - self.clips[after.clip].start
             while first < last and self._fits([after.form, *self._forms(last - 1, pair.g1)], room):
                 last -= 1
-            if last < pair.g1:
-                yield after.clip, _Pair(last, pair.g1, pair.h0, pair.h0)
+        if first < last:
+            # There is more of it than could be said there: a passage that was not read.
+            return
+        if before is not None and pair.g0 < first:
+            yield before.clip, _Pair(pair.g0, first, pair.h0, pair.h0)
+        if after is not None and last < pair.g1:
+            yield after.clip, _Pair(last, pair.g1, pair.h0, pair.h0)
 
     def _forms(self, first: int, last: int) -> list[str]:
         return [word.form for word in self.given[first:last]]

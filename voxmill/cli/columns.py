@@ -35,6 +35,7 @@ _CLIP_ORIGINS = {
     **{name: name for name in ("quality", "prosody", "gender", "emotion", "age")},
     **dict.fromkeys(("cluster", "expressiveness", "expressiveness_percentile", "facts", "references"), _LABELS),
     **dict.fromkeys(("no_reference", "parents", "modes", "stages", "stage_modes"), _LABELS),
+    **dict.fromkeys(("text_source", "given_agreement", "recognised_text", "text_differences"), "selection"),
     "predicted_wer": "selection",
     "descriptions": "descriptions",
     **_PLACE,
