@@ -297,7 +297,7 @@ class _Alignment:
         if self.parts and all(_apart(part, clip) for part in self.parts):
             return None
         placed = [pair for pair in pairs if pair.g0 < pair.g1]
-        heard = [word for word in self.heard if word.clip == number] if not pairs else _heard_of(self.heard, pairs)
+        heard = _heard_of(self.heard, pairs)
         if not placed:
             return ClipText(text="", words=(), agreement=0.0, differences=())
         g0, g1 = placed[0].g0, placed[-1].g1
