@@ -25,6 +25,8 @@ SHORTEST_ADDED = 3
 """Characters; recognisers hear shorter words than these where nothing is said."""
 SHORTEST_SHARE = 0.45
 """Words that have less than this share of the time that they usually take are taken not to be said."""
+PASSAGE_SECONDS = 0.3
+"""So much more time than there is do words need that are a passage which was not read."""
 SLACK_SECONDS = 2.0
 """So far outside its own times a part with times may be recognised."""
 OPENING = frozenset("\"'“‘«„¿¡([{<「『《〈【（")
@@ -132,7 +134,7 @@ class _Alignment:
         self.heard = [word for number, clip in enumerate(clips) for word in _heard(number, clip)]
         seconds = [(len(word.form), word.end - word.start) for word in self.heard if word.end > word.start]
         self.pace = DEFAULT_PACE if len(seconds) < 5 else median(size / length for size, length in seconds)
-        self.pairs = list(self._within_clips(self._within_times(self._pairs())))
+        self.pairs = list(self._as_passages(self._within_clips(self._within_times(self._pairs()))))
 
     def _pairs(self) -> Iterator[_Pair]:
         """All words of both sides in order: equal ones by themselves, what lies between as its characters fit."""
@@ -200,12 +202,22 @@ class _Alignment:
         ]
         g, h = g0, h0
         for a0, a1, b0, b1 in _components(linked):
-            if g < g0 + a0 or h < h0 + b0:
-                yield _Pair(g, g0 + a0, h, h0 + b0)
+            yield from self._that_fit(g, g0 + a0, h, h0 + b0)
             g, h = g0 + a1, h0 + b1
-            yield _Pair(g0 + a0, g, h0 + b0, h)
-        if g < g1 or h < h1:
-            yield _Pair(g, g1, h, h1)
+            yield from self._that_fit(g0 + a0, g, h0 + b0, h)
+        yield from self._that_fit(g, g1, h, h1)
+
+    def _that_fit(self, g0: int, g1: int, h0: int, h1: int) -> Iterator[_Pair]:
+        """Words that stand for each other, unless more are given than could be said there."""
+        if g0 == g1 and h0 == h1:
+            return
+        by_clip = [[*own] for _, own in groupby(self.heard[h0:h1], key=lambda word: word.clip)]
+        seconds = sum(own[-1].end - own[0].start for own in by_clip)
+        if g0 < g1 and h0 < h1 and not self._fits(self._forms(g0, g1), seconds + PASSAGE_SECONDS, SHORTEST_SHARE):
+            yield _Pair(g0, g1, h0, h0)
+            yield _Pair(g1, g1, h0, h1)
+        else:
+            yield _Pair(g0, g1, h0, h1)
 
     def _within_times(self, pairs: Iterable[_Pair]) -> Iterator[_Pair]:
         """The same, pairs that lie far outside the times of their part taken apart."""
@@ -239,6 +251,26 @@ class _Alignment:
                 last = pair.g1 if border == pair.h1 else max(last, g)
                 yield _Pair(g, last, h, border)
                 g, h = last, border
+
+    def _as_passages(self, pairs: Iterable[_Pair]) -> Iterator[_Pair]:
+        """The same, given words that nobody says as one passage, between two clips where several clips lie there."""
+        for is_gap, group in groupby(pairs, key=lambda pair: pair.gap):
+            own = [*group]
+            missing = [pair for pair in own if pair.g0 < pair.g1]
+            added = [pair for pair in own if pair.h0 < pair.h1]
+            if not is_gap or not missing:
+                yield from own
+                continue
+            g0, g1 = missing[0].g0, missing[-1].g1
+            # Behind what is said beside it in the same clip as the word before.
+            clips = [self.heard[pair.h0].clip for pair in added]
+            before = [pair for pair, clip in zip(added, clips, strict=True) if clip == clips[0]]
+            place = before[-1].h1 if before else missing[0].h0
+            for pair in before:
+                yield _Pair(g0, g0, pair.h0, pair.h1)
+            yield _Pair(g0, g1, place, place)
+            for pair in added[len(before) :]:
+                yield _Pair(g1, g1, pair.h0, pair.h1)
 
     def result(self) -> GivenAlignment:
         """What each clip has of it."""
