@@ -35,7 +35,7 @@ COMMANDS = {
     "listening build": ["listening build {}/scores {}/session"],
     "listening read": ["listening read {}/session {}/answers"],
     "report": ["report {}/dataset"],
-    "export": ["export {}/dataset {}/folder"],
+    "export": ["export {}/dataset {}/folder", "export {}/dataset {}/folder --as hf"],
     "compact": ["compact {}/dataset"],
     "fit-trust": ["fit-trust {}/dataset {}/truth.jsonl -o {}/fit.json"],
     "vacuum": ["vacuum {}/dataset"],
