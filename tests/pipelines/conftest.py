@@ -13,6 +13,8 @@ def ray_here() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "disabled")
+        # A job that a test before ran in this process may have left its own.
+        ray.shutdown()
         join_ray(num_cpus=2)
         yield
         ray.shutdown()
