@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from annotation.speech.language_changes import changes, parts, stretches
+from annotation.speech.letter_times import ALIGNER, TimedClip, letter_times
 from annotation.speech.spoken_languages import LanguageChoice, LanguageText, choose, decide, of_family
 from annotation.speech.text_checks import text_language
 from annotation.speech.transcription import Transcript, clamp_words
@@ -144,7 +145,25 @@ class Transcribe(BatchStage):
             _candidate(*one, languages, self._given(one[0].window))
             for one in zip(pieces, heard, choices, texts, strict=True)
         ]
+        if self.config.word_times == "letters":
+            candidates = _with_letter_times(pieces, candidates)
         return candidates, again_seconds
+
+
+def _with_letter_times(pieces: Sequence[_Piece], candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates with better word times where a window has enough of a language."""
+    result = [*candidates]
+    groups: dict[tuple[int, str], list[int]] = {}
+    for number, (piece, candidate) in enumerate(zip(pieces, candidates, strict=True)):
+        groups.setdefault((piece.place, candidate.language), []).append(number)
+    for (_, language), numbers in groups.items():
+        clips = [TimedClip(pieces[number].clip, candidates[number].words) for number in numbers]
+        for number, words in zip(numbers, letter_times(clips, language) or [], strict=False):
+            checks = candidates[number].transcript
+            assert checks is not None
+            checks = dataclasses.replace(checks, aligner=ALIGNER)
+            result[number] = dataclasses.replace(candidates[number], words=words, transcript=checks)
+    return result
 
 
 def _candidate(
