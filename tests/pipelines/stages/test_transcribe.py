@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from annotation.speech.letter_times import ALIGNER
 from annotation.speech.text_checks import error_rate
+from annotation.speech.transcription import Transcript
 from pipelines.config import LabelConfig, VoiceAttributesConfig
 from pipelines.stages.base import StageContext, WindowAudio, WindowInput, WindowOutput
 from pipelines.stages.segment import clip_id
@@ -134,3 +136,27 @@ def test_a_unit_is_transcribed_alike_whatever_the_order_of_calls(
     stage.windows(given[1:])
     assert [output.result for output in stage.windows(given)] == first
     assert all(dataclasses.is_dataclass(candidate.transcript) for one in first for candidate in one.candidates)
+
+
+def test_words_lie_in_their_turns_and_say_how_they_were_timed(
+    stage: Transcribe, sentences: dict[str, list[Turn]]
+) -> None:
+    """A window of half a minute trains letters, a shorter one does not."""
+    turns = [turn for turn in sample_turns() if turn.language == "it"]
+    clips = [turns[number : number + 3] for number in range(0, 15, 3)]
+    long, short = stage.windows([window_of(clips), window_of([[sentences["it"][0]]], name="b.flac")])
+    assert {one.transcript.aligner for one in long.result.candidates if one.transcript} == {ALIGNER}
+    assert {one.transcript.aligner for one in short.result.candidates if one.transcript} == {
+        Transcript(text="").aligner
+    }
+    starts, ends = [], []
+    for candidate, clip in zip(long.result.candidates, clips, strict=True):
+        begin = 0.0
+        for turn in clip:
+            end = begin + len(turn.audio) / RATE
+            inside = [word for word in candidate.words if begin <= (word.start + word.end) / 2 < end]
+            if inside:
+                starts.append(abs(inside[0].start - begin))
+                ends.append(abs(inside[-1].end - end))
+            begin = end + len(PAUSE) / RATE
+    assert len(starts) >= 14 and np.median(starts) <= 0.12 and np.median(ends) <= 0.12
