@@ -6,7 +6,8 @@ import tracemalloc
 
 import pytest
 
-from annotation.speech.given_text import ClipText, RecognisedClip, align_given
+from annotation.speech.given_text import ClipText, align_given
+from annotation.speech.given_words import RecognisedClip
 from voxmill.data.records import GivenPart, Word
 
 
