@@ -20,6 +20,7 @@ from pipelines.inputs.entries import Entry
 from pipelines.inputs.manifest import read_inputs
 from pipelines.inputs.media_file import MediaFile, StorageError
 from pipelines.inputs.scan import Scan, ScanOptions, scan_entry
+from pipelines.inputs.transcripts import given_parts
 from tests.support.s3_server import BUCKET, s3_server
 from voxmill.core.audio import AudioProblem
 from voxmill.core.errors import UserError
@@ -144,6 +145,31 @@ def test_a_manifest_names_parts_of_files_uris_and_tables_with_audio(root: Path, 
     entries = list(read_inputs(f"{root}/hf"))
     assert [entry.text for entry in entries] == ["x", "y", "y"]
     assert len({scan.recording_id for scan in scanned(iter(entries)).values()}) == 2
+
+
+def test_texts_lie_beside_recordings_or_where_the_manifest_says(root: Path) -> None:
+    subtitles = "1\n00:00:00,000 --> 00:00:01,000\nHello there.\n"
+    for number, name in enumerate(("a", "sub/b", "c")):
+        write_atomically(root / "in" / f"{name}.flac", flac(number))
+    write_atomically(root / "in" / "a.txt", "Good evening.")
+    write_atomically(root / "in" / "sub" / "b.srt", subtitles)
+
+    def texts(source: str) -> dict[str, tuple[str, ...]]:
+        return {
+            entry.name.removeprefix(f"{root}/in/"): tuple(part.text for part in given_parts(entry)[0])
+            for entry in read_inputs(source)
+            if "flac" in entry.name
+        }
+
+    found = {"a.flac": ("Good evening.",), "c.flac": (), "sub/b.flac": ("Hello there.",)}
+    assert texts(f"{root}/in") == texts(f"{root}/in/**/*.flac") == found
+    rows = [{"path": "in/c.flac", "text_path": "in/sub/b.srt"}, {"path": "in/a.flac", "text_path": "in/gone.srt"}]
+    write_atomically(root / "list.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    assert texts(f"{root}/list.jsonl") == {"in/c.flac": ("Hello there.",), "in/a.flac": ()}
+    write_atomically(root / "in" / "wav.scp", "rec-c c.flac\n")
+    write_atomically(root / "in" / "text", "rec-c said so\n")
+    (entry,) = read_inputs(f"{root}/in")
+    assert entry.text == "said so" and scan_entry(entry, ScanOptions()).recording_id
 
 
 @pytest.mark.usefixtures("server")
