@@ -180,20 +180,15 @@ def _has_field(kind: Any, name: str) -> bool:
 
 def _manifest(path: Path, base: Path) -> Iterator[Entry]:
     """Entries of a manifest, parts of one recording as one."""
-    before: Entry | None = None
-    for entry in _manifest_rows(path, base):
-        if before is not None and before.segments and entry.segments and _place(entry) == _place(before):
-            before = dataclasses.replace(before, segments=before.segments + entry.segments)
-            continue
-        if before is not None:
-            yield before
-        before = entry
-    if before is not None:
-        yield before
+    for _, group in itertools.groupby(_manifest_rows(path, base), key=_place_of_part):
+        first, *others = group
+        parts = tuple(part for entry in (first, *others) for part in entry.segments)
+        yield dataclasses.replace(first, segments=parts) if others else first
 
 
-def _place(entry: Entry) -> tuple[object, ...]:
-    return entry.path, entry.bytes_offset, entry.bytes_size, entry.row
+def _place_of_part(entry: Entry) -> tuple[object, ...]:
+    """The same for parts of one recording, and for no other rows."""
+    return (entry.path, entry.bytes_offset, entry.bytes_size, entry.row) if entry.segments else (entry.line,)
 
 
 def _manifest_rows(path: Path, base: Path) -> Iterator[Entry]:

@@ -143,9 +143,13 @@ def blocks(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
 
 
 def _local(entry: Entry) -> Entry:
+    text_path = entry.text_path
+    if text_path is not None and "://" not in text_path:
+        entry = dataclasses.replace(entry, text_path=os.path.abspath(text_path))
     if not entry.path.isascii() and storable(entry.path) != entry.path:
-        detail = "its name is not UTF-8; rename it"
-        return dataclasses.replace(entry, path="", problem=entry.problem or "bad_name", detail=entry.detail or detail)
+        detail = entry.detail or "its name is not UTF-8; rename it"
+        problem = entry.problem or "bad_name"
+        return dataclasses.replace(entry, path="", text_path=None, problem=problem, detail=detail)
     if not entry.path or os.path.isabs(entry.path):
         return entry
     return dataclasses.replace(entry, path=os.path.abspath(entry.path))

@@ -1,6 +1,7 @@
 """Texts that exist for a recording, in each format; what is wrong with one is named."""
 
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import soundfile
 from pipelines.config import LabelConfig
 from pipelines.inputs.bucket_rows import content_keys, find_repeats, plan_bucket, plan_rows
 from pipelines.inputs.manifest import read_inputs
-from pipelines.inputs.scan import Scan, ScanOptions, scan_entry
+from pipelines.inputs.scan import Scan, ScanOptions, blocks, scan_entry
 from pipelines.inputs.transcripts import parse
 from pipelines.units.plan_files import BucketPlan
 from voxmill.data.records import GivenPart
@@ -245,3 +246,17 @@ def test_a_folder_of_kaldi_has_segments_texts_and_speakers(tmp_path: Path) -> No
         "piped": "wav.scp: a command, which is not run: sox x.wav -t wav - |",
     }
     assert GivenPart(text="bye", start=1.0, end=1.9) in plan.texts[0].parts + plan.texts[1].parts
+
+
+def test_names_that_are_no_text_and_relative_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "a.wav", 1)
+    for name in (b"\xff.wav", b"\xff.txt"):
+        (tmp_path / os.fsdecode(name)).write_bytes((tmp_path / "a.wav").read_bytes())
+    (tmp_path / "a.txt").write_text("Hello.")
+    monkeypatch.chdir(tmp_path)
+    block = [entry for own in blocks(read_inputs(".")) for entry in own]
+    monkeypatch.chdir("/")
+    rows = plan_rows(0, block, to_table([scan_entry(entry, ScanOptions()) for entry in block], Scan))
+    plan = plan_bucket(rows, {}, LabelConfig(), 0)
+    assert texts(plan) == {"a.wav": [("Hello.", None, None)]}
+    assert sorted(row.reason or "" for row in plan.recordings) == ["", "bad_name", "bad_name", "not_audio"]
