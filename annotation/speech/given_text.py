@@ -26,8 +26,8 @@ from voxmill.data.records import GivenPart, Seconds, TextDifference, Word
 
 SURE = 0.6
 """Mean probability of recognised words that are not in the text from which on they are taken to be said."""
-SHORTEST_SURE = 3
-"""Characters; recognisers make shorter words than these of the ends of others, and of nothing."""
+SHORTEST_ADDED = 3
+"""Characters; recognisers hear shorter words than these where nothing is said."""
 QUICK_SHARE = 0.8
 """Words that are given but not recognised, and would have to be said in less than this share of their usual time, are
 likely not said."""
@@ -251,14 +251,13 @@ class _Texts:
     def _is_likely(self, clip: RecognisedClip, pair: Pair, similarity: float) -> bool:
         """Whether recording and text part here, and not only the recogniser errs."""
         heard = self.heard[pair.h0 : pair.h1]
-        is_long = sum(len(word.form) for word in heard) >= SHORTEST_SURE
-        sure = is_long and sum(word.probability for word in heard) / len(heard) >= SURE
+        sure = bool(heard) and sum(word.probability for word in heard) / len(heard) >= SURE
         if not pair.gap:
             # What the one writes in figures, the other may write in words.
             in_figures = _has_digit(word.form for word in heard) != _has_digit(self.alignment.forms(pair.g0, pair.g1))
             return similarity < SAME_WORD and sure and not in_figures
         if heard:
-            return sure
+            return sure and sum(len(word.form) for word in heard) >= SHORTEST_ADDED
         before = self.heard[pair.h0 - 1] if pair.h0 else None
         after = self.heard[pair.h0] if pair.h0 < len(self.heard) else None
         forms, start, end = self.alignment.forms(pair.g0, pair.g1), clip.start, clip.end
