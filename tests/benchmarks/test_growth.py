@@ -34,6 +34,7 @@ def units_of(bucket: int) -> list[WorkUnit]:
     return stand_in_units(UNITS, 6.0, bucket)
 
 
+@pytest.mark.slow
 def test_a_node_that_comes_late_prepares_units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
     from ray.cluster_utils import Cluster as Nodes
