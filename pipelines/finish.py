@@ -125,14 +125,9 @@ def finish(out: Path, config: AnnotateConfig, progress: Progress, labelled: Labe
     write_atomically(out / "run.json", json.dumps(record, indent=1, ensure_ascii=False).encode())
     write_card(out, summary)
     report = write_report(out, summary)
-    twice = record["second_decodings"]
-    if twice["twice"]:
-        why = ", ".join(f"{count} {reason}" for reason, count in twice["why"].items())
-        share = twice["twice"] / twice["clips"]
-        progress.print(
-            f"decoded {twice['twice']} of {twice['clips']} clips twice ({share:.1%}: {why}),"
-            f" {twice['seconds_spent']:.0f} of {twice['seconds_of_all']:.0f} s of transcription"
-        )
+    decoded_twice = report_figures.decoded_twice(record["second_decodings"])
+    if decoded_twice:
+        progress.print(decoded_twice)
     progress.print(f"kept {summary.kept.count} clips, {record['hours_kept']:.3f} h of {record['hours_in']:.3f} h")
     for line in report_figures.losses(summary, figures):
         progress.print(line)

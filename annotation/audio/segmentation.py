@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from voxmill.core.audio import runs
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
 from voxmill.data.records import CutBy
@@ -143,12 +144,6 @@ def _stitch(active_NFS: np.ndarray, step_frames: int) -> np.ndarray:
     return total
 
 
-def _runs(mask: np.ndarray) -> list[tuple[int, int]]:
-    """Half-open index ranges in which a boolean vector is true."""
-    edges = np.flatnonzero(np.diff(np.concatenate(([0], mask.astype(np.int8), [0]))))
-    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
-
-
 def cut(active_FS: np.ndarray, frame_seconds: float, duration: float, config: SegmentationConfig) -> Segmentation:
     """Candidate clips from speaker activity (pure; see `Segment` for what ends a clip).
 
@@ -160,15 +155,15 @@ def cut(active_FS: np.ndarray, frame_seconds: float, duration: float, config: Se
     overlap = count >= 2
     margin = round(config.overlap_margin / frame_seconds)
     blocked = overlap.copy()
-    for start, end in _runs(overlap):
+    for start, end in runs(overlap):
         blocked[max(start - margin, 0) : end + margin] = True
     regions: list[tuple[float, float, int]] = []
     for speaker in range(active_FS.shape[1]):
-        for start, end in _runs(active_FS[:, speaker] & ~blocked):
+        for start, end in runs(active_FS[:, speaker] & ~blocked):
             if (end - start) * frame_seconds >= config.min_speech:
                 regions.append((start * frame_seconds, min(end * frame_seconds, duration), speaker))
     regions.sort()
-    blocked_times = [(s * frame_seconds, e * frame_seconds) for s, e in _runs(blocked)]
+    blocked_times = [(s * frame_seconds, e * frame_seconds) for s, e in runs(blocked)]
 
     groups: list[list[tuple[float, float, int]]] = []
     causes: list[CutBy] = []

@@ -19,7 +19,7 @@ from annotation.speech.given_words import (
     Pair,
     RecognisedClip,
     WordAlignment,
-    most_spoken,
+    by_characters,
 )
 from voxmill.data.languages import CHARACTER_BASED, base_language
 from voxmill.data.records import GivenPart, Seconds, TextDifference, Word
@@ -76,8 +76,8 @@ class _Texts:
 
     def __init__(self, parts: Sequence[GivenPart], clips: Sequence[RecognisedClip]) -> None:
         self.parts, self.clips = parts, clips
-        self.by_character = base_language(most_spoken(clips)) in CHARACTER_BASED
         self.alignment = WordAlignment(parts, clips)
+        self.by_character = base_language(self.alignment.language) in CHARACTER_BASED
         self.text, self.given, self.heard = self.alignment.text, self.alignment.given, self.alignment.heard
 
     def result(self) -> GivenAlignment:
@@ -180,9 +180,7 @@ class _Texts:
         if open_words:
             last = max((g for g in times), default=None)
             if last is not None and clip.end - floor < self._seconds(open_words) * SHORTEST_SHARE:
-                known = times[last]
-                self._divide(times, [last, *open_words], known.start, clip.end, 0.0)
-                times[last] = replace(times[last], probability=known.probability)
+                self._divide_with(times, last, open_words, clip.end)
             else:
                 self._divide(times, open_words, floor, min(clip.end, floor + self._seconds(open_words)), 0.0)
         return times
@@ -198,9 +196,7 @@ class _Texts:
         if start - floor >= seconds * SHORTEST_SHARE:
             self._divide(times, words, max(floor, start - seconds), start, 0.0)
         elif before in times:
-            known = times[before]
-            self._divide(times, [before, *words], known.start, start, 0.0)
-            times[before] = replace(times[before], probability=known.probability)
+            self._divide_with(times, before, words, start)
         else:
             self._divide(times, words, floor, floor + (end - floor) / 2, 0.0)
 
@@ -211,12 +207,16 @@ class _Texts:
         self, times: dict[int, HeardWord], words: Sequence[int], start: Seconds, end: Seconds, probability: float
     ) -> None:
         """Gives words a stretch of time by their characters."""
-        sizes = [len(self.given[g].form) for g in words]
-        done = 0
-        for g, size in zip(words, sizes, strict=True):
-            low, high = (start + (end - start) * count / sum(sizes) for count in (done, done + size))
-            times[g] = HeardWord(self.given[g].form, low, high, probability, 0)
-            done += size
+        forms = [self.given[g].form for g in words]
+        shares = by_characters(start, end - start, [len(form) for form in forms])
+        for g, form, (low, high) in zip(words, forms, shares, strict=True):
+            times[g] = HeardWord(form, low, high, probability, 0)
+
+    def _divide_with(self, times: dict[int, HeardWord], known: int, words: Sequence[int], end: Seconds) -> None:
+        """Gives words behind a known one a part of its time, up to `end`; it stays as probable as it was."""
+        word = times[known]
+        self._divide(times, [known, *words], word.start, end, 0.0)
+        times[known] = replace(times[known], probability=word.probability)
 
     def _similarity(self, pair: Pair) -> float:
         given, heard = self.alignment.forms(pair.g0, pair.g1), [word.form for word in self.heard[pair.h0 : pair.h1]]
@@ -242,8 +242,7 @@ class _Texts:
 
     def _gap(self, clip: RecognisedClip, pair: Pair) -> tuple[Seconds, Seconds]:
         """Time between the recognised words beside given ones that were not recognised."""
-        before = self.heard[pair.h0 - 1] if pair.h0 else None
-        after = self.heard[pair.h0] if pair.h0 < len(self.heard) else None
+        before, after = self.alignment.beside(pair)
         start = clip.start if before is None or before.start < clip.start else before.end
         end = clip.end if after is None or after.start >= clip.end else after.start
         return start, max(start, end)
@@ -258,8 +257,7 @@ class _Texts:
             return similarity < SAME_WORD and sure and not in_figures
         if heard:
             return sure and sum(len(word.form) for word in heard) >= SHORTEST_ADDED
-        before = self.heard[pair.h0 - 1] if pair.h0 else None
-        after = self.heard[pair.h0] if pair.h0 < len(self.heard) else None
+        before, after = self.alignment.beside(pair)
         forms, start, end = self.alignment.forms(pair.g0, pair.g1), clip.start, clip.end
         if before is not None and before.start >= clip.start:
             forms, start = [before.form, *forms], before.start

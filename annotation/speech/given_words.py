@@ -73,17 +73,17 @@ class WordAlignment:
 
     Attributes:
         text: all parts. given, heard: words of both sides, in order. pairs: all of them, in order, none over two clips.
-        pace: characters a second.
+        language: the one that most is said in. pace: characters a second.
     """
 
     def __init__(self, parts: Sequence[GivenPart], clips: Sequence[RecognisedClip]) -> None:
         self.parts, self.clips = parts, clips
-        language = most_spoken(clips)
+        self.language = most_spoken(clips)
         self.text = "\n".join(part.text for part in parts)
         self.given: list[GivenWord] = []
         offset = 0
         for number, part in enumerate(parts):
-            spans = token_spans(part.text, language)
+            spans = token_spans(part.text, self.language)
             self.given += [GivenWord(form, start + offset, end + offset, number) for form, start, end in spans]
             offset += len(part.text) + 1
         self.heard = [word for number, clip in enumerate(clips) for word in _heard(number, clip)]
@@ -230,8 +230,7 @@ class WordAlignment:
     def places(self, number: int) -> Iterator[tuple[int, Pair]]:
         """Where words that were not recognised belong: between two words of a clip, or where two clips have room."""
         pair = self.pairs[number]
-        before = self.heard[pair.h0 - 1] if pair.h0 else None
-        after = self.heard[pair.h0] if pair.h0 < len(self.heard) else None
+        before, after = self.beside(pair)
         if before is not None and after is not None and before.clip == after.clip:
             yield before.clip, pair
             return
@@ -252,6 +251,11 @@ class WordAlignment:
         if after is not None and last < pair.g1:
             yield after.clip, Pair(last, pair.g1, pair.h0, pair.h0)
 
+    def beside(self, pair: Pair) -> tuple[HeardWord | None, HeardWord | None]:
+        """The recognised words before and behind given ones that were not recognised."""
+        before = self.heard[pair.h0 - 1] if pair.h0 else None
+        return before, self.heard[pair.h0] if pair.h0 < len(self.heard) else None
+
     def forms(self, first: int, last: int) -> list[str]:
         """Given words as they are compared."""
         return [word.form for word in self.given[first:last]]
@@ -269,17 +273,20 @@ def most_spoken(clips: Sequence[RecognisedClip]) -> str:
     return max(seconds, key=lambda code: (seconds[code], code), default="")
 
 
+def by_characters(start: Seconds, seconds: Seconds, sizes: Sequence[int]) -> Iterator[tuple[Seconds, Seconds]]:
+    """A stretch of time as words of these numbers of characters share it."""
+    total, done = sum(sizes), 0
+    for size in sizes:
+        yield start + seconds * done / total, start + seconds * (done + size) / total
+        done += size
+
+
 def _heard(number: int, clip: RecognisedClip) -> Iterator[HeardWord]:
     """The words of a clip as they are compared; one that is several has its time divided by their characters."""
     for word in clip.words:
-        spans = token_spans(word.word, clip.language)
-        size = sum(len(form) for form, _, _ in spans)
-        done = 0
-        for form, _, _ in spans:
-            low, high = (
-                clip.start + word.start + (word.end - word.start) * count / size for count in (done, done + len(form))
-            )
-            done += len(form)
+        forms = [form for form, _, _ in token_spans(word.word, clip.language)]
+        times = by_characters(clip.start + word.start, word.end - word.start, [len(form) for form in forms])
+        for form, (low, high) in zip(forms, times, strict=True):
             yield HeardWord(form, low, high, word.probability, number)
 
 

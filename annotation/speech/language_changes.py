@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from annotation.speech.transcription import RATE
-from annotation.speech.word_edges import FRAMES, sounding
+from annotation.speech.word_edges import FRAMES, HOP, sounding
+from voxmill.core.audio import runs
 
 # The recogniser tells the language of less than this too badly.
 STRETCH_SECONDS = 1.5
@@ -30,14 +31,11 @@ def stretches(audio: np.ndarray) -> list[tuple[int, int]]:
 
     Divided at the longest pauses first; each holds at least `STRETCH_SECONDS`, and together they are the whole clip.
     """
-    hop = RATE // FRAMES
-    silent = np.concatenate(([0], (~sounding(audio)).astype(np.int8), [0]))
-    edges = np.flatnonzero(np.diff(silent))
-    pauses = sorted(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True), key=lambda one: (one[0] - one[1], one))
+    pauses = sorted(runs(~sounding(audio)), key=lambda one: (one[0] - one[1], one))
     shortest = round(STRETCH_SECONDS * RATE)
     bounds = [0, len(audio)]
     for first, last in pauses:
-        middle, seconds = (first + last) // 2 * hop, (last - first) / FRAMES
+        middle, seconds = (first + last) // 2 * HOP, (last - first) / FRAMES
         place = bisect_right(bounds, middle)
         if place in (0, len(bounds)):
             continue

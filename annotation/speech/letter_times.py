@@ -15,16 +15,14 @@ from faster_whisper.feature_extractor import FeatureExtractor
 from scipy.fft import dct
 
 from annotation.speech.text_checks import normalise
-from annotation.speech.word_edges import PAUSE_SECONDS, sounding
-from voxmill.core.audio import RATE_16K
+from annotation.speech.word_edges import FRAMES, HOP, PAUSE_SECONDS, sounding
+from voxmill.core.audio import RATE_16K, runs
 from voxmill.data.languages import CHARACTER_BASED, base_language
 from voxmill.data.records import Word
 
 ALIGNER = "letters of its window, from whisper cross-attention"
 MIN_SECONDS = 30.0
 """Of clips of one window and language; less does not train letters."""
-FRAMES = 100
-HOP = RATE_16K // FRAMES
 CEPSTRA, STATES, ROUNDS = 13, 2, 2
 REACH_SECONDS = 0.35
 """So far from its first times a word may be moved."""
@@ -161,8 +159,7 @@ def _cepstra(audio: np.ndarray) -> np.ndarray:
 def _pauses(sounds: np.ndarray) -> np.ndarray:
     """Whether each frame lies in a silence as long as a pause."""
     silent = np.zeros(len(sounds), dtype=bool)
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], ~sounds, [0]]).astype(np.int8)))
-    for start, end in zip(edges[::2], edges[1::2], strict=True):
+    for start, end in runs(~sounds):
         silent[start:end] = end - start >= PAUSE_SECONDS * FRAMES
     return silent
 

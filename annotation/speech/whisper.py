@@ -122,7 +122,9 @@ class WhisperRecogniser:
         reasons = [self._doubts(*one) for one in zip(first, pieces, codes, strict=True)]
         doubtful = [number for number, own in enumerate(reasons) if own]
         clock = time.perf_counter()
-        again = self._decode_again([pieces[number] for number in doubtful], [codes[number] for number in doubtful])
+        again = self._decode(
+            [pieces[number] for number in doubtful], [codes[number] for number in doubtful], again=True
+        )
         self.again_seconds += time.perf_counter() - clock
         texts = [_Text(decoded=decoded) for decoded in first]
         for number, second in zip(doubtful, again, strict=True):
@@ -143,22 +145,17 @@ class WhisperRecogniser:
         short = seems_cut_short(decoded.text, decoded.words, piece.audio, language)
         return tuple(name for name, applies in (("doubt", doubtful), ("cut_short", short)) if applies)
 
-    def _decode(self, pieces: Sequence[_Piece], languages: Sequence[str]) -> list[Decoded]:
+    def _decode(self, pieces: Sequence[_Piece], languages: Sequence[str], *, again: bool = False) -> list[Decoded]:
+        """Texts of pieces; `again`: over the encoder's whole input and with more beams."""
+        beams = self.config.beam_size + (MORE_BEAMS if again else 0)
         decoded: dict[int, Decoded] = {}
-        for numbers, language in self._batches_by_language(pieces, languages):
-            encoded_BFD = np.stack([pieces[number].encoded for number in numbers])
-            seconds = [pieces[number].seconds for number in numbers]
-            together = self.whisper.decode(encoded_BFD, seconds, language, self.config.beam_size)
-            decoded |= dict(zip(numbers, together, strict=True))
-        return [decoded[number] for number in range(len(pieces))]
-
-    def _decode_again(self, pieces: Sequence[_Piece], languages: Sequence[str]) -> list[Decoded]:
-        """The same over the encoder's whole input, and with more beams."""
-        decoded: dict[int, Decoded] = {}
-        for numbers, language in self._batches_by_language(pieces, languages, FULL_SECONDS):
-            encoded_BFD = self.whisper.encode([pieces[number].audio for number in numbers], FULL_SECONDS)
-            seconds = [pieces[number].seconds for number in numbers]
-            together = self.whisper.decode(encoded_BFD, seconds, language, self.config.beam_size + MORE_BEAMS)
+        for numbers, language in self._batches_by_language(pieces, languages, FULL_SECONDS if again else None):
+            own = [pieces[number] for number in numbers]
+            if again:
+                encoded_BFD = self.whisper.encode([piece.audio for piece in own], FULL_SECONDS)
+            else:
+                encoded_BFD = np.stack([piece.encoded for piece in own])
+            together = self.whisper.decode(encoded_BFD, [piece.seconds for piece in own], language, beams)
             decoded |= dict(zip(numbers, together, strict=True))
         return [decoded[number] for number in range(len(pieces))]
 

@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 
 from annotation.speech.text_checks import normalise
+from voxmill.core.audio import runs
 from voxmill.core.config import Config
 from voxmill.data.languages import base_language
 from voxmill.data.records import Prosody, Word
@@ -220,8 +221,7 @@ def period_changes(audio: np.ndarray, f0: np.ndarray) -> tuple[float | None, flo
     wave = wave if np.mean(wave**3) >= 0 else -wave
     lengths: list[float] = []
     heights: list[float] = []
-    edges = np.flatnonzero(np.diff(np.concatenate(([0], np.isfinite(f0).astype(np.int8), [0]))))
-    for first, last in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+    for first, last in runs(np.isfinite(f0)):
         times, peaks = _walk(wave, f0, first, last)
         periods = np.diff(times)
         steady = _steady(periods)

@@ -51,6 +51,17 @@ def second_decodings(figures: BucketFigures) -> SecondDecodings:
     }
 
 
+def decoded_twice(figures: SecondDecodings) -> str:
+    """The same as a line for the screen; "" where nothing was decoded twice."""
+    if not figures["twice"]:
+        return ""
+    return (
+        f"decoded {figures['twice']} of {figures['clips']} clips twice"
+        f" ({figures['twice'] / figures['clips']:.1%}: {_by_count(figures['why'])}),"
+        f" {figures['seconds_spent']:.0f} of {figures['seconds_of_all']:.0f} s of transcription"
+    )
+
+
 def models(config: AnnotateConfig) -> list[ModelEntry]:
     """The models that the configuration names, with their checksums where they are embedded."""
     from voxmill.core.assets import ASSETS, asset_sha256

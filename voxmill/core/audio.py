@@ -292,6 +292,12 @@ def decode_flac(content: bytes) -> tuple[Samples, int]:
     return mono(samples_TC), rate
 
 
+def runs(mask: np.ndarray) -> list[tuple[int, int]]:
+    """Half-open index ranges in which a boolean vector is true."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], mask.astype(np.int8), [0]))))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+
+
 def batches_by_length(lengths: Mapping[Name, float], budget: float) -> Iterator[list[Name]]:
     """Names from short to long, as many together as fit into `budget` after padding to the longest; at least one."""
     batch: list[Name] = []
