@@ -132,7 +132,7 @@ class SelectConfig(Config):
     """Largest mean of the samples, as a share of full scale."""
     wer_fit: str | None = "shipped"
     """What predicts word error rates: shipped (of Whisper base), a file of `voxmill fit-trust`, or null for nothing."""
-    max_predicted_wer: float | None = 0.32
+    max_predicted_wer: float | None = 0.3
     """Highest word error rate (0..1 and more) that is predicted of a transcript."""
     without_fit: TranscriptThresholds = TranscriptThresholds()
     """Where nothing predicts word error rates, these thresholds on single measures apply; the same below are off."""
@@ -150,7 +150,7 @@ class SelectConfig(Config):
     """Fastest reading, in characters a second, likewise."""
     min_language_probability: float | None = None
     """Lowest probability (0..1) of the detected language, likewise."""
-    min_language_confidence: float | None = 0.7
+    min_language_confidence: float | None = 0.75
     """Lowest probability (0..1) of a clip's language by its sound, the other clips and texts in two near ones."""
     text_language_must_agree_above: float | None = 0.8
     """Where the text's detected language is more probable than this (0..1), it must be the audio's."""

@@ -12,7 +12,6 @@ import numpy as np
 from annotation.speech.known_text import ClipErrors, HeardClip, KnownRecording, clip_errors, read_known_text
 from annotation.speech.wer_fitting import Examples, fifths, fit
 from annotation.speech.wer_prediction import DIRECTIONS, FORMAT, VoiceCount, WerFit, measures
-from pipelines.config import AnnotateConfig
 from pipelines.corpus.trust import recogniser
 from pipelines.report.run_record import read_run
 from voxmill.core.errors import UserError
@@ -46,8 +45,9 @@ def fit_trust(out: Path, truth: Path, target: Path, recordings: str) -> WerFit:
         UserError: a file cannot be read, or there are too few clips or voices.
     """
     judged = list(judged_clips(out, read_known_text(truth)))
-    config = AnnotateConfig.model_validate(read_run(out)["config"])
-    result = make_fit(judged, recogniser(config), recordings)
+    config = read_run(out)["config"]
+    assert isinstance(config, dict)
+    result = make_fit(judged, recogniser(config["label"]["transcription"]["model"]), recordings)
     write_atomically(
         target, json.dumps(json.loads(to_json_text(result)), indent=1, ensure_ascii=False).encode() + b"\n"
     )

@@ -24,7 +24,11 @@ MARGIN_SECONDS = 5.0
 SIZES_SECONDS = (10.0, 12.5, 15.0, 20.0, 30.0)
 """The encoder's inputs. CTranslate2 has been seen to corrupt memory at 2 s; nothing went wrong from 4 s on."""
 FULL_SECONDS = SIZES_SECONDS[-1]
+# To tell a language no silence is needed behind the speech (`docs/log.md`).
+LANGUAGE_MARGIN_SECONDS = 0.5
+LANGUAGE_SIZES_SECONDS = (4.0, 5.0, 6.0, 7.5, *SIZES_SECONDS)
 FRAMES_PER_SECOND, FULL_FRAMES = 100, 3000
+ENCODED_FRAMES_PER_SECOND = 50
 # The encoder's attention grows with the square of the frames: over eight clips of 30 s it takes 0.6 GB in every
 # worker, and two at a time are as fast on a core.
 CPU_BATCH_SQUARES = 2 * FULL_FRAMES**2
@@ -35,6 +39,11 @@ PREPENDED, APPENDED = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、"
 def padded_seconds(seconds: float) -> float:
     """Seconds of the encoder's input for a piece of this length; `FULL_SECONDS` for all that is longer."""
     return next((size for size in SIZES_SECONDS if size >= seconds + MARGIN_SECONDS), FULL_SECONDS)
+
+
+def language_seconds(seconds: float) -> float:
+    """The same for a piece of which only the language is asked."""
+    return next((size for size in LANGUAGE_SIZES_SECONDS if size >= seconds + LANGUAGE_MARGIN_SECONDS), FULL_SECONDS)
 
 
 def cpu_parts(num: int, seconds: float, device: str) -> list[slice]:
@@ -122,7 +131,7 @@ class CroppedWhisper:
             seconds: of each piece, without its padding.
         """
         tokenizer = self._tokenizer(language)
-        padded = 2 * encoded.shape[1] / FRAMES_PER_SECOND
+        padded = encoded.shape[1] / ENCODED_FRAMES_PER_SECOND
         decoded: list[Decoded] = []
         for part in cpu_parts(len(encoded), padded, self.model.model.device):
             decoded += self._decode_part(_storage(encoded[part]), seconds[part], tokenizer, beam_size)

@@ -15,18 +15,21 @@ from voxmill.data.languages import from_whisper, same_family
 # What no other clip speaks is still this likely, of 1 for what all of them do.
 UNHEARD = 0.03
 # The same for what the manifest does not give.
-UNGIVEN = 0.03
-# The recogniser is too sure of what it hears. This and the next two were fitted (conditional logit) to 152 clips of
-# 1.5 s and more in five languages, decoded in their own and the three that they sound most like: 3 of them are told
-# wrong, 7 by the sound alone.
-SOUND_WEIGHT = 0.5
-# Nats that a difference of the mean log probability of a text's tokens is worth.
-TEXT_WEIGHT = 15.0
+UNGIVEN = 0.01
+# The recogniser is too sure of what it hears, and a recording's other clips tell less than they seem to. These four
+# were chosen on 650 clips of 2 s and more, of recordings in one to three of five languages, together with
+# `select.min_language_confidence`: one clip in a wrong language is kept, 7 in the right one are not (`docs/log.md`).
+SOUND_WEIGHT = 0.3
+PRIOR_WEIGHT = 0.5
+# Nats that a difference of the mean log probability of a text's tokens is worth in a clip of `USUAL_SECONDS`; it says
+# the more the more tokens there are, as means do with the root of their number.
+TEXT_WEIGHT = 12.0
+USUAL_SECONDS = 4.0
 # The same for a text that surely reads as the language that it was recognised in: in another one the recogniser may
 # write the words that are said, too.
 AGREEMENT_WEIGHT = 1.0
-# Nats below which languages are near by sound and prior: of the same clips the right one was always among them.
-NEAR = 4.0
+# Nats below which languages are near by sound and prior: of the same clips 6 are in one that is not.
+NEAR = 2.0
 # So many languages are tried at most.
 MOST = 3
 
@@ -36,10 +39,12 @@ class LanguageChoice:
     """What a clip may be in: one language, or several that are near, the likeliest first.
 
     places: in the recogniser's languages. scores: logarithms of how likely each is by the sound and the prior.
+    seconds: length of the clip.
     """
 
     places: tuple[int, ...]
     scores: tuple[float, ...]
+    seconds: float
 
 
 def choose(heard_NL: np.ndarray, seconds_N: Sequence[float], given: int | None = None) -> list[LanguageChoice]:
@@ -50,12 +55,14 @@ def choose(heard_NL: np.ndarray, seconds_N: Sequence[float], given: int | None =
         seconds_N: lengths of the clips.
         given: the language that the manifest names for the recording.
     """
-    scores_NL = SOUND_WEIGHT * np.log(np.maximum(heard_NL, 1e-6)) + np.log(_priors(heard_NL, seconds_N, given))
+    priors_NL = _priors(heard_NL, seconds_N, given)
+    scores_NL = SOUND_WEIGHT * np.log(np.maximum(heard_NL, 1e-6)) + PRIOR_WEIGHT * np.log(priors_NL)
     choices = []
-    for scores_L in scores_NL:
+    for scores_L, seconds in zip(scores_NL, seconds_N, strict=True):
         places = np.argsort(-scores_L, kind="stable")[:MOST]
         near = [int(place) for place in places if scores_L[place] > scores_L[places[0]] - NEAR]
-        choices.append(LanguageChoice(places=tuple(near), scores=tuple(float(scores_L[place]) for place in near)))
+        scores = tuple(float(scores_L[place]) for place in near)
+        choices.append(LanguageChoice(places=tuple(near), scores=scores, seconds=seconds))
     return choices
 
 
@@ -96,7 +103,8 @@ class LanguageVerdict:
 def decide(choice: LanguageChoice, texts: Sequence[LanguageText]) -> LanguageVerdict:
     """The language of a clip by sound, prior and, where several are near, the texts in all of them."""
     scores_K = np.array(choice.scores)
-    scores_K += [TEXT_WEIGHT * text.log_probability + AGREEMENT_WEIGHT * text.agreement for text in texts]
+    text_weight = TEXT_WEIGHT * (choice.seconds / USUAL_SECONDS) ** 0.5
+    scores_K += [text_weight * text.log_probability + AGREEMENT_WEIGHT * text.agreement for text in texts]
     shares_K = np.exp(scores_K - scores_K.max())
     return LanguageVerdict(number=int(np.argmax(shares_K)), confidence=float(shares_K.max() / shares_K.sum()))
 

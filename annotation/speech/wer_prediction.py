@@ -18,11 +18,14 @@ from voxmill.core.errors import UserError
 from voxmill.data.languages import base_language, letters_worth, same_family
 from voxmill.data.records import Candidate, ShardMetadata, from_json_text
 
-FORMAT = 1
+FORMAT = 2
 FITS = Path(__file__).parent / "wer_fits"
 
 BYTES_A_TOKEN = 4
 """A token's probability is not a word's: a Greek word takes four times the tokens of an English one."""
+
+ORDINARY_COMPRESSION, ORDINARY_REPETITION = 1.8, 0.15
+"""What true text reaches: the longer it is, the better it compresses, and three words may well be said twice."""
 
 DIRECTIONS: Mapping[str, int] = {
     "log_probability": -1,
@@ -72,8 +75,8 @@ def measures(clip: Candidate | ShardMetadata, seconds: float) -> dict[str, float
         "slow": max(math.log(10 / letters), 0.0),
         "fast": max(math.log(letters / 18), 0.0),
         "no_speech": transcript.no_speech_probability,
-        "compression": max(transcript.compression_ratio - 1.2, 0.0),
-        "repeated": transcript.repeated_ngram,
+        "compression": max(transcript.compression_ratio - ORDINARY_COMPRESSION, 0.0),
+        "repeated": max(transcript.repeated_ngram - ORDINARY_REPETITION, 0.0),
         "redecoded": float(transcript.redecoded),
         "agreement": 1.0 if transcript.agreement is None else transcript.agreement,
         "sound_after_words": transcript.seconds_after_words,

@@ -3,15 +3,23 @@
 Apart from `transcription.py`, so that reading its configuration imports no model.
 """
 
+import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from annotation.speech.completeness import seconds_after_words, seems_cut_short
-from annotation.speech.cropped_whisper import FULL_SECONDS, CroppedWhisper, Decoded, padded_seconds
+from annotation.speech.cropped_whisper import (
+    ENCODED_FRAMES_PER_SECOND,
+    FULL_SECONDS,
+    CroppedWhisper,
+    Decoded,
+    language_seconds,
+    padded_seconds,
+)
 from annotation.speech.text_checks import agreement, compression_ratio
 from annotation.speech.transcription import CHUNK_SECONDS, RATE, Transcript, TranscriptionConfig
 from voxmill.core.audio import batches_by_length
@@ -105,10 +113,26 @@ class WhisperRecogniser:
     def language_probabilities(self, clips: Sequence[np.ndarray]) -> np.ndarray:
         """Probabilities [clips, languages] of clips of at most 30 s, by the sound alone."""
         spoken_NL = np.zeros((len(clips), len(self.languages)), dtype=np.float32)
-        for numbers, seconds in self._batches(clips):
+        for numbers, seconds in self._batches(clips, language_seconds):
             encoded_BFD = self.whisper.encode([clips[number] for number in numbers], seconds)
             spoken_NL[numbers] = self.whisper.language_probabilities(encoded_BFD)
         return spoken_NL
+
+    def glance(self, heard: Heard, bounds: Sequence[tuple[int, int]]) -> np.ndarray:
+        """Probabilities [ranges, languages] of sample ranges of a clip, from what it was encoded as.
+
+        A twentieth of the time of `language_probabilities`, and less true: a range knows of the sound beside it.
+        """
+        encoded_FD = np.concatenate(
+            [piece.encoded[: math.ceil(piece.seconds * ENCODED_FRAMES_PER_SECOND)] for piece in heard.pieces]
+        )
+        ranges = [[bound * ENCODED_FRAMES_PER_SECOND // RATE for bound in own] for own in bounds]
+        return np.concatenate(
+            [
+                self.whisper.language_probabilities(encoded_FD[None, first : max(last, first + 1)])
+                for first, last in ranges
+            ]
+        )
 
     def transcribe(self, heard: Sequence[Heard], languages: Sequence[str]) -> list[Transcript]:
         """Transcripts of clips in one language each, by Whisper's codes.
@@ -148,37 +172,43 @@ class WhisperRecogniser:
     def _decode(self, pieces: Sequence[_Piece], languages: Sequence[str], *, again: bool = False) -> list[Decoded]:
         """Texts of pieces; `again`: over the encoder's whole input and with more beams."""
         beams = self.config.beam_size + (MORE_BEAMS if again else 0)
+        length: Callable[[float], float] = (lambda _: FULL_SECONDS) if again else padded_seconds
         decoded: dict[int, Decoded] = {}
-        for numbers, language in self._batches_by_language(pieces, languages, FULL_SECONDS if again else None):
+        for numbers, language in self._batches_by_language(pieces, languages, length):
             own = [pieces[number] for number in numbers]
-            if again:
-                encoded_BFD = self.whisper.encode([piece.audio for piece in own], FULL_SECONDS)
-            else:
-                encoded_BFD = np.stack([piece.encoded for piece in own])
+            encoded_BFD = np.stack(self._encoded(own) if again else [piece.encoded for piece in own])
             together = self.whisper.decode(encoded_BFD, [piece.seconds for piece in own], language, beams)
             decoded |= dict(zip(numbers, together, strict=True))
         return [decoded[number] for number in range(len(pieces))]
 
+    def _encoded(self, pieces: Sequence[_Piece]) -> list[np.ndarray]:
+        """The encoder's output over the whole 30 s, [frames, D] each; that of long pieces is there."""
+        short = [piece.audio for piece in pieces if padded_seconds(piece.seconds) < FULL_SECONDS]
+        anew = iter(self.whisper.encode(short, FULL_SECONDS) if short else ())
+        return [next(anew) if padded_seconds(piece.seconds) < FULL_SECONDS else piece.encoded for piece in pieces]
+
     def _batches_by_language(
-        self, pieces: Sequence[_Piece], languages: Sequence[str], padded: float | None = None
+        self, pieces: Sequence[_Piece], languages: Sequence[str], length: Callable[[float], float]
     ) -> Iterator[tuple[list[int], str]]:
         """Numbers of pieces of one language and padded length, and that language."""
         for language in sorted(set(languages)):
             own = [number for number, code in enumerate(languages) if code == language]
-            for batch, _ in self._batches([pieces[number].audio for number in own], padded):
+            for batch, _ in self._batches([pieces[number].audio for number in own], length):
                 yield [own[place] for place in batch], language
 
-    def _batches(self, audio: Sequence[np.ndarray], padded: float | None = None) -> Iterator[tuple[list[int], float]]:
+    def _batches(
+        self, audio: Sequence[np.ndarray], length: Callable[[float], float] = padded_seconds
+    ) -> Iterator[tuple[list[int], float]]:
         """Numbers of pieces that are padded to one length, from short to long, and that length in seconds.
 
-        As many together as the configuration allows; `padded` is a length for all of them.
+        As many together as the configuration allows; `length` gives that of a piece of so many seconds.
         """
-        lengths = [padded or padded_seconds(len(piece) / RATE) for piece in audio]
-        for length in sorted(set(lengths)):
+        lengths = [length(len(piece) / RATE) for piece in audio]
+        for padded in sorted(set(lengths)):
             # All cost the same; the names put them in an order that is theirs alone.
-            own = {(len(audio[number]), number, 0): own for number, own in enumerate(lengths) if own == length}
+            own = {(len(audio[number]), number, 0): own for number, own in enumerate(lengths) if own == padded}
             for batch in batches_by_length(own, self.config.batch_seconds):
-                yield [number for _, number, _ in batch], length
+                yield [number for _, number, _ in batch], padded
 
 
 def _better(first: Decoded, second: Decoded, reasons: tuple[str, ...], language: str) -> _Text:

@@ -15,9 +15,8 @@ EMBEDDED = "whisper-base"
 """The asset that `transcription.model: embedded` stands for."""
 
 
-def recogniser(config: AnnotateConfig) -> tuple[str, str]:
-    """Name of the recogniser as fits have it, and the hash of its weights, "" where only their name is known."""
-    model = config.label.transcription.model
+def recogniser(model: str) -> tuple[str, str]:
+    """Name of `label.transcription.model` as fits have it, and the hash of its weights, "" where none is known."""
     return (EMBEDDED, asset_sha256(EMBEDDED)) if model == "embedded" else (model, "")
 
 
@@ -27,7 +26,7 @@ def wer_fit(config: AnnotateConfig) -> WerFit | None:
     Raises:
         UserError: the file cannot be read, or is of another recogniser.
     """
-    return _fit(config.select.wer_fit, *recogniser(config))
+    return _fit(config.select.wer_fit, *recogniser(config.label.transcription.model))
 
 
 @cache
@@ -53,7 +52,7 @@ def fit_key(config: AnnotateConfig) -> str:
 
 def trust_figures(config: AnnotateConfig) -> TrustFigures:
     """What `run.json` says of the fit, or of there being none."""
-    fit, (name, _) = wer_fit(config), recogniser(config)
+    fit, (name, _) = wer_fit(config), recogniser(config.label.transcription.model)
     if fit is None:
         return {
             "recogniser": name,

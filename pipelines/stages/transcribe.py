@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from annotation.speech.language_changes import changes, parts, stretches
+from annotation.speech.language_changes import changes, may_change, parts, stretches
 from annotation.speech.letter_times import ALIGNER, TimedClip, letter_times
 from annotation.speech.spoken_languages import LanguageChoice, LanguageText, choose, decide, of_family
 from annotation.speech.text_checks import text_language
@@ -45,6 +45,20 @@ class _Piece:
 
 
 @dataclass(frozen=True, slots=True)
+class _Part:
+    """What has one text: a clip, or what lies between two changes of language in it.
+
+    start, end: samples of the `whole` clip at 16 kHz. piece: what is cut out of it there.
+    """
+
+    whole: _Piece
+    start: int
+    end: int
+    piece: _Piece
+    heard: Heard
+
+
+@dataclass(frozen=True, slots=True)
 class _Given:
     """The language that a manifest gives for a recording: its name there, and the recogniser's code of it."""
 
@@ -55,7 +69,8 @@ class _Given:
 class Transcribe(BatchStage):
     """Transcripts of a unit's candidates; where a recording was separated, of its original sound if so configured.
 
-    A candidate in which the language changes is cut there first.
+    A candidate in which the language seems to change is cut there first; parts that turn out to be in one language are
+    put together again.
     """
 
     name = StageName.TRANSCRIPTION
@@ -67,11 +82,11 @@ class Transcribe(BatchStage):
 
     def windows(self, given: Sequence[WindowInput]) -> list[WindowOutput]:
         known = [place for place, one in enumerate(given) if self._unknown(one.result.window) is None]
-        pieces = self._cut_at_changes([piece for place in known for piece in _pieces(place, *given[place])])
-        transcribed, again_seconds = self._transcribe(pieces)
+        parts = self._cut_at_changes([piece for place in known for piece in _pieces(place, *given[place])])
+        transcribed, again_seconds = self._transcribe(parts)
         candidates: dict[int, list[Candidate]] = {}
-        for piece, candidate in zip(pieces, transcribed, strict=True):
-            candidates.setdefault(piece.place, []).append(candidate)
+        for place, candidate in transcribed:
+            candidates.setdefault(place, []).append(candidate)
         outputs = [self._output(one, candidates.get(place, [])) for place, one in enumerate(given)]
         # Of all windows together.
         return [outputs[0]._replace(again_seconds=again_seconds), *outputs[1:]]
@@ -96,42 +111,81 @@ class Transcribe(BatchStage):
         code = to_whisper(name, self.recogniser.languages) if name else None
         return _Given(name, code) if name and code else None
 
-    def _cut_at_changes(self, pieces: list[_Piece]) -> list[_Piece]:
-        """The same, those in which the language changes cut there."""
+    def _cut_at_changes(self, pieces: list[_Piece]) -> list[_Part]:
+        """The same as the recogniser hears them, those in which the language changes cut there."""
+        heard = self.recogniser.listen([piece.speech for piece in pieces])
         bounds = [stretches(piece.speech) for piece in pieces]
+        searched = [
+            len(own) > 1 and may_change(self.recogniser.glance(one, own), one.probabilities)
+            for one, own in zip(heard, bounds, strict=True)
+        ]
         spoken = iter(
             self.recogniser.language_probabilities(
-                [piece.speech[a:b] for piece, own in zip(pieces, bounds, strict=True) if len(own) > 1 for a, b in own]
+                [
+                    piece.speech[a:b]
+                    for piece, own, is_searched in zip(pieces, bounds, searched, strict=True)
+                    if is_searched
+                    for a, b in own
+                ]
             )
         )
-        result = []
-        for piece, own in zip(pieces, bounds, strict=True):
-            changed_at = changes(np.stack([next(spoken) for _ in own])) if len(own) > 1 else []
-            result += _parts(piece, parts(own, changed_at)) if changed_at else [piece]
+        result: list[_Part] = []
+        for piece, one, own, is_searched in zip(pieces, heard, bounds, searched, strict=True):
+            changed_at = changes(np.stack([next(spoken) for _ in own])) if is_searched else []
+            if changed_at:
+                result += self._parts([(piece, start, end) for start, end in parts(own, changed_at)])
+            else:
+                result.append(_Part(piece, 0, len(piece.speech), piece, one))
         return result
 
-    def _choices(self, pieces: list[_Piece], heard: list[Heard]) -> list[LanguageChoice]:
-        """The languages that each piece may be in, by itself and the others of its window."""
+    def _parts(self, ranges: Sequence[tuple[_Piece, int, int]]) -> list[_Part]:
+        """Sample ranges of clips at 16 kHz, cut out and heard."""
+        pieces = [_cut_out(*one) for one in ranges]
+        heard = self.recogniser.listen([piece.speech for piece in pieces])
+        return [_Part(*one, piece, own) for one, piece, own in zip(ranges, pieces, heard, strict=True)]
+
+    def _choices(self, parts: Sequence[_Part]) -> list[LanguageChoice]:
+        """The languages that each part may be in, by itself and the others of its window."""
         choices = []
-        for _, group in itertools.groupby(zip(pieces, heard, strict=True), key=lambda one: one[0].place):
+        for _, group in itertools.groupby(parts, key=lambda part: part.piece.place):
             together = list(group)
-            given = self._given(together[0][0].window)
+            given = self._given(together[0].piece.window)
             choices += choose(
-                np.stack([one.probabilities for _, one in together]),
-                [one.seconds for _, one in together],
+                np.stack([part.heard.probabilities for part in together]),
+                [part.heard.seconds for part in together],
                 None if given is None else self.recogniser.languages.index(given.code),
             )
         return choices
 
-    def _transcribe(self, pieces: list[_Piece]) -> tuple[list[Candidate], float]:
-        """The pieces as candidates with text and language, and the seconds that second decodings took.
+    def _transcribe(self, parts: list[_Part]) -> tuple[list[tuple[int, Candidate]], float]:
+        """The places of the windows and the clips in them, in order, and the seconds that second decodings took."""
+        candidates, again_seconds = self._recognise(parts, self._choices(parts))
+        runs = _runs_of_one_language(parts, candidates)
+        if len(runs) < len(parts):
+            clock = time.perf_counter()
+            parts, candidates = self._put_together(parts, candidates, runs)
+            again_seconds += time.perf_counter() - clock
+        if self.config.word_times == "letters":
+            candidates = _with_letter_times([part.piece for part in parts], candidates)
+        return [(part.piece.place, one) for part, one in zip(parts, candidates, strict=True)], again_seconds
 
-        Near languages are both decoded.
-        """
+    def _put_together(
+        self, parts: Sequence[_Part], candidates: Sequence[Candidate], runs: Sequence[tuple[int, int]]
+    ) -> tuple[list[_Part], list[Candidate]]:
+        """Parts and their clips, each of the `runs` (first number and the one behind its last) one part."""
+        broken = [run for run in runs if run[1] - run[0] > 1]
+        whole = iter(self._parts([(parts[a].whole, parts[a].start, parts[b - 1].end) for a, b in broken]))
+        joined = [parts[a] if b - a == 1 else next(whole) for a, b in runs]
+        choices = self._choices(joined)
+        places = [place for place, (a, b) in enumerate(runs) if b - a > 1]
+        anew, _ = self._recognise([joined[place] for place in places], [choices[place] for place in places])
+        of_place = dict(zip(places, anew, strict=True))
+        return joined, [of_place.get(place) or candidates[a] for place, (a, _) in enumerate(runs)]
+
+    def _recognise(self, parts: Sequence[_Part], choices: Sequence[LanguageChoice]) -> tuple[list[Candidate], float]:
+        """Parts with text and language, and the seconds that second decodings took; near languages are all decoded."""
         before = self.recogniser.again_seconds
-        languages = self.recogniser.languages
-        heard = self.recogniser.listen([piece.speech for piece in pieces])
-        choices = self._choices(pieces, heard)
+        languages, heard = self.recogniser.languages, [part.heard for part in parts]
         texts = [[one] for one in self.recogniser.transcribe(heard, [languages[one.places[0]] for one in choices])]
         again_seconds, clock = self.recogniser.again_seconds - before, time.perf_counter()
         others = [(number, place) for number, choice in enumerate(choices) for place in choice.places[1:]]
@@ -142,11 +196,9 @@ class Transcribe(BatchStage):
             texts[number].append(transcript)
         again_seconds += time.perf_counter() - clock
         candidates = [
-            _candidate(*one, languages, self._given(one[0].window))
-            for one in zip(pieces, heard, choices, texts, strict=True)
+            _candidate(part.piece, part.heard, choice, own, languages, self._given(part.piece.window))
+            for part, choice, own in zip(parts, choices, texts, strict=True)
         ]
-        if self.config.word_times == "letters":
-            candidates = _with_letter_times(pieces, candidates)
         return candidates, again_seconds
 
 
@@ -228,25 +280,32 @@ def _pieces(place: int, result: WindowResult, audio: WindowAudio) -> list[_Piece
     return pieces
 
 
-def _parts(piece: _Piece, bounds: Sequence[tuple[int, int]]) -> list[_Piece]:
-    """A clip cut at changes of its language: `bounds` are samples of it at 16 kHz, the last one those of its end."""
+def _cut_out(piece: _Piece, start: int, end: int) -> _Piece:
+    """Samples `start` to `end` at 16 kHz of a clip, a clip by itself."""
     scale, whole = piece.window.sample_rate / RATE_16K, piece.candidate
-    result = []
-    for start, end in bounds:
-        is_last = end == bounds[-1][1]
-        first = whole.start_sample + round(start * scale)
-        last = whole.end_sample if is_last else whole.start_sample + round(end * scale)
-        candidate = dataclasses.replace(
-            whole,
-            clip_id=clip_id(piece.window, first, last),
-            start_sample=first,
-            end_sample=last,
-            cut=whole.cut if is_last else "language",
-        )
-        result.append(
-            dataclasses.replace(piece, candidate=candidate, speech=piece.speech[start:end], clip=piece.clip[start:end])
-        )
-    return result
+    is_last = end == len(piece.speech)
+    first = whole.start_sample + round(start * scale)
+    last = whole.end_sample if is_last else whole.start_sample + round(end * scale)
+    candidate = dataclasses.replace(
+        whole,
+        clip_id=clip_id(piece.window, first, last),
+        start_sample=first,
+        end_sample=last,
+        cut=whole.cut if is_last else "language",
+    )
+    return dataclasses.replace(piece, candidate=candidate, speech=piece.speech[start:end], clip=piece.clip[start:end])
+
+
+def _runs_of_one_language(parts: Sequence[_Part], candidates: Sequence[Candidate]) -> list[tuple[int, int]]:
+    """Neighbouring parts of a clip that turned out to be in one language: first number, and the one behind the last."""
+    firsts = [
+        number
+        for number, (part, candidate) in enumerate(zip(parts, candidates, strict=True))
+        if number == 0
+        or part.whole is not parts[number - 1].whole
+        or candidate.language != candidates[number - 1].language
+    ]
+    return list(zip(firsts, [*firsts[1:], len(parts)], strict=True))
 
 
 def _cut(result: WindowResult, audio: WindowAudio) -> WindowAudio:

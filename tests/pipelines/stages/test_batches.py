@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from annotation.audio.segmentation import SegmentationConfig, SpeechSegmenter
+from annotation.speech.language_changes import may_change
 from annotation.speech.transcription import TranscriptionConfig
 from annotation.speech.whisper import WhisperRecogniser
 from pipelines.annotate import GPU_BATCH_SECONDS, GPU_UNIT_SECONDS, settle
@@ -71,6 +72,19 @@ def test_languages_of_all_clips_come_from_few_calls_of_the_encoder(
     before = len(shapes)
     recogniser.transcribe(heard[:3], ["en"] * 3)
     assert len(shapes) == before
+
+
+def test_a_glance_at_stretches_needs_no_encoder_and_finds_a_change(
+    speech: list[np.ndarray], recogniser: WhisperRecogniser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mixed, pure = np.concatenate([speech[0], speech[3]]), np.concatenate(speech[:2])
+    heard = recogniser.listen([mixed, pure])
+    monkeypatch.setattr(recogniser.whisper, "encode", None)
+    found = [
+        may_change(recogniser.glance(one, [(0, len(speech[0])), (len(speech[0]), len(clip))]), one.probabilities)
+        for one, clip in zip(heard, (mixed, pure), strict=True)
+    ]
+    assert found == [True, False]
 
 
 def test_a_batch_of_transcripts_depends_on_its_clips_alone(

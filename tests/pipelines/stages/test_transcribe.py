@@ -10,6 +10,7 @@ from annotation.speech.letter_times import ALIGNER
 from annotation.speech.text_checks import error_rate
 from annotation.speech.transcription import Transcript
 from pipelines.config import LabelConfig, VoiceAttributesConfig
+from pipelines.stages import transcribe
 from pipelines.stages.base import StageContext, WindowAudio, WindowInput, WindowOutput
 from pipelines.stages.segment import clip_id
 from pipelines.stages.transcribe import Transcribe
@@ -104,6 +105,20 @@ def test_a_clip_is_cut_where_its_language_changes(stage: Transcribe, sentences: 
     assert [len(clip) for clip in output.audio.clips] == [
         c.end_sample - c.start_sample for c in output.result.candidates
     ]
+
+
+def test_what_was_cut_in_vain_is_put_together_again(
+    stage: Transcribe, sentences: dict[str, list[Turn]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of ten clips with pauses seems to change its language in one of them."""
+    turns = sentences["it"][:2]
+    given = window_of([turns, [sentences["it"][2]]])
+    monkeypatch.setattr(transcribe, "may_change", lambda *_: True)
+    monkeypatch.setattr(transcribe, "changes", lambda heard_NL: [len(heard_NL) - 1])
+    (output,) = stage.windows([given])
+    assert [one.clip_id for one in output.result.candidates] == [one.clip_id for one in given.result.candidates]
+    assert [one.cut for one in output.result.candidates] == ["pause", "pause"]
+    assert is_right(output.result.candidates[0], *turns), said(output)
 
 
 def test_a_given_language_gives_way_to_what_is_spoken(stage: Transcribe, sentences: dict[str, list[Turn]]) -> None:
