@@ -107,7 +107,10 @@ class SpeechSegmenter:
                 active_BFS = self.to_multilabel(scores).cpu().numpy() > 0.5
                 for (number, _), active_FS in zip(batch, active_BFS, strict=True):
                     active[number].append(active_FS)
-        return [_whole(np.stack(windows), len(audio) / RATE) for windows, audio in zip(active, recordings, strict=True)]
+        return [
+            join_windows(np.stack(windows), len(audio) / RATE)
+            for windows, audio in zip(active, recordings, strict=True)
+        ]
 
     def __call__(self, recordings: Sequence[np.ndarray]) -> list[Segmentation]:
         """Cuts recordings, each float32 [samples] at 16 kHz."""
@@ -118,23 +121,24 @@ class SpeechSegmenter:
         ]
 
 
-def _whole(active_NFS: np.ndarray, seconds: float) -> tuple[np.ndarray, float]:
+def join_windows(active_NFS: np.ndarray, seconds: float) -> tuple[np.ndarray, float]:
     """Activity [frames, speakers] of a recording from that of its windows, and seconds a frame."""
     frame_seconds = WINDOW / RATE / active_NFS.shape[1]
-    stitched = _stitch(active_NFS, round(STEP / RATE / frame_seconds))
+    stitched = _stitch(active_NFS, STEP / RATE / frame_seconds)
     return stitched[: max(int(np.ceil(seconds / frame_seconds)), 1)], frame_seconds
 
 
-def _stitch(active_NFS: np.ndarray, step_frames: int) -> np.ndarray:
+def _stitch(active_NFS: np.ndarray, step_frames: float) -> np.ndarray:
     """Joins windows [N,F,S] that advance by `step_frames`, permuting speakers to agree with what came before."""
     num, frames, speakers = active_NFS.shape
-    total = np.zeros(((num - 1) * step_frames + frames, speakers), dtype=bool)
+    # A step is no whole number of frames: rounded once for all, it would move clips by half a second in five minutes.
+    starts = [round(n * step_frames) for n in range(num)]
+    total = np.zeros((starts[-1] + frames, speakers), dtype=bool)
     total[:frames] = active_NFS[0]
-    shared = frames - step_frames
-    # The first quarter of a window has little left context: there the earlier window counts.
-    seam = shared // 2
-    for n in range(1, num):
-        start = n * step_frames
+    for n, start in enumerate(starts[1:], 1):
+        shared = starts[n - 1] + frames - start
+        # The first quarter of a window has little left context: there the earlier window counts.
+        seam = shared // 2
         before = total[start : start + shared]
         best = max(
             itertools.permutations(range(speakers)),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from annotation.audio.segmentation import SegmentationConfig, cut
+from annotation.audio.segmentation import SegmentationConfig, cut, join_windows
 
 FRAME = 0.02
 
@@ -58,3 +58,18 @@ def test_clips_never_overlap_and_keep_to_the_limits(seed: int) -> None:
         assert 0 <= segment.start < segment.end <= 120.0
         assert segment.end - segment.start <= config.max_seconds + 1e-6
         assert not overlap[round(segment.start / FRAME) : round(segment.end / FRAME)].any()
+
+
+def test_joined_windows_keep_their_times_however_long_the_recording() -> None:
+    bounds = np.arange(3.3, 300, 7.1)
+
+    def speaks(seconds: np.ndarray) -> np.ndarray:
+        return np.searchsorted(bounds, seconds) % 2 == 1
+
+    frames = 589
+    times = np.array([5.0 * window + (np.arange(frames) + 0.5) * 10 / frames for window in range(59)])
+    active_NFS = np.zeros((*times.shape, 3), dtype=bool)
+    active_NFS[..., 0] = speaks(times)
+    active_FS, frame_seconds = join_windows(active_NFS, 300.0)
+    edges = np.flatnonzero(np.diff(active_FS.any(axis=1))) * frame_seconds
+    assert len(edges) == len(bounds) and np.abs(edges + frame_seconds - bounds).max() < 0.03
