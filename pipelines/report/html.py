@@ -19,7 +19,7 @@ from pipelines.report.formatting import amount, number, percent, visible
 from pipelines.report.funnel import funnel
 from pipelines.report.gallery import controllability, listeners
 from pipelines.report.grids import rough_median
-from pipelines.report.histograms import HISTOGRAMS, histogram
+from pipelines.report.histograms import histograms
 from pipelines.report.previews import EXAMPLE_SECONDS, listenable, nearest_values
 from pipelines.report.run_record import Run
 from pipelines.report.tables import Outcome, languages, load_outcome
@@ -336,7 +336,7 @@ def write_report(out: Path, summary: BucketSummary | None = None) -> Path:
         languages=languages(outcome),
         reasons=drop_reasons(outcome, MAX_EXAMPLES - len(shown)),
         kept_examples=shown,
-        histograms=[chart for spec in HISTOGRAMS if (chart := histogram(outcome, *spec))],
+        histograms=histograms(outcome),
         separation=run.get("separation") or {},
         twice=run.get("second_decodings") or {},
         trust=trust(run),

@@ -32,6 +32,10 @@ ROW_FILL = 0.99
 """Share of a row that is used, as `benchmarks/packing.py` measures it at window 1024."""
 
 
+LONG_SECONDS = (30, 60, 180)
+"""Lengths that the stages differ by (60 and 180, report 3.5), and what is recognised at once."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """The plan of a recipe. Seconds are of target audio over the whole stage."""
@@ -47,6 +51,14 @@ class Plan:
     """Hours of audio in the datasets, by stream."""
     memory: dict[int, float] = field(default_factory=dict)
     """GB a rank of weights, gradients and optimizer, by number of ranks."""
+
+    def share_over(self, seconds: float, corpus: Corpus) -> float:
+        """Share of the seconds that are drawn that come from clips longer than this, 0..1."""
+        longer = 0.0
+        for stream in self.streams:
+            lengths = corpus.seconds[stream.clips]
+            longer += self.seconds[stream.name] * float(lengths[lengths > seconds].sum() / lengths.sum())
+        return longer / sum(self.seconds.values())
 
     def epochs(self) -> dict[str, float]:
         """Passes over each stream in the stage."""
@@ -177,6 +189,8 @@ def report(recipe: Recipe, corpus: Corpus, plan: Plan, console: Console | None =
             f"{epochs[s.name]:.3g}",
         )
     console.print(table)
+    shares = ", ".join(f"{plan.share_over(length, corpus):.1%} over {length} s" for length in LONG_SECONDS)
+    console.print(f"of the seconds drawn, in clips: {shares}", highlight=False)
     if corpus.left_out:
         reasons = ", ".join(f"{reason} {count}" for reason, count in corpus.left_out.most_common())
         console.print(f"left out: {reasons}", highlight=False)

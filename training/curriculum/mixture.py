@@ -6,6 +6,7 @@ by their wanted share and charged to the one it came from. No randomness, so a r
 alone, and the achieved seconds stay within about a clip's length of the wanted ones, however short the run.
 """
 
+import dataclasses
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +23,10 @@ from voxmill.data.records import MODES, Mode
 
 @dataclass(frozen=True)
 class Stream:
-    """Clips of one mode, language and dataset. `share_of_mode` is this stream's part of its mode's seconds."""
+    """Clips of one mode, language and dataset. `share_of_mode` is this stream's part of its mode's seconds.
+
+    up_to: longest of its clips in seconds, where the recipe has shares by length.
+    """
 
     mode: Mode
     language: str
@@ -30,11 +34,13 @@ class Stream:
     clips: NDArray[np.int64]
     seconds: float
     share_of_mode: float
+    up_to: float | None = None
 
     @property
     def name(self) -> str:
-        """As in logs: `design/en/main`."""
-        return f"{self.mode}/{self.language or 'unknown'}/{self.dataset}"
+        """As in logs: `design/en/main`, and with shares by length `design/en/main/60s`."""
+        length = "" if self.up_to is None else f"/{self.up_to:g}s"
+        return f"{self.mode}/{self.language or 'unknown'}/{self.dataset}{length}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +86,38 @@ def streams_of(corpus: Corpus, recipe: Recipe) -> list[Stream]:
         mine = np.flatnonzero(corpus.modes_CM[:, MODES.index(mode)])
         if not len(mine):
             raise UserError(f"mixture.modes.{mode}: no clip can be used in this mode{_why(corpus)}")
-        streams += _streams_of_mode(corpus, recipe, mode, mine)
+        whole = _streams_of_mode(corpus, recipe, mode, mine)
+        streams += [part for stream in whole for part in _by_length(stream, corpus, config)]
     for name in recipe.datasets:
         if not any(stream.dataset == name for stream in streams):
             raise UserError(f"datasets.{name}: none of its clips enters{_why(corpus)}; drop it or change clips.*")
+    for seconds in config.lengths:
+        if not any(stream.up_to == seconds for stream in streams):
+            raise UserError(f"mixture.lengths.{seconds:g}: there is no clip of that length{_why(corpus)}; drop it")
     return streams
+
+
+def _by_length(stream: Stream, corpus: Corpus, config: MixtureConfig) -> list[Stream]:
+    """The stream in streams of clips of like length; shares of lengths that it lacks go to those that it has."""
+    if not config.lengths:
+        return [stream]
+    bounds = sorted(config.lengths)
+    places = np.searchsorted(bounds, corpus.seconds[stream.clips])
+    present = sorted({int(place) for place in places})
+    total = sum(config.lengths[bounds[place]] for place in present)
+    parts = []
+    for place in present:
+        clips = stream.clips[places == place]
+        parts.append(
+            dataclasses.replace(
+                stream,
+                clips=clips,
+                seconds=float(corpus.seconds[clips].sum()),
+                share_of_mode=stream.share_of_mode * config.lengths[bounds[place]] / total,
+                up_to=bounds[place],
+            )
+        )
+    return parts
 
 
 def _why(corpus: Corpus) -> str:

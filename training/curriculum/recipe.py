@@ -4,7 +4,7 @@ A recipe is named by its path, or by its name where it comes with voxmill (`stag
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -58,6 +58,8 @@ class MixtureConfig(Config):
     """A language's share grows with its hours to the power of 1 / temperature: 1 as there is, higher is flatter."""
     balanced_languages: bool = False
     """Every language gets the same share."""
+    lengths: dict[float, Annotated[float, Field(gt=0)]] = {}
+    """Shares of clips of up to so many seconds and above the length before, within each mode; {} as there are."""
 
 
 class PackingConfig(Config):
@@ -277,6 +279,12 @@ def _against_stage(recipe: Recipe) -> str:
 
 
 def _against_sense(recipe: Recipe) -> str:
+    longest = max(recipe.mixture.lengths, default=recipe.clips.max_seconds)
+    if longest < recipe.clips.max_seconds:
+        return (
+            f"mixture.lengths ends at {longest:g} s, but clips.max_seconds = {recipe.clips.max_seconds:g}; "
+            "add the share of what is longer, or lower clips.max_seconds"
+        )
     if recipe.clips.min_seconds >= recipe.clips.max_seconds:
         return f"clips.min_seconds = {recipe.clips.min_seconds} is not below clips.max_seconds"
     if recipe.optimizer.warmup_steps >= recipe.steps:

@@ -145,6 +145,7 @@ def _run() -> dict[str, Any]:
                 "min_seconds": 1.0,
                 "max_predicted_wer": 0.3,
                 "max_seconds": 300.0,
+                "max_snr_db": 500.0,
                 "min_bandwidth_hz": 8000.0,
                 "note": HOSTILE,
             },

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from model.sequence.text_tokenizer import TextTokenizer
@@ -68,6 +69,18 @@ def test_the_command_prints_the_plan(encoded: Path, capsys: pytest.CaptureFixtur
     output = capsys.readouterr().out
     assert re.search(r"stage 3: 40 steps, 4 rows of 512 positions", output)
     assert "controllable/en/main" in output and "M parameters" in output
+    assert "of the seconds drawn, in clips: 0.0% over 30 s, 0.0% over 60 s, 0.0% over 180 s" in output
+
+
+def test_the_plan_tells_how_much_is_in_long_clips(encoded: Path) -> None:
+    corpus, plan = check(recipe(encoded))
+    limit = float(np.median(corpus.seconds))
+    drawn, long = 0.0, 0.0
+    for stream in plan.streams:
+        lengths = corpus.seconds[stream.clips]
+        drawn += plan.seconds[stream.name]
+        long += plan.seconds[stream.name] * lengths[lengths > limit].sum() / lengths.sum()
+    assert plan.share_over(limit, corpus) == pytest.approx(long / drawn) and 0.3 < long / drawn < 0.9
 
 
 @pytest.mark.parametrize(

@@ -128,3 +128,24 @@ def test_balanced_languages_and_weights(encoded: Path) -> None:
     weighted = recipe(encoded, f"datasets.other={{path: {encoded}, weight: 3}}")
     shares = {s.name: s.share_of_mode for s in streams_of(read_corpus(weighted), weighted) if s.mode == "basic"}
     assert shares["basic/en/other"] == pytest.approx(3 * shares["basic/en/main"])
+
+
+def test_shares_by_length_hold_within_each_mode_and_language(encoded: Path) -> None:
+    found = corpus(encoded)
+    middle = round(float(np.median(found.seconds)), 2)
+    settings = recipe(encoded, f"mixture.lengths={{{middle}: 0.3, 60: 0.7}}")
+    parts = {s.name: s for s in streams_of(found, settings)}
+    whole = {s.name: s for s in streams_of(found, recipe(encoded))}
+    for name, stream in whole.items():
+        short, long = (parts.get(f"{name}/{bound:g}s") for bound in (middle, 60))
+        if short is None or long is None:
+            # One length alone has the share of both.
+            only = short or long
+            assert only is not None and only.share_of_mode == pytest.approx(stream.share_of_mode)
+            continue
+        assert found.seconds[short.clips].max() <= middle < found.seconds[long.clips].min()
+        assert sorted([*short.clips, *long.clips]) == sorted(stream.clips)
+        assert short.share_of_mode == pytest.approx(0.3 * stream.share_of_mode)
+    assert any(f"{name}/60s" in parts and f"{name}/{middle:g}s" in parts for name in whole)
+    with pytest.raises(UserError, match="mixture.lengths.100: there is no clip of that length"):
+        streams_of(found, recipe(encoded, "mixture.lengths={60: 0.5, 100: 0.5}", "clips.max_seconds=100"))
