@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 RATE = 16000
+HALF_MINUTE = 30
 _LIMITED = 0.01
 """Share of 10 ms frames that a limiter may turn down, three at least: clicks, not a passage."""
 
@@ -28,14 +29,14 @@ class QualityConfig(Config):
     peak_dbfs: float = -1.0
     """Highest peak after the gain, in dBFS; clicks over it are turned down, with more peaks a clip gets less gain."""
     dnsmos_hops: int = 3
-    """Evenly spaced places at which DNSMOS is measured in a longer clip; their mean is kept."""
+    """Evenly spaced places for each half minute at which DNSMOS is measured in a longer clip; their mean is kept."""
 
 
 class Dnsmos:
     """DNSMOS P.835 and P.808 (Reddy et al. 2022) with the models that the `speechmos` package carries.
 
     Windows of 9.01 s; a shorter clip is repeated to that length, as the authors do, a longer one is measured at
-    `max_hops` evenly spaced places.
+    `max_hops` evenly spaced places for each half minute.
     """
 
     length = int(9.01 * RATE)
@@ -49,7 +50,7 @@ class Dnsmos:
         if len(audio) < self.length:
             audio = np.tile(audio, -(-self.length // max(len(audio), 1)))[: self.length]
         last = len(audio) - self.length
-        num = min(last // RATE + 1, self.max_hops)
+        num = min(last // RATE + 1, self.max_hops * max(-(-len(audio) // (HALF_MINUTE * RATE)), 1))
         scores = []
         for start in np.linspace(0, last, num).astype(int):
             window = np.clip(audio[start : start + self.length], -1, 1).astype(np.float32)
@@ -188,6 +189,14 @@ def _loudness(audio: np.ndarray, rate: int) -> float:
     return float(pyloudnorm.Meter(rate, block_size=block).integrated_loudness(audio.astype(np.float64)))
 
 
+def signal_to_noise_db(audio: np.ndarray) -> float:
+    """Power of the louder frames of a clip, float32 [samples] at 16 kHz, over that of its quiet ones, in dB."""
+    frames = len(audio) // 160
+    power = np.square(audio[: frames * 160].reshape(frames, 160)).mean(axis=1)
+    spoken = power > np.quantile(power, 0.4) if frames else np.zeros(0, dtype=bool)
+    return speech_to_background_db(audio, spoken)
+
+
 class QualityMeter:
     """All quality measures of a clip."""
 
@@ -208,16 +217,13 @@ class QualityMeter:
         """
         audio16 = resample(audio, rate, RATE)
         sig, bak, ovr, p808 = self.dnsmos(audio16)
-        frames = len(audio16) // 160
-        power = np.square(audio16[: frames * 160].reshape(frames, 160)).mean(axis=1)
-        spoken = power > np.quantile(power, 0.4) if frames else np.zeros(0, dtype=bool)
         loudness, gain = limited_gain(audio, rate, self.config)
         return Quality(
             dnsmos_sig=sig,
             dnsmos_bak=bak,
             dnsmos_ovr=ovr,
             dnsmos_p808=p808,
-            snr_db=speech_to_background_db(audio16, spoken),
+            snr_db=signal_to_noise_db(audio16),
             clipping=clipped_share(audio),
             bandwidth_hz=bandwidth(audio, rate),
             loudness_lufs=loudness,

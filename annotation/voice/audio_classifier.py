@@ -23,11 +23,14 @@ def unusable(clip: np.ndarray) -> Literal["", "too_short", "silent"]:
     return "silent" if float(np.abs(clip).max()) < SILENT_PEAK else ""
 
 
-def middle(clip: np.ndarray, max_seconds: float) -> np.ndarray:
-    """The middle `max_seconds` of a clip at 16 kHz, all of a shorter one."""
+def excerpts(clip: np.ndarray, max_seconds: float) -> list[np.ndarray]:
+    """Parts of a clip at 16 kHz that stand for it: its middle `max_seconds`, or all of a shorter one.
+
+    Of a clip more than three times as long, the middle of each third.
+    """
     length = round(max_seconds * RATE)
-    start = max((len(clip) - length) // 2, 0)
-    return clip[start : start + length]
+    thirds = np.array_split(clip, 3 if len(clip) > 3 * length else 1)
+    return [third[max((len(third) - length) // 2, 0) :][:length] for third in thirds]
 
 
 def add_up(names: Sequence[str], scores: np.ndarray) -> dict[str, float]:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from annotation.voice.audio_classifier import RATE, AudioClassifier, middle, unusable
+from annotation.voice.audio_classifier import RATE, AudioClassifier, excerpts, unusable
 from voxmill.core.audio import resample
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
@@ -36,7 +36,7 @@ class GenderConfig(Config):
     min_probability: float = 0.8
     """The label abstains below this probability; 0.5 never abstains."""
     max_seconds: float = 20.0
-    """Of a longer clip the middle this many seconds are used."""
+    """Of a longer clip the middle this many seconds are used, of one three times as long those of its thirds."""
 
 
 class GenderClassifier:
@@ -70,19 +70,25 @@ class GenderClassifier:
     def _label(self, clip: np.ndarray) -> Label[Gender]:
         if reason := unusable(clip):
             return Label(reason=reason)
-        clip = middle(clip, self.config.max_seconds)
-        if self._trees is not None:
-            features = voice_features(clip)
-            if features is None:
-                return Label(reason="no_pitch")
-            female = self._trees([features[name] for name in self._trees.feature_names])
-        else:
-            assert self._neural is not None
-            female = self._neural(clip)
+        parts = [self._female(part) for part in excerpts(clip, self.config.max_seconds)]
+        known = [female for female in parts if female is not None]
+        if not known:
+            return Label(reason="no_pitch")
+        female = sum(known) / len(known)
         gender = Gender(label="female" if female >= 0.5 else "male", female=female)
         if gender.probability < self.config.min_probability:
             return Label(reason="unsure", withheld=gender)
         return Label(value=gender)
+
+    def _female(self, clip: np.ndarray) -> float | None:
+        """Probability of a female voice; None where the trees find no pitch."""
+        if self._trees is None:
+            assert self._neural is not None
+            return self._neural(clip)
+        features = voice_features(clip)
+        if features is None:
+            return None
+        return self._trees([features[name] for name in self._trees.feature_names])
 
 
 class BoostedTrees:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from annotation.voice.audio_classifier import excerpts
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
 from voxmill.core.local_copies import local_model
@@ -37,7 +38,7 @@ class SpeakerConfig(Config):
     min_seconds: float = 0.5
     """A shorter clip has no speaker vector."""
     max_seconds: float = 12.0
-    """Of a longer clip the middle this many seconds are used."""
+    """Of a longer clip the middle this many seconds are used, of one three times as long those of its thirds."""
     batch_size: int = 1
     """Clips embedded together; 1 gives the same bits whatever else is in the call, more is for GPUs."""
 
@@ -150,9 +151,25 @@ class SpeakerEncoder:
                     results[index] = Label(value=vector)
         return results
 
+    def of_thirds(self, clips: list[np.ndarray]) -> list[Label[np.ndarray]]:
+        """The same with clips that are much longer than what is embedded at once: the mean of their thirds."""
+        parts = [excerpts(clip, self.config.max_seconds) for clip in clips]
+        parts = [own if len(own) > 1 else [clip] for own, clip in zip(parts, clips, strict=True)]
+        labels = iter(self([part for own in parts for part in own]))
+        return [_mean([next(labels) for _ in own]) for own in parts]
+
     def _middle(self, clip: np.ndarray) -> np.ndarray:
         length = min(len(clip), round(self.config.max_seconds * RATE))
         if self.config.batch_size > 1 and length > RATE // 2:
             length -= length % (RATE // 2)
         start = (len(clip) - length) // 2
         return clip[start : start + length]
+
+
+def _mean(labels: list[Label[np.ndarray]]) -> Label[np.ndarray]:
+    """The mean of the vectors of a clip's parts, of length one; the first part's label where there is one or none."""
+    vectors = [label.value for label in labels if label.value is not None]
+    if len(labels) == 1 or not vectors:
+        return labels[0]
+    total = np.sum(vectors, axis=0)
+    return Label(value=total / np.linalg.norm(total))

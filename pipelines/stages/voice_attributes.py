@@ -132,7 +132,7 @@ def _speaker(context: StageContext) -> LabelFunction:
     config = context.voice_attributes.speaker
     weights = asset_path("speaker-campplus") if config.model == "embedded" else None
     encoder = SpeakerEncoder(config, weights, context.device)
-    return lambda clips: encoder(_audio(clips))
+    return lambda clips: encoder.of_thirds(_audio(clips))
 
 
 def _gender(context: StageContext) -> LabelFunction:

@@ -5,7 +5,7 @@ import pyloudnorm
 import pytest
 import soundfile
 
-from annotation.audio.quality import QualityConfig, at_loudness, limited_gain, loudness_gain
+from annotation.audio.quality import Dnsmos, QualityConfig, at_loudness, limited_gain, loudness_gain
 from samples import bad_input
 
 RATE = 16000
@@ -59,3 +59,13 @@ def test_what_has_no_loudness_does_not_break(audio: np.ndarray) -> None:
     _, gain = limited_gain(audio.astype(np.float32), RATE, CONFIG)
     written = at_loudness(audio.astype(np.float32), RATE, gain, CONFIG)
     assert np.isfinite(gain) and np.isfinite(written).all() and np.abs(written).max(initial=0) <= CEILING
+
+
+def test_a_long_clip_is_measured_at_as_many_places_a_second(speech: np.ndarray) -> None:
+    measure = Dnsmos(max_hops=1)
+    noise = np.random.default_rng(0).normal(0, 0.05, 30 * RATE).astype(np.float32)
+    clean, noisy = np.tile(speech, 4)[: 30 * RATE], np.tile(speech, 4)[: 30 * RATE] + noise
+    # Each half has its place.
+    background = [measure(audio)[1] for audio in (clean, np.concatenate([clean, noisy]), noisy)]
+    assert background[0] - background[2] > 0.5
+    assert background[1] == pytest.approx((background[0] + background[2]) / 2, abs=0.2)

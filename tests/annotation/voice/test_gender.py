@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from annotation.voice.audio_classifier import RATE
+from annotation.voice.audio_classifier import RATE, excerpts
 from annotation.voice.gender import BoostedTrees, GenderClassifier, GenderConfig, voice_features
 from samples.turns import Turn, sample_turns
 from tests.support.saved_classifier import save_classifier
@@ -129,3 +129,12 @@ def test_a_model_that_does_not_answer_the_question_is_named(tmp_path: Path) -> N
         GenderClassifier(GenderConfig(model=save_classifier(tmp_path / "moods", ["happy", "sad"])))
     with pytest.raises(UserError, match="gender.model"):
         GenderClassifier(GenderConfig(model=str(tmp_path / "nothing")))
+
+
+def test_of_a_long_clip_each_third_counts() -> None:
+    clip = np.arange(10 * RATE, dtype=np.float32)
+    assert [len(part) for part in excerpts(clip, 4.0)] == [4 * RATE]
+    np.testing.assert_array_equal(excerpts(clip, 4.0)[0], clip[3 * RATE : 7 * RATE])
+    assert len(excerpts(clip[:RATE], 4.0)[0]) == RATE
+    parts = excerpts(clip[: 9 * RATE], 2.0)
+    assert [float(part[0]) / RATE for part in parts] == [0.5, 3.5, 6.5] and {len(part) for part in parts} == {2 * RATE}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from annotation.voice.prosody import RATE, ProsodyConfig, ProsodyMeter, count_units
+from annotation.voice.prosody import HOP, RATE, ProsodyConfig, ProsodyMeter, count_units
 from voxmill.data.records import Prosody, Word
 
 SAMPLES = Path(__file__).parents[3] / "samples"
@@ -141,3 +141,13 @@ def test_the_sample_voices_measure_as_people_do_and_fast(meter: ProsodyMeter) ->
             assert prosody.hnr_db is not None and 3 < prosody.hnr_db < 25
     # 2 s a minute where it was measured; ten times that is still not the pipeline's slowest stage.
     assert elapsed / seconds * 60 < 20
+
+
+def test_the_pitch_of_a_long_clip_is_tracked_in_blocks_as_in_one(
+    meter: ProsodyMeter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audio, _ = soundfile.read(SAMPLES / "recordings" / "en-1.flac", dtype="float32", frames=11 * RATE + 123)
+    whole = meter(audio, [], "", "en")
+    monkeypatch.setattr("annotation.voice.prosody.BLOCK", 170)
+    assert len(meter.pitch(audio)) == len(audio) // HOP + 1
+    assert meter(audio, [], "", "en") == whole

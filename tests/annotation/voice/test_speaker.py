@@ -218,3 +218,15 @@ def test_purity_sees_both_kinds_of_mistake() -> None:
     assert purity([0, 0, 0, 0], ["a", "a", "b", "b"]) == (0.5, 1.0)
     assert purity([0, 1, 2, 3], ["a", "a", "b", "b"]) == (1.0, 0.5)
     assert purity([], []) == (0.0, 0.0)
+
+
+def test_a_long_clip_has_the_mean_vector_of_its_thirds(turns: list[Turn]) -> None:
+    encoder = SpeakerEncoder(SpeakerConfig(max_seconds=1.0), asset_path("speaker-campplus"))
+    women = [next(turn.audio for turn in turns if turn.language == code)[: 2 * RATE] for code in ("en", "fr", "it")]
+    long, short = np.concatenate(women), women[0]
+    together, alone = (vector(label) for label in encoder.of_thirds([long, short]))
+    np.testing.assert_array_equal(alone, vector(encoder([short])[0]))
+    middles = [vector(label) for label in encoder(women)]
+    expected = np.sum(middles, axis=0)
+    np.testing.assert_allclose(together, expected / np.linalg.norm(expected), atol=1e-5)
+    assert [label.reason for label in encoder.of_thirds([np.zeros(5 * RATE, np.float32)])] == ["silent"]
