@@ -6,7 +6,8 @@ A narration of festvox-ru with the times of its phones (samples/narration.py), s
 the sample recordings of one language are annotated three times over the same work units: without their text, with it,
 and with 5 % of its words deleted, added or changed. Reported are the text of kept clips against the words that the
 phones place in them, the words that kept clips have, how far words begin and end from their phones (beside the
-recogniser's own words), and how many of the damaged places the marks find. The last line is one JSON object.
+recogniser's own words), and how many of the damaged places the marks find. Of the clips without their text is also
+reported how much of what each stage of the curriculum may take is in long ones. The last line is one JSON object.
 """
 
 import argparse
@@ -38,6 +39,7 @@ from voxmill.data.layout import read_index  # noqa: E402
 DAMAGED_SHARE = 0.05
 SEED = 22
 SETTINGS = ("voice_attributes.labellers=[]", "corpus_labels.labels=[]")
+LENGTHS = ("minutes", "over_30s", "over_60s", "over_180s")
 NEAR_SECONDS = 0.1
 """A mark this near to a damaged place has found it."""
 
@@ -121,6 +123,19 @@ def read_clips(out: Path) -> dict[str, list[TextClip]]:
             )
             clips.setdefault(row["path"], []).append(clip)
     return clips
+
+
+def long_shares(out: Path) -> dict[str, float]:
+    """Share of the seconds of a dataset, and of those that each stage may take, in clips over 30, 60 and 180 s."""
+    rows = read_index(out / "clips.parquet", ("duration", "stages")).to_pylist()
+    shares = {}
+    for name, stage in (("all", None), ("stage1", 1), ("stage2", 2), ("stage3", 3)):
+        lengths = [row["duration"] for row in rows if stage is None or stage in (row["stages"] or ())]
+        for limit in (30, 60, 180):
+            over = sum(length for length in lengths if length > limit)
+            shares[f"{name}_over_{limit}s"] = over / max(sum(lengths), 1e-9)
+        shares[f"{name}_minutes"] = sum(lengths) / 60
+    return shares
 
 
 def measure(said: Words, clips: dict[str, list[TextClip]], *, timed: bool) -> Measured:
@@ -223,6 +238,7 @@ class Runs:
     places: int
     found: int
     found_likely: int
+    long: dict[str, float]
 
 
 def run(name: str, folder: Path, recordings: Path, said: Words, languages: dict[str, str], address: str) -> Runs:
@@ -230,13 +246,14 @@ def run(name: str, folder: Path, recordings: Path, said: Words, languages: dict[
     rng = random.Random(SEED)
     whole = {path: " ".join(word.word for word in words) for path, words in said.items()}
     damages = {path: damage(words, rng) for path, words in said.items()}
-    measured, clips = [], dict[str, list[TextClip]]()
+    measured, clips, long = [], dict[str, list[TextClip]](), list[dict[str, float]]()
     for texts in ({}, whole, {path: text for path, (text, _) in damages.items()}):
         manifest, out = folder / f"{name}.jsonl", folder / f"{name}-out"
         write_manifest(manifest, recordings, languages, texts)
         run_job(manifest, out, address, *SETTINGS)
         clips = {str(Path(path).relative_to(recordings)): own for path, own in read_clips(out).items()}
         measured.append(measure(said, clips, timed=name == "narration"))
+        long.append(long_shares(out))
     places = [(path, place) for path, (_, own) in damages.items() for place in own]
 
     def count(likely: bool) -> int:
@@ -249,6 +266,7 @@ def run(name: str, folder: Path, recordings: Path, said: Words, languages: dict[
         places=len(places),
         found=count(likely=False),
         found_likely=count(likely=True),
+        long=long[0],
     )
 
 
@@ -267,6 +285,12 @@ def report(runs: dict[str, Runs], console: Console) -> dict[str, float | int | N
     console.print(table("Given texts", headings, rows))
     marks = [[name, str(own.places), str(own.found), str(own.found_likely)] for name, own in runs.items()]
     console.print(table("Damaged places", ["corpus", "places", "marked", "marked as likely"], marks))
+    lengths = [
+        [name, stage, *(f"{own.long[f'{stage}_{what}']:.3f}" for what in LENGTHS)]
+        for name, own in runs.items()
+        for stage in ("all", "stage1", "stage2", "stage3")
+    ]
+    console.print(table("Share of the seconds in long clips", ["corpus", "for", *LENGTHS], lengths))
     words, said = (sum(getattr(own.given, name) for own in runs.values()) for name in ("words", "said"))
     places = sum(own.places for own in runs.values())
     timed = runs.get("narration")
@@ -281,6 +305,7 @@ def report(runs: dict[str, Runs], console: Console) -> dict[str, float | int | N
         "damage_marked_likely": sum(own.found_likely for own in runs.values()) / max(places, 1),
         "damaged_text_wer": sum(own.damaged.errors for own in runs.values())
         / max(sum(own.damaged.words for own in runs.values()), 1),
+        **({} if timed is None else timed.long),
     }
 
 

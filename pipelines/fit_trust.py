@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from annotation.speech.known_text import ClipErrors, HeardClip, KnownRecording, clip_errors, read_known_text
+from annotation.speech.transcription import CHUNK_SECONDS
 from annotation.speech.wer_fitting import Examples, fifths, fit
 from annotation.speech.wer_prediction import DIRECTIONS, FORMAT, VoiceCount, WerFit, measures
 from pipelines.corpus.trust import recogniser
@@ -64,7 +65,9 @@ def make_fit(judged: Sequence[JudgedClip], recogniser: tuple[str, str], recordin
     Raises:
         UserError: there are too few clips or voices.
     """
-    known = [row for row in judged if not row.errors.numbers and row.errors.length]
+    # The measures of a clip that was recognised in pieces are means: a fit is made for the pieces.
+    whole = [row for row in judged if row.clip.duration <= CHUNK_SECONDS]
+    known = [row for row in whole if not row.errors.numbers and row.errors.length]
     seen = [row for row in known if not row.recording.held_out]
     unseen = [row for row in known if row.recording.held_out]
     voices = {row.recording.voice for row in seen}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationInfo, field_validator
 
 from voxmill.core.audio import runs
 from voxmill.core.config import Config
@@ -30,7 +31,11 @@ class SegmentationConfig(Config):
     min_seconds: float = 2.0
     """Shorter clips are dropped."""
     max_seconds: float = 30.0
-    """Longer stretches are cut at their best pause, or by force where there is none."""
+    """Longer stretches are cut at their best pause, or by force where there is none; one is transcribed at once."""
+    lengths: dict[float, float] = {60.0: 0.25, 180.0: 0.15, 300.0: 0.1}
+    """Shares of one speaker's long speech that are joined into long clips of up to so many seconds; {} joins none."""
+    long_pause: float = 2.0
+    """Longest pause inside a long clip, in seconds."""
     join_pause: float = 0.8
     """Stretches of one speaker with a shorter pause than this, in seconds, are joined."""
     cut_pause: float = 0.15
@@ -41,6 +46,19 @@ class SegmentationConfig(Config):
     """Seconds removed on either side of overlapped speech."""
     min_speech: float = 0.2
     """Stretches with less speech than this, in seconds, are dropped."""
+
+    @field_validator("lengths")
+    @classmethod
+    def _are_shares(cls, lengths: dict[float, float], info: ValidationInfo) -> dict[float, float]:
+        shortest = info.data.get("max_seconds", 0.0)
+        for seconds, share in lengths.items():
+            if not seconds > shortest:
+                raise ValueError(f"{seconds:g} is not above max_seconds = {shortest:g}, which clips reach without it")
+            if not 0 <= share <= 1:
+                raise ValueError(f"the share of clips up to {seconds:g} s is {share:g}; set it to 0..1")
+        if not sum(lengths.values()) <= 1 + 1e-9:
+            raise ValueError(f"the shares add up to {sum(lengths.values()):g}; they may not to more than 1")
+        return dict(sorted(lengths.items()))
 
 
 @dataclass(frozen=True)

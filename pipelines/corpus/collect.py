@@ -6,6 +6,8 @@ Runs no model, is always repeatable.
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from annotation.speech.long_clips import mean_over_pieces
+from annotation.speech.wer_prediction import WerFit
 from pipelines.config import AnnotateConfig
 from pipelines.corpus.clips import CorpusClip, index_row
 from pipelines.corpus.given_texts import give_texts
@@ -15,6 +17,7 @@ from pipelines.units.label_store import LabelStore
 from pipelines.units.plan_files import read_texts
 from pipelines.units.store import read_unit, unit_path
 from voxmill.data.records import (
+    Candidate,
     Cost,
     Ending,
     RecordingWarning,
@@ -82,7 +85,7 @@ def collect(units: list[WorkUnit], out: Path, config: AnnotateConfig) -> Collect
     seen: set[str] = set()
     for clip in clips:
         if fit is not None and clip.text_source == "recognised" and clip.candidate.text.strip():
-            clip.predicted_wer = fit.predict(clip.candidate, clip.duration)
+            clip.predicted_wer = _predicted_wer(fit, clip)
         ending = apply_thresholds(clip, config.select)
         if ending is None and condition is not None and not condition(index_row(clip)):
             ending = Ending(stage=StageName.SELECTION, reason="where")
@@ -94,6 +97,15 @@ def collect(units: list[WorkUnit], out: Path, config: AnnotateConfig) -> Collect
         else:
             collected.reject(clip, ending)
     return collected
+
+
+def _predicted_wer(fit: WerFit, clip: CorpusClip) -> float:
+    """Of a clip; of a long one the mean over its pieces, which are what fits are made for."""
+
+    def predict(piece: Candidate) -> float:
+        return fit.predict(piece, (piece.end_sample - piece.start_sample) / clip.window.sample_rate)
+
+    return round(mean_over_pieces(clip.candidate, predict), 4)
 
 
 def number(collected: CollectedClips) -> None:

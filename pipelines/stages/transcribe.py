@@ -24,6 +24,7 @@ from pipelines.stages.base import (
     clip_slice,
     model_source,
 )
+from pipelines.stages.long_clips import with_long_clips
 from pipelines.stages.segment import clip_id
 from voxmill.core.audio import RATE_16K, resample
 from voxmill.data.languages import from_whisper, language_name, same_family, to_whisper
@@ -70,13 +71,13 @@ class Transcribe(BatchStage):
     """Transcripts of a unit's candidates; where a recording was separated, of its original sound if so configured.
 
     A candidate in which the language seems to change is cut there first; parts that turn out to be in one language are
-    put together again.
+    put together again. In the end some neighbours are joined to long clips.
     """
 
     name = StageName.TRANSCRIPTION
 
     def __init__(self, context: StageContext) -> None:
-        self.config = context.label.transcription
+        self.config, self.label = context.label.transcription, context.label
         model = model_source(self.config.model, "whisper-base")
         self.recogniser = WhisperRecogniser(self.config, model, context.device, context.threads)
 
@@ -97,6 +98,7 @@ class Transcribe(BatchStage):
             detail = f"transcription.model knows no {language_name(unknown)}, which the manifest gives"
             return self.end(given.result, "unknown_language", detail=detail)
         result = dataclasses.replace(given.result, candidates=tuple(candidates))
+        result = with_long_clips(result, given.audio.samples, self.label)
         # Later stages ask for the clips alone.
         return WindowOutput(result, _cut(result, given.audio), len(candidates))
 

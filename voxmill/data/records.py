@@ -476,7 +476,8 @@ class Candidate:
     """One clip before corpus labels: what the unit file stores. Bounds are samples of the recording, always.
 
     `turn` numbers the speaker within the window; `cut` is what ended the clip. Text, words and language are empty
-    before transcription, `transcript` and `quality` None before they are measured.
+    before transcription, `transcript` and `quality` None before they are measured. `pieces`: those that a long clip was
+    joined from, as they were transcribed.
     """
 
     clip_id: ClipId
@@ -490,6 +491,7 @@ class Candidate:
     language_probability: float = 0.0
     transcript: TranscriptChecks | None = None
     quality: Quality | None = None
+    pieces: tuple["Candidate", ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
