@@ -2,7 +2,7 @@
 
 Segmentation cuts at pauses what the recogniser takes at once. Each of these clips is transcribed by itself; where
 several in a row are in one language and their texts can be relied on, some are joined, in lengths drawn from
-`segmentation.lengths`. What is not to be relied on stays a clip of its own between them. Nothing is in two clips.
+`segmentation.lengths`. What is not to be relied on stays a clip of its own between them. No clip is a part of two.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from annotation.speech.hallucinations import is_hallucination
 from annotation.speech.text_checks import normalise, text_language, tokens
 from annotation.speech.transcription import TranscriptionConfig
 from voxmill.data.languages import base_language
-from voxmill.data.records import Candidate, ClipId, Seconds, TranscriptChecks
+from voxmill.data.records import Candidate, ClipId, Seconds, TranscriptChecks, Word
 
 # Whisper's own sign that nobody speaks.
 MAX_NO_SPEECH = 0.6
@@ -135,15 +135,7 @@ def join(pieces: Sequence[Candidate], rate: int, clip_id: ClipId) -> Candidate:
     """Clips in a row as one; `rate` is that of their samples."""
     first, last = pieces[0], pieces[-1]
     language = first.language
-    words = []
-    for piece in pieces:
-        offset = (piece.start_sample - first.start_sample) / rate
-        words += [
-            dataclasses.replace(word, start=round(word.start + offset, 3), end=round(word.end + offset, 3))
-            for word in piece.words
-        ]
-    space = "" if base_language(language) in _WITHOUT_SPACES else " "
-    text = space.join(piece.text for piece in pieces)
+    text, words = joined_words(pieces, rate)
     mean = _Means(pieces)
     return Candidate(
         clip_id=clip_id,
@@ -152,26 +144,37 @@ def join(pieces: Sequence[Candidate], rate: int, clip_id: ClipId) -> Candidate:
         turn=first.turn,
         cut=last.cut,
         text=text,
-        words=tuple(words),
+        words=words,
         language=language,
         language_probability=mean(lambda piece: piece.language_probability),
         transcript=_checks(pieces, text, (last.end_sample - first.start_sample) / rate, mean),
-        pieces=tuple(pieces),
     )
 
 
-def mean_over_pieces(clip: Candidate, measure: Callable[[Candidate], float]) -> float:
-    """A measure of a clip; of a long one the mean over its pieces, by their words. They have the clip's quality."""
-    pieces = [dataclasses.replace(piece, quality=clip.quality) for piece in clip.pieces]
-    return _Means(pieces)(measure) if pieces else measure(clip)
+def joined_words(pieces: Sequence[Candidate], rate: int) -> tuple[str, tuple[Word, ...]]:
+    """Text and words of clips in a row, in seconds of the first one."""
+    words = []
+    for piece in pieces:
+        offset = (piece.start_sample - pieces[0].start_sample) / rate
+        words += [
+            dataclasses.replace(word, start=round(word.start + offset, 3), end=round(word.end + offset, 3))
+            for word in piece.words
+        ]
+    space = "" if base_language(pieces[0].language) in _WITHOUT_SPACES else " "
+    return space.join(piece.text for piece in pieces if piece.text), tuple(words)
+
+
+def num_words(clip: Candidate) -> int:
+    """Words of a clip, or characters where the language has those instead; 1 at least, as a weight."""
+    return max(len(tokens(clip.text, clip.language)), 1)
 
 
 class _Means:
-    """Means over pieces by their words, or characters where the language has those instead."""
+    """Means over pieces by their words."""
 
     def __init__(self, pieces: Sequence[Candidate]):
         self.pieces = pieces
-        self.weights = [max(len(tokens(piece.text, piece.language)), 1) for piece in pieces]
+        self.weights = [num_words(piece) for piece in pieces]
 
     def __call__(self, measure: Callable[[Candidate], float]) -> float:
         total = sum(weight * measure(piece) for piece, weight in zip(self.pieces, self.weights, strict=True))

@@ -6,18 +6,16 @@ Runs no model, is always repeatable.
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from annotation.speech.long_clips import mean_over_pieces
-from annotation.speech.wer_prediction import WerFit
 from pipelines.config import AnnotateConfig
 from pipelines.corpus.clips import CorpusClip, index_row
 from pipelines.corpus.given_texts import give_texts
+from pipelines.corpus.long_clips import LongClips
 from pipelines.corpus.select import apply_thresholds
 from pipelines.corpus.trust import wer_fit
 from pipelines.units.label_store import LabelStore
 from pipelines.units.plan_files import read_texts
 from pipelines.units.store import read_unit, unit_path
 from voxmill.data.records import (
-    Candidate,
     Cost,
     Ending,
     RecordingWarning,
@@ -80,15 +78,22 @@ def collect(units: list[WorkUnit], out: Path, config: AnnotateConfig) -> Collect
                     speaker=result.window.source.speaker,
                 )
                 clips.append(clip)
+    long_clips = LongClips(clips)
     for bucket in sorted({unit.bucket for unit in units}):
-        collected.text_warnings |= give_texts(clips, read_texts(out, bucket))
-    seen: set[str] = set()
-    for clip in clips:
+        collected.text_warnings |= give_texts(long_clips.parts, read_texts(out, bucket))
+    for clip in long_clips.parts:
         if fit is not None and clip.text_source == "recognised" and clip.candidate.text.strip():
-            clip.predicted_wer = _predicted_wer(fit, clip)
+            clip.predicted_wer = fit.predict(clip.candidate, clip.duration)
+
+    def rejection(clip: CorpusClip) -> Ending | None:
         ending = apply_thresholds(clip, config.select)
         if ending is None and condition is not None and not condition(index_row(clip)):
             ending = Ending(stage=StageName.SELECTION, reason="where")
+        return ending
+
+    seen: set[str] = set()
+    for clip in long_clips.chosen(config.select, rejection):
+        ending = rejection(clip)
         if ending is None and clip.clip_id in seen:
             ending = Ending(stage=StageName.SELECTION, reason="duplicate_clip")
         if ending is None:
@@ -97,15 +102,6 @@ def collect(units: list[WorkUnit], out: Path, config: AnnotateConfig) -> Collect
         else:
             collected.reject(clip, ending)
     return collected
-
-
-def _predicted_wer(fit: WerFit, clip: CorpusClip) -> float:
-    """Of a clip; of a long one the mean over its pieces, which are what fits are made for."""
-
-    def predict(piece: Candidate) -> float:
-        return fit.predict(piece, (piece.end_sample - piece.start_sample) / clip.window.sample_rate)
-
-    return round(mean_over_pieces(clip.candidate, predict), 4)
 
 
 def number(collected: CollectedClips) -> None:

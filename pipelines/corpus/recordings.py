@@ -45,7 +45,7 @@ def _finished(row: Recording, collected: CollectedClips, kept: Counter[str], rej
     separations = [window.separation for window in windows if window.separation is not None]
     row = replace(
         row,
-        num_clips=sum(len(window.clips) for window in windows),
+        num_clips=kept[row.recording_id] + len(rejected),
         num_kept=kept[row.recording_id],
         separated=any(separation.used for separation in separations),
         separation=separations[0].why if separations else None,

@@ -43,8 +43,11 @@ _OF_RECOGNISED = frozenset(
 """Rules that a given text is not measured by: what counts is how well it agrees."""
 
 
-def apply_thresholds(clip: CorpusClip, config: SelectConfig) -> Ending | None:
-    """The first rule that rejects a clip, in a fixed order, cheapest cause first; None for a clip that is kept."""
+def apply_thresholds(clip: CorpusClip, config: SelectConfig, *, of_any_length: bool = False) -> Ending | None:
+    """The first rule that rejects a clip, in a fixed order, cheapest cause first; None for a clip that is kept.
+
+    of_any_length: leaves out the rules on its length.
+    """
     candidate = clip.candidate
     if candidate.cut == "forced" and not config.allow_forced_cuts:
         return Ending(stage=StageName.SEGMENTATION, reason="no_pause_to_cut", value=clip.duration)
@@ -55,7 +58,7 @@ def apply_thresholds(clip: CorpusClip, config: SelectConfig) -> Ending | None:
     if not is_given and not config.allow_hallucinations and is_hallucination(candidate.text):
         return Ending(stage=StageName.TRANSCRIPTION, reason="hallucinated_phrase")
     for key, (stage, measure) in _RULES.items():
-        if is_given and key in _OF_RECOGNISED:
+        if (is_given and key in _OF_RECOGNISED) or (of_any_length and measure == "duration"):
             continue
         threshold: float | None = getattr(config, key)
         if threshold is None and clip.predicted_wer is None and not is_given:

@@ -1,4 +1,8 @@
-"""Some neighbours among a window's transcribed clips joined to long ones, by text and sound."""
+"""Some neighbours among a window's transcribed clips joined to long ones, by text and sound.
+
+A long clip stands beside its parts: once all is measured and given texts are known, either it or they enter the dataset
+(`pipelines.corpus.long_clips`).
+"""
 
 import dataclasses
 from itertools import pairwise
@@ -15,9 +19,12 @@ from voxmill.data.records import Candidate, WindowResult
 
 
 def with_long_clips(result: WindowResult, samples: np.ndarray, label: LabelConfig) -> WindowResult:
-    """The window with its clips, float32 [samples] at its rate, some of them joined as `segmentation.lengths` has it.
+    """The window with long clips, joined as `segmentation.lengths` has it, before their parts.
 
     Which ones depends on the recording and the window alone. A window without room for a long clip comes back as it is.
+
+    Args:
+        samples: float32 [T] of the window, at its rate.
     """
     config, window, clips = label.segmentation, result.window, result.candidates
     if not config.lengths:
@@ -39,18 +46,15 @@ def with_long_clips(result: WindowResult, samples: np.ndarray, label: LabelConfi
     joinable = [run for run in runs(joins) if seconds_of(spans, run) > config.max_seconds]
     seed = f"{window.recording_id}/{window.channel}/{window.start_sample}"
     drawn = {run.start: run for run in draw(spans, joinable, config, seed)}
-    joined: list[Candidate] = []
-    inside = 0
+    candidates: list[Candidate] = []
+    long, end = "", 0
     for number, clip in enumerate(clips):
         if number in drawn:
-            run = drawn[number]
-            pieces = [clips[own] for own in run]
-            name = clip_id(window, pieces[0].start_sample, pieces[-1].end_sample)
-            joined.append(join(pieces, rate, name))
-            inside = run.stop
-        elif number >= inside:
-            joined.append(clip)
-    return dataclasses.replace(result, candidates=tuple(joined))
+            pieces, end = [clips[own] for own in drawn[number]], drawn[number].stop
+            long = clip_id(window, pieces[0].start_sample, pieces[-1].end_sample)
+            candidates.append(join(pieces, rate, long))
+        candidates.append(dataclasses.replace(clip, part_of=long) if number < end else clip)
+    return dataclasses.replace(result, candidates=tuple(candidates))
 
 
 def _follows(result: WindowResult, before: Candidate, after: Candidate, label: LabelConfig) -> bool:

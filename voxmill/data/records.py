@@ -476,8 +476,8 @@ class Candidate:
     """One clip before corpus labels: what the unit file stores. Bounds are samples of the recording, always.
 
     `turn` numbers the speaker within the window; `cut` is what ended the clip. Text, words and language are empty
-    before transcription, `transcript` and `quality` None before they are measured. `pieces`: those that a long clip was
-    joined from, as they were transcribed.
+    before transcription, `transcript` and `quality` None before they are measured. `part_of`: the long clip that it was
+    joined to, which stands before its parts; "" for others. Either the long one or its parts enter the dataset.
     """
 
     clip_id: ClipId
@@ -491,7 +491,7 @@ class Candidate:
     language_probability: float = 0.0
     transcript: TranscriptChecks | None = None
     quality: Quality | None = None
-    pieces: tuple["Candidate", ...] = ()
+    part_of: ClipId = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

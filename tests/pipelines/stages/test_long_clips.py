@@ -59,8 +59,9 @@ def window_of(num: int) -> tuple[WindowResult, np.ndarray]:
 
 
 def joined_from(result: WindowResult) -> list[tuple[int, int]]:
-    """First and last number of the clips that each clip was joined from."""
-    numbers = [tuple(int(word.word.removeprefix("word")) for word in clip.words) for clip in result.candidates]
+    """First and last number of the clips that each clip was joined from, its parts left out."""
+    whole = [clip for clip in result.candidates if not clip.part_of]
+    numbers = [tuple(int(word.word.removeprefix("word")) for word in clip.words) for clip in whole]
     return [(min(own), max(own)) for own in numbers]
 
 
@@ -69,11 +70,18 @@ def test_neighbours_become_one_clip_with_their_pauses_and_nothing_is_in_two() ->
     after = with_long_clips(before, samples, LABEL)
     runs = joined_from(after)
     assert [number for first, last in runs for number in range(first, last + 1)] == list(range(20))
-    long = [clip for clip in after.candidates if clip.pieces]
-    assert len(long) >= 3
+    names = {clip.part_of for clip in after.candidates} - {""}
+    assert len(names) >= 3
+    long = [clip for clip in after.candidates if clip.clip_id in names]
+    # All that was transcribed is still there, as it was.
+    alone = [dataclasses.replace(clip, part_of="") for clip in after.candidates if clip not in long]
+    assert alone == list(before.candidates)
     for clip in long:
         assert 30 < (clip.end_sample - clip.start_sample) / RATE <= 60
-        assert (clip.start_sample, clip.end_sample) == (clip.pieces[0].start_sample, clip.pieces[-1].end_sample)
+        own = [part for part in after.candidates if part.part_of == clip.clip_id]
+        first = after.candidates.index(clip) + 1
+        assert list(after.candidates[first : first + len(own)]) == own and len(own) > 1
+        assert (clip.start_sample, clip.end_sample) == (own[0].start_sample, own[-1].end_sample)
         assert clip.clip_id == clip_id(before.window, clip.start_sample, clip.end_sample)
         # All is sound at the word's times, and none between them.
         sound = samples[clip.start_sample - FIRST_SAMPLE : clip.end_sample - FIRST_SAMPLE]
