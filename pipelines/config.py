@@ -53,12 +53,14 @@ class LabelConfig(Config):
     @classmethod
     def _holds_the_longest_clip(cls, seconds: float, info: ValidationInfo) -> float:
         segmentation = info.data.get("segmentation")
-        if segmentation is not None and segmentation.max_seconds > seconds:
+        if segmentation is None:
+            return seconds
+        if segmentation.max_seconds > seconds:
             raise ValueError(
                 f"shorter than segmentation.max_seconds = {segmentation.max_seconds:g}; raise it above that"
             )
-        # The lengths that are there without being asked for are what a window has room for.
-        longest = max(segmentation.lengths, default=0.0) if segmentation is not None else 0.0
+        # The default ones are no demand: what fits into a window is joined.
+        longest = max(segmentation.lengths, default=0.0)
         if longest > seconds and "lengths" in segmentation.model_fields_set:
             raise ValueError(f"shorter than the {longest:g} s of segmentation.lengths; raise it above that")
         return seconds

@@ -64,7 +64,7 @@ def test_joined_windows_keep_their_times_however_long_the_recording() -> None:
     bounds = np.arange(3.3, 300, 7.1)
 
     def speaks(seconds: np.ndarray) -> np.ndarray:
-        return np.searchsorted(bounds, seconds) % 2 == 1
+        return np.asarray(np.searchsorted(bounds, seconds) % 2 == 1)
 
     frames = 589
     times = np.array([5.0 * window + (np.arange(frames) + 0.5) * 10 / frames for window in range(59)])
