@@ -9,8 +9,7 @@ from pathlib import Path
 from pipelines.config import AnnotateConfig
 from pipelines.corpus.clips import CorpusClip, index_row
 from pipelines.corpus.given_texts import give_texts
-from pipelines.corpus.long_clips import LongClips
-from pipelines.corpus.select import apply_thresholds
+from pipelines.corpus.select import LongClips, apply_thresholds
 from pipelines.corpus.trust import wer_fit
 from pipelines.units.label_store import LabelStore
 from pipelines.units.plan_files import read_texts

@@ -1,7 +1,7 @@
 """Some neighbours among a window's transcribed clips joined to long ones, by text and sound.
 
 A long clip stands beside its parts: once all is measured and given texts are known, either it or they enter the dataset
-(`pipelines.corpus.long_clips`).
+(`pipelines.corpus.select`).
 """
 
 import dataclasses
@@ -9,8 +9,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from annotation.audio.long_clips import MIN_SNR_DB, draw, follows, is_quiet, is_sure, join, runs, seconds_of
 from annotation.audio.quality import signal_to_noise_db
-from annotation.speech.long_clips import MIN_SNR_DB, draw, follows, is_quiet, is_sure, join, runs, seconds_of
 from pipelines.config import LabelConfig
 from pipelines.stages.base import clip_slice
 from pipelines.stages.segment import clip_id

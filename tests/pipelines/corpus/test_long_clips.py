@@ -4,11 +4,10 @@ from typing import Any
 
 import pytest
 
-from annotation.speech.long_clips import join
+from annotation.audio.long_clips import join
 from pipelines.config import SelectConfig
 from pipelines.corpus.clips import CorpusClip
-from pipelines.corpus.long_clips import LongClips
-from pipelines.corpus.select import apply_thresholds
+from pipelines.corpus.select import LongClips, apply_thresholds
 from tests.pipelines.corpus.made_clips import RATE, made_clip
 from voxmill.data.records import Ending, StageName, TextDifference, Word
 

@@ -6,8 +6,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from annotation.audio.long_clips import draw, follows, is_quiet, is_sure, join, runs, seconds_of
 from annotation.audio.segmentation import SegmentationConfig
-from annotation.speech.long_clips import draw, follows, is_quiet, is_sure, join, runs, seconds_of
 from annotation.speech.transcription import Transcript, TranscriptionConfig
 from voxmill.data.records import Candidate, Word
 
