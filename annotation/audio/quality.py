@@ -1,6 +1,7 @@
 """Measured quality of a clip: DNSMOS, noise, clipping, bandwidth, loudness, DC offset."""
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -208,15 +209,24 @@ class QualityMeter:
         self.config = config
         self.dnsmos = Dnsmos(config.dnsmos_hops, threads)
 
-    def __call__(self, audio: np.ndarray, rate: int, dc_offset: float) -> Quality:
+    def __call__(
+        self, audio: np.ndarray, rate: int, dc_offset: float, parts: Sequence[tuple[Quality, int]] = ()
+    ) -> Quality:
         """Measures one clip.
 
         Args:
             audio: float32 [samples] at `rate`, DC already removed.
             dc_offset: what was removed, in full scale.
+            parts: of a clip whose parts were measured, their quality and samples: DNSMOS, which takes most of the time,
+                is their mean.
         """
         audio16 = resample(audio, rate, RATE)
-        sig, bak, ovr, p808 = self.dnsmos(audio16)
+        if parts:
+            scores = [(one.dnsmos_sig, one.dnsmos_bak, one.dnsmos_ovr, one.dnsmos_p808) for one, _ in parts]
+            lengths = [length for _, length in parts]
+            sig, bak, ovr, p808 = (float(score) for score in np.average(scores, axis=0, weights=lengths))
+        else:
+            sig, bak, ovr, p808 = self.dnsmos(audio16)
         loudness, gain = limited_gain(audio, rate, self.config)
         return Quality(
             dnsmos_sig=sig,

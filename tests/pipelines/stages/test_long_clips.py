@@ -1,15 +1,20 @@
 """Long clips as the last step of transcription: what is joined by text and sound, and what stays as it is."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from annotation.audio.segmentation import SegmentationConfig
 from annotation.speech.transcription import Transcript
-from pipelines.config import LabelConfig
+from pipelines.config import LabelConfig, VoiceAttributesConfig
+from pipelines.stages.base import StageContext, WindowAudio
 from pipelines.stages.long_clips import with_long_clips
+from pipelines.stages.measure import Measure
 from pipelines.stages.segment import clip_id
+from samples.bad_input import RECORDINGS
 from voxmill.data.records import Candidate, Separation, SourceInfo, Window, WindowResult, Word
 
 RATE = 16000
@@ -128,3 +133,22 @@ def test_a_window_without_room_for_a_long_clip_stays_as_it_is() -> None:
     assert with_long_clips(many, samples, LabelConfig(segmentation=SegmentationConfig(lengths={}))) == many
     nothing = dataclasses.replace(many, candidates=())
     assert with_long_clips(nothing, samples, LABEL) == nothing
+
+
+def test_the_dnsmos_of_a_long_clip_is_the_mean_of_its_parts() -> None:
+    before, _ = window_of(2)
+    speech, _ = soundfile.read(RECORDINGS / "en-1.flac", frames=6 * RATE, dtype="float32")
+    noise = np.random.default_rng(0).normal(0, 0.05, 6 * RATE).astype(np.float32)
+    clips = (np.concatenate([speech, (speech + noise)[: 2 * RATE]]), speech, (speech + noise)[: 2 * RATE])
+    parts = tuple(dataclasses.replace(clip, part_of="long") for clip in before.candidates)
+    long = dataclasses.replace(parts[0], clip_id="long", part_of="")
+    result = dataclasses.replace(before, candidates=(long, *parts))
+    context = StageContext(out=Path(), label=LABEL, voice_attributes=VoiceAttributesConfig(), threads=1, device="cpu")
+    measured = Measure(context).window(result, WindowAudio(clips=clips)).result.candidates
+    assert [clip.clip_id for clip in measured] == ["long", *(clip.clip_id for clip in parts)]
+    whole, first, second = (clip.quality for clip in measured)
+    assert whole is not None and first is not None and second is not None
+    assert first.dnsmos_ovr - second.dnsmos_ovr > 0.2
+    assert whole.dnsmos_ovr == pytest.approx((3 * first.dnsmos_ovr + second.dnsmos_ovr) / 4)
+    # The rest is its own.
+    assert second.snr_db < 10 < first.snr_db < whole.snr_db and whole.loudness_lufs != first.loudness_lufs
