@@ -36,6 +36,8 @@ _RULES: dict[str, tuple[StageName, str]] = {
     "min_given_agreement": (StageName.TRANSCRIPTION, "given_agreement"),
     "max_text_differences": (StageName.TRANSCRIPTION, "likely_differences"),
 }
+SHORT_SECONDS = 5.0
+"""A shorter part of a long clip counts in the mean of the predicted word error rates alone: it is high for any."""
 _OF_RECOGNISED = frozenset(
     (
         "max_predicted_wer",
@@ -120,11 +122,18 @@ class LongClips:
             if parts is None:
                 if clip.candidate.part_of not in whole:
                     yield clip
-            elif all(apply_thresholds(part, config, of_any_length=True) is None for part in parts):
+            elif all(_is_good(part, config) for part in parts):
                 long = _with_texts(clip, parts)
                 if long is not None and rejection(long) is None:
                     whole.add(clip.clip_id)
                     yield long
+
+
+def _is_good(part: CorpusClip, config: SelectConfig) -> bool:
+    """Whether a part may be in a long clip."""
+    if part.duration < SHORT_SECONDS:
+        config = config.model_copy(update={"max_predicted_wer": None})
+    return apply_thresholds(part, config, of_any_length=True) is None
 
 
 def _with_texts(clip: CorpusClip, parts: Sequence[CorpusClip]) -> CorpusClip | None:

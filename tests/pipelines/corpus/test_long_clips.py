@@ -48,7 +48,7 @@ def test_a_long_clip_stands_for_its_parts() -> None:
 @pytest.mark.parametrize(
     "bad",
     [
-        {"predicted_wer": 0.5},
+        {"predicted_wer": 0.5, "seconds": 5.0},
         {"dnsmos_ovr": 1.2},
         {"clipping": 0.2},
         {"language_confidence": 0.2},
@@ -59,6 +59,19 @@ def test_a_bad_part_leaves_the_others(bad: dict[str, Any]) -> None:
     found = chosen(with_long(part(1), part(2, **bad), part(3)))
     assert names(found) == ["s0000", "s0001", "s0002", "s0003", "s0009"]
     assert [clip.clip_id for clip in found if apply_thresholds(clip, CONFIG) is not None] == ["s0002"]
+
+
+def test_the_error_rate_of_a_short_part_counts_by_its_words() -> None:
+    few = part(2, predicted_wer=0.9, seconds=2.0, text="yes")
+    sure = part(1, text="so it is now as it always was", predicted_wer=0.1)
+    assert names(chosen(with_long(sure, few))) == ["s0000", "long", "s0009"]
+    # And where it is no small part of them, the clip is none.
+    assert names(chosen(with_long(part(1, text="so it is", predicted_wer=0.2), few))) == [
+        "s0000",
+        "s0001",
+        "s0002",
+        "s0009",
+    ]
 
 
 def test_a_long_clip_that_is_not_wanted_itself_leaves_its_parts() -> None:
