@@ -104,10 +104,11 @@ class LongClips:
 
     def __init__(self, clips: Sequence[CorpusClip]) -> None:
         self._clips = clips
-        self._parts: dict[ClipId, list[CorpusClip]] = {}
+        # By their names: a recording may have been worked on twice.
+        self._parts: dict[ClipId, dict[ClipId, CorpusClip]] = {}
         for clip in clips:
             if clip.candidate.part_of:
-                self._parts.setdefault(clip.candidate.part_of, []).append(clip)
+                self._parts.setdefault(clip.candidate.part_of, {})[clip.clip_id] = clip
         self.parts = [clip for clip in clips if clip.clip_id not in self._parts]
 
     def chosen(self, config: SelectConfig, rejection: Callable[[CorpusClip], Ending | None]) -> Iterator[CorpusClip]:
@@ -122,8 +123,8 @@ class LongClips:
             if parts is None:
                 if clip.candidate.part_of not in whole:
                     yield clip
-            elif all(_is_good(part, config) for part in parts):
-                long = _with_texts(clip, parts)
+            elif all(_is_good(part, config) for part in parts.values()):
+                long = _with_texts(clip, [*parts.values()])
                 if long is not None and rejection(long) is None:
                     whole.add(clip.clip_id)
                     yield long

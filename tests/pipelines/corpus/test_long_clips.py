@@ -45,6 +45,12 @@ def test_a_long_clip_stands_for_its_parts() -> None:
     assert found[1].candidate.text == "hello there so it is now hello there"
 
 
+def test_clips_that_come_twice_are_joined_once() -> None:
+    clips = with_long(part(1), part(2))
+    found = chosen(clips + clips)
+    assert names(found) == 2 * ["s0000", "long", "s0009"] and found[4].candidate.text == "hello there hello there"
+
+
 @pytest.mark.parametrize(
     "bad",
     [
