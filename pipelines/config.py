@@ -44,7 +44,7 @@ class LabelConfig(Config):
     quality: QualityConfig = QualityConfig()
     channels: Literal["auto", "mix", "split"] | Annotated[int, Field(ge=0)] = "auto"
     """Each of two that has a speaker of its own, the centre of film sound, else the mean (auto); or one, from 0."""
-    window_seconds: float = Field(360.0, gt=30, validate_default=True)
+    window_seconds: float = Field(300.0, gt=30, validate_default=True)
     """Longer recordings are cut into windows of at most this many seconds, at silences."""
     unit_seconds: float = Field(60.0, gt=1)
     """Recordings are grouped into work units up to this length, in seconds; not given, 1800 where there are GPUs."""

@@ -25,14 +25,14 @@ def test_overrides_reach_nested_values(tmp_path: Path) -> None:
         ("select.min_seconds=soon", "select.min_seconds"),
         ("workers", "key=value"),
         ("write.shard_megabytes=0", "shard_megabytes"),
-        ("label.segmentation.max_seconds=400", "window_seconds = 360.0: shorter than segmentation.max_seconds = 400"),
+        ("label.segmentation.max_seconds=400", "window_seconds = 300.0: shorter than segmentation.max_seconds = 400"),
         ("label.segmentation.lengths={30: 0.1}", "30 is not above max_seconds = 30"),
         ("label.segmentation.lengths={60: 1.5}", "the share of clips up to 60 s is 1.5"),
         ("label.segmentation.lengths={60: 0.6, 300: 0.6}", "add up to 1.2"),
         ("label.segmentation.lengths={.nan: 0.6}", "nan is not above"),
         (
             "label.segmentation.lengths={600: 0.1}",
-            "window_seconds = 360.0: shorter than the 600 s of segmentation.lengths",
+            "window_seconds = 300.0: shorter than the 600 s of segmentation.lengths",
         ),
     ],
 )
