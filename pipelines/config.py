@@ -42,6 +42,8 @@ class LabelConfig(Config):
     segmentation: SegmentationConfig = SegmentationConfig()
     transcription: TranscriptionConfig = TranscriptionConfig()
     quality: QualityConfig = QualityConfig()
+    segmented: bool = False
+    """Keep the clips of a corpus as they are: segments of its recordings, or whole recordings that have none."""
     channels: Literal["auto", "mix", "split"] | Annotated[int, Field(ge=0)] = "auto"
     """Each of two that has a speaker of its own, the centre of film sound, else the mean (auto); or one, from 0."""
     window_seconds: float = Field(300.0, gt=30, validate_default=True)

@@ -41,8 +41,11 @@ AXES: dict[str, Axis] = {
     "energy": "style",
     "pauses": "style",
     "emotion": "style",
+    "style": "style",
     "emphasis": "style",
 }
+FREE_WORDS = ("accent", "style")
+"""Attributes of which corpora give any words; no lexicon has them."""
 
 # Articulation rates, syllables a second: Pellegrino, Coupé, Marsico 2011 (Language 87:3), read texts.
 _RATES = {"en": 6.19, "fr": 7.18, "de": 5.97, "it": 6.99, "ja": 7.84, "zh": 5.18, "es": 7.82, "vi": 5.22}
@@ -234,19 +237,22 @@ def describe_clip(
     gender: tuple[str, float] | None = None,
     age: tuple[str, float] | None = None,
     emotion: tuple[str, float] | None = None,
+    given: Mapping[str, str] | None = None,
 ) -> list[Fact]:
     """All facts of a clip; what was not measured, or what a classifier abstained from, is left out.
 
     Args:
         norms: of the corpus, or `Norms(FactsConfig())` for the priors alone.
         gender, age, emotion: (class, probability) of a classifier that did not abstain.
+        given: what the corpus says, by attribute; it counts, whatever a classifier says.
     """
-    facts = [
-        Fact(name, AXES[name], answer[0], probability=round(answer[1], 4))
+    known = given or {}
+    facts = given_facts(known) + [
+        Fact(name, AXES[name], answer[0], probability=round(answer[1], 4), source="classified")
         for name, answer in (("gender", gender), ("age", age), ("emotion", emotion))
-        if answer is not None
+        if answer is not None and name not in known
     ]
-    sex = gender[0] if gender else None
+    sex = known.get("gender") or (gender[0] if gender else None)
     raw = {
         "pitch": (prosody.f0_median_hz, "Hz"),
         "intonation": (prosody.f0_std_semitones, "semitones"),
@@ -277,6 +283,11 @@ def describe_clip(
     if prosody.rate is not None:
         facts.append(_pauses(prosody, norms.config))
     return sorted(facts, key=lambda fact: list(AXES).index(fact.attribute))
+
+
+def given_facts(given: Mapping[str, str]) -> list[Fact]:
+    """What a corpus says of a clip, by attribute, as facts."""
+    return [Fact(name, AXES[name], word, source="given") for name, word in given.items()]
 
 
 def _levelled(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from math import erf, sqrt
 
 from annotation.descriptions.claims import Claim, read_claims
-from annotation.descriptions.facts import AXES, LEVELS, PAUSES
+from annotation.descriptions.facts import AXES, FREE_WORDS, LEVELS, PAUSES
 from voxmill.core.config import Config
 from voxmill.data.records import Axis, ClaimOutcome, ClaimVerdict, Fact
 
@@ -118,6 +118,9 @@ def _probability(claim: Claim, evidence: Evidence, config: VerificationConfig) -
         return fact.word, (0.9, 0.3, 0.02)[distance]
     if claim.attribute == "texture":
         return fact.word, _texture(fact.word, claim.word)
+    if claim.attribute in FREE_WORDS:
+        # A text that names an accent states that there is one: which one is not read.
+        return fact.word, 1.0
     return fact.word, (fact.probability or 1.0) if fact.word == claim.word else 1.0 - (fact.probability or 1.0)
 
 
@@ -164,8 +167,11 @@ def _disagree(attribute: str, words: Sequence[str]) -> bool:
 
 
 def recall(verdicts: Sequence[ClaimVerdict], facts: Mapping[str, str], axis: Axis) -> float | None:
-    """Share of the axis's facts that the description states rightly, 0..1; None where there are no facts."""
-    wanted = [name for name in facts if AXES[name] == axis]
+    """Share of the axis's facts that the description states rightly, 0..1; None where there are no facts.
+
+    Facts in a corpus's own words, which are not read back, do not count.
+    """
+    wanted = [name for name in facts if AXES[name] == axis and name not in FREE_WORDS]
     if not wanted:
         return None
     stated = {verdict.attribute for verdict in verdicts if verdict.verdict == "pass"}

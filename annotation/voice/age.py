@@ -22,6 +22,7 @@ _NAMES = {
     "young": "young",
     "adult": "middle-aged",
     "four": "middle-aged",
+    "fort": "middle-aged",
     "fift": "middle-aged",
     "middle": "middle-aged",
     "sixt": "elderly",

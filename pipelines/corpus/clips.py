@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from annotation.voice.given_labels import given_classes
 from voxmill.data.records import (
     Age,
     Candidate,
@@ -17,6 +18,7 @@ from voxmill.data.records import (
     Ending,
     Fact,
     Gender,
+    GivenLabels,
     Label,
     Origin,
     Reference,
@@ -42,7 +44,7 @@ class CorpusClip:
     place: of its FLAC; in the unit's file until shards are written.
     speaker: the name that the manifest gives, else that of its cluster.
     text_source: where the candidate's text and words are from. recognised_text: with a given one, what was recognised.
-    predicted_wer: of a recognised text; None where no fit predicts it.
+    given: what the corpus says of it. predicted_wer: of a recognised text; None where no fit predicts it.
     expressiveness, percentile: None where it could not be scored. references: None before they are looked for.
     ending: why the clip was rejected; None while it is kept.
     """
@@ -56,6 +58,7 @@ class CorpusClip:
     given_agreement: float | None = None
     recognised_text: str | None = None
     text_differences: tuple[TextDifference, ...] = ()
+    given: GivenLabels | None = None
     predicted_wer: float | None = None
     position: int | None = None
     speaker: str | None = None
@@ -142,21 +145,22 @@ class CorpusClip:
 
 def index_row(clip: CorpusClip) -> Clip:
     """A clip as a row of `clips.parquet`."""
-    voice, eligibility = clip.voice, clip.eligibility
+    voice, eligibility, given = clip.voice, clip.eligibility, given_classes(clip.given)
     return Clip(
         **_fields(clip.metadata(clip.speaker)),
         **_fields(clip.place),
         path=clip.window.name,
         recognised_text=clip.recognised_text,
         text_differences=clip.text_differences,
+        given=clip.given,
         predicted_wer=clip.predicted_wer,
         cluster=clip.cluster,
         prosody=None if voice.prosody is None else voice.prosody.value,
         expressiveness=clip.expressiveness,
         expressiveness_percentile=clip.percentile,
-        gender=_gender_column(voice.gender),
-        emotion=_class_column(voice.emotion),
-        age=_class_column(voice.age),
+        gender=_given_column(given.get("gender"), voice.gender) or _gender_column(voice.gender),
+        emotion=_given_column(given.get("emotion"), voice.emotion) or _class_column(voice.emotion),
+        age=_given_column(given.get("age"), voice.age) or _class_column(voice.age),
         facts=tuple(clip.facts),
         descriptions=tuple(clip.descriptions),
         references=clip.references,
@@ -179,6 +183,15 @@ def rejected_row(clip: CorpusClip) -> RejectedClip:
 
 def _fields(record: "DataclassInstance") -> dict[str, Any]:
     return {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+
+
+def _given_column(given: str | None, label: Label[Gender] | Label[Emotion] | Label[Age] | None) -> ClassColumn | None:
+    """What the corpus says, with what the classifier gives it; None where the corpus says nothing."""
+    if given is None:
+        return None
+    measured = None if label is None else label.measured
+    probability = None if measured is None else measured.probabilities.get(given, 0.0)
+    return ClassColumn(label=given, probability=probability, reason="given")
 
 
 def _gender_column(label: Label[Gender] | None) -> ClassColumn:

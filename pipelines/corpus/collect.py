@@ -8,11 +8,12 @@ from pathlib import Path
 
 from pipelines.config import AnnotateConfig
 from pipelines.corpus.clips import CorpusClip, index_row
+from pipelines.corpus.given_labels import give_labels
 from pipelines.corpus.given_texts import give_texts
 from pipelines.corpus.select import LongClips, apply_thresholds
 from pipelines.corpus.trust import wer_fit
 from pipelines.units.label_store import LabelStore
-from pipelines.units.plan_files import read_texts
+from pipelines.units.plan_files import read_given
 from pipelines.units.store import read_unit, unit_path
 from voxmill.data.records import (
     Cost,
@@ -45,7 +46,7 @@ class CollectedClips:
 
 
 def collect(units: list[WorkUnit], out: Path, config: AnnotateConfig) -> CollectedClips:
-    """Reads every unit's labels, gives texts that exist, predicts word error rates, applies selection.
+    """Reads every unit's labels, gives texts and labels that exist, predicts word error rates, applies selection.
 
     Clips that were met before are dropped (same audio, same bounds).
 
@@ -79,7 +80,9 @@ def collect(units: list[WorkUnit], out: Path, config: AnnotateConfig) -> Collect
                 clips.append(clip)
     long_clips = LongClips(clips)
     for bucket in sorted({unit.bucket for unit in units}):
-        collected.text_warnings |= give_texts(long_clips.parts, read_texts(out, bucket))
+        given = read_given(out, bucket)
+        give_labels(clips, given)
+        collected.text_warnings |= give_texts(long_clips.parts, given)
     for clip in long_clips.parts:
         if fit is not None and clip.text_source == "recognised" and clip.candidate.text.strip():
             clip.predicted_wer = fit.predict(clip.candidate, clip.duration)

@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from annotation.descriptions.captions import given_description
 from annotation.descriptions.describer import (
     PARAPHRASE,
     PROMPTS,
@@ -30,6 +31,7 @@ from voxmill.core.assets import asset_path
 from voxmill.core.audio import RATE_16K, decode_flac, resample
 from voxmill.core.local_ray.tasks import map_actors
 from voxmill.data.layout import bucket_name
+from voxmill.data.records import Description
 from voxmill.data.shards import read_member
 from voxmill.llm.batch_chat import BatchUsage
 from voxmill.llm.reply_cache import ReplyCache
@@ -85,9 +87,21 @@ class DescriptionJob:
         else:
             results = _write(rows, self.out, rule, cache, self.workers, self.counts)
         for row, result in zip(rows, results, strict=True):
-            row.descriptions = result.kept
+            row.descriptions = (*self._captions(row), *result.kept)
             self.dropped.update(item.reason for item in result.dropped)
         cache.merge()
+
+    def _captions(self, row: CorpusClip) -> tuple[Description, ...]:
+        """The caption that the corpus brings, verified; one that fails is counted with the other dropped texts."""
+        if row.given is None or row.given.caption is None:
+            return ()
+        evidence = Evidence(row.facts, class_probabilities(row))
+        description, problem = given_description(row.given.caption, evidence, self.rule.verification)
+        self.counts["given" if description is not None else "given_dropped"] += 1
+        if description is None:
+            self.dropped[problem] += 1
+            return ()
+        return (description,)
 
     def _ask(self, rows: list[CorpusClip], cache: ReplyCache) -> Iterator[Descriptions]:
         if self._chat is None:

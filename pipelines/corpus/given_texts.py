@@ -1,12 +1,15 @@
 """Gives the clips of a bucket the texts that exist for their recordings."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from annotation.speech.given_text import GivenAlignment, align_given
+from annotation.speech.given_text import ClipText, GivenAlignment, align_given
 from annotation.speech.given_words import RecognisedClip
 from pipelines.corpus.clips import CorpusClip
-from voxmill.data.records import GivenPart, RecordingWarning
+from pipelines.corpus.given_labels import OwnParts
+from pipelines.inputs.transcripts import has_words
+from pipelines.units.plan_files import GivenRecording
+from voxmill.data.records import GivenPart, RecordingWarning, Seconds, TextDifference
 
 OTHER_TEXT = 0.5
 """Agreement over a recording below which the text is taken to be another one's; that of two unrelated texts of one
@@ -16,10 +19,11 @@ READ_SHARE = 0.5
 
 
 def give_texts(
-    clips: Iterable[CorpusClip], texts: Mapping[str, Sequence[GivenPart]]
+    clips: Iterable[CorpusClip], given: Mapping[str, GivenRecording]
 ) -> dict[str, tuple[RecordingWarning, ...]]:
     """Gives clips their texts; returns what is wrong with the texts, by recording."""
     channels: dict[tuple[str, int | None], list[CorpusClip]] = {}
+    texts = {name: parts for name, known in given.items() if (parts := [p for p in known.parts if has_words(p.text)])}
     for clip in clips:
         if clip.recording_id in texts:
             channels.setdefault((clip.recording_id, clip.window.channel), []).append(clip)
@@ -31,13 +35,10 @@ def give_texts(
 
 
 def _give(clips: Sequence[CorpusClip], parts: Sequence[GivenPart]) -> GivenAlignment:
-    alignment = align_given(
-        parts,
-        [
-            RecognisedClip(start=clip.start, end=clip.end, words=clip.candidate.words, language=clip.candidate.language)
-            for clip in clips
-        ],
-    )
+    if clips[0].window.clips:
+        alignment = _apart(clips, OwnParts(parts))
+    else:
+        alignment = align_given(parts, [_recognised(clip) for clip in clips])
     for clip, text in zip(clips, alignment.clips, strict=True):
         if text is not None:
             clip.recognised_text = clip.candidate.text
@@ -46,6 +47,53 @@ def _give(clips: Sequence[CorpusClip], parts: Sequence[GivenPart]) -> GivenAlign
             clip.text_differences = text.differences
             clip.candidate = dataclasses.replace(clip.candidate, text=text.text, words=text.words)
     return alignment
+
+
+def _recognised(clip: CorpusClip) -> RecognisedClip:
+    candidate = clip.candidate
+    return RecognisedClip(start=clip.start, end=clip.end, words=candidate.words, language=candidate.language)
+
+
+def _apart(clips: Sequence[CorpusClip], parts: OwnParts) -> GivenAlignment:
+    """Clips that the corpus has cut, each with the whole text that is given for it."""
+    texts: list[ClipText | None] = []
+    weighed, total = 0.0, 0
+    for clip in clips:
+        part = parts.of(clip)
+        texts.append(None if part is None else _whole(part, clip))
+        weight = 0 if part is None else len(part.text)
+        weighed += weight * (0 if (text := texts[-1]) is None else text.agreement)
+        total += weight
+    return GivenAlignment(clips=tuple(texts), agreement=weighed / total if total else 0.0, placed=1.0)
+
+
+def _whole(part: GivenPart, clip: CorpusClip) -> ClipText:
+    """The text of a clip, also where a part of it was not recognised: such a part is a difference."""
+    alignment = align_given([GivenPart(text=part.text)], [_recognised(clip)])
+    placed, whole = alignment.clips[0], " ".join(part.text.split())
+    assert placed is not None
+    before, _, after = whole.partition(placed.text) if placed.text else (whole, "", "")
+    first = placed.words[0].start if placed.words else clip.duration
+    last = placed.words[-1].end if placed.words else clip.duration
+    return dataclasses.replace(
+        placed,
+        text=whole,
+        agreement=placed.agreement * len(placed.text) / len(whole),
+        differences=(*_unread(before, 0.0, first), *placed.differences, *_unread(after, last, clip.duration)),
+    )
+
+
+def _unread(text: str, start: Seconds, end: Seconds) -> Iterator[TextDifference]:
+    if has_words(text):
+        yield TextDifference(
+            kind="missing",
+            given=text.strip().lower(),
+            recognised="",
+            start=round(start, 3),
+            end=round(max(start, end), 3),
+            similarity=0.0,
+            likely=True,
+        )
 
 
 def _warnings(alignments: Sequence[GivenAlignment]) -> tuple[RecordingWarning, ...]:

@@ -15,7 +15,8 @@ from annotation.corpus.eligibility import Labels, eligibility
 from annotation.corpus.expressiveness import SCORE_CELLS
 from annotation.corpus.grid_counts import cell_of
 from annotation.corpus.references import SessionClips, find_references, violations
-from annotation.descriptions.facts import describe_clip
+from annotation.descriptions.facts import describe_clip, given_facts
+from annotation.voice.given_labels import given_classes
 from pipelines.config import AnnotateConfig, CorpusLabelsConfig
 from pipelines.corpus.clips import CorpusClip
 from pipelines.corpus.collect import CollectedClips
@@ -41,8 +42,11 @@ def add_facts(clips: Sequence[CorpusClip], norms: CorpusNorms, config: AnnotateC
     """What is known of every clip in words."""
     of_facts = norms.of_facts(config)
     for clip in clips:
-        prosody, language = prosody_of(clip), clip.candidate.language
-        clip.facts = [] if prosody is None else describe_clip(prosody, of_facts, language, **_classes(clip))
+        prosody, given = prosody_of(clip), given_classes(clip.given)
+        if prosody is None:
+            clip.facts = given_facts(given)
+        else:
+            clip.facts = describe_clip(prosody, of_facts, clip.candidate.language, **_classes(clip), given=given)
 
 
 def errors_of(clips: Sequence[CorpusClip]) -> dict[str, int]:
@@ -58,10 +62,14 @@ def _classes(clip: CorpusClip) -> dict[str, tuple[str, float]]:
 
 
 def class_probabilities(clip: CorpusClip) -> dict[str, dict[str, float]]:
-    """What the independent classifiers give each of their classes, where they did not abstain."""
+    """What the independent classifiers give each of their classes, where they did not abstain.
+
+    What the corpus says counts instead: a description is to agree with it.
+    """
     labels = {"age": clip.voice.age, "emotion": clip.voice.emotion, "gender": clip.voice.gender}
     values = {name: label.value for name, label in labels.items() if label is not None}
-    return {name: value.probabilities for name, value in values.items() if value is not None}
+    given = {name: {word: 1.0} for name, word in given_classes(clip.given).items() if name in labels}
+    return {name: value.probabilities for name, value in values.items() if value is not None} | given
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,18 +23,19 @@ from annotation.corpus.speaker_clusters import (
     name_speakers,
 )
 from annotation.descriptions.facts import VoiceSums, sum_voices
+from annotation.voice.given_labels import given_classes
 from pipelines.config import AnnotateConfig
 from pipelines.corpus.clips import CorpusClip
 from pipelines.corpus.collect import CollectedClips, collect
 from pipelines.corpus.trust import fit_key
 from pipelines.units.label_store import LabelStore
-from pipelines.units.plan_files import read_texts, read_units
+from pipelines.units.plan_files import GivenRecording, read_given, read_units
 from voxmill.core.hashing import fingerprint, short_hash
 from voxmill.data.layout import bucket_name
-from voxmill.data.records import ClipId, GivenPart, Prosody, from_json_text, to_json_text
+from voxmill.data.records import ClipId, Prosody, from_json_text, to_json_text
 from voxmill.data.schemas import parquet_metadata, parquet_rows, read_parquet, to_table, write_parquet
 
-FORMAT = 5
+FORMAT = 6
 MAX_VOICES = 1000
 """Clusters of which the mean voice is kept, half a kB each, to count voices across sessions."""
 
@@ -134,7 +135,7 @@ def measure_bucket(out: Path, bucket: int, config: AnnotateConfig) -> int:
             config.voice_attributes.model_dump(mode="json"),
             config.select.model_dump(mode="json"),
             fit_key(config),
-            to_json_text(read_texts(out, bucket), dict[str, tuple[GivenPart, ...]]),
+            to_json_text(read_given(out, bucket), dict[str, GivenRecording]),
             "speakers" in config.corpus_labels.labels and config.corpus_labels.speakers.model_dump(mode="json"),
         ]
     )
@@ -209,14 +210,20 @@ def prosody_of(clip: CorpusClip) -> Prosody | None:
     return None if clip.voice.prosody is None else clip.voice.prosody.value
 
 
+def gender_of(clip: CorpusClip) -> str | None:
+    """How the clip's voice sounds: as the corpus says, else by the classifier where it did not abstain."""
+    gender = None if clip.voice.gender is None else clip.voice.gender.value
+    return given_classes(clip.given).get("gender") or (None if gender is None else gender.label)
+
+
 def sum_clips(clips: list[CorpusClip]) -> dict[str, VoiceSums]:
     """Sums of named clips behind the norms of facts."""
     known = [(clip, prosody) for clip in clips if (prosody := prosody_of(clip)) is not None]
-    genders = [clip.voice.gender.value if clip.voice.gender is not None else None for clip, _ in known]
+    genders = [gender_of(clip) for clip, _ in known]
     return sum_voices(
         [prosody for _, prosody in known],
         [clip.speaker or "" for clip, _ in known],
-        [None if gender is None else gender.label for gender in genders],
+        genders,
         [clip.candidate.language for clip, _ in known],
     )
 

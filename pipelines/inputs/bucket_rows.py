@@ -4,7 +4,7 @@ Works on tables of `PlanRow`; `planning.py` says where they come from and whethe
 """
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -15,16 +15,19 @@ from pipelines.config import LabelConfig
 from pipelines.inputs.entries import Entry
 from pipelines.inputs.media import ReadChannel, digests_of
 from pipelines.inputs.scan import is_other
-from pipelines.inputs.transcripts import given_parts
-from pipelines.units.plan_files import BucketPlan, GivenText
+from pipelines.inputs.segments import clip_ranges, windows_along
+from pipelines.inputs.transcripts import clean, given_parts
+from pipelines.units.plan_files import BucketPlan, GivenRecording
 from pipelines.units.unit import group, label_fingerprint
 from voxmill.data.layout import bucket_of
 from voxmill.data.records import (
     AudioTrack,
+    GivenLabels,
     GivenPart,
     Recording,
     RecordingState,
     RecordingWarning,
+    SampleRange,
     SourceInfo,
     StageName,
     Window,
@@ -48,6 +51,7 @@ class PlanRow:
     parts: tuple[GivenPart, ...]
     language: str | None
     licence: str | None
+    labels: GivenLabels | None
     refused: str
     line: int | None
     location: str
@@ -81,7 +85,7 @@ class Repeat:
     duplicate_of: str | None
 
 
-_NOT_OF_ENTRY = ("stamp", "problem", "detail", "text", "segments", "text_path", "text_warnings")
+_NOT_OF_ENTRY = ("stamp", "problem", "detail", "text", "segments", "text_path", "text_warnings", "label_warnings")
 _OF_ENTRY = [field.name for field in fields(Entry) if field.name not in _NOT_OF_ENTRY]
 ROWS = schema_of(PlanRow)
 
@@ -105,15 +109,23 @@ def plan_rows(first: int, entries: Sequence[Entry], scans: pa.Table) -> pa.Table
     columns = {name: table[name] for name in _OF_ENTRY} | {name: scans[name] for name in scans.column_names}
     columns["order"] = pa.array(np.arange(first, first + len(entries)))
     # Of what is no recording nobody wants the text.
-    is_sound = scans["recording_id"].is_valid().to_pylist()
-    texts = [given_parts(entry) if sound else ((), ()) for entry, sound in zip(entries, is_sound, strict=True)]
-    given = to_table([_Text(parts=parts, warnings=warnings) for parts, warnings in texts], _Text)
+    sounds = zip(*(scans[name].to_pylist() for name in ("recording_id", "num_samples", "sample_rate")), strict=True)
+    texts = [
+        _Text(parts=(), warnings=entry.label_warnings) if name is None else _text(entry, samples / rate)
+        for entry, (name, samples, rate) in zip(entries, sounds, strict=True)
+    ]
+    given = to_table(texts, _Text)
     columns["parts"] = given["parts"]
-    if any(warnings for _, warnings in texts):
+    if any(text.warnings for text in texts):
         scanned = scans["warnings"].to_pylist()
         both = [[*(own or []), *more] for own, more in zip(scanned, given["warnings"].to_pylist(), strict=True)]
         columns["warnings"] = pa.array(both, ROWS.field("warnings").type)
     return pa.table({name: columns[name] for name in ROWS.names}, schema=ROWS)
+
+
+def _text(entry: Entry, seconds: float) -> _Text:
+    parts, warnings = given_parts(entry, seconds)
+    return _Text(parts=parts, warnings=(*entry.label_warnings, *warnings))
 
 
 def sessions(rows: pa.Table) -> pa.ChunkedArray:
@@ -187,15 +199,57 @@ def plan_bucket(rows: pa.Table, repeats: Mapping[int, Repeat], label: LabelConfi
     """
     windows: list[Window] = []
     recordings: list[Recording] = []
-    texts: list[GivenText] = []
-    for row in sorted(from_table(PlanRow, rows), key=lambda row: (row.name, row.order)):
-        recordings.append(_recording(row, repeats.get(row.order)))
+    given: list[GivenRecording] = []
+    named: dict[str, str] = {}
+    for row in _joined(sorted(from_table(PlanRow, rows), key=lambda row: (row.name, row.order))):
+        recordings.append(_named_once(_recording(row, repeats.get(row.order)), row, named))
         if recordings[-1].state == "planned":
-            windows += _windows(row)
-            if row.parts and row.recording_id is not None:
-                texts.append(GivenText(recording_id=row.recording_id, parts=row.parts))
+            if label.segmented:
+                recordings[-1], own = _given_windows(recordings[-1], row, label)
+                windows += own
+            else:
+                windows += _windows(row)
+            if (row.parts or row.labels is not None) and row.recording_id is not None:
+                given.append(GivenRecording(recording_id=row.recording_id, parts=row.parts, labels=row.labels))
     units = group(windows, label.unit_seconds, label_fingerprint(label), bucket)
-    return BucketPlan(recordings=tuple(recordings), units=tuple(units), texts=tuple(texts))
+    return BucketPlan(recordings=tuple(recordings), units=tuple(units), given=tuple(given))
+
+
+def _joined(rows: Iterable[PlanRow]) -> list[PlanRow]:
+    """The rows, in their order, those that have parts of one recording as one."""
+    result: list[PlanRow] = []
+    places: dict[tuple[str, str, str | None], int] = {}
+    for row in rows:
+        is_part = row.recording_id is not None and not row.refused and any(part.start is not None for part in row.parts)
+        place = (row.name, row.location, row.session)
+        if is_part and place in places:
+            first = result[places[place]]
+            parts, warnings = clean(first.parts + row.parts, "segments", keep_untold=True)
+            result[places[place]] = replace(
+                first,
+                parts=parts,
+                speaker=first.speaker if first.speaker == row.speaker else None,
+                language=first.language if first.language == row.language else None,
+                warnings=(*first.warnings, *(one for one in row.warnings if one not in first.warnings), *warnings),
+            )
+        else:
+            if is_part:
+                places[place] = len(result)
+            result.append(row)
+    return result
+
+
+def _named_once(recording: Recording, row: PlanRow, named: dict[str, str]) -> Recording:
+    """A recording that is to be labelled; one of the name of another one is not.
+
+    Args:
+        named: places of the recordings before it, by name.
+    """
+    if recording.state != "planned" or named.setdefault(row.name, row.location) == row.location:
+        return recording
+    detail = "another recording of the corpus has this name; give each its own"
+    path = f"{row.name} (input {row.order + 1})"
+    return replace(recording, path=path, state="unreadable", reason="duplicate_id", detail=detail, recording_id=None)
 
 
 def _recording(row: PlanRow, repeat: Repeat | None) -> Recording:
@@ -254,34 +308,51 @@ def _channels_read(row: PlanRow) -> str:
 
 
 def _windows(row: PlanRow) -> list[Window]:
-    """The windows of a row by channel; where each channel is a speaker, its name ends in the channel's number."""
+    """The windows of a row by channel, cut where it is quiet."""
+    return [
+        _window(row, one, (start, end), ())
+        for one in row.read
+        for start, end in zip((0, *one.ends[:-1]), one.ends, strict=True)
+    ]
+
+
+def _given_windows(recording: Recording, row: PlanRow, label: LabelConfig) -> tuple[Recording, list[Window]]:
+    """The windows of a row by channel, along the clips that the corpus has; a recording without any ends."""
+    assert row.sample_rate is not None and row.num_samples is not None
+    ranges, warnings = clip_ranges(row.parts, row.num_samples, row.sample_rate)
+    recording = replace(recording, warnings=(*recording.warnings, *warnings))
+    if not ranges:
+        detail = "none of its segments lies in it"
+        return replace(recording, state="rejected", stage=StageName.SCAN, reason="no_segment", detail=detail), []
+    longest = round(label.window_seconds * row.sample_rate)
+    groups = windows_along(ranges, longest, row.sample_rate)
+    return recording, [
+        _window(row, one, (group[0].start, max(clip.end for clip in group)), group)
+        for one in row.read
+        for group in groups
+    ]
+
+
+def _window(row: PlanRow, read: ReadChannel, bounds: tuple[int, int], clips: tuple[SampleRange, ...]) -> Window:
+    """A window of a channel; where each channel is a speaker, its name ends in the channel's number."""
     assert row.sample_rate is not None and row.recording_id is not None
-    windows: list[Window] = []
     split = len(row.read) > 1
-    for one in row.read:
-        source = SourceInfo(
-            session=row.session or row.name,
-            speaker=f"{row.speaker or row.session or row.name}:channel-{one.channel}" if split else row.speaker,
-            language=row.language,
-            licence=row.licence,
-        )
-        windows += [
-            Window(
-                recording_id=row.recording_id,
-                name=row.name,
-                path=row.path,
-                bytes_offset=row.bytes_offset,
-                bytes_size=row.bytes_size,
-                row=row.row,
-                start_sample=start,
-                end_sample=end,
-                sample_rate=row.sample_rate,
-                channel=one.channel,
-                levels=tuple(one.level for one in row.read) if split else (),
-                scale=row.scale,
-                digests=digests_of(one.digests, start, end),
-                source=source,
-            )
-            for start, end in zip((0, *one.ends[:-1]), one.ends, strict=True)
-        ]
-    return windows
+    speaker = f"{row.speaker or row.session or row.name}:channel-{read.channel}" if split else row.speaker
+    start, end = bounds
+    return Window(
+        recording_id=row.recording_id,
+        name=row.name,
+        path=row.path,
+        bytes_offset=row.bytes_offset,
+        bytes_size=row.bytes_size,
+        row=row.row,
+        start_sample=start,
+        end_sample=end,
+        sample_rate=row.sample_rate,
+        channel=read.channel,
+        levels=tuple(one.level for one in row.read) if split else (),
+        scale=row.scale,
+        digests=digests_of(read.digests, start, end),
+        clips=clips,
+        source=SourceInfo(session=row.session or row.name, speaker=speaker, language=row.language, licence=row.licence),
+    )

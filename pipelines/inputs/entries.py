@@ -1,12 +1,9 @@
 """One input as the user named it, before anything of it is read."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from voxmill.core.errors import UserError
-from voxmill.data.languages import language_code
-from voxmill.data.records import GivenPart, RecordingWarning
+from voxmill.data.records import GivenLabels, GivenPart, RecordingWarning
 
 _SUFFIX = re.compile(
     r"[^/]\.(3g2|3gp|8svx|aac|ac3|aifc?|aiff|amr|ape|asf|au|avi|awb|bwf|caf|dts|eac3|f4a|flac|flv|g722|gsm|m2ts|m4a|m4b"
@@ -14,10 +11,6 @@ _SUFFIX = re.compile(
     re.IGNORECASE,
 )
 """How recordings are called. What is called so is one, or an unreadable one; any other file is one if it opens."""
-OPTIONAL = ("session", "speaker", "text", "language", "licence")
-"""What a manifest may say of a recording."""
-SEGMENT = ("start", "end")
-"""Of a row of which the text is that of a part of the recording, in seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +23,7 @@ class Entry:
     claimed: whether its name, or whoever named it, says that it is a recording; what else does not open is counted.
     stamp: changes when the file does, as far as a listing tells; "" where it does not.
     text, segments, text_path: what is said in it; in parts with times; the file that has it; the first that is given.
-    text_warnings: what is wrong with these parts.
+    text_warnings: what is wrong with these parts. label_warnings: what is wrong with the labels.
     refused: why the recording is not labelled, whatever is in it: its language is none. line: of the manifest, from 1.
     """
 
@@ -49,6 +42,8 @@ class Entry:
     text_warnings: tuple[RecordingWarning, ...] = ()
     language: str | None = None
     licence: str | None = None
+    labels: GivenLabels | None = None
+    label_warnings: tuple[RecordingWarning, ...] = ()
     refused: str = ""
     line: int | None = None
     problem: str | None = None
@@ -60,19 +55,13 @@ def has_suffix(name: str) -> bool:
     return _SUFFIX.search(name) is not None
 
 
-def with_labels(entry: Entry, given: Mapping[str, object]) -> Entry:
-    """An entry with what a manifest says of it; empty text is none.
-
-    The language becomes our code of it; with a value that is no language the entry is refused.
-    """
-    session, speaker, text, language, licence = (
-        value if isinstance(value, str) and value else None for value in map(given.get, OPTIONAL)
+def joined(one: Entry, other: Entry) -> Entry:
+    """Two entries with parts of one recording as one; what they do not agree on it has not."""
+    return replace(
+        one,
+        segments=one.segments + other.segments,
+        session=one.session if one.session == other.session else None,
+        speaker=one.speaker if one.speaker == other.speaker else None,
+        language=one.language if one.language == other.language else None,
+        label_warnings=one.label_warnings + other.label_warnings,
     )
-    entry = replace(entry, session=session, speaker=speaker, text=text, licence=licence)
-    if language is None:
-        return entry
-    try:
-        return replace(entry, language=language_code(language))
-    except UserError as error:
-        where = "" if entry.line is None else f"line {entry.line}: "
-        return replace(entry, refused=f"{where}language {error}")

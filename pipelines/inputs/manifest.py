@@ -1,25 +1,27 @@
-"""What the user named, as a stream of entries: a folder or prefix, a pattern, a manifest, or tars of recordings.
+"""What the user named, as a stream of entries: a folder or prefix, a pattern, a manifest, tars, or a corpus.
 
-A manifest is JSONL, a Parquet file or a folder of Parquet files. A row has `path` (local, relative to the manifest, or
-a URI) with `bytes_offset` and `bytes_size` where the audio lies inside that file, or `audio` with the bytes or the path
-in it as Hugging Face's datasets have. Rows with `start`, `end` and `text` of one path, one after another, are one
-recording and parts of its text. A row that cannot be used is an entry with a problem, so that it ends in the report
-like every other input. Nothing here holds more than a piece of the whole; Kaldi's lists of a folder are read whole.
+A manifest is a table (`corpora.tables`) or a folder of Parquet files. A row has `path` (local, relative to the
+manifest, or a URI) with `bytes_offset` and `bytes_size` where the audio lies inside that file, or `audio` with the
+bytes or the path in it as Hugging Face's datasets have. Rows with `start` and `end` of one path are one recording and
+parts of it. A row that cannot be used is an entry with a problem, so that it ends in the report like every other input.
+Nothing here holds more than a piece of the whole; Kaldi's lists of a folder, and lhotse's supervisions, are read whole.
 """
 
 import dataclasses
 import itertools
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from pipelines.inputs.entries import OPTIONAL, SEGMENT, Entry, has_suffix, with_labels
-from pipelines.inputs.kaldi import is_kaldi, kaldi_entries
+from pipelines.inputs.corpora import lhotse, tables
+from pipelines.inputs.corpora.kaldi import is_kaldi, kaldi_entries
+from pipelines.inputs.corpora.tables import Row
+from pipelines.inputs.corpora.tars import members
+from pipelines.inputs.entries import Entry, has_suffix, joined
+from pipelines.inputs.labels import PATHS, BadLabelError, with_labels
 from pipelines.inputs.listing import matches, storable, walk
 from pipelines.inputs.media_file import MediaFile
-from pipelines.inputs.tars import members
 from voxmill.core.audio import AudioProblem
 from voxmill.core.errors import UserError
 from voxmill.core.storage import file_names, is_remote, names_remote, to_path
@@ -27,7 +29,6 @@ from voxmill.data.records import GivenPart
 
 Expand = Callable[[Callable[[Entry], list[Entry]], Iterable[Entry]], Iterator[list[Entry]]]
 """Maps a function over tars, in their order; on a cluster by its tasks."""
-ROWS_A_BATCH = 1024
 
 
 def read_inputs(source: str, expand: Expand = map) -> Iterator[Entry]:
@@ -48,17 +49,17 @@ def _entries(source: str) -> Iterator[Entry]:
         return _braces(source)
     path = to_path(source)
     if path.is_dir():
-        if is_kaldi(path):
-            return kaldi_entries(path)
-        return _table_folder(path) if _holds_tables(path) else walk(path)
+        return _corpus(path) or walk(path)
     name = path.name.lower()
     if path.is_file():
-        if name.endswith((".jsonl", ".parquet")):
+        if name.endswith(tables.SUFFIXES):
             return _manifest(path, path.parent)
         if name.endswith(".tar") or has_suffix(name) or _opens(path):
             shown = str(path) if is_remote(path) else storable(path.name)
             return iter([Entry(path=str(path), name=shown)])
-        raise UserError(f"{source}: neither a folder, a glob, a .jsonl or .parquet manifest, a tar, nor a recording")
+        raise UserError(
+            f"{source}: neither a folder, a glob, a table ({', '.join(tables.SUFFIXES)}), a tar, nor a recording"
+        )
     found = matches(source)
     first = next(found, None) if any(mark in source for mark in "*?[") else None
     if first is None:
@@ -109,81 +110,65 @@ def _is_whole(entry: Entry) -> bool:
     return entry.bytes_size is None and entry.problem is None
 
 
-# ---- manifests
+# ---- corpora and manifests
 
 
-def _holds_tables(folder: Path) -> bool:
-    names = [name for name in file_names(folder) if name[0] not in "._"]
-    return any(name.endswith(".parquet") for name in names) and not any(has_suffix(name) for name in names)
+def _corpus(folder: Path) -> Iterator[Entry] | None:
+    """Entries of a folder that is a corpus in a format of its own; None for a folder of recordings."""
+    if is_kaldi(folder):
+        return kaldi_entries(folder)
+    names = file_names(folder)
+    tars = lhotse.shar_entries(folder, names)
+    if tars is not None:
+        return iter(tars)
+    manifests = lhotse.manifests(folder, names)
+    if manifests is not None:
+        return lhotse.recording_entries(*manifests)
+    for name in ("metadata.csv", "metadata.jsonl"):
+        if name in names and tables.lists_recordings(folder / name):
+            return _manifest(folder / name, folder)
+    if (folder / "clips").is_dir():
+        choice = sorted(name for name in names if name.endswith(".tsv") and tables.lists_recordings(folder / name))
+        if choice:
+            raise UserError(f"{folder}: several tables of recordings; name one of {', '.join(choice)} in it as IN")
+    if _holds_tables(names):
+        return _table_folder(folder, names)
+    # Repositories of Hugging Face have their tables below.
+    inner = folder / "data"
+    below = file_names(inner) if inner.is_dir() else frozenset()
+    alone = not any(has_suffix(name) or (folder / name).is_dir() for name in names if name not in (".git", "data"))
+    return _table_folder(inner, below) if _holds_tables(below) and alone else None
 
 
-def _table_folder(folder: Path) -> Iterator[Entry]:
+def _holds_tables(names: Iterable[str]) -> bool:
+    seen = [name for name in names if name[0] not in "._"]
+    return any(name.endswith(".parquet") for name in seen) and not any(has_suffix(name) for name in seen)
+
+
+def _table_folder(folder: Path, names: Iterable[str]) -> Iterator[Entry]:
     """A dataset of Parquet files: paths in them are relative to the folder."""
-    for name in sorted(file_names(folder)):
+    for name in sorted(names):
         if name.endswith(".parquet") and name[0] not in "._":
             yield from _manifest(folder / name, folder)
 
 
-def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
-    """(line number from 1, row) of a manifest; a row that is not an object is a string with the reason."""
-    if path.name.lower().endswith(".parquet"):
-        yield from _parquet_rows(path)
-        return
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                row = f"not JSON ({error})"
-            yield number, row if isinstance(row, dict | str) else "not an object"
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    wanted = ["path", "bytes_offset", "bytes_size", "text_path", *SEGMENT, *OPTIONAL]
-    number = 0
-    try:
-        with path.open("rb") as file:
-            table = pq.ParquetFile(file)
-            names = [name for name in wanted if name in table.schema_arrow.names]
-            audio = table.schema_arrow.field("audio").type if "audio" in table.schema_arrow.names else None
-            holds_bytes = audio is not None and (_is_bytes(audio) or _has_field(audio, "bytes"))
-            if audio is not None and _has_field(audio, "path"):
-                names.append("audio.path")
-            if not names and not holds_bytes:
-                names = table.schema_arrow.names[:1]
-            for batch in table.iter_batches(batch_size=ROWS_A_BATCH, columns=names):
-                for row in batch.to_pylist() if names else [{} for _ in range(batch.num_rows)]:
-                    if holds_bytes:
-                        row["row"] = number
-                    number += 1
-                    yield number, row
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise UserError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
-
-
-def _is_bytes(kind: Any) -> bool:
-    import pyarrow as pa
-
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-
-def _has_field(kind: Any, name: str) -> bool:
-    import pyarrow as pa
-
-    return bool(pa.types.is_struct(kind) and kind.get_field_index(name) >= 0)
-
-
 def _manifest(path: Path, base: Path) -> Iterator[Entry]:
-    """Entries of a manifest, parts of one recording as one."""
-    for _, group in itertools.groupby(_manifest_rows(path, base), key=_place_of_part):
+    """Entries of a manifest, neighbouring parts of one recording as one."""
+    here = path.name if is_remote(path) else storable(path.name)
+    rows = tables.rows(path)
+    first_row = next(rows, None)
+    if first_row is None:
+        return
+    rows = itertools.chain([first_row], rows)
+    is_lhotse = lhotse.is_cut(first_row[1])
+    if lhotse.is_recording(first_row[1]):
+        raise UserError(f"{path}: lhotse's recordings alone; name the folder that has them and supervisions as IN")
+    entries = lhotse.cut_entries(rows, base, here) if is_lhotse else _manifest_rows(rows, path, base, here)
+    for _, group in itertools.groupby(entries, key=_place_of_part):
         first, *others = group
-        parts = tuple(part for entry in (first, *others) for part in entry.segments)
-        yield dataclasses.replace(first, segments=parts) if others else first
+        for other in others:
+            first = joined(first, other)
+        yield first
 
 
 def _place_of_part(entry: Entry) -> tuple[object, ...]:
@@ -191,15 +176,14 @@ def _place_of_part(entry: Entry) -> tuple[object, ...]:
     return (entry.path, entry.bytes_offset, entry.bytes_size, entry.row) if entry.segments else (entry.line,)
 
 
-def _manifest_rows(path: Path, base: Path) -> Iterator[Entry]:
-    here = path.name if is_remote(path) else storable(path.name)
-    for number, row in _rows(path):
+def _manifest_rows(rows: Iterable[tuple[int, Row]], path: Path, base: Path, here: str) -> Iterator[Entry]:
+    for number, row in rows:
         try:
             entry = _entry(row, path, base, number, here)
-            if isinstance(row, dict):
-                entry = _with_text(with_labels(entry, row), row, base)
+            assert isinstance(row, Mapping)
+            entry = _with_text(with_labels(entry, row), row, base)
             yield dataclasses.replace(entry, name=f"{entry.name} (line {number})") if entry.refused else entry
-        except _BadRowError as error:
+        except (_BadRowError, BadLabelError) as error:
             detail = f"line {number}: {error}"
             yield Entry(path="", name=f"{here}:{number}", line=number, problem="malformed_row", detail=detail)
 
@@ -208,16 +192,14 @@ class _BadRowError(Exception):
     """Why a row of a manifest cannot be used."""
 
 
-def _entry(row: Mapping[str, Any] | str, path: Path, base: Path, number: int, here: str) -> Entry:
+def _entry(row: Row, path: Path, base: Path, number: int, here: str) -> Entry:
     if isinstance(row, str):
         raise _BadRowError(row)
     audio = row.get("audio")
-    text = row.get("path") or (audio.get("path") if isinstance(audio, dict) else None)
-    odd = [key for key in OPTIONAL if not isinstance(row.get(key), str | None)]
+    named = next((row[name] for name in PATHS if row.get(name)), None)
+    text = named or (audio.get("path") if isinstance(audio, dict) else None)
     if row.get("row") is None and not isinstance(text, str):
         raise _BadRowError("no 'path'")
-    if odd:
-        raise _BadRowError(f"{odd[0]!r} is not text")
     if row.get("row") is not None:
         # The bytes are in the table itself; a path beside them only names them.
         name = f"{text or 'row'} ({here}:{number})"
@@ -253,10 +235,10 @@ def _with_text(entry: Entry, row: Mapping[str, Any], base: Path) -> Entry:
         return entry
     if not _is_seconds(start) or not _is_seconds(end):
         raise _BadRowError("'start' and 'end' are not both numbers of seconds")
-    if entry.text is None:
-        raise _BadRowError("'start' and 'end' without 'text'")
-    part = GivenPart(text=entry.text, start=float(start), end=float(end))
-    return dataclasses.replace(entry, text=None, segments=(part,))
+    part = GivenPart(
+        text=entry.text or "", start=float(start), end=float(end), speaker=entry.speaker, labels=entry.labels
+    )
+    return dataclasses.replace(entry, text=None, segments=(part,), labels=None)
 
 
 def _is_seconds(value: object) -> TypeGuard[float]:

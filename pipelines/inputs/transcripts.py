@@ -17,6 +17,8 @@ SUFFIXES = (".txt", ".srt", ".vtt", ".TextGrid", ".lab")
 MAX_BYTES = 20_000_000
 """The text of some 300 hours; a larger file is no recording's."""
 OVERLAP_SECONDS = 0.05
+OUTSIDE_SECONDS = 0.1
+"""So far behind the end of the sound a segment may end: headers and codecs differ by less."""
 NO_WORDS = frozenset(("", "#", "sil", "sp", "spn", "pau", "<eps>", "<s>", "</s>", "silence"))
 """Labels of stretches in which nothing is said."""
 PHONE_TIERS = frozenset(("phones", "phone", "phonemes", "segments", "mau"))
@@ -34,16 +36,33 @@ def text_beside(name: str, siblings: Container[str]) -> str | None:
     return next((stem + suffix for suffix in SUFFIXES if stem + suffix in siblings), None)
 
 
-def given_parts(entry: Entry) -> Given:
-    """The text that is given for an entry, in parts, and what is wrong with it.
+def given_parts(entry: Entry, seconds: float) -> Given:
+    """The text that is given for an entry of `seconds`, in parts, and what is wrong with it.
 
     Raises:
         OSError: the storage does not answer.
     """
+    parts, warnings = _given_parts(entry)
+    outside = [part for part in parts if is_outside(part, seconds)]
+    if outside:
+        first = f"{outside[0].start:g} to {outside[0].end:g} s of {seconds:.3f} s"
+        detail = f"{len(outside)} of {len(parts)}, such as {first}"
+        warnings = (*warnings, RecordingWarning(kind="segment_outside", detail=detail))
+    return parts, warnings
+
+
+def is_outside(part: GivenPart, seconds: float) -> bool:
+    """Whether a part lies, or ends, where a recording of `seconds` has no sound."""
+    if part.start is None or part.end is None:
+        return False
+    return part.start >= seconds or part.end > seconds + OUTSIDE_SECONDS
+
+
+def _given_parts(entry: Entry) -> Given:
     if entry.text_warnings:
         return entry.segments, entry.text_warnings
     if entry.segments:
-        return clean(entry.segments)
+        return clean(entry.segments, keep_untold=True)
     if entry.text is not None:
         return clean([GivenPart(text=entry.text)])
     if entry.text_path is None:
@@ -75,10 +94,14 @@ def parse(content: bytes, name: str) -> Given:
     return clean(parts, name)
 
 
-def clean(parts: Sequence[GivenPart], name: str = "text") -> Given:
-    """Parts in the order of their times without what is no words, and warnings of what is wrong with them."""
+def clean(parts: Sequence[GivenPart], name: str = "text", *, keep_untold: bool = False) -> Given:
+    """Parts in the order of their times without what is no words, and warnings of what is wrong with them.
+
+    Args:
+        keep_untold: keep parts of which only the times are given.
+    """
     warnings: list[RecordingWarning] = []
-    spoken = [part for part in parts if any(char.isalnum() for char in part.text)]
+    spoken = [part for part in parts if has_words(part.text) or (keep_untold and not part.text)]
     if not spoken:
         return (), (RecordingWarning(kind="text_empty", detail=f"{name}: no words"),)
     backward = [part for part in spoken if part.start is not None and not _is_forward(part)]
@@ -97,6 +120,11 @@ def clean(parts: Sequence[GivenPart], name: str = "text") -> Given:
         detail = f"{name}: {len(overlaps)} of {len(spoken)}, such as the one from {overlaps[0]:g} s on"
         warnings.append(RecordingWarning(kind="segments_overlap", detail=detail))
     return tuple(spoken), tuple(warnings)
+
+
+def has_words(text: str) -> bool:
+    """Whether anything in a text can be said."""
+    return any(char.isalnum() for char in text)
 
 
 def _is_forward(part: GivenPart) -> bool:

@@ -25,9 +25,12 @@ class Decode(Stage):
     name = StageName.DECODE
 
     def __init__(self, context: StageContext) -> None:
-        pass
+        self.max_seconds = context.label.window_seconds
 
     def window(self, result: WindowResult, audio: WindowAudio) -> WindowOutput:
+        window = result.window
+        if window.clips and window.seconds > self.max_seconds:
+            return self.end(result, "clip_too_long", value=window.seconds, threshold=self.max_seconds)
         try:
             samples = _read(result)
         except AudioProblem as error:

@@ -12,17 +12,22 @@ from voxmill.data.records import Candidate, ClipId, StageName, Window, WindowRes
 
 
 class Segment(BatchStage):
-    """The bounds of a window's clips, in samples of the recording."""
+    """The bounds of a window's clips, in samples of the recording: cut, or those that the corpus has."""
 
     name = StageName.SEGMENTATION
 
     def __init__(self, context: StageContext) -> None:
         limit_threads(context.threads)
+        self.segmenter: SpeechSegmenter | None = None
+        if context.label.segmented:
+            return
         config = context.label.segmentation
         model = model_source(config.model, "pyannote-segmentation", "pytorch_model.bin")
         self.segmenter = SpeechSegmenter(config, model, context.device)
 
     def windows(self, given: Sequence[WindowInput]) -> list[WindowOutput]:
+        if self.segmenter is None:
+            return [WindowOutput(_with_given(result), audio) for result, audio in given]
         found = self.segmenter([resample(audio.samples, one.window.sample_rate, RATE_16K) for one, audio in given])
         return [self._candidates(*one, segmentation) for one, segmentation in zip(given, found, strict=True)]
 
@@ -46,6 +51,22 @@ class Segment(BatchStage):
             reason = "overlapped_speech" if share > 0.5 else "no_segment"
             return self.end(result, reason, value=share, threshold=0.5, calls=1)
         return WindowOutput(dataclasses.replace(result, candidates=tuple(candidates)), audio, 1)
+
+
+def _with_given(result: WindowResult) -> WindowResult:
+    """A window with the corpus's own clips as its candidates."""
+    window = result.window
+    candidates = [
+        Candidate(
+            clip_id=clip_id(window, clip.start, clip.end),
+            start_sample=clip.start,
+            end_sample=clip.end,
+            turn=0,
+            cut="given",
+        )
+        for clip in window.clips
+    ]
+    return dataclasses.replace(result, candidates=tuple(candidates))
 
 
 def clip_id(window: Window, start_sample: int, end_sample: int) -> ClipId:

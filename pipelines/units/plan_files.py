@@ -1,8 +1,8 @@
 """What the phases of `annotate` hand to each other: files of every bucket below OUT/work/plan.
 
 `<bucket>.recordings.parquet` has a row an input, `<bucket>.units.parquet` a row a work unit, and
-`<bucket>.texts.parquet` the texts that are given for recordings, where there are any; `buckets` holds their number,
-which is fixed when a dataset is made. A file is replaced only where its content changes.
+`<bucket>.texts.parquet` the texts and labels that are given for recordings, where there are any; `buckets` holds their
+number, which is fixed when a dataset is made. A file is replaced only where its content changes.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from voxmill.core.errors import UserError
 from voxmill.core.files import write_atomically
 from voxmill.core.storage import file_names
 from voxmill.data.layout import bucket_name, num_buckets
-from voxmill.data.records import GivenPart, Recording, Window, WindowResult, WorkUnit
+from voxmill.data.records import GivenLabels, GivenPart, Recording, Window, WindowResult, WorkUnit
 from voxmill.data.schemas import from_table, parquet_bytes, read_parquet, to_table
 
 
@@ -27,11 +27,12 @@ class PlannedUnit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GivenText:
-    """The text of a recording, in parts."""
+class GivenRecording:
+    """What is given for a recording: its text, in parts, and labels."""
 
     recording_id: str
-    parts: tuple[GivenPart, ...]
+    parts: tuple[GivenPart, ...] = ()
+    labels: GivenLabels | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +45,7 @@ class BucketPlan:
 
     recordings: tuple[Recording, ...]
     units: tuple[WorkUnit, ...]
-    texts: tuple[GivenText, ...] = ()
+    given: tuple[GivenRecording, ...] = ()
 
 
 def fix_buckets(out: Path, hours: float, forced: int | None) -> int:
@@ -83,10 +84,10 @@ def write_bucket(out: Path, bucket: int, plan: BucketPlan) -> None:
         for unit in plan.units
     ]
     _write(_path(out, bucket, "units"), parquet_bytes(to_table(rows, PlannedUnit)))
-    if plan.texts:
-        _write(texts_path(out, bucket), parquet_bytes(to_table(plan.texts, GivenText)))
+    if plan.given:
+        _write(given_path(out, bucket), parquet_bytes(to_table(plan.given, GivenRecording)))
     else:
-        texts_path(out, bucket).unlink(missing_ok=True)
+        given_path(out, bucket).unlink(missing_ok=True)
     _write(_path(out, bucket, "recordings"), parquet_bytes(to_table(plan.recordings, Recording)))
 
 
@@ -94,7 +95,7 @@ def remove_bucket(out: Path, bucket: int) -> None:
     """Removes the plan of a bucket that has no input any more."""
     _path(out, bucket, "recordings").unlink(missing_ok=True)
     _path(out, bucket, "units").unlink(missing_ok=True)
-    texts_path(out, bucket).unlink(missing_ok=True)
+    given_path(out, bucket).unlink(missing_ok=True)
 
 
 def planned_buckets(out: Path) -> list[int]:
@@ -113,18 +114,18 @@ def read_recordings(out: Path, bucket: int) -> list[Recording]:
     return from_table(Recording, read_parquet(_path(out, bucket, "recordings")))
 
 
-def texts_path(out: Path, bucket: int) -> Path:
-    """The texts that are given for recordings of a bucket, as a file."""
+def given_path(out: Path, bucket: int) -> Path:
+    """What is given for recordings of a bucket, as a file."""
     return _path(out, bucket, "texts")
 
 
-def read_texts(out: Path, bucket: int) -> dict[str, tuple[GivenPart, ...]]:
-    """The texts that are given for recordings of a bucket, by recording."""
+def read_given(out: Path, bucket: int) -> dict[str, GivenRecording]:
+    """What is given for recordings of a bucket, by recording."""
     try:
-        rows = from_table(GivenText, read_parquet(texts_path(out, bucket)))
+        rows = from_table(GivenRecording, read_parquet(given_path(out, bucket)))
     except FileNotFoundError:
         return {}
-    return {row.recording_id: row.parts for row in rows}
+    return {row.recording_id: row for row in rows}
 
 
 def read_units(out: Path, bucket: int, label: LabelConfig) -> list[WorkUnit]:

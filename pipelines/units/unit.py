@@ -48,6 +48,7 @@ def _unit(windows: Sequence[Window], label_fingerprint: str, bucket: int) -> Wor
     content = [
         # None where once a given text was, so that units are named as before.
         [w.recording_id, w.channel, w.start_sample, w.end_sample, None, w.source.language]
+        + [[clip.start, clip.end] for clip in w.clips]
         for w in windows
     ]
     return WorkUnit(

@@ -35,11 +35,16 @@ WarningKind = Literal[
     "text_empty",  # the text beside it has no words
     "segment_reversed",  # a segment that ends before it starts; it is left out
     "segments_overlap",  # segments that are not one after another
+    "segment_repeated",  # segments with the times of another one
+    "segment_outside",  # a segment that begins or ends where the recording has no sound
+    "labels_unreadable",  # the labels beside it, or columns too long to keep
+    "labels_missing",  # none beside it, though others of the same tar have some
     "text_of_another_recording",  # hardly any of what is said is in the text
     "text_not_read",  # most of the text is not said
 ]
 TextSource = Literal["given", "recognised"]
-CutBy = Literal["pause", "speaker", "overlap", "language", "forced"]
+FactSource = Literal["measured", "classified", "given"]
+CutBy = Literal["pause", "speaker", "overlap", "language", "forced", "given"]
 Axis = Literal["design", "style"]
 Granularity = Literal["tags", "phrase", "sentence", "paragraph"]
 ClaimOutcome = Literal["pass", "fail", "abstain"]
@@ -295,12 +300,37 @@ class TranscriptChecks:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GivenLabels:
+    """What a corpus says of a recording or a part of it, word for word."""
+
+    gender: str | None = None
+    """How the speaker sounds or who it is, as the corpus puts it."""
+    age: str | None = None
+    """Age of the speaker: a number of years, a decade or a word."""
+    emotion: str | None = None
+    """Emotion of the delivery."""
+    accent: str | None = None
+    """Accent of the speaker."""
+    style: str | None = None
+    """Style of the delivery, such as news or whispering."""
+    caption: str | None = None
+    """Description of voice or delivery in a sentence or more."""
+    extra: str | None = None
+    """Columns that mean nothing to voxmill, as a JSON object."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GivenPart:
-    """A text that exists for a recording, or a part of it from `start` to `end` in seconds of the recording."""
+    """A text that exists for a recording, or a part of it from `start` to `end` in seconds of the recording.
+
+    text: "" where the corpus has a clip there and does not say what is said. speaker, labels: of this part alone.
+    """
 
     text: str
     start: Seconds | None = None
     end: Seconds | None = None
+    speaker: str | None = None
+    labels: GivenLabels | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -442,13 +472,22 @@ class SourceInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SampleRange:
+    """Samples [start, end) of a recording."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
     """A stretch of one recording, in samples at its own rate (at most 48 kHz).
 
     name: of the recording, as shown and sorted by. path: local path or URI of the file that holds it, at `bytes_offset`
     and `bytes_size` in it or in a `row` of it where that is a tar or a table. channel: from 0; None: the mean of all.
     levels: where each channel is a speaker's own, power of the loud moments of each. scale: factor of its samples.
-    digests: of the blocks of samples that the window touches, before they are scaled.
+    digests: of the blocks of samples that the window touches, before they are scaled. clips: those that the corpus
+    has, in order, where they are kept as they are; none: clips are cut.
     """
 
     recording_id: str
@@ -464,6 +503,7 @@ class Window:
     levels: tuple[float, ...] = ()
     scale: float = 1.0
     digests: tuple[str, ...] = ()
+    clips: tuple[SampleRange, ...] = ()
     source: SourceInfo
 
     @property
@@ -548,9 +588,9 @@ class ClassColumn:
     label: str | None
     """The class; null with an abstention."""
     probability: float | None
-    """Probability of the class. [0..1]"""
+    """Probability of the class by the classifier; null where it gives none. [0..1]"""
     reason: str | None
-    """Why there is no class, such as unsure, too_short or no_model."""
+    """Why there is no class, such as unsure, too_short or no_model; given: it is the corpus's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -575,7 +615,9 @@ class Fact:
     z: float | None = None
     """Distance from the middle of the group. [widths of the group]"""
     probability: float | None = None
-    """Probability of a class; null for measured values. [0..1]"""
+    """Probability of a class; null for measured values and given ones. [0..1]"""
+    source: FactSource = "measured"
+    """measured, classified, or given by the corpus."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -712,7 +754,7 @@ class ShardMetadata:
     origin: Origin
     """native, separated from its background, or synthetic."""
     cut: CutBy
-    """What ended the clip: pause, speaker, overlap, language or forced."""
+    """What ended the clip: pause, speaker, overlap, language, forced, or given where it is the corpus's own."""
     quality: Quality
     """Measures of the audio before its gain."""
     transcript: TranscriptChecks
@@ -734,6 +776,8 @@ class Clip(ShardMetadata):
     """Text as recognised, where the clip's is given."""
     text_differences: tuple[TextDifference, ...] = ()
     """Where the given text and the recognised one are not the same."""
+    given: GivenLabels | None = None
+    """What the corpus says of it, word for word; null where it says nothing."""
     predicted_wer: float | None = None
     """Word error rate that the text probably has; null where none is predicted for the recogniser. [0..]"""
     cluster: str | None = None

@@ -124,13 +124,15 @@ def _column(hint: object, values: list[Any], vector_size: int | None) -> pa.Arra
 
 
 def from_table(kind: type[R], table: pa.Table) -> list[R]:
-    """The records of a table that has at least the columns of `kind`; a null list is an empty one."""
-    rows: Iterable[Mapping[str, object]] = table.select(list(_hints(kind))).to_pylist()
+    """The records of a table; a null list is an empty one, what an older table lacks has the record's default."""
+    names = [name for name in _hints(kind) if name in table.schema.names]
+    rows: Iterable[Mapping[str, object]] = table.select(names).to_pylist()
     return [_record(kind, row) for row in rows]
 
 
 def _record(kind: type[R], row: Mapping[str, object]) -> R:
-    return kind(**{name: _value(_without_none(hint), row[name]) for name, hint in _hints(kind).items()})
+    hints = _hints(kind).items()
+    return kind(**{name: _value(_without_none(hint), row[name]) for name, hint in hints if name in row})
 
 
 def _value(hint: object, value: object) -> object:

@@ -50,7 +50,7 @@ WOMAN, MAN = ("female", 0.97), ("male", 0.97)
 
 
 def words(prosody: Prosody, language: str = "en", **known: tuple[str, float]) -> dict[str, str]:
-    return fact_table(describe_clip(prosody, NORMS, language, **known))
+    return fact_table(describe_clip(prosody, NORMS, language, **known))  # type: ignore[arg-type]
 
 
 def test_the_middle_of_every_scale_is_medium() -> None:

@@ -4,6 +4,7 @@ import dataclasses
 
 from pipelines.corpus.clips import CorpusClip, index_row
 from pipelines.corpus.given_texts import give_texts
+from pipelines.units.plan_files import GivenRecording
 from tests.pipelines.corpus.made_clips import RATE, made_clip
 from voxmill.data.records import GivenPart, Word
 
@@ -24,7 +25,8 @@ def clips(*said: str, channel: int | None = None, split_at: int = 0) -> list[Cor
 
 
 def give(made: list[CorpusClip], *parts: GivenPart) -> list[str]:
-    return [warning.kind for warning in give_texts(made, {"s": parts})["s"]]
+    given = {"s": GivenRecording(recording_id="s", parts=parts)}
+    return [warning.kind for warning in give_texts(made, given)["s"]]
 
 
 def test_clips_have_their_part_whatever_their_windows_and_order() -> None:

@@ -156,7 +156,7 @@ def test_texts_lie_beside_recordings_or_where_the_manifest_says(root: Path) -> N
 
     def texts(source: str) -> dict[str, tuple[str, ...]]:
         return {
-            entry.name.removeprefix(f"{root}/in/"): tuple(part.text for part in given_parts(entry)[0])
+            entry.name.removeprefix(f"{root}/in/"): tuple(part.text for part in given_parts(entry, 1.0)[0])
             for entry in read_inputs(source)
             if "flac" in entry.name
         }

@@ -31,7 +31,11 @@ def planned(source: Path) -> BucketPlan:
 def texts(plan: BucketPlan) -> dict[str, list[tuple[str, float | None, float | None]]]:
     """The given parts by the path of their recording."""
     names = {row.recording_id: row.path for row in plan.recordings}
-    return {names[text.recording_id]: [(part.text, part.start, part.end) for part in text.parts] for text in plan.texts}
+    return {
+        names[one.recording_id]: [(part.text, part.start, part.end) for part in one.parts]
+        for one in plan.given
+        if one.parts
+    }
 
 
 def warnings(plan: BucketPlan) -> dict[str, list[str]]:
@@ -186,7 +190,7 @@ def test_a_manifest_gives_texts_files_and_segments(tmp_path: Path) -> None:
         {"path": "c.wav", "start": 1.5, "end": 1.0, "text": "backwards"},
         {"path": "c.wav", "start": 1.0, "end": 2, "text": "two"},
         {"path": "d.wav", "text_path": "gone.txt"},
-        {"path": "c.wav", "start": 1.0, "end": 2, "text": "too late"},
+        {"path": "c.wav", "start": 1.5, "end": 2, "text": "later in the list"},
         {"path": "a.wav", "start": 1.0, "text": "no end"},
         {"path": "a.wav", "start": 1.0, "end": 2.0},
         {"path": "a.wav", "text_path": 3},
@@ -196,14 +200,13 @@ def test_a_manifest_gives_texts_files_and_segments(tmp_path: Path) -> None:
     assert texts(plan) == {
         "a.wav": [("Hello.", None, None)],
         "b.wav": [("Hello there.", 0.1, 0.9), ("Bye!", 1.0, 1.9)],
-        "c.wav": [("one", 0.0, 1.0), ("two", 1.0, 2.0)],
+        "c.wav": [("one", 0.0, 1.0), ("two", 1.0, 2.0), ("later in the list", 1.5, 2.0)],
     }
-    assert warnings(plan) == {"c.wav": ["segment_reversed"], "d.wav": ["text_unreadable"]}
+    assert warnings(plan) == {"c.wav": ["segment_reversed", "segments_overlap"], "d.wav": ["text_unreadable"]}
     ends = {row.path: (row.reason, row.detail) for row in plan.recordings if row.state != "planned"}
     assert ends == {
-        "c.wav (line 7)": ("duplicate_row", "line 7 repeats line 3"),
+        "a.wav (line 9)": ("duplicate_row", "line 9 repeats line 1"),
         "list.jsonl:8": ("malformed_row", "line 8: 'start' and 'end' are not both numbers of seconds"),
-        "list.jsonl:9": ("malformed_row", "line 9: 'start' and 'end' without 'text'"),
         "list.jsonl:10": ("malformed_row", "line 10: 'text_path' is not text"),
     }
     table = pa.Table.from_pylist([{"path": "a.wav", "start": 0.5, "end": 1.5, "text": text} for text in ("x", "y")])
@@ -245,7 +248,7 @@ def test_a_folder_of_kaldi_has_segments_texts_and_speakers(tmp_path: Path) -> No
         "rec-c": "segments: u3 rec-c one two",
         "piped": "wav.scp: a command, which is not run: sox x.wav -t wav - |",
     }
-    assert GivenPart(text="bye", start=1.0, end=1.9) in plan.texts[0].parts + plan.texts[1].parts
+    assert GivenPart(text="bye", start=1.0, end=1.9, speaker="anna") in plan.given[0].parts + plan.given[1].parts
 
 
 def test_names_that_are_no_text_and_relative_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

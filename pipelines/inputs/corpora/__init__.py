@@ -1,0 +1,1 @@
+"""Corpora as others write them, read as entries."""

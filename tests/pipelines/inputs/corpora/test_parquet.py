@@ -1,0 +1,86 @@
+"""Parquet files with audio in them are read as Hugging Face's datasets read them."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import soundfile
+
+from tests.pipelines.inputs.corpora.made_corpora import (
+    TURNS,
+    clips,
+    close,
+    encoded,
+    ends,
+    planned,
+)
+
+
+def hugging_face(folder: Path, rows: Sequence[dict[str, object]], **features: object) -> Path:
+    """A table with the columns and the metadata that `Dataset.to_parquet` writes; its encoder asks for torchcodec."""
+    from datasets import Audio, Features, Value
+
+    folder.mkdir(parents=True, exist_ok=True)
+    kinds = {name: Value("string") for name in rows[0]} | {"audio": Audio(decode=False)} | features
+    table = pa.Table.from_pylist([*rows], schema=Features(kinds).arrow_schema)
+    pq.write_table(table, folder / "train-00000-of-00001.parquet")
+    return folder / "train-00000-of-00001.parquet"
+
+
+def test_parquet_of_hugging_face_is_what_datasets_reads(tmp_path: Path) -> None:
+    from datasets import Audio, ClassLabel, Dataset, Value
+
+    emotions = ClassLabel(names=["angry", "happy"])
+    table = hugging_face(
+        tmp_path / "repo" / "data",
+        [
+            {
+                "audio": {"bytes": encoded(said.audio, "WAV"), "path": f"{said.key}.wav"},
+                "sentence": said.text,
+                "speaker_id": 19 + number,
+                "emotion": number % 2,
+                "gender": "female",
+                "age": "twenties",
+                "chapter": number,
+                "locale": "en-US",
+            }
+            for number, said in enumerate(TURNS)
+        ],
+        emotion=emotions,
+        speaker_id=Value("int64"),
+        chapter=Value("int64"),
+    )
+    (tmp_path / "repo" / "README.md").write_text("# corpus")
+    peer = Dataset.from_parquet(str(table), cache_dir=str(tmp_path / "cache")).cast_column("audio", Audio(decode=False))
+    plan = planned(tmp_path / "repo")
+    found = {read.text: read for read in clips(plan)}
+    assert len(found) == len(peer) == len(TURNS)
+    for row in peer:
+        read = found[row["sentence"]]
+        assert close(read.audio, soundfile.read(io.BytesIO(row["audio"]["bytes"]), dtype="float32")[0])
+        assert read.speaker == str(row["speaker_id"])
+        assert read.given == {
+            "gender": row["gender"],
+            "age": row["age"],
+            "emotion": emotions.int2str(row["emotion"]),
+            "chapter": row["chapter"],
+        }
+    assert {result.window.source.language for unit in plan.units for result in unit.results} == {"en"}
+
+
+def test_parquet_rows_without_audio_end_by_themselves(tmp_path: Path) -> None:
+    contents = [encoded(TURNS[0].audio), b"no audio at all, " * 9, b"", None]
+    rows: list[dict[str, object]] = [
+        {"audio": {"bytes": content, "path": f"{n}.flac"}, "text": "x"} for n, content in enumerate(contents)
+    ]
+    hugging_face(tmp_path, rows)
+    plan = planned(tmp_path)
+    here = "train-00000-of-00001.parquet"
+    assert ends(plan) == {
+        f"1.flac ({here}:2)": "not_audio",
+        f"2.flac ({here}:3)": "empty_file",
+        f"3.flac ({here}:4)": "empty_file",
+    }
+    assert len(clips(plan)) == 1
