@@ -29,7 +29,7 @@ from voxmill.core.config import Config
 from voxmill.data.conditions import Condition
 from voxmill.data.schemas import CLIPS, METADATA_COLUMNS
 
-LABELS_OF_A_CLIP = ("path", "predicted_wer", "prosody", "gender", "emotion", "age")
+LABELS_OF_A_CLIP = ("path", "given", "predicted_wer", "prosody", "gender", "emotion", "age")
 SELECTABLE = (*(name for name in METADATA_COLUMNS if name != "position"), *LABELS_OF_A_CLIP)
 """Columns of the index that are known of a clip by itself, before the steps over the whole corpus."""
 

@@ -59,7 +59,7 @@ def _json_rows(path: Path) -> Iterator[tuple[int, Row]]:
                     continue
                 try:
                     row = json.loads(line)
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     row = f"not JSON ({error})"
                 yield number, row if isinstance(row, dict | str) else "not an object"
     except (gzip.BadGzipFile, EOFError) as error:
@@ -128,7 +128,7 @@ def _ljspeech(path: Path, lines: io.TextIOWrapper) -> Iterator[tuple[int, Row]]:
         if isinstance(cells, str) or len(cells) not in (2, 3):
             yield number, cells if isinstance(cells, str) else f"{len(cells)} columns where LJSpeech has 2 or 3"
             continue
-        row = dict(zip(LJSPEECH, cells, strict=False))
+        row = dict(zip(LJSPEECH, (cell.strip() for cell in cells), strict=False))
         name = row["id"] if has_suffix(row["id"]) else f"{row['id']}.wav"
         yield number, row | {"path": name if "/" in name else f"wavs/{name}"}
 
@@ -176,7 +176,8 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Row]]:
         with path.open("rb") as file:
             table = pq.ParquetFile(file)
             schema = table.schema_arrow
-            names = [field.name for field in schema if field.name != "audio" and not _holds_bytes(field.type)]
+            fields = [field for field in schema if not field.name.startswith("__index_level_")]
+            names = [field.name for field in fields if field.name != "audio" and not _holds_bytes(field.type)]
             classes = _classes(schema)
             audio = schema.field("audio").type if "audio" in schema.names else None
             holds_audio = audio is not None and (_is_bytes(audio) or _has_field(audio, "bytes"))

@@ -52,46 +52,43 @@ def members(tar: Entry) -> list[Entry]:
 
 def _labelled(tar: Entry, archive: tarfile.TarFile) -> Iterator[Entry]:
     """Recordings with their labels; one that has none though others have says so."""
-    made = []
-    damage: tarfile.TarError | None = None
-    try:
-        for sample in _samples(tar, archive, by_first_dot=True):
-            made.append(sample)
-    except tarfile.TarError as error:
-        damage = error
-    some_have = any(sample.has_json and sample.audio for sample in made)
-    for sample in made:
+    samples, damage = _samples(tar, archive, by_first_dot=True)
+    some_have = any(sample.has_json and sample.audio for sample in samples)
+    for sample in samples:
         yield from sample.entries(labels_wanted=some_have)
     if damage is not None:
         raise damage
 
 
-def _samples(tar: Entry, archive: tarfile.TarFile, *, by_first_dot: bool) -> Iterator["_Sample"]:
-    """The samples of a tar, also of a damaged one up to the damage."""
-    sample = _Sample(key="", tar=tar)
+def _samples(
+    tar: Entry, archive: tarfile.TarFile, *, by_first_dot: bool
+) -> tuple[list["_Sample"], tarfile.TarError | None]:
+    """The samples of a tar, in the order in which they begin, and what ends it before its end.
+
+    Tars that were not written by name have the labels of a sample far from its recording.
+    """
+    samples: dict[str, _Sample] = {}
     names: set[str] = set()
-    damage: tarfile.TarError | None = None
     try:
         for member in archive:
             if not member.isfile():
                 continue
             path = PurePosixPath(member.name)
-            own = str(path.with_name(path.name.partition(".")[0] if by_first_dot else path.stem or path.name))
-            if own != sample.key:
-                yield sample
-                sample = _Sample(key=own, tar=tar)
+            key = str(path.with_name((path.name.partition(".")[0] if by_first_dot else path.stem) or path.name))
+            sample = samples.setdefault(key, _Sample(key=key, tar=tar))
+            is_repeated = member.name in names
+            names.add(member.name)
             if path.suffix not in (".json", *SUFFIXES) or member.size > LABEL_BYTES:
-                sample.add(member, is_repeated=member.name in names)
-                names.add(member.name)
+                sample.add(member, is_repeated=is_repeated)
+            elif is_repeated:
+                sample.problem = f"{path.name}: again, which was not read"
             else:
                 file = archive.extractfile(member)
                 assert file is not None
                 sample.label(file.read(), path)
     except tarfile.TarError as error:
-        damage = error
-    yield sample
-    if damage is not None:
-        raise damage
+        return [*samples.values()], error
+    return [*samples.values()], None
 
 
 @dataclass(slots=True)
@@ -116,7 +113,8 @@ class _Sample:
                 name=f"{self.tar.name}/{member.name}" + " (again)" * is_repeated,
                 bytes_offset=member.offset_data,
                 bytes_size=member.size,
-                claimed=has_suffix(member.name),
+                # Copies of files from a Mac have another one beside each, of a few bytes about it.
+                claimed=has_suffix(member.name) and not PurePosixPath(member.name).name.startswith("._"),
                 stamp=self.tar.stamp,
                 problem="duplicate_id" if is_repeated else None,
                 detail=twice if is_repeated else "",
@@ -132,7 +130,7 @@ class _Sample:
         try:
             text = content.decode("utf-8-sig")
             found = {"text": text.strip()} if path.suffix == ".txt" else json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             self.problem = f"{path.name}: {error}"
             return
         if not isinstance(found, dict):
@@ -191,7 +189,8 @@ def _shar(tar: Entry, archive: tarfile.TarFile) -> Iterator[Entry]:
         else:
             cuts[name] = row
     prefix = len(tar.name) + 1
-    for sample in _samples(replace(tar, text_path=None), archive, by_first_dot=False):
+    samples, damage = _samples(replace(tar, text_path=None), archive, by_first_dot=False)
+    for sample in samples:
         for entry in sample.audio:
             cut = None if entry.problem else cuts.pop(sample.key, None)
             if cut is None:
@@ -202,6 +201,8 @@ def _shar(tar: Entry, archive: tarfile.TarFile) -> Iterator[Entry]:
                 yield labelled(entry, cut)
             except BadLabelError as error:
                 yield with_warning(entry, str(error))
+    if damage is not None:
+        raise damage
     for name in cuts:
         detail = f"{path.name} has a cut of this id, its tar no recording"
         yield replace(tar, name=f"{tar.name}/{name}", problem="no_audio", detail=detail, text_path=None)

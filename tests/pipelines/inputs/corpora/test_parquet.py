@@ -84,3 +84,20 @@ def test_parquet_rows_without_audio_end_by_themselves(tmp_path: Path) -> None:
         f"3.flac ({here}:4)": "empty_file",
     }
     assert len(clips(plan)) == 1
+
+
+def test_columns_of_any_kind_travel_or_are_left_alone(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "audio": [{"bytes": encoded(TURNS[0].audio), "path": None}],
+            "text": pa.array(["Hello."]).dictionary_encode(),
+            "picture": [{"bytes": b"\x89PNG", "path": "a.png"}],
+            "scores": pa.array([[("snr", 20)]], pa.map_(pa.string(), pa.int64())),
+            "words": [[{"word": "Hello.", "start": 0.5}]],
+            "__index_level_0__": [7],
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    (read,) = clips(planned(tmp_path / "a.parquet"))
+    assert (read.name, read.text) == ("row (a.parquet:1)", "Hello.")
+    assert read.given == {"scores": [["snr", 20]], "words": [{"word": "Hello.", "start": 0.5}]}

@@ -82,3 +82,22 @@ def test_tars_that_lack_labels_or_recordings_or_have_two(tmp_path: Path) -> None
     }
     write_tar(tmp_path / "plain.tar", [("a.flac", one), ("b.flac", two)])
     assert warnings(planned(tmp_path / "plain.tar")) == {}
+
+
+def test_tars_that_are_not_in_order_or_hold_odd_members(tmp_path: Path) -> None:
+    one, two = encoded(TURNS[0].audio), encoded(TURNS[1].audio)
+    deep = b"[" * 100_000
+    members = [
+        ("v1.0/a.flac", one),
+        ("v1.0/._a.flac", b"Mac OS X"),
+        ("v1.0/b.flac", two),
+        ("v1.0/a.json", b'\xef\xbb\xbf{"text": "a", "dnsmos": NaN}'),
+        ("v1.0/b.json", deep),
+        ("v1.0/a.json", b'{"text": "again"}'),
+    ]
+    write_tar(tmp_path / "x.tar", members)
+    plan = planned(tmp_path / "x.tar")
+    assert [(read.name, read.given) for read in clips(plan) if read.text == "a"] == [("x.tar/v1.0/a.flac", {})]
+    assert ends(plan) == {"x.tar/v1.0/._a.flac": "not_audio"}
+    kinds = ["labels_unreadable"]
+    assert warnings(plan) == {"x.tar/v1.0/a.flac": kinds, "x.tar/v1.0/b.flac": kinds}

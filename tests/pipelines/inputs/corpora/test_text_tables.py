@@ -1,6 +1,8 @@
 """Tables of text, as LJSpeech, Common Voice and others write them, are read as csv reads them."""
 
 import csv
+import gzip
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -120,3 +122,27 @@ def test_rows_of_text_that_cannot_be_read_end_by_themselves(tmp_path: Path) -> N
         "a.csv:5": ("malformed_row", "line 5: not readable (unexpected end of data)"),
     }
     assert [read.text for read in clips(plan)] == ["one, two"]
+
+
+def test_a_table_of_windows_with_spaces_around_its_bars(tmp_path: Path) -> None:
+    (tmp_path / "wavs").mkdir()
+    soundfile.write(tmp_path / "wavs" / "a 1.wav", TURNS[0].audio, RATE)
+    (tmp_path / "metadata.csv").write_bytes("\ufeffa 1 | Hello. \r\n\r\n".encode())
+    (read,) = clips(planned(tmp_path))
+    assert (read.name, read.text, read.given) == ("wavs/a 1.wav", "Hello.", {"id": "a 1"})
+
+
+def test_rows_of_nemo_and_of_audio_folders(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", TURNS[0].audio, RATE)
+    (tmp_path / "nemo.jsonl").write_text(json.dumps({"audio_filepath": "a.wav", "duration": 2.5, "text": "hello"}))
+    (read,) = clips(planned(tmp_path / "nemo.jsonl"))
+    assert (read.text, read.given) == ("hello", {"duration": 2.5})
+    (tmp_path / "nemo.jsonl").unlink()
+    (tmp_path / "metadata.csv").write_text('"file_name","transcription","accent"\n"a.wav","Hello, there","Scottish"\n')
+    (read,) = clips(planned(tmp_path))
+    assert (read.text, read.given) == ("Hello, there", {"accent": "Scottish"})
+    with gzip.open(tmp_path / "rows.jsonl.gz", "wt") as file:
+        file.write(json.dumps({"path": "a.wav", "text": "x"}) + "\n" + json.dumps({"path": "b.wav"}) * 500)
+    whole = (tmp_path / "rows.jsonl.gz").read_bytes()
+    (tmp_path / "rows.jsonl.gz").write_bytes(whole[:-20])
+    assert set(ends(planned(tmp_path / "rows.jsonl.gz")).values()) == {"malformed_row"}
