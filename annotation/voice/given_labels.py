@@ -1,5 +1,7 @@
 """What a corpus calls the speaker and the delivery, in the words that voxmill has for them."""
 
+import re
+
 from annotation.voice.age import age_band
 from annotation.voice.emotion import emotion_name
 from voxmill.core.errors import UserError
@@ -11,6 +13,7 @@ _GENDERS = {
 }
 _UNKNOWN = frozenset(("", "n/a", "na", "nan", "none", "null", "unk", "unknown", "<unk>", "other", "others", "?", "-"))
 """What stands in place of a label."""
+_WORDS = re.compile(r"\w[\w ,'’&/|;+-]{0,59}")
 
 
 def given_classes(labels: GivenLabels | None) -> dict[str, str]:
@@ -28,7 +31,9 @@ def given_classes(labels: GivenLabels | None) -> dict[str, str]:
 
 
 def _known(text: str | None) -> str | None:
-    return None if text is None or text.strip().lower() in _UNKNOWN else text.strip()
+    """A label as it may stand among facts, and so in a writer's prompt: some words, and no sentence."""
+    word = "" if text is None else " ".join(text.split())
+    return None if word.lower() in _UNKNOWN or _WORDS.fullmatch(word) is None else word
 
 
 def _gender(text: str | None) -> str | None:

@@ -4,8 +4,9 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
 from pipelines.corpus.clips import CorpusClip
+from pipelines.inputs.transcripts import OUTSIDE_SECONDS
 from pipelines.units.plan_files import GivenRecording
-from voxmill.data.records import GivenLabels, GivenPart
+from voxmill.data.records import Candidate, GivenLabels, GivenPart
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(GivenLabels))
 
@@ -29,7 +30,14 @@ class OwnParts:
             for part in self._timed:
                 self._by_start.setdefault(round((part.start or 0.0) * self._rate), []).append(part)
         own = self._by_start.get(candidate.start_sample, [])
-        return min(own, key=lambda part: abs((part.end or 0.0) * self._rate - candidate.end_sample), default=None)
+        nearest = min(own, key=lambda part: self._past(part, candidate), default=None)
+        # A clip ends with its recording where its part goes on for a moment.
+        is_own = nearest is not None and self._past(nearest, candidate) <= OUTSIDE_SECONDS * self._rate
+        return nearest if is_own else None
+
+    def _past(self, part: GivenPart, candidate: Candidate) -> float:
+        """Samples between the ends of a part and of a clip."""
+        return abs((part.end or 0.0) * self._rate - candidate.end_sample)
 
     def around(self, clip: CorpusClip) -> list[GivenPart]:
         """The parts that a clip was cut from: they share half of the shorter of both."""

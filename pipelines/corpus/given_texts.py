@@ -23,14 +23,14 @@ def give_texts(
 ) -> dict[str, tuple[RecordingWarning, ...]]:
     """Gives clips their texts; returns what is wrong with the texts, by recording."""
     channels: dict[tuple[str, int | None], list[CorpusClip]] = {}
-    texts = {name: parts for name, known in given.items() if (parts := [p for p in known.parts if has_words(p.text)])}
+    told = {name for name, known in given.items() if any(has_words(part.text) for part in known.parts)}
     for clip in clips:
-        if clip.recording_id in texts:
+        if clip.recording_id in told:
             channels.setdefault((clip.recording_id, clip.window.channel), []).append(clip)
     alignments: dict[str, list[GivenAlignment]] = {}
     for (recording_id, _), own in channels.items():
         own.sort(key=lambda clip: (clip.candidate.start_sample, clip.candidate.end_sample))
-        alignments.setdefault(recording_id, []).append(_give(own, texts[recording_id]))
+        alignments.setdefault(recording_id, []).append(_give(own, given[recording_id].parts))
     return {recording_id: _warnings(found) for recording_id, found in alignments.items()}
 
 
@@ -38,7 +38,8 @@ def _give(clips: Sequence[CorpusClip], parts: Sequence[GivenPart]) -> GivenAlign
     if clips[0].window.clips:
         alignment = _apart(clips, OwnParts(parts))
     else:
-        alignment = align_given(parts, [_recognised(clip) for clip in clips])
+        worded = [part for part in parts if has_words(part.text)]
+        alignment = align_given(worded, [_recognised(clip) for clip in clips])
     for clip, text in zip(clips, alignment.clips, strict=True):
         if text is not None:
             clip.recognised_text = clip.candidate.text
@@ -60,10 +61,11 @@ def _apart(clips: Sequence[CorpusClip], parts: OwnParts) -> GivenAlignment:
     weighed, total = 0.0, 0
     for clip in clips:
         part = parts.of(clip)
-        texts.append(None if part is None else _whole(part, clip))
-        weight = 0 if part is None else len(part.text)
-        weighed += weight * (0 if (text := texts[-1]) is None else text.agreement)
-        total += weight
+        text = _whole(part, clip) if part is not None and has_words(part.text) else None
+        texts.append(text)
+        if text is not None:
+            weighed += text.agreement * len(text.text)
+            total += len(text.text)
     return GivenAlignment(clips=tuple(texts), agreement=weighed / total if total else 0.0, placed=1.0)
 
 

@@ -217,26 +217,31 @@ def plan_bucket(rows: pa.Table, repeats: Mapping[int, Repeat], label: LabelConfi
 
 def _joined(rows: Iterable[PlanRow]) -> list[PlanRow]:
     """The rows, in their order, those that have parts of one recording as one."""
-    result: list[PlanRow] = []
-    places: dict[tuple[str, str, str | None], int] = {}
+    groups: list[list[PlanRow]] = []
+    places: dict[tuple[str, str, str | None], list[PlanRow]] = {}
     for row in rows:
         is_part = row.recording_id is not None and not row.refused and any(part.start is not None for part in row.parts)
-        place = (row.name, row.location, row.session)
-        if is_part and place in places:
-            first = result[places[place]]
-            parts, warnings = clean(first.parts + row.parts, "segments", keep_untold=True)
-            result[places[place]] = replace(
-                first,
-                parts=parts,
-                speaker=first.speaker if first.speaker == row.speaker else None,
-                language=first.language if first.language == row.language else None,
-                warnings=(*first.warnings, *(one for one in row.warnings if one not in first.warnings), *warnings),
-            )
-        else:
+        own = places.get((row.name, row.location, row.session)) if is_part else None
+        if own is None:
+            groups.append(own := [])
             if is_part:
-                places[place] = len(result)
-            result.append(row)
-    return result
+                places[row.name, row.location, row.session] = own
+        own.append(row)
+    return [_as_one(group) if len(group) > 1 else group[0] for group in groups]
+
+
+def _as_one(rows: Sequence[PlanRow]) -> PlanRow:
+    """Rows with parts of one recording as one; what they do not agree on it has not."""
+    first = rows[0]
+    parts, warnings = clean([part for row in rows for part in row.parts], "segments", keep_untold=True)
+    found = [*(warning for row in rows for warning in row.warnings), *warnings]
+    return replace(
+        first,
+        parts=parts,
+        speaker=first.speaker if len({row.speaker for row in rows}) == 1 else None,
+        language=first.language if len({row.language for row in rows}) == 1 else None,
+        warnings=tuple(dict.fromkeys(found)),
+    )
 
 
 def _named_once(recording: Recording, row: PlanRow, named: dict[str, str]) -> Recording:

@@ -155,8 +155,15 @@ def _recording_entry(recording: Mapping[str, Any], base: Path, number: int) -> E
         is_uri = names_remote(place)
     except UserError as error:
         raise _BadCutError(str(error)) from None
-    path = place if is_uri else f"{base}/{place}" if is_remote(base) else os.path.join(base, place)
-    return Entry(path=path, name=place, line=number)
+    return Entry(path=place if is_uri else _local_path(place, base), name=place, line=number)
+
+
+def _local_path(place: str, base: Path) -> str:
+    """Where a source lies: as seen from the manifest, else as lhotse sees it, from the current folder."""
+    if is_remote(base):
+        return f"{base}/{place}"
+    path = os.path.join(base, place)
+    return path if os.path.exists(path) or not os.path.exists(place) else os.path.abspath(place)
 
 
 def _parts(cut: Mapping[str, Any], start: float) -> Iterator[GivenPart]:

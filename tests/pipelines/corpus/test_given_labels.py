@@ -135,5 +135,7 @@ def test_clips_that_are_kept_have_their_whole_text_and_what_is_not_read_is_marke
     assert (difference.kind, difference.likely, difference.given) == ("missing", True, long.lower())
     ending = apply_thresholds(unread, SelectConfig())
     assert ending is not None and ending.reason == "low_given_agreement"
+    untold = kept("", "hello", "there")
+    assert (untold.text_source, untold.candidate.text) == ("recognised", "hello there")
     silent = kept("Hello there.")
     assert silent.candidate.text == "Hello there." and silent.given_agreement == 0.0

@@ -162,6 +162,24 @@ def test_cuts_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     assert len(clips(plan)) == 1
 
 
+def test_relative_paths_start_at_the_manifest_or_as_lhotse_has_them_at_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (line,) = lines_of(lhotse_cuts().subset(first=1), tmp_path)
+    cut = json.loads(line)
+    cut["recording"]["sources"][0]["source"] = "audio/en.flac"
+    for folder in ("here", "there"):
+        (tmp_path / folder / "audio").mkdir(parents=True)
+    (tmp_path / "there" / "cuts.jsonl").write_text(json.dumps(cut))
+    (tmp_path / "here" / "audio" / "en.flac").write_bytes(WHOLE.read_bytes())
+    monkeypatch.chdir(tmp_path / "here")
+    (at_current,) = read_inputs(str(tmp_path / "there" / "cuts.jsonl"))
+    (tmp_path / "there" / "audio" / "en.flac").write_bytes(WHOLE.read_bytes())
+    (at_manifest,) = read_inputs(str(tmp_path / "there" / "cuts.jsonl"))
+    assert at_current.path == str(tmp_path / "here" / "audio" / "en.flac")
+    assert at_manifest.path == str(tmp_path / "there" / "audio" / "en.flac")
+
+
 def lines_of(cuts: Any, folder: Path) -> list[str]:
     cuts.to_file(folder / "lines.jsonl")
     return (folder / "lines.jsonl").read_text().splitlines()
