@@ -19,6 +19,7 @@ from pipelines.bucket_passes import BucketPasses
 from pipelines.config import AnnotateConfig
 from pipelines.corpus.describe import verdict_table
 from pipelines.corpus.figures import BucketFigures, CorpusLabelFigures, DescriptionFigures, SpeakerFigures
+from pipelines.corpus.labels import given_table
 from pipelines.corpus.measures import SpeakerSums
 from pipelines.corpus.norms import CorpusNorms
 from pipelines.corpus.trust import trust_figures
@@ -128,6 +129,8 @@ def finish(out: Path, config: AnnotateConfig, progress: Progress, labelled: Labe
     decoded_twice = report_figures.decoded_twice(record["second_decodings"])
     if decoded_twice:
         progress.print(decoded_twice)
+    for line in report_figures.given_labels(figures.given):
+        progress.print(line)
     progress.print(f"kept {summary.kept.count} clips, {record['hours_kept']:.3f} h of {record['hours_in']:.3f} h")
     for line in report_figures.losses(summary, figures):
         progress.print(line)
@@ -176,7 +179,7 @@ def _label_figures(
 ) -> CorpusLabelFigures:
     """Figures of the labels over the whole corpus, as `run.json` has them."""
     labels, rule = config.corpus_labels.labels, config.corpus_labels.descriptions
-    found: CorpusLabelFigures = {"errors": figures.errors, "norms": norms.facts}
+    found: CorpusLabelFigures = {"errors": figures.errors, "norms": norms.facts, "given": given_table(figures.given)}
     if "speakers" in labels:
         found["speakers"] = _speaker_figures(speakers, config.corpus_labels.speakers)
     if "references" in labels:

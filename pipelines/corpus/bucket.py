@@ -18,6 +18,7 @@ from pipelines.corpus.labels import (
     add_facts,
     add_references,
     add_scores,
+    count_given,
     errors_of,
     screen,
 )
@@ -138,6 +139,7 @@ def finish_bucket(out: Path, config: AnnotateConfig, inputs: BucketInputs, job: 
         spared_seconds=sum(seconds - separation.wanted_seconds(seconds) for separation, seconds in separations),
         transcribed=len(collected.kept) + len(collected.rejected),
         decoded_twice=_decoded_twice(collected.kept + collected.rejected),
+        given=count_given(collected.kept + collected.rejected),
     )
     return BucketOutputs(files, figures, *tables)
 

@@ -66,7 +66,7 @@ class BucketFigures:
     verdicts: by `language/attribute/verdict`. why_not: by `stage/reason`. reasons: of clips without a reference. costs:
     seconds, seconds of audio and calls by stage. asked_seconds, spared_seconds: audio that separation was wanted for,
     and that it was not wanted for, in `windows` windows. transcribed: clips; decoded_twice: of them, by why. others:
-    files of IN that are no recordings, and the first ones' names.
+    files of IN that are no recordings, and the first ones' names. given: labels of the corpus by `attribute/verdict`.
     """
 
     units: int = 0
@@ -89,6 +89,7 @@ class BucketFigures:
     spared_seconds: float = 0.0
     transcribed: int = 0
     decoded_twice: dict[str, int] = field(default_factory=dict)
+    given: dict[str, int] = field(default_factory=dict)
 
     def __add__(self, other: "BucketFigures") -> "BucketFigures":
         return BucketFigures(
@@ -115,6 +116,7 @@ class BucketFigures:
             spared_seconds=self.spared_seconds + other.spared_seconds,
             transcribed=self.transcribed + other.transcribed,
             decoded_twice=_added(self.decoded_twice, other.decoded_twice),
+            given=_added(self.given, other.given),
         )
 
     def most_common(self, counts: dict[str, int]) -> dict[str, int]:
@@ -151,10 +153,17 @@ class TrustFigures(TypedDict):
     fifths: list[FifthFigures]
 
 
+GivenVerdicts = TypedDict("GivenVerdicts", {"attribute": str, "pass": int, "fail": int, "abstain": int})
+
+
 class CorpusLabelFigures(TypedDict, total=False):
-    """Figures of the labels that need the whole corpus."""
+    """Figures of the labels that need the whole corpus.
+
+    given: clips of which the corpus gives an attribute, by whether its classifier says the same, another, or nothing.
+    """
 
     errors: dict[str, int]
+    given: list[GivenVerdicts]
     speakers: SpeakerFigures
     norms: dict[str, tuple[float, float, int]]
     references: ReferenceFigures

@@ -6,7 +6,7 @@ candidate clip, kept or not, so that a changed threshold changes none of them.
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,12 +15,12 @@ from annotation.corpus.eligibility import Labels, eligibility
 from annotation.corpus.expressiveness import SCORE_CELLS
 from annotation.corpus.grid_counts import cell_of
 from annotation.corpus.references import SessionClips, find_references, violations
-from annotation.descriptions.facts import describe_clip, given_facts
+from annotation.descriptions.facts import FREE_WORDS, describe_clip, given_facts
 from annotation.voice.given_labels import given_classes
 from pipelines.config import AnnotateConfig, CorpusLabelsConfig
 from pipelines.corpus.clips import CorpusClip
 from pipelines.corpus.collect import CollectedClips
-from pipelines.corpus.figures import EligibilityFigures, ReferenceFigures
+from pipelines.corpus.figures import EligibilityFigures, GivenVerdicts, ReferenceFigures
 from pipelines.corpus.measures import embeddings_of, prosody_of
 from pipelines.corpus.norms import CorpusNorms
 from voxmill.data.records import Axis, Ending, StageName
@@ -70,6 +70,31 @@ def class_probabilities(clip: CorpusClip) -> dict[str, dict[str, float]]:
     values = {name: label.value for name, label in labels.items() if label is not None}
     given = {name: {word: 1.0} for name, word in given_classes(clip.given).items() if name in labels}
     return {name: value.probabilities for name, value in values.items() if value is not None} | given
+
+
+def count_given(clips: Sequence[CorpusClip]) -> dict[str, int]:
+    """Labels of the corpus by `attribute/verdict`: pass where the classifier says the same, fail where another one."""
+    counts: Counter[str] = Counter()
+    for clip in clips:
+        classified = _classes(clip)
+        for name, word in given_classes(clip.given).items():
+            if name not in FREE_WORDS:
+                answer = classified.get(name)
+                counts[f"{name}/{'abstain' if answer is None else 'pass' if answer[0] == word else 'fail'}"] += 1
+    return dict(counts)
+
+
+def given_table(counts: Mapping[str, int]) -> list[GivenVerdicts]:
+    """The same as a row an attribute."""
+    return [
+        {
+            "attribute": name,
+            "pass": counts.get(f"{name}/pass", 0),
+            "fail": counts.get(f"{name}/fail", 0),
+            "abstain": counts.get(f"{name}/abstain", 0),
+        }
+        for name in sorted({key.partition("/")[0] for key in counts})
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,9 +1,11 @@
 """What a finished run records: the models, what the stages took, what separation cost and spared."""
 
+from collections.abc import Mapping
 from importlib.metadata import version
 
 from pipelines.config import AnnotateConfig, Labeller
 from pipelines.corpus.figures import BucketFigures
+from pipelines.corpus.labels import given_table
 from pipelines.report.bucket_summary import BucketSummary
 from pipelines.report.run_record import ModelEntry, SecondDecodings, SeparationFigures, StageCost
 from voxmill.data.records import Cost, StageName
@@ -60,6 +62,15 @@ def decoded_twice(figures: SecondDecodings) -> str:
         f" ({figures['twice'] / figures['clips']:.1%}: {_by_count(figures['why'])}),"
         f" {figures['seconds_spent']:.0f} of {figures['seconds_of_all']:.0f} s of transcription"
     )
+
+
+def given_labels(counts: Mapping[str, int]) -> list[str]:
+    """How labels of the corpus compare with the classifiers', as lines for the screen; `counts` as in the figures."""
+    return [
+        f"{row['attribute']} given for {row['pass'] + row['fail'] + row['abstain']} clips;"
+        f" the classifier says another for {row['fail']} and nothing for {row['abstain']}"
+        for row in given_table(counts)
+    ]
 
 
 def models(config: AnnotateConfig) -> list[ModelEntry]:

@@ -10,10 +10,11 @@ from pipelines.corpus.clips import CorpusClip, index_row
 from pipelines.corpus.describe import DescriptionJob
 from pipelines.corpus.given_labels import give_labels
 from pipelines.corpus.given_texts import give_texts
-from pipelines.corpus.labels import add_facts, class_probabilities
+from pipelines.corpus.labels import add_facts, class_probabilities, count_given
 from pipelines.corpus.measures import Measures, SpeakerSums, gender_of, measures_table, sum_clips
 from pipelines.corpus.norms import NormSums, fit
 from pipelines.corpus.select import apply_thresholds
+from pipelines.report.run_summary import given_labels
 from pipelines.units.plan_files import GivenRecording
 from tests.pipelines.corpus.made_clips import RATE, made_clip
 from voxmill.data.records import (
@@ -65,6 +66,9 @@ def test_labels_of_the_corpus_beat_a_classifier_and_say_so() -> None:
     assert columns == [("female", 0.1, "given"), ("happy", 0.35, "given"), ("young", None, "given")]
     assert class_probabilities(clip) == {"gender": {"female": 1.0}, "emotion": {"happy": 1.0}, "age": {"young": 1.0}}
     assert (gender_of(clip), gender_of(other)) == ("female", "male")
+    assert count_given([clip, other]) == {"gender/fail": 1, "age/abstain": 1, "emotion/abstain": 1}
+    line = "gender given for 2 clips; the classifier says another for 1 and nothing for 0"
+    assert given_labels({"gender/fail": 1, "gender/pass": 1}) == [line]
     agreed = SelectConfig(where="gender.probability is None or gender.probability > 0.2").condition()
     brought = SelectConfig(where="given.gender == 'F'").condition()
     assert agreed is not None and brought is not None
