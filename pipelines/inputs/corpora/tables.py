@@ -23,6 +23,7 @@ Row = Mapping[str, Any] | str
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet", ".csv", ".tsv")
 ROWS_A_BATCH = 1024
 CELL_CHARACTERS = 10_000_000
+HEAD_BYTES = 65_536
 LJSPEECH = ("id", "text", "normalized_text")
 """Columns of LJSpeech's `metadata.csv`, which has no header; the last one may be missing."""
 _NUMBERS = {"start": float, "end": float, "bytes_offset": int, "bytes_size": int}
@@ -44,7 +45,7 @@ def lists_recordings(path: Path) -> bool:
     """Whether a JSONL, CSV or TSV file names recordings, by its first line."""
     if path.name.lower().endswith((".csv", ".tsv")):
         with path.open("rb") as file:
-            first = file.readline(CELL_CHARACTERS).decode("utf-8-sig", "replace").rstrip("\r\n")
+            first = file.read(HEAD_BYTES).decode("utf-8-sig", "replace").partition("\n")[0].rstrip("\r")
         return "|" in first or _is_header(next(csv.reader([first], delimiter=_separator(path, first)), []))
     row = next(_json_rows(path), (0, ""))[1]
     return isinstance(row, Mapping) and _is_header([*row])

@@ -1,5 +1,6 @@
 """Recordings in object storage: odd names, tars, tables with audio inside, and what the storage refuses."""
 
+import gzip
 import io
 import json
 import tarfile
@@ -260,3 +261,35 @@ def refusing() -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+def test_corpora_lie_anywhere(root: Path) -> None:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as tar:
+        info = tarfile.TarInfo("u.1.flac")
+        info.size = len(flac())
+        tar.addfile(info, io.BytesIO(flac()))
+    supervision = {"id": "s", "start": 0, "duration": 1.0, "text": "in Shar", "speaker": "anna"}
+    cut = {"id": "u.1", "start": 0, "duration": 1.0, "supervisions": [supervision], "type": "MonoCut"}
+    write_atomically(root / "shar" / "recording.000000.tar", content.getvalue())
+    write_atomically(root / "shar" / "cuts.000000.jsonl.gz", gzip.compress(json.dumps(cut).encode()))
+    source = {"type": "file", "channels": [0], "source": "lj/wavs/LJ1.wav"}
+    recording = {"id": "r", "sources": [source], "sampling_rate": 16000}
+    write_atomically(root / "cuts.jsonl", json.dumps(cut | {"recording": recording}).encode())
+    write_atomically(root / "lj" / "metadata.csv", b"LJ1|in a table|in a table")
+    write_atomically(root / "lj" / "wavs" / "LJ1.wav", flac(1))
+    table = io.BytesIO()
+    pq.write_table(pa.table({"audio": [{"bytes": flac(2), "path": "x.flac"}], "sentence": ["in Parquet"]}), table)
+    write_atomically(root / "hf" / "README.md", b"# corpus")
+    write_atomically(root / "hf" / "data" / "train.parquet", table.getvalue())
+    found: dict[str, list[tuple[str, ...]]] = {}
+    for name in ("shar", "cuts.jsonl", "lj", "hf"):
+        entries = list(read_inputs(str(root / name)))
+        assert all(scan.recording_id for scan in scanned(iter(entries)).values()), name
+        found[name] = [tuple(part.text for part in given_parts(entry, 1.0)[0]) for entry in entries]
+    assert found == {
+        "shar": [("in Shar",)],
+        "cuts.jsonl": [("in Shar",)],
+        "lj": [("in a table",)],
+        "hf": [("in Parquet",)],
+    }
