@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pipelines.inputs.transcripts import is_outside
 from voxmill.data.records import GivenPart, Hertz, RecordingWarning, SampleRange
 
+SHORTEST_SECONDS = 0.1
+"""Recognisers and measures have no frame of a shorter clip."""
 MAX_GAP_SECONDS = 5.0
 """What lies between clips further apart is not read."""
 
@@ -21,17 +23,22 @@ def clip_ranges(
 ) -> tuple[list[SampleRange], tuple[RecordingWarning, ...]]:
     """The clips of a recording in order, and what is wrong with them; without parts with times the recording is one.
 
-    Those that lie outside the recording are left out, as are repeated ones.
+    Those that lie outside the recording are left out, as are repeated ones and such in which nothing can be said.
     """
     timed = [part for part in parts if part.start is not None]
     if not timed:
         return [SampleRange(start=0, end=num_samples)], ()
     inside = [clip_range(part, num_samples, rate) for part in timed if not is_outside(part, num_samples / rate)]
-    ranges = sorted({one for one in inside if one.start < one.end}, key=lambda one: (one.start, one.end))
-    if len(ranges) == len(inside):
-        return ranges, ()
-    detail = f"{len(inside) - len(ranges)} of {len(timed)} have the times of another one, which counts, or none at all"
-    return ranges, (RecordingWarning(kind="segment_repeated", detail=detail),)
+    long = [one for one in inside if one.end - one.start >= SHORTEST_SECONDS * rate]
+    ranges = sorted(set(long), key=lambda one: (one.start, one.end))
+    warnings = []
+    if len(long) < len(inside):
+        detail = f"{len(inside) - len(long)} of {len(timed)} are shorter than {SHORTEST_SECONDS:g} s"
+        warnings.append(RecordingWarning(kind="segment_short", detail=detail))
+    if len(ranges) < len(long):
+        detail = f"{len(long) - len(ranges)} of {len(timed)} have the times of another one, which counts"
+        warnings.append(RecordingWarning(kind="segment_repeated", detail=detail))
+    return ranges, tuple(warnings)
 
 
 def windows_along(ranges: Sequence[SampleRange], longest: int, rate: Hertz) -> list[tuple[SampleRange, ...]]:

@@ -35,6 +35,7 @@ WarningKind = Literal[
     "text_empty",  # the text beside it has no words
     "segment_reversed",  # a segment that ends before it starts; it is left out
     "segments_overlap",  # segments that are not one after another
+    "segment_short",  # segments in which nothing can be said
     "segment_repeated",  # segments with the times of another one
     "segment_outside",  # a segment that begins or ends where the recording has no sound
     "labels_unreadable",  # the labels beside it, or columns too long to keep

@@ -17,7 +17,14 @@ def test_clips_of_a_corpus_keep_their_bounds_and_long_ones_end(tmp_path: Path) -
     audio = np.concatenate([said.audio for said in TURNS] * 2)
     soundfile.write(tmp_path / "a.wav", audio, RATE)
     soundfile.write(tmp_path / "b.wav", audio[::-1], RATE)
-    rows = [(0.0, 2.0), (2.5, 2.52), (1.5, 3.5), (len(audio) / RATE - 1, len(audio) / RATE + 0.05), (15.0, 99.0)]
+    rows = [
+        (0.0, 2.0),
+        (2.5, 2.6),
+        (2.7, 2.75),
+        (1.5, 3.5),
+        (len(audio) / RATE - 1, len(audio) / RATE + 0.05),
+        (15.0, 99.0),
+    ]
     lines = [{"path": "a.wav", "start": start, "end": end, "text": f"{start}"} for start, end in rows]
     (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, [*lines, {"path": "b.wav", "text": "b"}])))
     label = LabelConfig(segmented=True, window_seconds=31.0)
@@ -28,12 +35,12 @@ def test_clips_of_a_corpus_keep_their_bounds_and_long_ones_end(tmp_path: Path) -
     assert bounds == {
         ("a.wav", 0.0, 2.0),
         ("a.wav", 1.5, 3.5),
-        ("a.wav", 2.5, 2.52),
+        ("a.wav", 2.5, 2.6),
         ("a.wav", seconds - 1, seconds),
         ("b.wav", 0.0, seconds),
     }
     assert [(one.start_sample, one.end_sample) for one in windows if one.name == "a.wav"][0] == (0, 56_000)
-    assert warnings(plan) == {"a.wav": ["segments_overlap", "segment_outside"]}
+    assert warnings(plan) == {"a.wav": ["segments_overlap", "segment_outside", "segment_short"]}
     context = StageContext(
         out=Path(),
         label=LabelConfig(segmented=True).model_copy(update={"window_seconds": 15.0}),
