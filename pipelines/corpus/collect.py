@@ -8,8 +8,7 @@ from pathlib import Path
 
 from pipelines.config import AnnotateConfig
 from pipelines.corpus.clips import CorpusClip, index_row
-from pipelines.corpus.given_labels import give_labels
-from pipelines.corpus.given_texts import give_texts
+from pipelines.corpus.given import give_labels, give_texts
 from pipelines.corpus.select import LongClips, apply_thresholds
 from pipelines.corpus.trust import wer_fit
 from pipelines.units.label_store import LabelStore

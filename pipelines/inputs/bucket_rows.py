@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 
 from pipelines.config import LabelConfig
 from pipelines.inputs.entries import Entry
-from pipelines.inputs.media import ReadChannel, digests_of
+from pipelines.inputs.media import ReadChannel
 from pipelines.inputs.scan import is_other
-from pipelines.inputs.segments import clip_ranges, windows_along
 from pipelines.inputs.transcripts import clean, given_parts
+from pipelines.inputs.windows import given_windows, quiet_windows
 from pipelines.units.plan_files import BucketPlan, GivenRecording
 from pipelines.units.unit import group, label_fingerprint
 from voxmill.data.layout import bucket_of
@@ -27,8 +27,6 @@ from voxmill.data.records import (
     Recording,
     RecordingState,
     RecordingWarning,
-    SampleRange,
-    SourceInfo,
     StageName,
     Window,
 )
@@ -205,10 +203,10 @@ def plan_bucket(rows: pa.Table, repeats: Mapping[int, Repeat], label: LabelConfi
         recordings.append(_named_once(_recording(row, repeats.get(row.order)), row, named))
         if recordings[-1].state == "planned":
             if label.segmented:
-                recordings[-1], own = _given_windows(recordings[-1], row, label)
+                recordings[-1], own = given_windows(recordings[-1], row, label)
                 windows += own
             else:
-                windows += _windows(row)
+                windows += quiet_windows(row)
             if (row.parts or row.labels is not None) and row.recording_id is not None:
                 given.append(GivenRecording(recording_id=row.recording_id, parts=row.parts, labels=row.labels))
     units = group(windows, label.unit_seconds, label_fingerprint(label), bucket)
@@ -310,54 +308,3 @@ def _channels_read(row: PlanRow) -> str:
         return "split"
     channel = row.read[0].channel
     return "mix" if channel is None else str(channel)
-
-
-def _windows(row: PlanRow) -> list[Window]:
-    """The windows of a row by channel, cut where it is quiet."""
-    return [
-        _window(row, one, (start, end), ())
-        for one in row.read
-        for start, end in zip((0, *one.ends[:-1]), one.ends, strict=True)
-    ]
-
-
-def _given_windows(recording: Recording, row: PlanRow, label: LabelConfig) -> tuple[Recording, list[Window]]:
-    """The windows of a row by channel, along the clips that the corpus has; a recording without any ends."""
-    assert row.sample_rate is not None and row.num_samples is not None
-    ranges, warnings = clip_ranges(row.parts, row.num_samples, row.sample_rate)
-    recording = replace(recording, warnings=(*recording.warnings, *warnings))
-    if not ranges:
-        detail = "none of its segments lies in it"
-        return replace(recording, state="rejected", stage=StageName.SCAN, reason="no_segment", detail=detail), []
-    longest = round(label.window_seconds * row.sample_rate)
-    groups = windows_along(ranges, longest, row.sample_rate)
-    return recording, [
-        _window(row, one, (group[0].start, max(clip.end for clip in group)), group)
-        for one in row.read
-        for group in groups
-    ]
-
-
-def _window(row: PlanRow, read: ReadChannel, bounds: tuple[int, int], clips: tuple[SampleRange, ...]) -> Window:
-    """A window of a channel; where each channel is a speaker, its name ends in the channel's number."""
-    assert row.sample_rate is not None and row.recording_id is not None
-    split = len(row.read) > 1
-    speaker = f"{row.speaker or row.session or row.name}:channel-{read.channel}" if split else row.speaker
-    start, end = bounds
-    return Window(
-        recording_id=row.recording_id,
-        name=row.name,
-        path=row.path,
-        bytes_offset=row.bytes_offset,
-        bytes_size=row.bytes_size,
-        row=row.row,
-        start_sample=start,
-        end_sample=end,
-        sample_rate=row.sample_rate,
-        channel=read.channel,
-        levels=tuple(one.level for one in row.read) if split else (),
-        scale=row.scale,
-        digests=digests_of(read.digests, start, end),
-        clips=clips,
-        source=SourceInfo(session=row.session or row.name, speaker=speaker, language=row.language, licence=row.licence),
-    )

@@ -8,8 +8,7 @@ import pytest
 from pipelines.config import AnnotateConfig, SelectConfig
 from pipelines.corpus.clips import CorpusClip, index_row
 from pipelines.corpus.describe import DescriptionJob
-from pipelines.corpus.given_labels import give_labels
-from pipelines.corpus.given_texts import give_texts
+from pipelines.corpus.given import give_labels, give_texts
 from pipelines.corpus.labels import add_facts, class_probabilities, count_given
 from pipelines.corpus.measures import Measures, SpeakerSums, gender_of, measures_table, sum_clips
 from pipelines.corpus.norms import NormSums, fit

@@ -3,7 +3,7 @@
 import dataclasses
 
 from pipelines.corpus.clips import CorpusClip, index_row
-from pipelines.corpus.given_texts import give_texts
+from pipelines.corpus.given import give_texts
 from pipelines.units.plan_files import GivenRecording
 from tests.pipelines.corpus.made_clips import RATE, made_clip
 from voxmill.data.records import GivenPart, Word

@@ -12,8 +12,7 @@ import numpy as np
 import soundfile
 
 from pipelines.config import LabelConfig, VoiceAttributesConfig
-from pipelines.corpus.given_labels import give_labels
-from pipelines.corpus.given_texts import give_texts
+from pipelines.corpus.given import give_labels, give_texts
 from pipelines.inputs.bucket_rows import content_keys, find_repeats, plan_bucket, plan_rows
 from pipelines.inputs.manifest import read_inputs
 from pipelines.inputs.scan import Scan, ScanOptions, scan_entry
