@@ -42,11 +42,13 @@ def rows(path: Path) -> Iterator[tuple[int, Row]]:
 
 
 def lists_recordings(path: Path) -> bool:
-    """Whether a JSONL, CSV or TSV file names recordings, by its first line."""
+    """Whether a JSONL, CSV or TSV file in a folder names recordings, by its first line, or as LJSpeech has it."""
     if path.name.lower().endswith((".csv", ".tsv")):
         with path.open("rb") as file:
             first = file.read(HEAD_BYTES).decode("utf-8-sig", "replace").partition("\n")[0].rstrip("\r")
-        return "|" in first or _is_header(next(csv.reader([first], delimiter=_separator(path, first)), []))
+        if _is_header(next(csv.reader([first], delimiter=_separator(path, first)), [])):
+            return True
+        return "|" in first and (path.parent / "wavs").is_dir()
     row = next(_json_rows(path), (0, ""))[1]
     return isinstance(row, Mapping) and _is_header([*row])
 

@@ -132,6 +132,14 @@ def test_a_table_of_windows_with_spaces_around_its_bars(tmp_path: Path) -> None:
     assert (read.name, read.text, read.given) == ("wavs/a 1.wav", "Hello.", {"id": "a 1"})
 
 
+def test_a_table_of_other_things_beside_recordings_is_none_of_them(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", TURNS[0].audio, RATE)
+    (tmp_path / "metadata.csv").write_text("id|speaker|birthday\n1|anna|1990\n")
+    plan = planned(tmp_path)
+    assert [read.name for read in clips(plan)] == ["a.wav"]
+    assert [row.path for row in plan.recordings if row.state == "other"] == ["metadata.csv"]
+
+
 def test_rows_of_nemo_and_of_audio_folders(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", TURNS[0].audio, RATE)
     (tmp_path / "nemo.jsonl").write_text(json.dumps({"audio_filepath": "a.wav", "duration": 2.5, "text": "hello"}))
