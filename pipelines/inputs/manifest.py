@@ -127,17 +127,20 @@ def _corpus(folder: Path) -> Iterator[Entry] | None:
     for name in ("metadata.csv", "metadata.jsonl"):
         if name in names and tables.lists_recordings(folder / name):
             return _manifest(folder / name, folder)
-    if (folder / "clips").is_dir():
+    if "clips" in names:
         choice = sorted(name for name in names if name.endswith(".tsv") and tables.lists_recordings(folder / name))
         if choice:
             raise UserError(f"{folder}: several tables of recordings; name one of {', '.join(choice)} in it as IN")
     if _holds_tables(names):
         return _table_folder(folder, names)
     # Repositories of Hugging Face have their tables below.
-    inner = folder / "data"
-    below = file_names(inner) if inner.is_dir() else frozenset()
-    alone = not any(has_suffix(name) or (folder / name).is_dir() for name in names if name not in (".git", "data"))
-    return _table_folder(inner, below) if _holds_tables(below) and alone else None
+    below = file_names(folder / "data") if "data" in names and (folder / "data").is_dir() else set()
+    if not _holds_tables(below):
+        return None
+    others = (name for name in names if name not in (".git", "data"))
+    if any(has_suffix(name) or (folder / name).is_dir() for name in others):
+        return None
+    return _table_folder(folder / "data", below)
 
 
 def _holds_tables(names: Iterable[str]) -> bool:

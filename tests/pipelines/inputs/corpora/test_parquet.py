@@ -101,3 +101,12 @@ def test_columns_of_any_kind_travel_or_are_left_alone(tmp_path: Path) -> None:
     (read,) = clips(planned(tmp_path / "a.parquet"))
     assert (read.name, read.text) == ("row (a.parquet:1)", "Hello.")
     assert read.given == {"scores": [["snr", 20]], "words": [{"word": "Hello.", "start": 0.5}]}
+
+
+def test_a_folder_with_recordings_beside_its_tables_is_one_of_recordings(tmp_path: Path) -> None:
+    hugging_face(tmp_path / "data", [{"audio": {"bytes": encoded(TURNS[0].audio), "path": "x.flac"}, "text": "x"}])
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "a.flac").write_bytes(encoded(TURNS[1].audio))
+    assert [read.name for read in clips(planned(tmp_path))] == ["more/a.flac"]
+    (tmp_path / "more" / "data").write_text("a file")
+    assert [read.name for read in clips(planned(tmp_path / "more"))] == ["a.flac"]
