@@ -289,9 +289,21 @@ def test_a_checkpoint_of_an_older_version_is_refused(
     assert said.count("\n") == 1 and "cannot be resumed; start again in an empty OUT" in said
 
 
-def test_skipped_steps_leave_good_checkpoints_and_a_lower_rate_resumes(corpus: Path, tmp_path: Path) -> None:
-    out, often = tmp_path / "out", ("run.save_every=1", "run.validate_every=100", "run.listen=0")
-    run(corpus, out, *often, "run.steps=2")
+OFTEN = ("run.save_every=1", "run.validate_every=100", "run.listen=0")
+
+
+@pytest.fixture(scope="module")
+def good(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two good steps, each saved."""
+    out = tmp_path_factory.mktemp("good") / "out"
+    run(corpus, out, *OFTEN, "run.steps=2")
+    return out
+
+
+def test_skipped_steps_leave_good_checkpoints_and_a_lower_rate_resumes(
+    corpus: Path, good: Path, tmp_path: Path
+) -> None:
+    out, often = Path(shutil.copytree(good, tmp_path / "out")), OFTEN
     # The first update destroys the weights; no step after it has a finite loss.
     said = run(corpus, out, *often, "run.steps=40", "optimizer.learning_rate=1e30", status=ExitStatus.FAILED)
     names = sorted(path.name for path in out.glob("checkpoint-*"))
@@ -309,11 +321,10 @@ def test_skipped_steps_leave_good_checkpoints_and_a_lower_rate_resumes(corpus: P
     assert [row["step"] for row in rows if "total" in row] == [1, 2, 3, 4]
 
 
-def test_skipped_steps_in_a_row_are_counted_across_a_stop(corpus: Path, tmp_path: Path) -> None:
+def test_skipped_steps_in_a_row_are_counted_across_a_stop(corpus: Path, good: Path, tmp_path: Path) -> None:
     """What is saved while steps are skipped replaces no good checkpoint, and the count goes with it."""
-    out, often = tmp_path / "out", ("run.save_every=1", "run.validate_every=100", "run.listen=0")
-    run(corpus, out, *often, "run.steps=2", "run.keep=1")
-    broken = (*often, "optimizer.learning_rate=1e30", "run.keep=1")
+    out = Path(shutil.copytree(good, tmp_path / "out"))
+    broken = (*OFTEN, "optimizer.learning_rate=1e30", "run.keep=1")
     run(corpus, out, *broken, "run.steps=13")
     names = sorted(path.name for path in out.glob("checkpoint-*"))
     assert names == ["checkpoint-00000003", "checkpoint-00000013"]

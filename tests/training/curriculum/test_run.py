@@ -1,5 +1,6 @@
 """Runs of the script: exact after a kill, in any world and ZeRO stage, and what comes out is a released checkpoint."""
 
+import shutil
 import signal
 from pathlib import Path
 
@@ -9,7 +10,13 @@ from safetensors.torch import load_file
 
 from model.checkpoint import load_checkpoint
 from samples.fabricate import CHECKPOINT
-from tests.support.runs import STEPS, attempt, figures, metrics, stop, train
+from tests.support.runs import STEPS, arguments, figures, metrics, stop, train
+from training.curriculum.corpus import read_corpus
+from training.curriculum.loop import Run
+from training.curriculum.recipe import load_recipe
+from training.run.stop_signal import StopSignal
+from training.run.world import World
+from voxmill.core.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +53,15 @@ def test_every_step_is_reported_by_mode_language_and_source(whole: Path) -> None
                 assert mean == pytest.approx(line[loss], rel=1e-5)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_a_stopped_run_resumes_with_the_same_losses(
-    encoded: Path, whole: Path, tmp_path: Path, how: signal.Signals
+def test_a_run_that_is_killed_and_then_stopped_resumes_with_the_same_losses(
+    encoded: Path, whole: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    status = stop(encoded, out, after=3, how=how)
-    assert status == (75 if how == signal.SIGTERM else -9)
-    assert len(metrics(out)) < STEPS
+    assert stop(encoded, out, after=3, how=signal.SIGKILL) == -9
+    assert 3 <= (killed := len(metrics(out))) < STEPS
+    # What the killed run had not saved is done again, so that the signal comes after a step of the second run.
+    assert stop(encoded, out, after=killed + 1, how=signal.SIGTERM) == 75
+    assert killed < len(metrics(out)) < STEPS
     assert "resuming from" in train(encoded, out)
     assert figures(out) == figures(whole)
     assert not list((out / "checkpoints").glob(".step*"))
@@ -62,8 +70,7 @@ def test_a_stopped_run_resumes_with_the_same_losses(
 def test_a_checkpoint_altered_by_one_byte_is_named_and_the_one_before_is_used(
     encoded: Path, whole: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "out"
-    stop(encoded, out, after=5, how=signal.SIGTERM)
+    out = Path(shutil.copytree(whole, tmp_path / "out"))
     newest = max((out / "checkpoints").glob("step-*"))
     weights = newest / "exp_avg.safetensors"
     content = bytearray(weights.read_bytes())
@@ -75,9 +82,11 @@ def test_a_checkpoint_altered_by_one_byte_is_named_and_the_one_before_is_used(
     assert figures(out) == figures(whole)
 
 
-def test_another_recipe_is_refused_in_one_line(encoded: Path, whole: Path) -> None:
-    done = attempt(encoded, whole, "seed=5")
-    assert done.returncode == 2 and "seed: 0 -> 5" in done.stderr.strip().splitlines()[-1]
+def test_another_recipe_is_refused_in_one_line(encoded: Path, whole: Path, world: World) -> None:
+    name, *overrides = arguments(encoded, whole, "run.tracking_uri=none", "seed=5")
+    recipe = load_recipe(name, overrides)
+    with pytest.raises(UserError, match="seed: 0 -> 5"):
+        Run(recipe, read_corpus(recipe), world, StopSignal())()
 
 
 @pytest.mark.slow
