@@ -18,8 +18,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
@@ -106,14 +109,20 @@ def percentiles(out: Path) -> dict[str, float | None]:
     return {row["clip_id"]: row["expressiveness_percentile"] for table in tables for row in table.to_pylist()}
 
 
-def add_recording(out: Path, clips: int, workers: int, *overrides: str) -> tuple[int, int, Cost]:
-    """(files of the dataset that were written, percentiles that changed, cost) of one recording more, a session new."""
+T = TypeVar("T")
+
+
+def add_recording(out: Path, clips: int, again: Callable[[], T]) -> tuple[int, int, T]:
+    """(files of the dataset that were written, percentiles that changed, what `again` returned) of one recording more.
+
+    Its session is new; `again` runs the corpus steps over OUT.
+    """
     before, ranks = digests(out), percentiles(out)
     make_finished(out, CLIPS_A_RECORDING, AnnotateConfig(), first=clips // CLIPS_A_RECORDING)
-    cost = finish(out, workers, *overrides)
+    done = again()
     after, later = digests(out), percentiles(out)
     written = sum(before.get(name) != digest for name, digest in after.items())
-    return written, sum(later.get(clip) != rank for clip, rank in ranks.items()), cost
+    return written, sum(later.get(clip) != rank for clip, rank in ranks.items()), done
 
 
 def same_bytes(folder: Path, clips: int, workers: tuple[int, ...]) -> bool:
@@ -175,7 +184,7 @@ def main() -> None:
                 "core_seconds_per_100k": round(described.core_seconds * scale, 1),
             }
         if number == arguments.clips[0]:
-            written, changed, _ = add_recording(out, clips, arguments.workers)
+            written, changed, _ = add_recording(out, clips, partial(finish, out, arguments.workers))
             result["increment"] = {"clips": clips, "files_rewritten": written, "percentiles_changed": changed}
         shutil.rmtree(out)
     result["same_bytes"] = same_bytes(folder, min(arguments.clips), (1, 2, 4))

@@ -1,46 +1,63 @@
 """The corpus steps over buckets: the same bytes whoever works, and one more recording touches its own bucket alone."""
 
+import datetime
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import ray
 
-from benchmarks.driver import add_recording, digests, finish
+from benchmarks.driver import add_recording, digests
 from pipelines.config import AnnotateConfig
+from pipelines.finish import Labelled, Started, check_labels, finish
 from samples.finished_work import CLIPS_A_RECORDING, make_finished
 from voxmill.core.errors import UserError
+from voxmill.core.local_ray import join_ray
+from voxmill.core.progress import Progress
 from voxmill.data.layout import index_parts, read_index
 from voxmill.data.snapshot import read_snapshot
 
 BUCKETS = AnnotateConfig.model_validate({"write": {"buckets": 4}})
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_ray_of_other_tests() -> None:
-    ray.shutdown()
+@pytest.fixture
+def two_cpus() -> Iterator[None]:
+    """One Ray for all runs of a test, which a start takes longer than."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        # A job that a test before ran in this process may have left its own.
+        ray.shutdown()
+        join_ray(num_cpus=2)
+        yield
+        ray.shutdown()
 
 
+def finish_here(out: Path) -> None:
+    started = Started(time=datetime.datetime.now(datetime.UTC), clock=time.perf_counter())
+    finish(out, BUCKETS, Progress(enabled=False), Labelled(units=0, found_done=0, attributed=0), started)
+
+
+@pytest.mark.usefixtures("two_cpus")
 def test_a_recording_more_touches_its_own_bucket_alone(tmp_path: Path) -> None:
     out = tmp_path / "out"
     clips = make_finished(out, 5 * CLIPS_A_RECORDING, BUCKETS, first=0)
-    finish(out, 2, "write.buckets=4")
+    finish_here(out)
     snapshot = read_snapshot(out)
     assert snapshot is not None and snapshot.buckets == 4
     indexes = [read_index(out / name) for name in ("clips.parquet", "rejected.parquet", "recordings.parquet")]
     assert indexes[0].num_rows + indexes[1].num_rows == clips and indexes[2].num_rows == 5
     assert len(index_parts(out / "clips.parquet")) == len(snapshot.files)
     before = digests(out)
-    finish(out, 1, "write.buckets=4")
+    finish_here(out)
     assert digests(out) == before
-    written, changed, _ = add_recording(out, clips, 2, "write.buckets=4")
+    written, changed, _ = add_recording(out, clips, lambda: finish_here(out))
     # Three parts of indexes, dataset.json, the state before it, and a shard.
     assert written <= 8 and changed == 0
     assert read_index(out / "recordings.parquet").num_rows == 6
 
 
 def test_speakers_are_not_joined_across_buckets(tmp_path: Path) -> None:
-    from pipelines.finish import check_labels
-
     make_finished(tmp_path, CLIPS_A_RECORDING, BUCKETS)
     config = AnnotateConfig.model_validate({"corpus_labels": {"speakers": {"across_sessions": True}}})
     with pytest.raises(UserError, match="across_sessions"):
