@@ -20,6 +20,9 @@ from voxmill.data.records import StageName
 
 CHOSEN = ("truncated.flac", "silence.wav", "a/same name.flac", "emoji 🎙.flac", "dotted.name.v1.2.flac", "text.wav")
 
+# A start of all models is what these tests take their time for: those of voices are of no interest to them.
+NO_VOICES = ("voice_attributes.labellers=[]", "corpus_labels.labels=[]")
+
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
@@ -44,7 +47,7 @@ def states(out: Path) -> dict[str, tuple[str, str | None]]:
 def test_a_recording_that_ends_its_worker_is_named_and_rejected(corpus: Path, address: str, tmp_path: Path) -> None:
     """Whoever begins to segment the guilty recording is killed, again and again, as a broken driver would do it."""
     out = tmp_path / "out"
-    job = start_job(corpus, out, address, "run.workers=1", "label.unit_seconds=2")
+    job = start_job(corpus, out, address, "run.workers=1", "label.unit_seconds=2", *NO_VOICES)
     guilty = ""
     killed: set[int] = set()
     # Every kill costs a start of all models, which takes a minute on a busy machine.
@@ -77,14 +80,14 @@ def test_a_full_disk_ends_with_one_line_and_the_same_command_resumes(
     if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("a small disk can only be mounted by root")
     try:
-        job = start_job(corpus, small / "out", address, "run.workers=1")
+        job = start_job(corpus, small / "out", address, "run.workers=1", *NO_VOICES)
         log = small / "out.log"
         assert job.wait(timeout=300) == 1
         last = log.read_text().strip().splitlines()[-1]
         assert re.search(r"No space left on device.*run the same command again to resume", last), last
         assert "Traceback" not in log.read_text()
         subprocess.run(["mount", "-o", "remount,size=200m", str(small)], check=True)
-        run_job(corpus, small / "out", address, "run.workers=1")
+        run_job(corpus, small / "out", address, "run.workers=1", *NO_VOICES)
         assert sorted(states(small / "out")) == sorted(CHOSEN)
         assert json.loads((small / "out" / "run.json").read_text())["kept"] > 0
     finally:
