@@ -16,7 +16,13 @@ from model.generation.request import Request, Settings
 from model.lora import load_lora, lora_state, merge_lora, read_lora_config
 from samples.fabricate import CHECKPOINT
 from samples.released import is_installed
-from tests.support.runs import attempt, figures, metrics, stop, train
+from tests.support.runs import arguments, figures, metrics, stop, train
+from training.curriculum.corpus import read_corpus
+from training.curriculum.loop import Run
+from training.curriculum.recipe import load_recipe
+from training.run.stop_signal import StopSignal
+from training.run.world import World
+from voxmill.core.errors import UserError
 
 LORA = "tiny_finetune_lora"
 LONGER = ("steps=16", "run.save_every=4", "run.merged=true")
@@ -84,15 +90,16 @@ def test_adapters_resume_exactly(encoded: Path, adapted: Path, tmp_path: Path) -
     assert figures(out) == figures(adapted)
 
 
-def test_another_base_is_refused_by_name(encoded: Path, adapted: Path, tmp_path: Path) -> None:
+def test_another_base_is_refused_by_name(encoded: Path, adapted: Path, world: World, tmp_path: Path) -> None:
     base = tmp_path / "base"
     shutil.copytree(CHECKPOINT, base)
     content = bytearray((base / "model.safetensors").read_bytes())
     content[-3] ^= 1
     (base / "model.safetensors").write_bytes(content)
-    done = attempt(encoded, adapted, *LONGER, f"init={base}", recipe=LORA)
-    last = done.stderr.strip().splitlines()[-1]
-    assert done.returncode == 2 and str(base) in last and "its weights are not those" in last
+    name, *overrides = arguments(encoded, adapted, "run.tracking_uri=none", *LONGER, f"init={base}", recipe=LORA)
+    recipe = load_recipe(name, overrides)
+    with pytest.raises(UserError, match=f"{base}.*its weights are not those"):
+        Run(recipe, read_corpus(recipe), world, StopSignal())()
 
 
 @pytest.mark.slow
