@@ -84,6 +84,8 @@ def with_reference(turns: list[Turn], vectors: np.ndarray, cosine: float) -> flo
             end=[turn.end for turn in mine],
             text=[turn.text for turn in mine],
             quality=[0.0] * len(rows),
+            speaker=[""] * len(rows),
+            speaker_is_sure=[False] * len(rows),
             embedding=vectors[rows],
         )
         with_one += sum(reason is None for reason in find_references(clips, config).reason)

@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 
 from pipelines.config import AnnotateConfig, LabelConfig
+from pipelines.corpus.corrections.csv_file import wanted_corrections
 from pipelines.corpus.trust import wer_fit
 from pipelines.engine.pools import Cluster
 from pipelines.engine.runner import Runner
@@ -63,7 +64,7 @@ def annotate(source: str, out: Path, config: AnnotateConfig) -> Run:
     """
     started, entries = _now(), open_inputs(source)
     with Workspace(out).claim(partial(settle, out, config)) as settled:
-        config, progress = config.model_copy(update={"label": settled}), _begin(config)
+        config, progress = config.model_copy(update={"label": settled}), _begin(out, config)
         _plan(entries, out, config, progress)
         labelled = label(out, config, progress, planned_buckets(out))
         return finish(out, config, progress, labelled, started)
@@ -81,7 +82,7 @@ def annotate_share(source: str, out: Path, config: AnnotateConfig, share: Share)
     workspace, entries = Workspace(out), open_inputs(source)
     lease = f"lease-{share.index}-of-{share.count}.json"
     with workspace.claim(partial(settle, out, config), lease=lease) as settled:
-        config, progress = config.model_copy(update={"label": settled}), _begin(config)
+        config, progress = config.model_copy(update={"label": settled}), _begin(out, config)
         # The first job scans, the others read what it has found.
         with in_turn(workspace.folder / "plan-lease.json", str(out)):
             _plan(entries, out, config, progress)
@@ -100,7 +101,7 @@ def finish_alone(source: str, out: Path, config: AnnotateConfig) -> Run:
     """
     started, entries = _now(), open_inputs(source)
     with Workspace(out).claim(partial(settle, out, config)) as settled:
-        config, progress = config.model_copy(update={"label": settled}), _begin(config)
+        config, progress = config.model_copy(update={"label": settled}), _begin(out, config)
         _plan(entries, out, config, progress)
         runner = Runner(absolute(out), config, Cluster.now(), progress, planned_buckets(out))
         units, unlabelled, unvoiced = runner.unfinished()
@@ -143,7 +144,7 @@ def settle(out: Path, config: AnnotateConfig) -> LabelConfig:
     known = Workspace(out).identity()
     if known is not None:
         unit_seconds, batch_seconds = _lengths(known, label)
-    elif _has_gpus(config):
+    elif _has_gpus(out, config):
         unit_seconds, batch_seconds = GPU_UNIT_SECONDS, GPU_BATCH_SECONDS
     if "batch_seconds" not in label.transcription.model_fields_set:
         transcription = label.transcription.model_copy(update={"batch_seconds": batch_seconds})
@@ -162,20 +163,21 @@ def _lengths(identity: dict[str, object], label: LabelConfig) -> tuple[float, fl
     return unit_seconds, transcription.get("batch_seconds", label.transcription.batch_seconds)
 
 
-def _has_gpus(config: AnnotateConfig) -> bool:
-    _begin(config)
+def _has_gpus(out: Path, config: AnnotateConfig) -> bool:
+    _begin(out, config)
     return bool(Cluster.now().gpus if config.run.gpus is None else config.run.gpus)
 
 
-def _begin(config: AnnotateConfig) -> Progress:
+def _begin(out: Path, config: AnnotateConfig) -> Progress:
     """Joins Ray; what selection would end with after hours of labelling ends the job here.
 
     Raises:
-        UserError: `select.wer_fit` is no fit for the recogniser.
+        UserError: `select.wer_fit` is no fit for the recogniser, or there is something wrong with the corrections.
     """
     import ray
 
     wer_fit(config)
+    wanted_corrections(out, config.corrections)
     if not ray.is_initialized():
         join_ray()
     return Progress(enabled=config.run.progress)

@@ -15,11 +15,12 @@ from annotation.corpus.expressiveness import SCORE_CELLS
 from annotation.corpus.grid_counts import GridCounts, cell_of
 from pipelines.config import AnnotateConfig
 from pipelines.corpus.bucket import BucketInputs, finish_bucket
+from pipelines.corpus.corrections.csv_file import Corrections
 from pipelines.corpus.describe import DescriptionJob
 from pipelines.corpus.duplicates import find_repeated, read_repeated
 from pipelines.corpus.figures import BucketFigures
 from pipelines.corpus.labels import Cutoff
-from pipelines.corpus.measures import SpeakerSums, corpus_path, measure_bucket, read_measures
+from pipelines.corpus.measures import SpeakerSums, corpus_path, corrected_clips, measure_bucket, read_measures
 from pipelines.corpus.norms import (
     CorpusNorms,
     NormSums,
@@ -80,6 +81,17 @@ class BucketPasses:
         """Who speaks in every bucket, and the measures of its clips; returns their number, kept or not."""
         out, config = self.out, self.config
         return sum(map_in_order(lambda bucket: measure_bucket(out, bucket, config), self.planned, memory=MEMORY))
+
+    def corrected(self, corrections: Corrections) -> set[ClipId]:
+        """Which of the corrected clips there are: no more names than the corrections have."""
+        out = self.out
+        if not corrections:
+            return set()
+
+        def found(buckets: Sequence[int]) -> set[ClipId]:
+            return set().union(*(corrected_clips(out, bucket, corrections) for bucket in buckets))
+
+        return set().union(*map_in_order(found, _chunks(self.planned)))
 
     def norms(self) -> tuple[CorpusNorms, str]:
         """The norms that the dataset has, or new ones, and their name below OUT."""

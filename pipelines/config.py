@@ -1,8 +1,8 @@
 """Configuration of the two jobs. Of `annotate`: what labels depend on, what selection uses, how it runs.
 
 Only `label` decides which clips are cut and how they are transcribed; each labeller of `voice_attributes` and each
-label of `corpus_labels` can be changed or added on a finished dataset. Changing `select`, `write` or `run` runs no
-model again.
+label of `corpus_labels` can be changed or added on a finished dataset. Changing `corrections`, `select`, `write` or
+`run` runs no model again.
 """
 
 from typing import Annotated, ClassVar, Literal
@@ -25,7 +25,7 @@ from annotation.voice.emotion import EmotionConfig
 from annotation.voice.gender import GenderConfig
 from annotation.voice.prosody import ProsodyConfig
 from annotation.voice.speaker import SpeakerConfig
-from voxmill.core.config import Config
+from voxmill.core.config import Config, StoredPath
 from voxmill.data.conditions import Condition
 from voxmill.data.schemas import CLIPS, METADATA_COLUMNS
 
@@ -225,6 +225,8 @@ class AnnotateConfig(Config):
 
     renamed: ClassVar[dict[str, str]] = {"voices": "voice_attributes", "control": "corpus_labels"}
 
+    corrections: StoredPath | None = None
+    """A CSV file of what people correct of clips; null: as the dataset remembers it from the run before."""
     label: LabelConfig = LabelConfig()
     voice_attributes: VoiceAttributesConfig = VoiceAttributesConfig()
     corpus_labels: CorpusLabelsConfig = CorpusLabelsConfig()

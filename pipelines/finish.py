@@ -2,7 +2,7 @@
 
 Passes over buckets (`pipelines.bucket_passes`): measures and speakers; norms, where the dataset has none; clips that
 several buckets have; then shards, parts of the indexes and a summary. This process holds a row a bucket, counts and
-norms, never a clip.
+norms, and the corrections that people give, but no clip.
 """
 
 import datetime
@@ -17,6 +17,7 @@ from annotation.corpus.expressiveness import check_screen
 from annotation.corpus.speaker_clusters import ClusterConfig
 from pipelines.bucket_passes import BucketPasses
 from pipelines.config import AnnotateConfig
+from pipelines.corpus.corrections.csv_file import Corrections, in_force, remember, wanted_corrections
 from pipelines.corpus.describe import verdict_table
 from pipelines.corpus.figures import BucketFigures, CorpusLabelFigures, DescriptionFigures, SpeakerFigures
 from pipelines.corpus.labels import given_table
@@ -68,6 +69,7 @@ def finish(out: Path, config: AnnotateConfig, progress: Progress, labelled: Labe
 
     progress.print("selecting and packing shards")
     check_labels(absolute(out), config)
+    corrections = _settle_corrections(absolute(out), config, progress)
     trust = trust_figures(config)
     if trust["fit"] is None:
         progress.print(
@@ -76,6 +78,7 @@ def finish(out: Path, config: AnnotateConfig, progress: Progress, labelled: Labe
         )
     run = BucketPasses(absolute(out), config)
     clips = run.measure()
+    unknown = sorted(corrections.keys() - run.corrected(corrections))
     norms, norms_name = run.norms()
     parts = run.repeated(clips)
     cutoff = run.cutoff(norms, parts)
@@ -103,6 +106,7 @@ def finish(out: Path, config: AnnotateConfig, progress: Progress, labelled: Labe
         "separation": report_figures.separation_savings(figures, config),
         "second_decodings": report_figures.second_decodings(figures),
         "trust": trust,
+        "corrections": report_figures.corrections(figures, len(corrections), unknown),
         "corpus_labels": _label_figures(config, figures, speakers, norms, time.perf_counter() - clock, run.usage),
         "model_calls": calls,
         "model_calls_repeated": calls_repeated,
@@ -132,7 +136,7 @@ def finish(out: Path, config: AnnotateConfig, progress: Progress, labelled: Labe
     for line in report_figures.given_labels(figures.given):
         progress.print(line)
     progress.print(f"kept {summary.kept.count} clips, {record['hours_kept']:.3f} h of {record['hours_in']:.3f} h")
-    for line in report_figures.losses(summary, figures):
+    for line in [*report_figures.corrected(record["corrections"]), *report_figures.losses(summary, figures)]:
         progress.print(line)
     progress.print(f"report: {report}")
     if damaged:
@@ -152,6 +156,20 @@ def finish(out: Path, config: AnnotateConfig, progress: Progress, labelled: Labe
             resume_hint="",
         )
     return record
+
+
+def _settle_corrections(out: Path, config: AnnotateConfig, progress: Progress) -> Corrections:
+    """The corrections in force from now on, which OUT remembers."""
+    wanted = wanted_corrections(out, config.corrections)
+    if config.corrections is not None:
+        gone = in_force(out).keys() - wanted.keys()
+        if gone:
+            progress.print(
+                f"earlier corrections that are not in {config.corrections} no longer apply: {len(gone)}, such as that "
+                f"of {min(gone)}"
+            )
+        remember(out, wanted)
+    return wanted
 
 
 def check_labels(out: Path, config: AnnotateConfig) -> None:

@@ -57,7 +57,8 @@ class SessionClips:
     """Columns of one session's clips, each [N]; times in seconds within the own recording.
 
     `position` orders the clips of the session. `embedding`: unit vectors, float32 [N,D], zeros where there is none.
-    `quality`: DNSMOS overall; NaN where it was not measured, which no floor lets pass.
+    `quality`: DNSMOS overall; NaN where it was not measured, which no floor lets pass. `speaker`: names; where a person
+    has given one of two (`speaker_is_sure`), two names are two voices, whatever the encoder says.
     """
 
     clip_id: Sequence[str]
@@ -67,6 +68,8 @@ class SessionClips:
     end: Sequence[float]
     text: Sequence[str]
     quality: Sequence[float]
+    speaker: Sequence[str]
+    speaker_is_sure: Sequence[bool]
     embedding: np.ndarray
 
 
@@ -114,6 +117,8 @@ class _Session:
         self.text = [normalise(clips.text[i]) for i in self.order]
         self.text_number = _numbers(self.text)
         self.recording = _numbers([clips.recording_id[i] for i in self.order])
+        self.speaker = _numbers([clips.speaker[i] for i in self.order])
+        self.speaker_is_sure = np.asarray(clips.speaker_is_sure, dtype=bool)[self.order]
         self.embedding = np.ascontiguousarray(clips.embedding[self.order], dtype=np.float32)
         norms = np.linalg.norm(self.embedding, axis=1)
         self.has_voice = norms > 0.5
@@ -135,6 +140,8 @@ class _Session:
         # Clipped, because float32 rounds the cosine of equal vectors to 1 + 1e-7.
         similarity = np.clip(self.embedding[rows] @ self.embedding[columns].T, -1.0, 1.0)
         allowed &= similarity > self.config.min_similarity
+        sure = self.speaker_is_sure[rows][:, None] | self.speaker_is_sure[columns]
+        allowed &= ~(sure & (self.speaker[rows][:, None] != self.speaker[columns]))
         num_similar = allowed.sum(axis=1)
         allowed &= self.text_number[rows][:, None] != self.text_number[columns]
         similarity[~allowed] = -2.0
@@ -223,6 +230,8 @@ def violations(clips: SessionClips, references: References, config: ReferencesCo
                 "length": not config.min_seconds <= seconds <= config.max_seconds,
                 "quality": config.min_quality is not None and not clips.quality[j] >= config.min_quality,
                 "similarity": not reference.similarity >= config.min_similarity,
+                "speaker": (clips.speaker_is_sure[i] or clips.speaker_is_sure[j])
+                and clips.speaker[i] != clips.speaker[j],
                 "text": fuzz.ratio(texts[i], texts[j]) >= config.max_text_similarity * 100,
             }
             broken += [f"{label}: {rule}" for rule, is_broken in rules.items() if is_broken]

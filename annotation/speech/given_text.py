@@ -71,12 +71,18 @@ def align_given(parts: Sequence[GivenPart], clips: Sequence[RecognisedClip]) -> 
     return _Texts(parts, clips).result()
 
 
+def place_words(text: str, clip: RecognisedClip) -> tuple[Word, ...]:
+    """The words of a text that is all said in a clip, at the times of the recognised ones that it was known by."""
+    placed = _Texts([GivenPart(text=text)], [clip], whole=True).result().clips[0]
+    return () if placed is None else placed.words
+
+
 class _Texts:
     """The texts of the clips of one recording, from the words that stand for each other."""
 
-    def __init__(self, parts: Sequence[GivenPart], clips: Sequence[RecognisedClip]) -> None:
+    def __init__(self, parts: Sequence[GivenPart], clips: Sequence[RecognisedClip], *, whole: bool = False) -> None:
         self.parts, self.clips = parts, clips
-        self.alignment = WordAlignment(parts, clips)
+        self.alignment = WordAlignment(parts, clips, whole=whole)
         self.by_character = base_language(self.alignment.language) in CHARACTER_BASED
         self.text, self.given, self.heard = self.alignment.text, self.alignment.given, self.alignment.heard
 
@@ -181,6 +187,9 @@ class _Texts:
             last = max((g for g in times), default=None)
             if last is not None and clip.end - floor < self._seconds(open_words) * SHORTEST_SHARE:
                 self._divide_with(times, last, open_words, clip.end)
+            elif self.alignment.whole and not clip.words:
+                # Nothing was recognised, and a clip is cut where its speech begins and ends.
+                self._divide(times, open_words, floor, clip.end, 0.0)
             else:
                 self._divide(times, open_words, floor, min(clip.end, floor + self._seconds(open_words)), 0.0)
         return times

@@ -74,10 +74,13 @@ class WordAlignment:
     Attributes:
         text: all parts. given, heard: words of both sides, in order. pairs: all of them, in order, none over two clips.
         language: the one that most is said in. pace: characters a second.
+
+    Args:
+        whole: all of the text is said in the clip, of which there is one, however little of it was recognised.
     """
 
-    def __init__(self, parts: Sequence[GivenPart], clips: Sequence[RecognisedClip]) -> None:
-        self.parts, self.clips = parts, clips
+    def __init__(self, parts: Sequence[GivenPart], clips: Sequence[RecognisedClip], *, whole: bool = False) -> None:
+        self.parts, self.clips, self.whole = parts, clips, whole
         self.language = most_spoken(clips)
         self.text = "\n".join(part.text for part in parts)
         self.given: list[GivenWord] = []
@@ -231,6 +234,9 @@ class WordAlignment:
         """Where words that were not recognised belong: between two words of a clip, or where two clips have room."""
         pair = self.pairs[number]
         before, after = self.beside(pair)
+        if self.whole:
+            yield 0, pair
+            return
         if before is not None and after is not None and before.clip == after.clip:
             yield before.clip, pair
             return

@@ -12,6 +12,7 @@ voice or a language. A measure that cannot be taken is None: a whispered clip ha
 
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import numpy as np
@@ -20,7 +21,7 @@ from annotation.speech.text_checks import normalise
 from voxmill.core.audio import runs
 from voxmill.core.config import Config
 from voxmill.data.languages import base_language
-from voxmill.data.records import Prosody, Word
+from voxmill.data.records import Prosody, Seconds, Word
 
 RATE = 16000
 HOP = 320
@@ -80,10 +81,9 @@ class ProsodyMeter:
         voiced = np.isfinite(f0)
         has_pitch = int(voiced.sum()) >= self.config.min_voiced_frames
         semitones = 12 * np.log2(f0[voiced] / np.median(f0[voiced])) if has_pitch else None
-        rate, articulation, unit, pauses = self._timing(words, text, language)
+        timing = _timing(words, text, language, self.config.min_pause_seconds)
         hnr, tilt = voice_spectrum(audio, f0) if has_pitch else (None, None)
         jitter, shimmer = period_changes(audio, f0) if has_pitch else (None, None)
-        spoken_time = words[-1].end - words[0].start if words else 0.0
         return Prosody(
             f0_median_hz=float(np.median(f0[voiced])) if has_pitch else None,
             f0_std_semitones=float(semitones.std()) if semitones is not None else None,
@@ -91,12 +91,12 @@ class ProsodyMeter:
             voiced_share=float(voiced.sum() / active.sum()) if active.any() else 0.0,
             energy_std_db=float(level_db[active].std()) if active.any() else None,
             energy_range_db=_spread(level_db[active]) if active.any() else None,
-            rate=rate,
-            articulation_rate=articulation,
-            rate_unit=unit,
-            pauses=len(pauses),
-            pause_share=float(sum(pauses) / spoken_time) if spoken_time > 0 else 0.0,
-            longest_pause=max(pauses, default=0.0),
+            rate=timing.rate,
+            articulation_rate=timing.articulation_rate,
+            rate_unit=timing.rate_unit,
+            pauses=timing.pauses,
+            pause_share=timing.pause_share,
+            longest_pause=timing.longest_pause,
             hnr_db=hnr,
             spectral_tilt_db=tilt,
             jitter=jitter,
@@ -134,17 +134,42 @@ class ProsodyMeter:
         )
         return np.where(voiced, f0, np.nan)
 
-    def _timing(
-        self, words: Sequence[Word], text: str, language: str
-    ) -> tuple[float | None, float | None, Literal["syllables", "characters"], list[float]]:
-        count, unit = count_units(text, language)
-        gaps = [after.start - before.end for before, after in zip(words[:-1], words[1:], strict=True)]
-        pauses = [float(gap) for gap in gaps if gap >= self.config.min_pause_seconds]
-        seconds = words[-1].end - words[0].start if words else 0.0
-        # Below a tenth of a second the times are wrong, not the speaker fast.
-        if not count or seconds < 0.1:
-            return None, None, unit, pauses
-        return count / seconds, count / max(seconds - sum(pauses), 0.1), unit, pauses
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Timing:
+    """The measures of prosody that the words tell, as `Prosody` has them."""
+
+    rate: float | None
+    articulation_rate: float | None
+    rate_unit: Literal["syllables", "characters"]
+    pauses: int
+    pause_share: float
+    longest_pause: Seconds
+
+
+def _timing(words: Sequence[Word], text: str, language: str, min_pause_seconds: Seconds) -> _Timing:
+    count, unit = count_units(text, language)
+    gaps = [after.start - before.end for before, after in zip(words[:-1], words[1:], strict=True)]
+    pauses = [float(gap) for gap in gaps if gap >= min_pause_seconds]
+    seconds = words[-1].end - words[0].start if words else 0.0
+    # Below a tenth of a second the times are wrong, not the speaker fast.
+    is_timed = count > 0 and seconds >= 0.1
+    return _Timing(
+        rate=count / seconds if is_timed else None,
+        articulation_rate=count / max(seconds - sum(pauses), 0.1) if is_timed else None,
+        rate_unit=unit,
+        pauses=len(pauses),
+        pause_share=float(sum(pauses) / seconds) if seconds > 0 else 0.0,
+        longest_pause=max(pauses, default=0.0),
+    )
+
+
+def with_other_words(
+    prosody: Prosody, words: Sequence[Word], text: str, language: str, config: ProsodyConfig
+) -> Prosody:
+    """The prosody of a clip whose text, words or language are others than it was measured with."""
+    timing = _timing(words, text, language, config.min_pause_seconds)
+    return replace(prosody, **{field.name: getattr(timing, field.name) for field in fields(timing)})
 
 
 def _spread(values: np.ndarray) -> float:

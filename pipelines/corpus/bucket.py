@@ -140,6 +140,7 @@ def finish_bucket(out: Path, config: AnnotateConfig, inputs: BucketInputs, job: 
         transcribed=len(collected.kept) + len(collected.rejected),
         decoded_twice=_decoded_twice(collected.kept + collected.rejected),
         given=count_given(collected.kept + collected.rejected),
+        corrected=collected.corrected,
     )
     return BucketOutputs(files, figures, *tables)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from annotation.voice.given_labels import given_classes
+from pipelines.corpus.corrections.csv_file import Correction
 from voxmill.data.records import (
     Age,
     Candidate,
@@ -43,8 +44,9 @@ class CorpusClip:
 
     place: of its FLAC; in the unit's file until shards are written.
     speaker: the name that the manifest gives, else that of its cluster.
-    text_source: where the candidate's text and words are from. recognised_text: with a given one, what was recognised.
-    given: what the corpus says of it. predicted_wer: of a recognised text; None where no fit predicts it.
+    text_source: where the candidate's text and words are from. recognised_text: with another one, what was recognised.
+    given: what the corpus says of it. predicted_wer: of a recognised text; None where no fit predicts it. correction:
+    what a person says of it.
     expressiveness, percentile: None where it could not be scored. references: None before they are looked for.
     ending: why the clip was rejected; None while it is kept.
     """
@@ -60,6 +62,7 @@ class CorpusClip:
     text_differences: tuple[TextDifference, ...] = ()
     given: GivenLabels | None = None
     predicted_wer: float | None = None
+    correction: Correction | None = None
     position: int | None = None
     speaker: str | None = None
     cluster: str | None = None
@@ -112,6 +115,19 @@ class CorpusClip:
     def dnsmos(self) -> float | None:
         """DNSMOS overall, 1..5."""
         return None if self.candidate.quality is None else self.candidate.quality.dnsmos_ovr
+
+    @property
+    def known_speaker(self) -> str | None:
+        """The name that a person gives, in a correction or else in the manifest."""
+        corrected = None if self.correction is None else self.correction.speaker
+        return corrected or self.window.source.speaker
+
+    @property
+    def has_other_metadata(self) -> bool:
+        """Whether its `.json` in a shard does not follow from its unit's file alone."""
+        correction = self.correction
+        is_corrected = correction is not None and (correction.speaker is not None or correction.language is not None)
+        return self.text_source != "recognised" or is_corrected
 
     def metadata(self, speaker: str | None) -> ShardMetadata:
         """What its audio was cut with; `speaker` is the name to be written."""

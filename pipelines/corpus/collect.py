@@ -1,4 +1,4 @@
-"""From the finished units of a bucket to clips: collect, give texts, select, number.
+"""From the finished units of a bucket to clips: collect, give texts, correct, select, number.
 
 Runs no model, is always repeatable.
 """
@@ -8,6 +8,8 @@ from pathlib import Path
 
 from pipelines.config import AnnotateConfig
 from pipelines.corpus.clips import CorpusClip, index_row
+from pipelines.corpus.corrections.csv_file import in_force
+from pipelines.corpus.corrections.on_clips import correct
 from pipelines.corpus.given import give_labels, give_texts
 from pipelines.corpus.select import LongClips, apply_thresholds
 from pipelines.corpus.trust import wer_fit
@@ -37,6 +39,8 @@ class CollectedClips:
     text_warnings: dict[str, tuple[RecordingWarning, ...]] = field(default_factory=dict)
     """What is wrong with given texts, by recording."""
     costs: dict[StageName, Cost] = field(default_factory=dict)
+    corrected: dict[str, int] = field(default_factory=dict)
+    """Clips by what was corrected of them."""
 
     def reject(self, clip: CorpusClip, ending: Ending) -> None:
         """Adds a clip to the rejected ones."""
@@ -45,12 +49,13 @@ class CollectedClips:
 
 
 def collect(units: list[WorkUnit], out: Path, config: AnnotateConfig) -> CollectedClips:
-    """Reads every unit's labels, gives texts and labels that exist, predicts word error rates, applies selection.
+    """Reads every unit's labels, gives texts and labels that exist, corrects, predicts error rates, applies selection.
 
     Clips that were met before are dropped (same audio, same bounds).
 
     Raises:
-        JobError: a unit's file or its labels are damaged. UserError: `select.wer_fit` is none.
+        JobError: a unit's file or its labels are damaged. UserError: `select.wer_fit` is none, or the corrections in
+            force are damaged.
     """
     collected = CollectedClips()
     fit = wer_fit(config)
@@ -82,6 +87,7 @@ def collect(units: list[WorkUnit], out: Path, config: AnnotateConfig) -> Collect
         given = read_given(out, bucket)
         give_labels(clips, given)
         collected.text_warnings |= give_texts(long_clips.parts, given)
+    collected.corrected = correct(clips, in_force(out), config.voice_attributes.prosody)
     for clip in long_clips.parts:
         if fit is not None and clip.text_source == "recognised" and clip.candidate.text.strip():
             clip.predicted_wer = fit.predict(clip.candidate, clip.duration)

@@ -67,6 +67,7 @@ class BucketFigures:
     seconds, seconds of audio and calls by stage. asked_seconds, spared_seconds: audio that separation was wanted for,
     and that it was not wanted for, in `windows` windows. transcribed: clips; decoded_twice: of them, by why. others:
     files of IN that are no recordings, and the first ones' names. given: labels of the corpus by `attribute/verdict`.
+    corrected: clips by what was corrected of them.
     """
 
     units: int = 0
@@ -90,6 +91,7 @@ class BucketFigures:
     transcribed: int = 0
     decoded_twice: dict[str, int] = field(default_factory=dict)
     given: dict[str, int] = field(default_factory=dict)
+    corrected: dict[str, int] = field(default_factory=dict)
 
     def __add__(self, other: "BucketFigures") -> "BucketFigures":
         return BucketFigures(
@@ -117,6 +119,7 @@ class BucketFigures:
             transcribed=self.transcribed + other.transcribed,
             decoded_twice=_added(self.decoded_twice, other.decoded_twice),
             given=_added(self.given, other.given),
+            corrected=_added(self.corrected, other.corrected),
         )
 
     def most_common(self, counts: dict[str, int]) -> dict[str, int]:

@@ -168,6 +168,8 @@ def session_clips(clips: list[CorpusClip]) -> SessionClips:
         end=[clip.end for clip in clips],
         text=[clip.candidate.text for clip in clips],
         quality=[math.nan if clip.dnsmos is None else clip.dnsmos for clip in clips],
+        speaker=[clip.speaker or "" for clip in clips],
+        speaker_is_sure=[clip.correction is not None and clip.correction.speaker is not None for clip in clips],
         embedding=embeddings_of(clips),
     )
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from annotation.corpus.expressiveness import MEASURES, as_columns
 from annotation.corpus.speaker_clusters import (
@@ -27,6 +28,7 @@ from annotation.voice.given_labels import given_classes
 from pipelines.config import AnnotateConfig
 from pipelines.corpus.clips import CorpusClip
 from pipelines.corpus.collect import CollectedClips, collect
+from pipelines.corpus.corrections.csv_file import Corrections, in_force
 from pipelines.corpus.trust import fit_key
 from pipelines.units.label_store import LabelStore
 from pipelines.units.plan_files import GivenRecording, read_given, read_units
@@ -127,30 +129,46 @@ def measure_bucket(out: Path, bucket: int, config: AnnotateConfig) -> int:
         JobError: a unit's file or its labels are damaged.
     """
     units = read_units(out, bucket, config.label)
-    path = corpus_path(out, bucket, "parquet")
-    key = fingerprint(
-        [
-            FORMAT,
-            [unit.unit_id for unit in units],
-            config.voice_attributes.model_dump(mode="json"),
-            config.select.model_dump(mode="json"),
-            fit_key(config),
-            to_json_text(read_given(out, bucket), dict[str, GivenRecording]),
-            "speakers" in config.corpus_labels.labels and config.corpus_labels.speakers.model_dump(mode="json"),
-        ]
-    )
+    path, corrections = corpus_path(out, bucket, "parquet"), in_force(out)
+    made_of = [
+        FORMAT,
+        [unit.unit_id for unit in units],
+        config.voice_attributes.model_dump(mode="json"),
+        config.select.model_dump(mode="json"),
+        fit_key(config),
+        to_json_text(read_given(out, bucket), dict[str, GivenRecording]),
+        "speakers" in config.corpus_labels.labels and config.corpus_labels.speakers.model_dump(mode="json"),
+    ]
     store = LabelStore(out, config.voice_attributes)
-    if path.exists() and parquet_metadata(path)["key"] == key and store.is_merged(bucket):
-        return parquet_rows(path)
+    if path.exists() and store.is_merged(bucket):
+        # The same units have the same clips, so these are the corrections that concern the bucket.
+        known = corrected_clips(out, bucket, corrections)
+        if parquet_metadata(path)["key"] == _key(made_of, known, corrections):
+            return parquet_rows(path)
     # First, so that labels are read from one file in this pass and the next.
     store.merge(bucket)
     collected = collect(units, out, config)
     clips = in_order(collected)
     speakers = name_clips(clips, config) if "speakers" in config.corpus_labels.labels else SpeakerSums()
+    key = _key(made_of, {clip.clip_id for clip in clips} & corrections.keys(), corrections)
     metadata = {"key": key, "voices": to_json_text(sum_clips(clips), dict[str, VoiceSums])}
     table = measures_table(clips).replace_schema_metadata(metadata | {"speakers": to_json_text(speakers)})
     write_parquet(path, table)
     return len(clips)
+
+
+def _key(made_of: list[object], clips: set[ClipId], corrections: Corrections) -> str:
+    """What a table is made of, with the corrections of its clips."""
+    own = [to_json_text(corrections[clip_id]) for clip_id in sorted(clips)]
+    return fingerprint([*made_of, *([own] if own else [])])
+
+
+def corrected_clips(out: Path, bucket: int, corrections: Corrections) -> set[ClipId]:
+    """Clips of a bucket, kept or not, that have a correction; of those in its table."""
+    if not corrections:
+        return set()
+    clips = read_parquet(corpus_path(out, bucket, "parquet"), ("clip_id",))["clip_id"]
+    return set(clips.filter(pc.is_in(clips, value_set=pa.array(corrections.keys(), pa.string()))).to_pylist())
 
 
 def read_measures(out: Path, bucket: int) -> Measures:
@@ -236,7 +254,7 @@ def embeddings_of(clips: list[CorpusClip]) -> np.ndarray:
 
 
 def name_clips(clips: list[CorpusClip], config: AnnotateConfig) -> SpeakerSums:
-    """Names clusters; a name that the manifest gives stays, and measures how pure the clusters are."""
+    """Names clusters; a name that the manifest or a correction gives stays, and measures how pure the clusters are."""
     rule = config.corpus_labels.speakers
     embeddings = embeddings_of(clips)
     labels = name_speakers(embeddings, [clip.session for clip in clips], rule)

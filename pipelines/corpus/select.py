@@ -49,7 +49,9 @@ _OF_RECOGNISED = frozenset(
         "max_characters_per_second",
     )
 )
-"""Rules that a given text is not measured by: what counts is how well it agrees."""
+"""Rules that a given text is not measured by: what counts is how well it agrees. Nor is a corrected one, by any."""
+_OF_LANGUAGE = frozenset(("min_language_probability", "min_language_confidence"))
+"""Rules that a corrected language is not measured by."""
 
 
 def apply_thresholds(clip: CorpusClip, config: SelectConfig, *, of_any_length: bool = False) -> Ending | None:
@@ -57,20 +59,25 @@ def apply_thresholds(clip: CorpusClip, config: SelectConfig, *, of_any_length: b
 
     of_any_length: leaves out the rules on its length.
     """
-    candidate = clip.candidate
+    candidate, correction = clip.candidate, clip.correction
+    if correction is not None and correction.drop:
+        return Ending(stage=StageName.SELECTION, reason="dropped_by_hand")
     if candidate.cut == "forced" and not config.allow_forced_cuts:
         return Ending(stage=StageName.SEGMENTATION, reason="no_pause_to_cut", value=clip.duration)
-    is_given = clip.text_source == "given"
+    is_recognised = clip.text_source == "recognised"
     if not candidate.text.strip():
-        reason = "not_in_given_text" if is_given else "empty_transcript"
+        reason = "empty_transcript" if is_recognised else "not_in_given_text"
         return Ending(stage=StageName.TRANSCRIPTION, reason=reason, value=0.0)
-    if not is_given and not config.allow_hallucinations and is_hallucination(candidate.text):
+    if is_recognised and not config.allow_hallucinations and is_hallucination(candidate.text):
         return Ending(stage=StageName.TRANSCRIPTION, reason="hallucinated_phrase")
+    is_sure_of_language = correction is not None and correction.language is not None
     for key, (stage, measure) in _RULES.items():
-        if (is_given and key in _OF_RECOGNISED) or (of_any_length and measure == "duration"):
+        if (key in _OF_RECOGNISED and not is_recognised) or (key in _OF_LANGUAGE and is_sure_of_language):
+            continue
+        if of_any_length and measure == "duration":
             continue
         threshold: float | None = getattr(config, key)
-        if threshold is None and clip.predicted_wer is None and not is_given:
+        if threshold is None and clip.predicted_wer is None and is_recognised:
             threshold = getattr(config.without_fit, key, None)
         value: float | None = attrgetter(measure)(clip)
         if threshold is None or value is None:
@@ -82,7 +89,7 @@ def apply_thresholds(clip: CorpusClip, config: SelectConfig, *, of_any_length: b
     transcript, limit = candidate.transcript, config.text_language_must_agree_above
     if (
         limit is not None
-        and not is_given
+        and is_recognised
         and transcript is not None
         and transcript.text_language_probability > limit
         and not same_family(transcript.text_language, candidate.language)

@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+import pyarrow as pa
+
 from pipelines.corpus.clips import CorpusClip
 from pipelines.corpus.measures import corpus_path
+from voxmill.core.hashing import sha256_bytes
 from voxmill.core.storage import file_names
 from voxmill.data.layout import bucket_name, part_path
 from voxmill.data.records import ClipId, ShardPlace
@@ -30,7 +33,7 @@ class Member:
     """What a clip in a shard was made of: its place in its unit's file, and its position in the session.
 
     A unit's file never changes, so an equal member has equal bytes. `session` has the language behind a NUL where
-    shards are by language.
+    shards are by language. `changed`: a hash of the clip's `.json` where that is not as its unit has it; "" else.
     """
 
     clip_id: ClipId
@@ -38,6 +41,7 @@ class Member:
     unit: str
     offset: int
     position: int | None
+    changed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,13 @@ def member_of(clip: CorpusClip, shard_by: ShardBy = None) -> Member:
         unit=clip.place.shard,
         offset=clip.place.offset,
         position=clip.position,
+        changed=sha256_bytes(_json(clip))[:16] if clip.has_other_metadata else "",
     )
+
+
+def _json(clip: CorpusClip) -> bytes:
+    """A clip's `.json` in its shard."""
+    return to_json(clip.metadata(clip.known_speaker))
 
 
 def read_earlier(out: Path, bucket: int, buckets: int, shards: Sequence[ShardFile]) -> Earlier:
@@ -103,7 +113,11 @@ def read_earlier(out: Path, bucket: int, buckets: int, shards: Sequence[ShardFil
     table = read_parquet(part, ("clip_id", "shard", "offset", "size", "sha256"))
     clip_ids = table["clip_id"].to_pylist()
     places = dict(zip(clip_ids, from_table(ShardPlace, table), strict=True))
-    members = {member.clip_id: member for member in from_table(Member, read_parquet(path))}
+    rows = read_parquet(path)
+    if "changed" not in rows.column_names:
+        # Of an older version, which kept the texts of shards as they were.
+        rows = rows.append_column("changed", pa.array([""] * rows.num_rows, pa.string()))
+    members = {member.clip_id: member for member in from_table(Member, rows)}
     return Earlier(members, {clip: place for clip, place in places.items() if place.shard in known}, known)
 
 
@@ -248,7 +262,7 @@ def _write_shard(group: Group, out: Path, folder: str) -> ShardFile:
         for clip in group.clips:
             flac = read_member(out, clip.place.shard, clip.place.offset, clip.place.size)
             written.append(tar.add(f"{clip.clip_id}.flac", flac))
-            tar.add(f"{clip.clip_id}.json", to_json(clip.metadata(clip.window.source.speaker)))
+            tar.add(f"{clip.clip_id}.json", _json(clip))
     name = f"{folder}/{tar.path.name}"
     for clip, one in zip(group.clips, written, strict=True):
         clip.place = ShardPlace(shard=name, offset=one.offset, size=one.size, sha256=one.sha256)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipelines.report.correct.doubtful import DoubtfulClip, chosen_doubtful
 from pipelines.report.grids import Counts, Grid, merge_rows
 from voxmill.data.records import KEPT_STATES, Seconds
 
@@ -217,7 +218,8 @@ class BucketSummary:
 
     with_speech: distinct recordings of which clips were found. lost: by path, the first ones. warned: recordings with
     clips kept and a warning. shard: the first one's name. speakers: the `MAX_SPEAKERS` least hashes of speakers' names.
-    examples, picks: of every cell of DNSMOS and of expressiveness the first ones by draw, and the two ends.
+    examples, picks: of every cell of DNSMOS and of expressiveness the first ones by draw, and the two ends. doubtful:
+    clips whose texts are trusted least, kept and rejected.
     """
 
     kept: Tally = Tally()
@@ -241,6 +243,7 @@ class BucketSummary:
     descriptions: int = 0
     examples: tuple[ClipExample, ...] = ()
     picks: tuple[ClipPick, ...] = ()
+    doubtful: tuple[DoubtfulClip, ...] = ()
     shard: str = ""
 
     @property
@@ -306,6 +309,7 @@ def merge(a: BucketSummary, b: BucketSummary) -> BucketSummary:
         descriptions=a.descriptions + b.descriptions,
         examples=chosen_examples((*a.examples, *b.examples)),
         picks=chosen_picks((*a.picks, *b.picks)),
+        doubtful=chosen_doubtful((*a.doubtful, *b.doubtful)),
         shard=min(filter(None, (a.shard, b.shard)), default=""),
     )
 

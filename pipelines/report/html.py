@@ -15,6 +15,7 @@ from pipelines.report.bucket_summary import (
     DroppedSummary,
     NamedRecording,
 )
+from pipelines.report.correct.page import correcting
 from pipelines.report.formatting import amount, number, percent, visible
 from pipelines.report.funnel import funnel
 from pipelines.report.gallery import controllability, listeners
@@ -340,6 +341,7 @@ def write_report(out: Path, summary: BucketSummary | None = None) -> Path:
         separation=run.get("separation") or {},
         twice=run.get("second_decodings") or {},
         trust=trust(run),
+        correct=correcting(outcome),
         control=control,
         listeners=listeners(outcome) if control is not None else None,
         stages=stage_costs(run),

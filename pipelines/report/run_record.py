@@ -57,6 +57,15 @@ class SecondDecodings(TypedDict):
     seconds_of_all: float
 
 
+class CorrectionFigures(TypedDict):
+    """Rows of corrections in force, what they changed by kind (clips), and those of clips that are not there."""
+
+    rows: int
+    clips: dict[str, int]
+    unknown: int
+    unknown_examples: list[str]
+
+
 class Run(TypedDict, total=False):
     """The keys of `run.json`."""
 
@@ -67,6 +76,7 @@ class Run(TypedDict, total=False):
     separation: SeparationFigures
     second_decodings: SecondDecodings
     trust: TrustFigures
+    corrections: CorrectionFigures
     corpus_labels: CorpusLabelFigures
     model_calls: int
     model_calls_repeated: int

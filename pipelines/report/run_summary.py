@@ -1,14 +1,17 @@
 """What a finished run records: the models, what the stages took, what separation cost and spared."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
 from pipelines.config import AnnotateConfig, Labeller
 from pipelines.corpus.figures import BucketFigures
 from pipelines.corpus.labels import given_table
 from pipelines.report.bucket_summary import BucketSummary
-from pipelines.report.run_record import ModelEntry, SecondDecodings, SeparationFigures, StageCost
-from voxmill.data.records import Cost, StageName
+from pipelines.report.run_record import CorrectionFigures, ModelEntry, SecondDecodings, SeparationFigures, StageCost
+from voxmill.data.records import ClipId, Cost, StageName
+
+MAX_UNKNOWN = 5
+"""Names of corrected clips that are not there, as examples."""
 
 
 def stage_costs(figures: BucketFigures) -> list[StageCost]:
@@ -71,6 +74,27 @@ def given_labels(counts: Mapping[str, int]) -> list[str]:
         f" the classifier says another for {row['fail']} and nothing for {row['abstain']}"
         for row in given_table(counts)
     ]
+
+
+def corrections(figures: BucketFigures, rows: int, unknown: Sequence[ClipId]) -> CorrectionFigures:
+    """What `rows` corrections changed; `unknown`: clips of them that are not there, in order."""
+    return {
+        "rows": rows,
+        "clips": figures.most_common(figures.corrected),
+        "unknown": len(unknown),
+        "unknown_examples": list(unknown[:MAX_UNKNOWN]),
+    }
+
+
+def corrected(figures: CorrectionFigures) -> list[str]:
+    """The same as lines for the screen; none without corrections."""
+    lines = [f"corrections: {_by_count(figures['clips'])}"] if figures["clips"] else []
+    if figures["unknown"]:
+        names = ", ".join(figures["unknown_examples"])
+        lines.append(
+            f"corrections of clips that are not here: {figures['unknown']} of {figures['rows']}, such as {names}"
+        )
+    return lines
 
 
 def models(config: AnnotateConfig) -> list[ModelEntry]:

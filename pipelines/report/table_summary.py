@@ -39,6 +39,7 @@ from pipelines.report.bucket_summary import (
     chosen_picks,
     first_lost,
 )
+from pipelines.report.correct.doubtful import find_doubtful
 from pipelines.report.grids import Grid, rough_cells
 from pipelines.report.table_columns import TableColumns, draw, finite_or_none, groups
 from voxmill.core.hashing import short_hash
@@ -51,7 +52,8 @@ MAX_TEXT = 600
 CLIP_COLUMNS = (
     *("clip_id", "session", "path", "start_sample", "duration", "sample_rate", "text", "language"),
     *("language_probability", "speaker", "origin"),
-    *("quality", "transcript", "licence", "predicted_wer", "expressiveness", *CLASSIFIERS, "descriptions"),
+    *("quality", "transcript", "licence", "text_source", "given_agreement", "predicted_wer"),
+    *("expressiveness", *CLASSIFIERS, "descriptions"),
     *("shard", "offset", "size"),
 )
 """Columns of clips.parquet and rejected.parquet that `summarize` looks at, where they are there."""
@@ -102,6 +104,7 @@ def summarize(clips: pa.Table, rejected: pa.Table, recordings: pa.Table, *, buck
         descriptions=int(descriptions.sum()),
         examples=_examples(kept),
         picks=_picks(kept),
+        doubtful=find_doubtful(kept, dropped),
         shard=min(filter(None, np.unique(kept.texts("shard")).tolist()), default=""),
     )
 

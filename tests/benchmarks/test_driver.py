@@ -1,6 +1,7 @@
 """The corpus steps over buckets: the same bytes whoever works, and one more recording touches its own bucket alone."""
 
 import datetime
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,9 +34,9 @@ def two_cpus() -> Iterator[None]:
         ray.shutdown()
 
 
-def finish_here(out: Path) -> None:
+def finish_here(out: Path, config: AnnotateConfig = BUCKETS) -> None:
     started = Started(time=datetime.datetime.now(datetime.UTC), clock=time.perf_counter())
-    finish(out, BUCKETS, Progress(enabled=False), Labelled(units=0, found_done=0, attributed=0), started)
+    finish(out, config, Progress(enabled=False), Labelled(units=0, found_done=0, attributed=0), started)
 
 
 @pytest.mark.usefixtures("two_cpus")
@@ -55,6 +56,20 @@ def test_a_recording_more_touches_its_own_bucket_alone(tmp_path: Path) -> None:
     # Three parts of indexes, dataset.json, the state before it, and a shard.
     assert written <= 8 and changed == 0
     assert read_index(out / "recordings.parquet").num_rows == 6
+    before = digests(out)
+    part = index_parts(out / "clips.parquet")[-1]
+    clip_id = read_index(part, ["clip_id"])["clip_id"][0].as_py()
+    (tmp_path / "given.csv").write_text(f"clip_id,text\n{clip_id},another text\nnone,x\n")
+    finish_here(out, BUCKETS.model_copy(update={"corrections": tmp_path / "given.csv"}))
+    assert json.loads((out / "run.json").read_text())["corrections"] == {
+        "rows": 2,
+        "clips": {"text": 1},
+        "unknown": 1,
+        "unknown_examples": ["none"],
+    }
+    changed_files = {name for name, digest in digests(out).items() if before.get(name) != digest}
+    assert {f"clips.parquet/{part.name}", "dataset.json"} <= changed_files
+    assert all(part.stem in name for name in changed_files - {"dataset.json"})
 
 
 def test_speakers_are_not_joined_across_buckets(tmp_path: Path) -> None:

@@ -253,12 +253,15 @@ def test_mistakes_are_one_line_and_status_two(
         "a share of a GPU": (str(corpus), str(tmp_path / "x"), "run.gpu_share=0.5"),
         "no such fit": (str(corpus), str(tmp_path / "x"), f"select.wer_fit={tmp_path / 'none.json'}"),
         "no such shard": (str(corpus), str(tmp_path / "x"), "--shard", "4/4"),
+        "no such corrections": (str(corpus), str(out), "--corrections", str(tmp_path / "none.csv")),
+        "a share corrects": (str(corpus), str(out), "--shard", "0/2", "--corrections", str(tmp_path / "none.csv")),
     }
     said = {}
     for name, arguments in cases.items():
         assert voxmill(["annotate", *arguments]) == 2, name
         said[name] = capsys.readouterr().err
         assert len(said[name].strip().splitlines()) == 1, (name, said[name])
+    assert "none.csv: cannot be read" in said["no such corrections"] and "voxmill finish" in said["a share corrects"]
     assert "max_seconds" in said["other labels"] and "'voice_attributes'" in said["older key"]
     done = run(*cases["other labels"])
     assert done.returncode == 2 and done.stderr == said["other labels"]

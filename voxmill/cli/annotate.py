@@ -7,7 +7,15 @@ from typing import Annotated
 import typer
 
 from voxmill.cli.keys import show_keys
-from voxmill.cli.settings import JobSettings, check_apart, check_folder, folder_path, path_text, split_settings
+from voxmill.cli.settings import (
+    Corrections,
+    JobSettings,
+    check_apart,
+    check_folder,
+    folder_path,
+    path_text,
+    split_settings,
+)
 from voxmill.core.errors import PROGRESS_SAVED, UserError, command
 
 
@@ -24,6 +32,7 @@ def annotate(
         str | None,
         typer.Option(metavar="I/N", help="label share I (from 0) of N alone, for arrays of jobs; then voxmill finish"),
     ] = None,
+    corrections: Corrections = None,
     keys: Annotated[bool, show_keys("annotate")] = False,
 ) -> None:
     """Turns recordings into a dataset: labelled clips in WebDataset shards, with indexes and a report.
@@ -36,6 +45,7 @@ def annotate(
     Examples:
       voxmill annotate recordings/ dataset/
       voxmill annotate recordings/ dataset/ recipe.yaml select.min_dnsmos_ovr=3.0
+      voxmill annotate recordings/ dataset/ --corrections corrections.csv
       voxmill annotate recordings/ dataset/ --shard 3/64
       ray job submit --working-dir . -- python pipelines/annotate.py recordings/ /data/dataset
     """
@@ -48,9 +58,13 @@ def annotate(
     check_folder(out)
     check_apart(source, out)
     config = load_config(AnnotateConfig, recipe, overrides)
+    if corrections is not None:
+        config = config.model_copy(update={"corrections": corrections})
     if shard is None:
         run(source, out, config)
         return
+    if corrections is not None:
+        raise UserError("--corrections: shares of the work correct nothing; give the file to `voxmill finish`")
     index, count = _share(shard)
     annotate_share(source, out, config, Share(index=index, count=count))
 

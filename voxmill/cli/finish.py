@@ -6,7 +6,15 @@ from typing import Annotated
 import typer
 
 from voxmill.cli.keys import show_keys
-from voxmill.cli.settings import JobSettings, check_apart, check_folder, folder_path, path_text, split_settings
+from voxmill.cli.settings import (
+    Corrections,
+    JobSettings,
+    check_apart,
+    check_folder,
+    folder_path,
+    path_text,
+    split_settings,
+)
 from voxmill.core.errors import PROGRESS_SAVED, command
 
 
@@ -19,6 +27,7 @@ def finish(
         Path, typer.Argument(metavar="OUT", parser=folder_path, help="OUT of the jobs that labelled all of IN")
     ],
     settings: JobSettings = None,
+    corrections: Corrections = None,
     keys: Annotated[bool, show_keys("annotate")] = False,
 ) -> None:
     """Makes the dataset of what is labelled: selects clips, packs shards, writes indexes and the report.
@@ -37,4 +46,7 @@ def finish(
     recipe, overrides = split_settings(settings)
     check_folder(out)
     check_apart(source, out)
-    finish_alone(source, out, load_config(AnnotateConfig, recipe, overrides))
+    config = load_config(AnnotateConfig, recipe, overrides)
+    if corrections is not None:
+        config = config.model_copy(update={"corrections": corrections})
+    finish_alone(source, out, config)

@@ -16,6 +16,12 @@ JobSettings = Annotated[
         metavar="[config.yaml] [key=value ...]", show_default=False, help="a YAML file, and values that override it"
     ),
 ]
+Corrections = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", parser=lambda text: folder_path(text), help="CSV of corrected clips; remembered for later runs"
+    ),
+]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[key=value ...]", show_default=False, help="values that override it")
 ]

@@ -43,7 +43,7 @@ WarningKind = Literal[
     "text_of_another_recording",  # hardly any of what is said is in the text
     "text_not_read",  # most of the text is not said
 ]
-TextSource = Literal["given", "recognised"]
+TextSource = Literal["given", "recognised", "corrected"]
 FactSource = Literal["measured", "classified", "given"]
 CutBy = Literal["pause", "speaker", "overlap", "language", "forced", "given"]
 Axis = Literal["design", "style"]
@@ -737,19 +737,19 @@ class ShardMetadata:
     duration: Seconds
     """Length of the clip. [s]"""
     text: str
-    """What is said: the given text's part where there is one, else as recognised."""
+    """What is said: as corrected or confirmed by a person, else the given text's part, else as recognised."""
     words: tuple[Word, ...]
     """Words of it with their times."""
     text_source: TextSource = "recognised"
-    """Where the text is from: given with the recording, or recognised."""
+    """Where the text is from: given with the recording, recognised, or corrected (or confirmed) by a person."""
     given_agreement: float | None = None
     """Share of its characters that the given text and the recognised one have in common; null without one. [0..1]"""
     language: str
     """Code of the spoken language."""
     language_probability: float
-    """Probability of that language by the audio of the clip alone. [0..1]"""
+    """Probability, by the audio of the clip alone, of the language that was recognised. [0..1]"""
     speaker: str | None
-    """Speaker of the manifest, or the channel where each has a speaker of its own; null where neither is known."""
+    """Speaker of a correction or the manifest, or the channel where each has its own; null where none is known."""
     turn: int
     """Number of the speaker within the work window."""
     origin: Origin
@@ -774,7 +774,7 @@ class Clip(ShardMetadata):
     path: str = ""
     """Path of the recording that it is from, as the manifest or folder gives it."""
     recognised_text: str | None = None
-    """Text as recognised, where the clip's is given."""
+    """Text as recognised, where the clip's is given or corrected."""
     text_differences: tuple[TextDifference, ...] = ()
     """Where the given text and the recognised one are not the same."""
     given: GivenLabels | None = None

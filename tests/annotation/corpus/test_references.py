@@ -36,6 +36,8 @@ def session(num: int, seed: int = 0, noise: float = 0.3, **columns: object) -> S
         end=[6.0 * i + 5.0 for i in range(num)],
         text=TEXTS[:num] if num <= len(TEXTS) else words,
         quality=[3.5] * num,
+        speaker=["r:0"] * num,
+        speaker_is_sure=[False] * num,
         embedding=embedding.astype(np.float32),
     )
     return replace(clips, **columns)  # type: ignore[arg-type]
@@ -51,6 +53,16 @@ def chosen(clips: SessionClips, config: ReferencesConfig = CONFIG) -> list[set[s
 def test_never_itself_and_never_the_clip_directly_before() -> None:
     result = chosen(session(4))
     assert result == [{"c1", "c2", "c3"}, {"c2", "c3"}, {"c0", "c3"}, {"c0", "c1"}]
+
+
+def test_a_name_that_a_person_gave_parts_voices_that_the_encoder_takes_for_one() -> None:
+    names = ["r:0", "anna", "anna", "r:0"]
+    assert chosen(session(4, speaker=names)) == chosen(session(4))
+    clips = session(4, speaker=names, speaker_is_sure=[False, True, True, False])
+    assert chosen(clips) == [{"c3"}, {"c2"}, set(), {"c0"}]
+    assert find_references(clips, CONFIG).reason[2] == "no_similar_voice"
+    assert violations(clips, find_references(clips, CONFIG), CONFIG) == []
+    assert any(line.endswith("speaker") for line in violations(clips, find_references(session(4), CONFIG), CONFIG))
 
 
 def test_a_dropped_clip_between_two_does_not_hide_that_one_precedes() -> None:

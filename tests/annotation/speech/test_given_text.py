@@ -6,7 +6,7 @@ import tracemalloc
 
 import pytest
 
-from annotation.speech.given_text import ClipText, align_given
+from annotation.speech.given_text import ClipText, align_given, place_words
 from annotation.speech.given_words import RecognisedClip
 from voxmill.data.records import GivenPart, Word
 
@@ -142,3 +142,23 @@ def test_an_hour_is_aligned_in_bounded_memory() -> None:
     tracemalloc.stop()
     assert " ".join(text.text for text in alignment.clips if text is not None) == given
     assert alignment.placed == 1.0 and peak < 60e6 and seconds < 60
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Hello there, my friends!", clip(0.0, "hello their friends")),
+        ("many more words than were ever heard in so short a clip", clip(0.0, "hello")),
+        ("well, well, well: hello there and so on", clip(0.0, "hello there")),
+        ("completely other", clip(0.0, "nothing of this")),
+        ("nothing was heard", clip(0.0, "")),
+        ("今天天气很好，ok 我们去散步吧。", clip(0.0, "今天天气好我们散步", "zh")),
+    ],
+)
+def test_a_text_that_is_known_to_be_said_has_all_its_words_in_the_clip(text: str, said: RecognisedClip) -> None:
+    words = place_words(text, said)
+    assert "".join(word.word for word in words).replace(" ", "") == text.replace(" ", "")
+    times = [time for word in words for time in (word.start, word.end)]
+    assert times == sorted(times) and times[0] >= 0 and times[-1] <= said.end
+    if not said.words:
+        assert times[0] == 0 and times[-1] == said.end

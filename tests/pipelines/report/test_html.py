@@ -1,5 +1,6 @@
 """The report and the card over a small but real output folder: FLAC in tars, hostile names, no clips."""
 
+import asyncio
 import base64
 import functools
 import html
@@ -18,17 +19,21 @@ import yaml
 
 from pipelines.report.bucket_summary import merge
 from pipelines.report.card import write_card
+from pipelines.report.correct.doubtful import MAX_DOUBTFUL
 from pipelines.report.formatting import visible
 from pipelines.report.funnel import funnel
 from pipelines.report.html import write_report
 from pipelines.report.previews import EXAMPLE_RATE, EXAMPLE_SECONDS
 from pipelines.report.table_summary import summarize
 from pipelines.report.tables import load_outcome
-from tests.pipelines.report.made_run import HOSTILE, make_out
+from tests.pipelines.report.made_run import HOSTILE, LOST, make_out
+from tests.support.browser import CHROMIUM, open_page
 from voxmill.core.errors import UserError
 from voxmill.data.layout import part_path
 from voxmill.data.schemas import CLIPS, RECORDINGS, REJECTED
 from voxmill.data.snapshot import ANNOTATED
+
+LINKS = ("data:audio/ogg;base64,", "data:text/csv;charset=utf-8;base64,", "#")
 
 
 class Page(HTMLParser):
@@ -81,13 +86,14 @@ def test_nothing_comes_from_the_network(source: str, page: Page) -> None:
     for tag, attrs in page.tags:
         for name in ("src", "href"):
             if name in attrs:
-                assert (attrs[name] or "").startswith(("data:audio/ogg;base64,", "#")), (tag, attrs[name])
+                assert (attrs[name] or "").startswith(LINKS), (tag, attrs[name])
     assert not re.search(r"url\(|@import|https?://", source)
 
 
 def test_examples_play_and_are_small(page: Page) -> None:
-    # Six kept and three for each of four reasons, less those whose tar was swept.
-    assert 6 + 9 <= len(sources := page.sources()) <= 6 + 4 * 3
+    # Six kept and three for each of four reasons, and those to correct, less those whose tar was swept.
+    doubtful = MAX_DOUBTFUL + sum(LOST[i % len(LOST)][0] == "transcription" for i in range(24))
+    assert 6 + 9 + MAX_DOUBTFUL <= len(sources := page.sources()) <= 6 + 4 * 3 + doubtful
     longest = 0.0
     for uri in sources:
         data = base64.b64decode(uri.split(",", 1)[1])
@@ -262,3 +268,32 @@ def test_speakers_of_sessions_are_told_from_voices(voices: int, text: str, tmp_p
     run["corpus_labels"] = {"speakers": speakers | {"cluster_purity": None, "speaker_purity": None}}
     (out / "run.json").write_text(json.dumps(run), encoding="utf-8")
     assert text in write_report(out).read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+def test_in_a_browser_clips_to_correct_are_filtered_and_their_file_is_saved(
+    out: Path, page: Page, tmp_path: Path
+) -> None:
+    cards = "[...document.querySelectorAll('#correct figure')].filter(f => getComputedStyle(f).display != 'none')"
+    file = "[...document.querySelectorAll('#correct .csv a')].find(a => a.offsetParent)"
+
+    async def visit() -> tuple[list[int], str, list[str]]:
+        async with open_page((out / "report.html").as_uri(), tmp_path / "profile") as tab:
+            await tab.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path / "saved"))
+            shown = [await tab.value(f"{cards}.length")]
+            # Kept ones, and of those the ones in one language.
+            for name in ("state-1", "language-1"):
+                await tab.value(f"document.querySelector('#correct-{name}').click()")
+                shown.append(await tab.value(f"{cards}.length"))
+            href = await tab.value(f"{file}.href")
+            await tab.call("Runtime.evaluate", expression=f"{file}.click()", userGesture=True)
+            for _ in range(400):
+                if (tmp_path / "saved" / "corrections.csv").exists():
+                    break
+                await asyncio.sleep(0.05)
+            return shown, href, tab.errors
+
+    (everything, kept, of_one), href, errors = asyncio.run(visit())
+    assert everything > kept == MAX_DOUBTFUL > of_one > 0 and not errors
+    saved = (tmp_path / "saved" / "corrections.csv").read_bytes()
+    assert saved == base64.b64decode(href.split(",", 1)[1]) and saved.count(b"\r\n") == 1 + MAX_DOUBTFUL

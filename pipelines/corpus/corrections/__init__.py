@@ -1,0 +1,1 @@
+"""What people correct of clips: the file that they give, and how it changes clips."""
