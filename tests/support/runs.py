@@ -49,22 +49,10 @@ def environment() -> dict[str, str]:
     return outside | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
 
 
-def attempt(
-    encoded: Path, out: Path, *overrides: str, world: int = 1, recipe: str = "tiny_stage2", timeout: float = 240
-) -> subprocess.CompletedProcess[str]:
-    """A run to its end, whatever its status."""
-    return subprocess.run(
-        command(encoded, out, *overrides, world=world, recipe=recipe),
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
-
-
 def train(encoded: Path, out: Path, *overrides: str, world: int = 1, recipe: str = "tiny_stage2") -> str:
     """A run that must succeed; returns its output."""
-    done = attempt(encoded, out, *overrides, world=world, recipe=recipe)
+    arguments = command(encoded, out, *overrides, world=world, recipe=recipe)
+    done = subprocess.run(arguments, env=environment(), capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout + done.stderr
 
