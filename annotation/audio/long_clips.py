@@ -24,7 +24,7 @@ from voxmill.data.records import Candidate, ClipId, Seconds, TranscriptChecks, W
 # Whisper's own sign that nobody speaks.
 MAX_NO_SPEECH = 0.6
 MAX_REPEATED = 0.3
-MIN_LANGUAGE_CONFIDENCE = 0.7
+MIN_LANGUAGE_CONFIDENCE = 0.75
 # Of the words of two decodings: below it one of them lacks or invents something.
 MIN_AGREEMENT = 0.7
 # So far below the mean power of the speech on both sides is a pause; breath is 20 dB and more.

@@ -130,9 +130,9 @@ class LongClips:
             if parts is None:
                 if clip.candidate.part_of not in whole:
                     yield clip
-            elif all(_is_good(part, config) for part in parts.values()):
-                long = _with_texts(clip, [*parts.values()])
-                if long is not None and rejection(long) is None:
+            else:
+                long = _whole(clip, [*parts.values()], config)
+                if long is not None and (long.correction is not None or rejection(long) is None):
                     whole.add(clip.clip_id)
                     yield long
 
@@ -144,9 +144,20 @@ def _is_good(part: CorpusClip, config: SelectConfig) -> bool:
     return apply_thresholds(part, config, of_any_length=True) is None
 
 
+def _whole(clip: CorpusClip, parts: Sequence[CorpusClip], config: SelectConfig) -> CorpusClip | None:
+    """A long clip as its parts and a person have it; None where they are to stand for it."""
+    if any(part.correction is not None for part in parts):
+        # What a person has looked at stays what was looked at.
+        return None
+    if clip.correction is not None and (clip.correction.drop or clip.text_source == "corrected"):
+        return clip
+    return _with_texts(clip, parts) if all(_is_good(part, config) for part in parts) else None
+
+
 def _with_texts(clip: CorpusClip, parts: Sequence[CorpusClip]) -> CorpusClip | None:
-    """A long clip with what was found out on its parts' texts; None where some texts are given and others are not."""
-    if len({part.text_source for part in parts}) > 1:
+    """A long clip with what was found out on its parts' texts; None where some texts are given and others are not, or
+    several speakers are."""
+    if len({(part.text_source, part.speaker) for part in parts}) > 1:
         return None
     weights = [num_words(part.candidate) for part in parts]
 

@@ -21,13 +21,14 @@ from voxmill.data.records import Candidate, WindowResult
 def with_long_clips(result: WindowResult, samples: np.ndarray, label: LabelConfig) -> WindowResult:
     """The window with long clips, joined as `segmentation.lengths` has it, before their parts.
 
-    Which ones depends on the recording and the window alone. A window without room for a long clip comes back as it is.
+    Which ones depends on the recording and the window alone. A window without room for a long clip comes back as it
+    is, and so does one whose clips are a corpus's own.
 
     Args:
         samples: float32 [T] of the window, at its rate.
     """
     config, window, clips = label.segmentation, result.window, result.candidates
-    if not config.lengths:
+    if not config.lengths or window.clips:
         return result
     rate = window.sample_rate
     spans = [(clip.start_sample / rate, clip.end_sample / rate) for clip in clips]

@@ -114,7 +114,10 @@ class Transcribe(BatchStage):
         return _Given(name, code) if name and code else None
 
     def _cut_at_changes(self, pieces: list[_Piece]) -> list[_Part]:
-        """The same as the recogniser hears them, those in which the language changes cut there; clips that the corpus has stay as they are."""
+        """The same as the recogniser hears them, those in which the language changes cut there.
+
+        Clips that a corpus has stay as they are.
+        """
         heard = self.recogniser.listen([piece.speech for piece in pieces])
         bounds = [[] if piece.window.clips else stretches(piece.speech) for piece in pieces]
         searched = [

@@ -7,6 +7,7 @@ import pytest
 from annotation.audio.long_clips import join
 from pipelines.config import SelectConfig
 from pipelines.corpus.clips import CorpusClip
+from pipelines.corpus.corrections.csv_file import Correction
 from pipelines.corpus.select import LongClips, apply_thresholds
 from tests.pipelines.corpus.made_clips import RATE, made_clip
 from voxmill.data.records import Ending, StageName, TextDifference, Word
@@ -88,6 +89,24 @@ def test_a_long_clip_that_is_not_wanted_itself_leaves_its_parts() -> None:
 
     left = list(LongClips(with_long(part(1), part(2))).chosen(CONFIG, where))
     assert names(left) == ["s0000", "s0001", "s0002", "s0009"]
+
+
+def test_a_correction_holds_for_the_clip_that_it_names() -> None:
+    """A long clip that is dropped leaves no part behind, and a part that is corrected stays one."""
+    drop, text = Correction(clip_id="long", drop=True), Correction(clip_id="long", text="Hello there.")
+    for correction, source, ending in ((drop, "recognised", "dropped_by_hand"), (text, "corrected", None)):
+        found = chosen(with_long(part(1), part(2, predicted_wer=0.9), correction=correction, text_source=source))
+        assert names(found) == ["s0000", "long", "s0009"]
+        rejected = apply_thresholds(found[1], CONFIG)
+        assert (rejected.reason if rejected else None) == ending
+    corrected = part(2, correction=Correction(clip_id="s0002", text="hello there"), text_source="corrected")
+    assert names(chosen(with_long(part(1), corrected))) == ["s0000", "s0001", "s0002", "s0009"]
+
+
+def test_parts_that_a_corpus_gives_to_several_speakers_are_not_one_clip() -> None:
+    parts = [part(1), part(2)]
+    parts[1].speaker = "somebody else"
+    assert names(chosen(with_long(*parts))) == ["s0000", "s0001", "s0002", "s0009"]
 
 
 def given(number: int, text: str, likely: bool = False) -> CorpusClip:
