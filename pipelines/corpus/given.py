@@ -72,14 +72,15 @@ def _is_of(part: GivenPart, clip: CorpusClip) -> bool:
 
 def give_labels(clips: Iterable[CorpusClip], given: Mapping[str, GivenRecording]) -> None:
     """Gives clips their labels and speakers; where a clip is from several parts, what all of them say."""
-    parts: dict[str, _OwnParts] = {}
+    parts: dict[tuple[str, int | None], _OwnParts] = {}
     for clip in clips:
         known = given.get(clip.recording_id)
         if known is None:
             continue
-        if clip.recording_id not in parts:
-            parts[clip.recording_id] = _OwnParts(known.parts)
-        own = parts[clip.recording_id].around(clip)
+        key = clip.recording_id, clip.window.channel
+        if key not in parts:
+            parts[key] = _OwnParts([part for part in known.parts if part.is_on(clip.window.channel)])
+        own = parts[key].around(clip)
         clip.given = _merged(known.labels, [part.labels for part in own])
         speakers = {part.speaker for part in own}
         if len(speakers) == 1 and None not in speakers and not clip.window.levels:
@@ -110,9 +111,13 @@ def give_texts(
         if clip.recording_id in told:
             channels.setdefault((clip.recording_id, clip.window.channel), []).append(clip)
     alignments: dict[str, list[GivenAlignment]] = {}
-    for (recording_id, _), own in channels.items():
+    for (recording_id, channel), own in channels.items():
         own.sort(key=lambda clip: (clip.candidate.start_sample, clip.candidate.end_sample))
-        alignments.setdefault(recording_id, []).append(_give(own, given[recording_id].parts))
+        parts = [part for part in given[recording_id].parts if part.is_on(channel)]
+        found = alignments.setdefault(recording_id, [])
+        # On a channel of which no text is known what was recognised counts.
+        if any(has_words(part.text) for part in parts):
+            found.append(_give(own, parts))
     return {recording_id: _warnings(found) for recording_id, found in alignments.items()}
 
 
@@ -182,10 +187,10 @@ def _unread(text: str, start: Seconds, end: Seconds) -> Iterator[TextDifference]
 
 def _warnings(alignments: Sequence[GivenAlignment]) -> tuple[RecordingWarning, ...]:
     """What is wrong with the text of a recording, one alignment a channel."""
-    agreement = max(alignment.agreement for alignment in alignments)
-    placed = sum(alignment.placed for alignment in alignments)
     if all(text is None for alignment in alignments for text in alignment.clips):
         return (RecordingWarning(kind="text_not_read", detail="its segments lie where no clip is"),)
+    agreement = max(alignment.agreement for alignment in alignments)
+    placed = sum(alignment.placed for alignment in alignments)
     if agreement < OTHER_TEXT:
         detail = f"{agreement:.0%} of the characters agree with what is said"
         return (RecordingWarning(kind="text_of_another_recording", detail=detail),)

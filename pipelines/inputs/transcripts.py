@@ -110,12 +110,13 @@ def clean(parts: Sequence[GivenPart], name: str = "text", *, keep_untold: bool =
         warnings.append(RecordingWarning(kind="segment_reversed", detail=detail))
         spoken = [part for part in spoken if part.start is None or _is_forward(part)]
     spoken.sort(key=lambda part: part.start or 0.0)
-    overlaps, reached = list[float](), -math.inf
+    overlaps, reached = list[float](), dict[int | None, float]()
     for part in spoken:
         if part.start is not None and part.end is not None:
-            if part.start < reached - OVERLAP_SECONDS:
+            before = reached.get(part.channel, -math.inf)
+            if part.start < before - OVERLAP_SECONDS:
                 overlaps.append(part.start)
-            reached = max(reached, part.end)
+            reached[part.channel] = max(before, part.end)
     if overlaps:
         detail = f"{name}: {len(overlaps)} of {len(spoken)}, such as the one from {overlaps[0]:g} s on"
         warnings.append(RecordingWarning(kind="segments_overlap", detail=detail))

@@ -40,17 +40,21 @@ def given_windows(recording: Recording, row: "PlanRow", label: LabelConfig) -> t
     """The windows of a row by channel, along the clips that the corpus has; a recording without any ends."""
     assert row.sample_rate is not None and row.num_samples is not None
     ranges, warnings = _clip_ranges(row.parts, row.num_samples, row.sample_rate)
+    unread = sum(not any(part.is_on(one.channel) for one in row.read) for part, _ in ranges)
+    if unread:
+        detail = f"{unread} of {len(ranges)} are on a channel that is not read; see label.channels"
+        warnings = (*warnings, RecordingWarning(kind="segment_outside", detail=detail))
     recording = replace(recording, warnings=(*recording.warnings, *warnings))
-    if not ranges:
+    longest = round(label.window_seconds * row.sample_rate)
+    windows = []
+    for one in row.read:
+        own = {clip for part, clip in ranges if part.is_on(one.channel)}
+        groups = _groups(sorted(own, key=lambda clip: (clip.start, clip.end)), longest, row.sample_rate)
+        windows += [_window(row, one, (group[0].start, max(clip.end for clip in group)), group) for group in groups]
+    if not windows:
         detail = "none of its segments lies in it"
         return replace(recording, state="rejected", stage=StageName.SCAN, reason="no_segment", detail=detail), []
-    longest = round(label.window_seconds * row.sample_rate)
-    groups = _groups(ranges, longest, row.sample_rate)
-    return recording, [
-        _window(row, one, (group[0].start, max(clip.end for clip in group)), group)
-        for one in row.read
-        for group in groups
-    ]
+    return recording, windows
 
 
 def _window(row: "PlanRow", read: ReadChannel, bounds: tuple[int, int], clips: tuple[SampleRange, ...]) -> Window:
@@ -87,25 +91,28 @@ def _clip_range(part: GivenPart, num_samples: int, rate: Hertz) -> SampleRange:
 
 def _clip_ranges(
     parts: Sequence[GivenPart], num_samples: int, rate: Hertz
-) -> tuple[list[SampleRange], tuple[RecordingWarning, ...]]:
-    """The clips of a recording in order, and what is wrong with them; without parts with times the recording is one.
+) -> tuple[list[tuple[GivenPart, SampleRange]], tuple[RecordingWarning, ...]]:
+    """The clips of a recording, and what is wrong with them; without parts with times the recording is one.
 
     Those that lie outside the recording are left out, as are repeated ones and such in which nothing can be said.
     """
     timed = [part for part in parts if part.start is not None]
     if not timed:
-        return [SampleRange(start=0, end=num_samples)], ()
-    inside = [_clip_range(part, num_samples, rate) for part in timed if not is_outside(part, num_samples / rate)]
-    long = [one for one in inside if one.end - one.start >= SHORTEST_SECONDS * rate]
-    ranges = sorted(set(long), key=lambda one: (one.start, one.end))
+        whole = SampleRange(start=0, end=num_samples)
+        return [(part, whole) for part in parts] or [(GivenPart(text=""), whole)], ()
+    inside = [
+        (part, _clip_range(part, num_samples, rate)) for part in timed if not is_outside(part, num_samples / rate)
+    ]
+    long = [(part, clip) for part, clip in inside if clip.end - clip.start >= SHORTEST_SECONDS * rate]
+    repeated = len(long) - len({(part.channel, clip) for part, clip in long})
     warnings = []
     if len(long) < len(inside):
         detail = f"{len(inside) - len(long)} of {len(timed)} are shorter than {SHORTEST_SECONDS:g} s"
         warnings.append(RecordingWarning(kind="segment_short", detail=detail))
-    if len(ranges) < len(long):
-        detail = f"{len(long) - len(ranges)} of {len(timed)} have the times of another one, which counts"
+    if repeated:
+        detail = f"{repeated} of {len(timed)} have the times of another one, which counts"
         warnings.append(RecordingWarning(kind="segment_repeated", detail=detail))
-    return ranges, tuple(warnings)
+    return long, tuple(warnings)
 
 
 def _groups(ranges: Sequence[SampleRange], longest: int, rate: Hertz) -> list[tuple[SampleRange, ...]]:

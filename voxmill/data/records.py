@@ -324,14 +324,20 @@ class GivenLabels:
 class GivenPart:
     """A text that exists for a recording, or a part of it from `start` to `end` in seconds of the recording.
 
-    text: "" where the corpus has a clip there and does not say what is said. speaker, labels: of this part alone.
+    text: "" where the corpus has a clip there and does not say what is said. channel: on which it is said, from 0; None
+    on any. speaker, labels: of this part alone.
     """
 
     text: str
     start: Seconds | None = None
     end: Seconds | None = None
+    channel: int | None = None
     speaker: str | None = None
     labels: GivenLabels | None = None
+
+    def is_on(self, channel: int | None) -> bool:
+        """Whether it is said on a channel that is read; None: on the mean of all."""
+        return None in (self.channel, channel) or self.channel == channel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

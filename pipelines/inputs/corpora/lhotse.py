@@ -173,12 +173,13 @@ def _parts(cut: Mapping[str, Any], start: float) -> Iterator[GivenPart]:
         raise _BadCutError("'supervisions' is no list")
     own = cut.get("custom") or {}
     about = {"id": cut.get("id"), **(own if isinstance(own, Mapping) else {})}
+    of_cut = {"channel": cut.get("channel")}
     if len(supervisions) > 1:
         for supervision in supervisions:
-            yield _part(supervision, start, about)
+            yield _part(of_cut | dict(_checked(supervision)), start, about)
     else:
         only = _checked(supervisions[0]) if supervisions else {}
-        yield _part(dict(only) | {"start": 0.0, "duration": _seconds(cut, "duration")}, start, about)
+        yield _part(of_cut | dict(only) | {"start": 0.0, "duration": _seconds(cut, "duration")}, start, about)
 
 
 def _part(supervision: Row, start: float, about: Mapping[str, Any] | None = None) -> GivenPart:
@@ -192,9 +193,19 @@ def _part(supervision: Row, start: float, about: Mapping[str, Any] | None = None
         text=given.text or "",
         start=round(first, DIGITS),
         end=round(first + _seconds(row, "duration"), DIGITS),
+        channel=_channel(row),
         speaker=given.speaker,
         labels=given.labels,
     )
+
+
+def _channel(row: Mapping[str, Any]) -> int | None:
+    """The channel on which a supervision is said; None where it is on several, or does not say so."""
+    channels = row.get("channel")
+    if isinstance(channels, list) and len(channels) == 1:
+        channels = channels[0]
+    is_number = isinstance(channels, int) and not isinstance(channels, bool) and channels >= 0
+    return channels if is_number else None
 
 
 def own_language(supervisions: Iterable[Mapping[str, Any]]) -> str | None:

@@ -72,6 +72,14 @@ def test_channels_that_share_a_text_have_their_own_words() -> None:
     )
 
 
+def test_a_text_of_one_channel_is_none_of_the_other() -> None:
+    """What the caller says is in the sound of the other channel, too, quietly."""
+    one, other = clips(SAID[0], channel=0), clips(SAID[0], channel=1)
+    assert give([*one, *other], GivenPart(text=SAID[0].upper(), start=0.0, end=4.0, channel=1)) == []
+    assert (one[0].text_source, other[0].text_source) == ("recognised", "given")
+    assert other[0].candidate.text == SAID[0].upper()
+
+
 def test_a_recording_without_a_text_is_left_alone() -> None:
     made = clips(*SAID)
     assert give_texts(made, {}) == {} and {clip.text_source for clip in made} == {"recognised"}

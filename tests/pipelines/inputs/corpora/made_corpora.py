@@ -57,7 +57,9 @@ SEGMENTED = LabelConfig(segmented=True)
 
 def planned(source: Path, label: LabelConfig = SEGMENTED) -> BucketPlan:
     entries = list(read_inputs(str(source)))
-    rows = plan_rows(0, entries, to_table([scan_entry(entry, ScanOptions()) for entry in entries], Scan))
+    rows = plan_rows(
+        0, entries, to_table([scan_entry(entry, ScanOptions(channels=label.channels)) for entry in entries], Scan)
+    )
     repeats = {repeat.order: repeat for repeat in find_repeats(content_keys(rows))}
     return plan_bucket(rows, repeats, label, 0)
 

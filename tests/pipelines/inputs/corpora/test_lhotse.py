@@ -5,10 +5,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 
+from pipelines.config import LabelConfig
 from pipelines.inputs.manifest import read_inputs
 from tests.pipelines.inputs.corpora.made_corpora import (
+    RATE,
     TURNS,
     WHOLE,
     clips,
@@ -69,6 +73,34 @@ def test_cuts_are_what_lhotse_reads(tmp_path: Path) -> None:
         read = found[cut.id]
         assert close(read.audio, cut.load_audio()[0])
         assert (read.text, read.speaker, read.given) == of_cut(cut)
+
+
+def test_cuts_of_a_call_are_on_their_own_channels(tmp_path: Path) -> None:
+    """Every cut of a call became a clip of both channels, the other one with a text that nobody says there."""
+    from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
+
+    long = max(turn.audio.shape[0] for turn in TURNS)
+    call = np.zeros((2, len(TURNS) * long), dtype=np.float32)
+    for number, said in enumerate(TURNS):
+        call[number % 2, number * long : number * long + len(said.audio)] = said.audio
+    soundfile.write(tmp_path / "call.wav", call.T, RATE)
+    recording = Recording.from_file(tmp_path / "call.wav")
+    cuts = []
+    for number, said in enumerate(TURNS):
+        where = {"channel": number % 2, "duration": round(len(said.audio) / RATE, 3)}
+        own = SupervisionSegment(id=said.key, recording_id=recording.id, start=0.0, text=said.text, **where)
+        start = number * long / RATE
+        cuts.append(MonoCut(id=said.key, start=start, supervisions=[own], recording=recording, **where))
+    CutSet.from_cuts(cuts).to_file(tmp_path / "cuts.jsonl")
+    for channels, read in (("split", [0, 1]), ("auto", [0, 1]), (1, [1])):
+        plan = planned(tmp_path / "cuts.jsonl", LabelConfig(segmented=True, channels=channels))
+        found = clips(plan)
+        assert len(found) == len(TURNS) * len(read) // 2, channels
+        for one in found:
+            said = next(said for said in TURNS if said.text == one.text)
+            assert close(one.audio, said.audio)
+    (recording,) = plan.recordings
+    assert [one.detail.split(";")[0] for one in recording.warnings] == ["2 of 4 are on a channel that is not read"]
 
 
 def test_shar_is_what_lhotse_reads(tmp_path: Path) -> None:
