@@ -21,6 +21,8 @@ from voxmill.data.records import Candidate, ShardMetadata, from_json_text
 FORMAT = 2
 FITS = Path(__file__).parent / "wer_fits"
 
+NEAR_LANGUAGES = 0.25
+"""What a clip counts as decoded again that was so in other languages alone; the one it is in was in no doubt."""
 BYTES_A_TOKEN = 4
 """A token's probability is not a word's: a Greek word takes four times the tokens of an English one."""
 
@@ -77,7 +79,7 @@ def measures(clip: Candidate | ShardMetadata, seconds: float) -> dict[str, float
         "no_speech": transcript.no_speech_probability,
         "compression": max(transcript.compression_ratio - ORDINARY_COMPRESSION, 0.0),
         "repeated": max(transcript.repeated_ngram - ORDINARY_REPETITION, 0.0),
-        "redecoded": float(transcript.redecoded),
+        "redecoded": 1.0 if transcript.agreement is not None else NEAR_LANGUAGES * transcript.redecoded,
         "agreement": 1.0 if transcript.agreement is None else transcript.agreement,
         "sound_after_words": transcript.seconds_after_words,
         "brevity": 1 / math.sqrt(max(letters * seconds, 1.0)),

@@ -72,6 +72,12 @@ def test_what_true_text_does_says_nothing_and_loops_do() -> None:
     assert looped["compression"] > 1 and looped["repeated"] > 0.4
 
 
+def test_a_clip_whose_language_was_near_another_one_is_in_less_doubt_than_one_that_was_decoded_again() -> None:
+    near, doubtful = clip(redecoded=True, redecoded_for="language"), clip(redecoded=True, agreement=0.8)
+    values = [measures(one, 3.0)["redecoded"] for one in (clip(), near, doubtful)]
+    assert values == [0, 0.25, 1]
+
+
 def test_beyond_the_fitted_range_nothing_changes() -> None:
     fit = made_fit()
     rates = [fit.predict(clip(mean_log_probability=value), 3.0) for value in (-0.5, -2.0, -50.0, 3.0)]
