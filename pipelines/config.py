@@ -223,7 +223,11 @@ class RunConfig(Config):
 class AnnotateConfig(Config):
     """The recipe of `annotate`."""
 
-    renamed: ClassVar[dict[str, str]] = {"voices": "voice_attributes", "control": "corpus_labels"}
+    renamed: ClassVar[dict[str, str]] = {
+        "voices": "voice_attributes",
+        "control": "corpus_labels",
+        "label.segmentation.min_seconds": "select.min_seconds",
+    }
 
     corrections: StoredPath | None = None
     """A CSV file of what people correct of clips; null: as the dataset remembers it from the run before."""

@@ -28,8 +28,6 @@ class SegmentationConfig(Config):
 
     model: str = "embedded"
     """`embedded`, or the path or hub id of a pyannote segmentation model."""
-    min_seconds: float = 2.0
-    """Shorter clips are dropped."""
     max_seconds: float = 30.0
     """Longer stretches are cut at their best pause, or by force where there is none; one is transcribed at once."""
     lengths: dict[float, float] = {60.0: 0.25, 180.0: 0.15, 300.0: 0.1}
