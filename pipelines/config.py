@@ -197,8 +197,6 @@ class WriteConfig(Config):
     """Parts that a new dataset is divided into, sessions whole; null: one for each 16 hours. Fixed from then on."""
     shard_by: Literal["language"] | None = None
     """language: a shard has clips of one language, which its name tells; null: of all languages of its sessions."""
-    examples_per_reason: int = Field(3, ge=0)
-    """Rejected clips that the report plays, for each reason."""
 
 
 class RunConfig(Config):
