@@ -1,5 +1,8 @@
 """Every configuration key has a default or must be given, and one line that documents it."""
 
+import re
+from functools import cache
+
 import pytest
 
 from cluster.manifests.values import Values
@@ -7,6 +10,7 @@ from evaluation.config import EvaluateConfig
 from pipelines.config import AnnotateConfig, EncodeConfig
 from pipelines.exports.cues import SubtitleConfig
 from pipelines.exports.finetune_jsonl import FinetuneConfig
+from samples.annotate_process import ROOT
 from training.codec.config import VAETrainConfig
 from training.curriculum.recipe import Recipe
 from training.launch.launch_config import LaunchConfig
@@ -34,6 +38,19 @@ def test_every_key_is_documented_in_one_line(model: type[Config]) -> None:
     assert {key for key in known_keys(model) if not any(value.startswith(f"{key}.") for value in values)} == {
         key for key in values if ".NAME." not in key
     }
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_key_is_read_somewhere(model: type[Config]) -> None:
+    """`write.examples_per_reason` and `label.segmentation.min_seconds` had a page and did nothing."""
+    names = {key.rsplit(".", 1)[-1] for key in known_keys(model)}
+    assert {name for name in names if not re.search(rf'[."]{name}\b', _sources())} == set()
+
+
+@cache
+def _sources() -> str:
+    folders = ("voxmill", "pipelines", "annotation", "model", "training", "evaluation", "cluster")
+    return "\n".join(path.read_text(encoding="utf-8") for name in folders for path in (ROOT / name).rglob("*.py"))
 
 
 def test_a_key_shows_its_values_and_its_default() -> None:
