@@ -134,13 +134,19 @@ class Transcribe(BatchStage):
                 ]
             )
         )
+        ranges = [
+            parts(own, changes(np.stack([next(spoken) for _ in own]))) if is_searched else []
+            for own, is_searched in zip(bounds, searched, strict=True)
+        ]
+        cut = iter(
+            self._parts(
+                [(piece, a, b) for piece, own in zip(pieces, ranges, strict=True) if len(own) > 1 for a, b in own]
+            )
+        )
         result: list[_Part] = []
-        for piece, one, own, is_searched in zip(pieces, heard, bounds, searched, strict=True):
-            changed_at = changes(np.stack([next(spoken) for _ in own])) if is_searched else []
-            if changed_at:
-                result += self._parts([(piece, start, end) for start, end in parts(own, changed_at)])
-            else:
-                result.append(_Part(piece, 0, len(piece.speech), piece, one))
+        for piece, one, own in zip(pieces, heard, ranges, strict=True):
+            whole = _Part(piece, 0, len(piece.speech), piece, one)
+            result += [next(cut) for _ in own] if len(own) > 1 else [whole]
         return result
 
     def _parts(self, ranges: Sequence[tuple[_Piece, int, int]]) -> list[_Part]:
