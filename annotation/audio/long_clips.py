@@ -18,6 +18,7 @@ from annotation.speech.completeness import EARLY_SECONDS
 from annotation.speech.hallucinations import is_hallucination
 from annotation.speech.text_checks import normalise, text_language, tokens
 from annotation.speech.transcription import TranscriptionConfig
+from voxmill.core.audio import runs
 from voxmill.data.languages import base_language
 from voxmill.data.records import Candidate, ClipId, Seconds, TranscriptChecks, Word
 
@@ -68,10 +69,9 @@ def is_quiet(pause: np.ndarray, speech: np.ndarray, rate: int) -> bool:
     return float(frames.max(initial=0.0)) <= float(np.square(speech).mean()) * 10 ** (-QUIET_DB / 10)
 
 
-def runs(joins: Sequence[bool]) -> list[range]:
+def in_a_row(joins: Sequence[bool]) -> list[range]:
     """Numbers of clips in a row that may be one; `joins[n]`: whether clip n and the next one may."""
-    bounds = [0, *(number + 1 for number, joined in enumerate(joins) if not joined), len(joins) + 1]
-    return [range(first, last) for first, last in pairwise(bounds) if last - first > 1]
+    return [range(first, last + 1) for first, last in runs(np.array(joins, dtype=bool))]
 
 
 def draw(

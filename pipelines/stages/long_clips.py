@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from annotation.audio.long_clips import MIN_SNR_DB, draw, follows, is_quiet, is_sure, join, runs, seconds_of
+from annotation.audio.long_clips import MIN_SNR_DB, draw, follows, in_a_row, is_quiet, is_sure, join, seconds_of
 from annotation.audio.quality import signal_to_noise_db
 from pipelines.config import LabelConfig
 from pipelines.stages.base import clip_slice
@@ -37,14 +37,14 @@ def with_long_clips(result: WindowResult, samples: np.ndarray, label: LabelConfi
         sure[number] and sure[number + 1] and _follows(result, before, after, label)
         for number, (before, after) in enumerate(pairwise(clips))
     ]
-    joinable = [run for run in runs(joins) if seconds_of(spans, run) > config.max_seconds]
+    joinable = [run for run in in_a_row(joins) if seconds_of(spans, run) > config.max_seconds]
     # Only there is the sound of any interest.
     for run in joinable:
         clear = [_is_clear(_sound(result, samples, clips[number]), rate) for number in run]
         for number in run[:-1]:
             place = number - run.start
             joins[number] = clear[place] and clear[place + 1] and _has_quiet_pause(result, samples, number)
-    joinable = [run for run in runs(joins) if seconds_of(spans, run) > config.max_seconds]
+    joinable = [run for run in in_a_row(joins) if seconds_of(spans, run) > config.max_seconds]
     seed = f"{window.recording_id}/{window.channel}/{window.start_sample}"
     drawn = {run.start: run for run in draw(spans, joinable, config, seed)}
     candidates: list[Candidate] = []

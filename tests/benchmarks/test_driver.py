@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import ray
 
 from benchmarks.driver import add_recording, digests
 from pipelines.config import AnnotateConfig
 from pipelines.finish import Labelled, Started, check_labels, finish
 from samples.finished_work import CLIPS_A_RECORDING, make_finished
+from tests.support.ray_here import ray_of_two_cpus
 from voxmill.core.errors import UserError
-from voxmill.core.local_ray import join_ray
 from voxmill.core.progress import Progress
 from voxmill.data.layout import index_parts, read_index
 from voxmill.data.snapshot import read_snapshot
@@ -25,13 +24,8 @@ BUCKETS = AnnotateConfig.model_validate({"write": {"buckets": 4}})
 @pytest.fixture
 def two_cpus() -> Iterator[None]:
     """One Ray for all runs of a test, which a start takes longer than."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "disabled")
-        # A job that a test before ran in this process may have left its own.
-        ray.shutdown()
-        join_ray(num_cpus=2)
+    with ray_of_two_cpus():
         yield
-        ray.shutdown()
 
 
 def finish_here(out: Path, config: AnnotateConfig = BUCKETS) -> None:

@@ -4,17 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from voxmill.core.local_ray import join_ray
+from tests.support.ray_here import ray_of_two_cpus
 
 
 @pytest.fixture(scope="module")
 def ray_here() -> Iterator[None]:
-    import ray
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "disabled")
-        # A job that a test before ran in this process may have left its own.
-        ray.shutdown()
-        join_ray(num_cpus=2)
+    with ray_of_two_cpus():
         yield
-        ray.shutdown()

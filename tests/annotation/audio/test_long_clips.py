@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from annotation.audio.long_clips import draw, follows, is_quiet, is_sure, join, runs, seconds_of
+from annotation.audio.long_clips import draw, follows, in_a_row, is_quiet, is_sure, join, seconds_of
 from annotation.audio.segmentation import SegmentationConfig
 from annotation.speech.transcription import Transcript, TranscriptionConfig
 from voxmill.data.records import Candidate, Word
@@ -107,8 +107,8 @@ def test_noise_between_clips_is_no_pause() -> None:
 
 
 def test_runs_are_what_may_be_joined_in_a_row() -> None:
-    assert runs([True, True, False, False, True]) == [range(3), range(4, 6)]
-    assert runs([]) == [] and runs([False]) == []
+    assert in_a_row([True, True, False, False, True]) == [range(3), range(4, 6)]
+    assert in_a_row([]) == [] and in_a_row([False]) == []
 
 
 def spans_of(seed: int, seconds: float) -> list[tuple[float, float]]:
