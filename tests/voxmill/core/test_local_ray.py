@@ -141,10 +141,13 @@ def test_a_process_that_is_bound_to_some_memory_starts_a_ray_of_no_more() -> Non
             time.sleep(0.2)
 
 
-def test_another_ray_of_this_machine_is_not_joined() -> None:
+def test_another_ray_of_this_machine_is_not_joined_and_what_raylets_report_stays_off_the_screen() -> None:
     code = (
-        "import ray; from voxmill.core.local_ray import join_ray\n"
-        "join_ray(); print(ray.get_runtime_context().gcs_address)"
+        "import os, time, ray; from voxmill.core.local_ray import join_ray\n"
+        "join_ray(); ended = ray.remote(max_retries=0)(lambda: os.abort()).remote()\n"
+        "try: ray.get(ended)\n"
+        "except ray.exceptions.WorkerCrashedError: time.sleep(2)\n"
+        "print(ray.get_runtime_context().gcs_address)"
     )
     env = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     with local_ray(num_cpus=1) as address:

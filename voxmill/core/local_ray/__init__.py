@@ -128,6 +128,10 @@ def join_ray(
     import ray
 
     _hide_core_lines()
+    if not log_to_driver:
+        # What raylets report of workers that died is printed even then, among what a command says on standard output.
+        # This switch of Ray's debugger is the only one; the lines stay in Ray's logs, and jobs tell what they lost.
+        ray._private.worker._worker_logs_enabled = False
     runtime_env = {"env_vars": env_vars} if env_vars else None
     if os.environ.get("RAY_ADDRESS"):
         ray.init(address="auto", log_to_driver=log_to_driver, runtime_env=runtime_env, logging_level=logging.ERROR)
