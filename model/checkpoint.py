@@ -21,9 +21,9 @@ from voxmill.core.errors import UserError
 from voxmill.core.files import atomic_folder
 from voxmill.core.local_copies import local_copy
 from voxmill.core.storage import to_path
-from voxmill.core.tensor_files import differences, open_weights, shapes
+from voxmill.core.tensor_files import INDEX_SUFFIX, differences, open_weights, shapes
 
-MODEL_FILES = ("model.safetensors", "pytorch_model.bin")
+MODEL_FILES = ("model.safetensors", f"model{INDEX_SUFFIX}", "pytorch_model.bin")
 VAE_FILES = ("audiovae.safetensors", "audiovae.pth")
 """The first that exists is read."""
 TOKENIZER_FILES = (
@@ -34,6 +34,9 @@ TOKENIZER_FILES = (
     "tokenizer.model",
     "tokenization_voxcpm2.py",
 )
+LARGEST_FILE = 5_000_000_000
+"""Bytes of the model in one file. More is written as several and an index, which the released code does not read: in
+bf16 the released size is one file."""
 _DTYPES: dict[Dtype, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "bf16": torch.bfloat16,
@@ -132,6 +135,8 @@ def save_checkpoint(
 ) -> None:
     """Writes a folder that the released tools load; it appears whole or not at all.
 
+    Above `LARGEST_FILE` the model is several files and their index.
+
     Args:
         folder: must not exist or must be empty; in object storage `config.json` is uploaded last.
         tokenizer_from: folder whose tokenizer files are copied.
@@ -141,7 +146,7 @@ def save_checkpoint(
         UserError: the folder is not empty, or there is no tokenizer to copy.
         ValueError: the tensors are not those of `config`, such as with LoRA that is not merged.
     """
-    from safetensors.torch import save_file
+    from huggingface_hub import save_torch_state_dict
 
     folder, source = to_path(folder), local_copy(to_path(tokenizer_from))
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -157,7 +162,7 @@ def save_checkpoint(
     with atomic_folder(folder, last="config.json") as partial:
         write_config(config, partial)
         weights = {name: tensor.to(dtype or tensor.dtype).contiguous() for name, tensor in model.state_dict().items()}
-        save_file(weights, partial / MODEL_FILES[0], metadata={"format": "pt"})
+        save_torch_state_dict(weights, partial, max_shard_size=LARGEST_FILE)
         # The released tools all read the .pth; only later ones look for safetensors here.
         torch.save({"state_dict": dict(vae.state_dict())}, partial / VAE_FILES[1])
         for name in TOKENIZER_FILES:

@@ -10,26 +10,18 @@ from pathlib import Path
 from model.checkpoint import new_checkpoint, save_checkpoint
 from model.codec.audio_vae import AudioVAE
 from model.config import AudioVAEConfig, VoxCPM2Config
+from model.first_checkpoint import first_config
 from model.presets import preset
-from model.sequence.text_tokenizer import FILE
+from model.sequence.tokenizer_training import train_tokenizer
 from model.voxcpm2 import VoxCPM2
 from samples.turns import sample_texts
 
-VOCABULARY = 1024
-RESERVED = ["<unk>", "<s>", "</s>", *(f"<|{number}|>" for number in range(3, 105))]
-"""Ids up to `layouts.REFERENCE_END` are not text."""
+VOCABULARY = 1280
 
 
 def write_tokenizer(folder: Path) -> Path:
     """`tokenizer.json` of the sample texts, always the same."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE(unk_token=RESERVED[0]))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
-    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=RESERVED, show_progress=False)
-    tokenizer.train_from_iterator(sample_texts(), trainer)
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(folder / FILE))
+    train_tokenizer(sample_texts(), folder, size=VOCABULARY)
     return folder
 
 
@@ -44,17 +36,8 @@ def for_samples(config: VoxCPM2Config, *, max_length: int = 512) -> VoxCPM2Confi
 
 
 def tiny_for(vae: AudioVAEConfig, *, max_length: int = 512) -> VoxCPM2Config:
-    """`tiny` for the latents of this AudioVAE, with LocEnc and LocDiT at least twice as wide as a latent frame.
-
-    A LocDiT narrower than a frame cannot separate the noise in all of its channels.
-    """
-    tiny, width = preset("tiny"), 2 * vae.latent_dim
-    local = {name: getattr(tiny, name).model_dump() for name in ("encoder_config", "dit_config")}
-    for values in local.values():
-        values["hidden_dim"] = max(values["hidden_dim"], width)
-        values["ffn_dim"] = max(values["ffn_dim"], 2 * width)
-    sizes = {"audio_vae_config": vae.model_dump(), "feat_dim": vae.latent_dim, **local}
-    return for_samples(VoxCPM2Config.model_validate(tiny.model_dump() | sizes), max_length=max_length)
+    """`tiny` for the latents of this AudioVAE."""
+    return for_samples(first_config(preset("tiny"), vae, VOCABULARY), max_length=max_length)
 
 
 def write_checkpoint(

@@ -5,6 +5,8 @@ its start is that "▁" rather than a second one, where transformers 4 gives bot
 directly, whatever transformers is installed. Texts without such spaces have the same ids under both.
 """
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 FILE = "tokenizer.json"
 SPACE = "▁"
+_NO_TEXT = re.compile(r"<(?!0x[0-9A-F]{2}>).+>")
+"""Markers; `<0x62>` is a byte of a text."""
 
 
 class TextTokenizer:
@@ -52,12 +56,22 @@ class TextTokenizer:
             backend = Tokenizer.from_file(str(file))
         except Exception as error:  # the library raises nothing more precise
             raise UserError(f"{file}: not a tokenizer ({error}); copy it again from the released model") from None
-        return cls(backend)
+        tokenizer = cls(backend)
+        if not any(token.startswith(SPACE) for token in tokenizer._ids):
+            raise UserError(
+                f"{file}: has no token that begins a word with {SPACE!r}, as those of MiniCPM-4 and Llama do"
+            )
+        return tokenizer
 
     @property
     def size(self) -> int:
         """The largest id plus 1: rows of an embedding for these ids."""
         return max(self._ids.values(), default=-1) + 1
+
+    def texts_of(self, ids: Iterable[int]) -> list[str]:
+        """Tokens of those of the ids that stand for text, and not for a marker or nothing."""
+        tokens = [self._backend.id_to_token(number) for number in ids]
+        return [token for token in tokens if token is not None and not _NO_TEXT.fullmatch(token)]
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`; a hanzi that has no token of its own is `<unk>`."""

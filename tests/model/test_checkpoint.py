@@ -187,6 +187,35 @@ def test_missing_and_extra_tensors_of_the_audio_vae(folder: Path) -> None:
         load_checkpoint(folder)
 
 
+def test_a_large_model_is_several_files_that_must_fit_their_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load_checkpoint(read_oracle().checkpoint)
+    monkeypatch.setattr("model.checkpoint.LARGEST_FILE", 200_000)
+    folder = tmp_path / "large"
+    save_checkpoint(
+        folder, config=loaded.config, model=loaded.model, vae=loaded.vae, tokenizer_from=read_oracle().checkpoint
+    )
+    parts = sorted(folder.glob("model-*.safetensors"))
+    assert len(parts) > 2 and not (folder / "model.safetensors").exists()
+    assert equal(load_checkpoint(folder).model.state_dict(), read_oracle().weights)
+    whole = parts[1].read_bytes()
+    parts[1].write_bytes(parts[0].read_bytes())
+    with pytest.raises(UserError, match=r"model-00002.*: not what model.safetensors.index.json says"):
+        load_checkpoint(folder)
+    parts[1].write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"model-00002.*: damaged"):
+        load_checkpoint(folder)
+    parts[1].unlink()
+    with pytest.raises(UserError, match=r"model-00002.*"):
+        load_checkpoint(folder)
+    index = folder / "model.safetensors.index.json"
+    for damage in ("{", "[]", '{"weight_map": {"stop_head.weight": "../model-00001-of-00004.safetensors"}}'):
+        index.write_text(damage)
+        with pytest.raises(UserError, match=r"model.safetensors.index.json: "):
+            load_checkpoint(folder)
+
+
 @pytest.mark.parametrize("wrapped", [True, False])
 def test_pytorch_model_bin_is_the_second_choice(folder: Path, wrapped: bool) -> None:
     weights = {name: value + 1 for name, value in read_oracle().weights.items()}
@@ -195,7 +224,7 @@ def test_pytorch_model_bin_is_the_second_choice(folder: Path, wrapped: bool) -> 
     (folder / "model.safetensors").unlink()
     assert equal(load_checkpoint(folder).model.state_dict(), weights)
     (folder / "pytorch_model.bin").unlink()
-    with pytest.raises(UserError, match=r"neither model\.safetensors nor pytorch_model\.bin"):
+    with pytest.raises(UserError, match=r"neither model\.safetensors nor .* nor pytorch_model\.bin"):
         load_checkpoint(folder)
 
 

@@ -11,9 +11,10 @@ from model.lora import CONFIG_FILE, add_lora, lora_state, merge_lora, save_lora
 from model.voxcpm2 import VoxCPM2
 from training.curriculum.recipe import Recipe
 from voxmill.core.files import atomic_folder, remove_folder
-from voxmill.core.hashing import sha256_file
+from voxmill.core.hashing import fingerprint, sha256_file
 from voxmill.core.local_copies import local_copy
 from voxmill.core.storage import absolute, is_remote, uri
+from voxmill.core.tensor_files import INDEX_SUFFIX
 
 
 def export(weights: dict[str, Tensor], recipe: Recipe, settings: VoxCPM2Config) -> list[Path]:
@@ -66,6 +67,10 @@ def _save(folder: Path, model: VoxCPM2, recipe: Recipe, settings: VoxCPM2Config)
 
 
 def base_checksum(init: Path) -> str:
-    """sha256 of the weights' file of a checkpoint: adapters belong to the weights that they were trained on."""
+    """sha256 of a checkpoint's weights: adapters belong to the weights that they were trained on."""
     folder = local_copy(init)
-    return sha256_file(next(path for name in MODEL_FILES if (path := folder / name).is_file()))
+    file = next(path for name in MODEL_FILES if (path := folder / name).is_file())
+    if not file.name.endswith(INDEX_SUFFIX):
+        return sha256_file(file)
+    # An index has names and sizes only.
+    return fingerprint([sha256_file(part) for part in sorted(folder.glob("model-*.safetensors"))])

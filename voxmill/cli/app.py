@@ -19,7 +19,8 @@ from voxmill.cli.generate import generate
 from voxmill.cli.plan import data as plan_data
 from voxmill.cli.plan import train as plan_train
 from voxmill.cli.settings import ALL_STATUSES, STATUSES
-from voxmill.cli.train import train, train_vae
+from voxmill.cli.training.init import init
+from voxmill.cli.training.train import train, train_vae
 from voxmill.core.errors import ExitStatus
 
 app = typer.Typer(
@@ -99,6 +100,7 @@ def root(
 app.command(epilog=STATUSES)(annotate)
 app.command(epilog=STATUSES)(finish)
 app.command(epilog=STATUSES)(encode)
+app.command(epilog=STATUSES)(init)
 app.command(epilog=ALL_STATUSES)(train)
 app.command("train-vae", epilog=ALL_STATUSES)(train_vae)
 app.command(epilog=STATUSES)(generate)

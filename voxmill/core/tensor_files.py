@@ -1,5 +1,6 @@
 """Files of tensors by name: safetensors, and pickles of nothing but tensors. Shapes are known before data is read."""
 
+import json
 import pickle
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,6 +16,8 @@ NAMED = 4
 """So many tensors are named in an error, the rest counted."""
 _BELOW = ("state_dict", "model")
 """Keys below which training scripts save the tensors by name."""
+INDEX_SUFFIX = ".safetensors.index.json"
+"""Of a file that names the tensors of several safetensors beside it, as Hugging Face's tools write large models."""
 _COUNTER = ".num_batches_tracked"
 """Batch norms' counters of training steps, which old files lack and inference does not read."""
 
@@ -30,13 +33,16 @@ class WeightFile(Protocol):
 
 
 def open_weights(path: Path) -> WeightFile:
-    """Opens a `.safetensors` file, or another as what `torch.save` writes: tensors by name, or those below `state_dict`
-    or `model`.
+    """Opens a `.safetensors` file, the index of several, or another as what `torch.save` writes: tensors by name, or
+    those below `state_dict` or `model`.
 
     Raises:
-        UserError: not there, damaged, or a pickle that holds anything besides tensors; names the file.
+        UserError: not there, damaged, an index that does not fit its files, or a pickle that holds anything besides
+            tensors; names the file.
     """
     try:
+        if path.name.endswith(INDEX_SUFFIX):
+            return _Indexed(path)
         return _Safetensors(path) if path.suffix == ".safetensors" else _Pickled(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}); name a file of weights") from None
@@ -96,6 +102,33 @@ class _Safetensors:
     def items(self) -> Iterator[tuple[str, Tensor]]:
         for name in self.file.keys():  # noqa: SIM118 (no mapping)
             yield name, self.file.get_tensor(name)
+
+
+class _Indexed:
+    def __init__(self, index: Path) -> None:
+        try:
+            file_of: object = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{index}: has no weight_map of tensors to files; copy it again") from None
+        if not isinstance(file_of, dict) or not all(isinstance(name, str) for name in file_of.values()):
+            raise UserError(f"{index}: its weight_map does not name files; copy it again")
+        self.files: list[_Safetensors] = []
+        for name in sorted(set(file_of.values())):
+            if name != Path(name).name or not name.endswith(".safetensors"):
+                raise UserError(f"{index}: names {name!r}, which is no safetensors file beside it; copy it again")
+            file = _Safetensors(index.with_name(name))
+            named = {tensor for tensor, place in file_of.items() if place == name}
+            wrong = differences(file.shapes(), {tensor: file.shapes().get(tensor, ()) for tensor in named})
+            if wrong:
+                raise UserError(f"{index.with_name(name)}: not what {index.name} says: {wrong}; copy both again")
+            self.files.append(file)
+
+    def shapes(self) -> Shapes:
+        return {name: shape for file in self.files for name, shape in file.shapes().items()}
+
+    def items(self) -> Iterator[tuple[str, Tensor]]:
+        for file in self.files:
+            yield from file.items()
 
 
 class _Pickled:

@@ -40,10 +40,10 @@ def train(
 
     \b
     Examples:
-      voxmill train --check stage1 init=VoxCPM2/ datasets.main.path=dataset/
-      torchrun --nproc-per-node 8 training/train.py stage1 init=VoxCPM2/ datasets.main.path=dataset/
-      deepspeed training/train.py stage1 init=VoxCPM2/ datasets.main.path=dataset/
-      ray job submit --working-dir . -- python training/train.py stage1 num_workers=16 init=/data/VoxCPM2
+      voxmill train --check stage1 init=first/ datasets.main.path=dataset/
+      torchrun --nproc-per-node 8 training/train.py stage1 init=first/ datasets.main.path=dataset/
+      deepspeed training/train.py stage1 init=first/ datasets.main.path=dataset/
+      ray job submit --working-dir . -- python training/train.py stage1 num_workers=16 init=/data/first
     """
     from training.curriculum.recipe import load_recipe
     from training.launch.launch_config import read_launch

@@ -1,0 +1,1 @@
+"""`voxmill init`, `voxmill train` and `voxmill train-vae`."""
