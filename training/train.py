@@ -38,11 +38,14 @@ def train(recipe: "Recipe", launch: "LaunchConfig | None", *, only_check: bool =
     Raises:
         UserError: a recipe, dataset or checkpoint that does not fit. JobError: the run failed.
     """
-    from training.curriculum.check import check, report
+    from training.curriculum.plan.check import check, check_memory, report
 
     corpus, plan = check(recipe)
     if os.environ.get("RANK", "0") == "0":
         report(recipe, corpus, plan)
+    ranks = launch.num_workers if launch is not None else int(os.environ.get("WORLD_SIZE", "0")) or None
+    # A process that no launcher has started trains as the only rank.
+    check_memory(recipe, plan, world=ranks if only_check else ranks or 1)
     if only_check:
         return ExitStatus.DONE
     if launch is not None:

@@ -72,7 +72,11 @@ class ModelShape:
 
 @dataclass(frozen=True)
 class Setup:
-    """The layout of a run. `positions`: of a row; `audio`: share of them that are patches (targets), 0 to 1."""
+    """The layout of a run. `positions`: of a row; `audio`: share of them that are patches (targets), 0 to 1.
+
+    `trained`: number of trained parameters where they are adapters, beside the model's; None: the model's. `averaged`:
+    there is an fp32 average of the weights.
+    """
 
     zero: Zero
     dtype: Dtype
@@ -81,6 +85,8 @@ class Setup:
     audio: float = 1.0
     offload: bool = False
     recompute: bool = False
+    trained: int | None = None
+    averaged: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,8 +151,17 @@ def rank_memory(shape: ModelShape, setup: Setup) -> Memory:
     Raises:
         UserError: the stage has no configuration with offload.
     """
-    held = state_memory(shape.parameters, zero=setup.zero, dtype=setup.dtype, world=setup.world, offload=setup.offload)
-    size, mine = SIZES[setup.dtype], shape.parameters / (setup.world if setup.zero else 1)
+    trained = shape.parameters if setup.trained is None else setup.trained
+    held = state_memory(
+        shape.parameters + (0 if setup.trained is None else trained),
+        zero=setup.zero,
+        dtype=setup.dtype,
+        world=setup.world,
+        offload=setup.offload,
+        trained=trained,
+        ema=setup.averaged,
+    )
+    size, mine = SIZES[setup.dtype], trained / (setup.world if setup.zero else 1)
     # The gradient in fp32, and what AdamW computes by: a second tensor of that length.
     copies = 0.0 if setup.offload else mine * (8 if setup.zero or setup.dtype == "bfloat16" else 4)
     return replace(

@@ -109,6 +109,8 @@ class EngineConfig(Config):
     """Number format of weights and activations."""
     activation_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them."""
+    gpu_memory: float | None = Field(None, gt=0)
+    """1e9 bytes of one GPU, which `--check` and the run hold the recipe against; null: that of the GPU here."""
 
 
 class HealthConfig(Config):

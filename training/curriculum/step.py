@@ -20,7 +20,7 @@ from model.sequence.layouts import Layout
 from model.sequence.packing import PackedBatch, pack
 from training.curriculum.corpus import Corpus
 from training.curriculum.engine import Engine
-from training.curriculum.flops import RowFlops
+from training.curriculum.plan.flops import RowFlops
 from training.curriculum.recipe import Recipe
 from training.curriculum.sample_order import mix, share
 from training.curriculum.sample_plan import PlannedSample, layout

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from model.flow.losses import SAMPLE_SUMS
 from training.curriculum.corpus import Corpus
-from training.curriculum.flops import peak_flops
+from training.curriculum.plan.flops import peak_flops
 from training.curriculum.recipe import Recipe
 from training.curriculum.sample_plan import PlannedSample
 from training.curriculum.sample_stream import Share

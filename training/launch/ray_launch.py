@@ -20,8 +20,8 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedErr
 from ray.train.torch import TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from training.curriculum.check import check
 from training.curriculum.loop import Run
+from training.curriculum.plan.check import check, check_memory
 from training.curriculum.recipe import Recipe
 from training.launch.launch_config import LaunchConfig
 from training.run.stop_signal import StopSignal
@@ -173,9 +173,11 @@ def _rank(config: dict[str, RankSettings]) -> ExitStatus | None:
         if not settings.folder.is_dir():
             raise UserError(f"{settings.folder}: not there on a node of the cluster; submit with --working-dir")
         os.chdir(settings.folder)
-        corpus, _ = check(settings.recipe)
+        corpus, plan = check(settings.recipe)
         stop = StopSignal()
         with join_world() as world:
+            # Here, because the driver may be on a machine without a GPU.
+            check_memory(settings.recipe, plan, world=world.size)
             run = Run(settings.recipe, corpus, world, stop)
             threading.Thread(target=_wait_for_stop, args=(coordinator, stop), daemon=True).start()
             return run()

@@ -9,8 +9,8 @@ from cluster.deepspeed.files import FOLDER, ZeroBuckets, deepspeed_file, read_bu
 from cluster.planner.memory import Setup, Zero, rank_memory
 from model.presets import preset
 from training.curriculum.engine import deepspeed_config
+from training.curriculum.plan.memory import shape_of
 from training.curriculum.recipe import Recipe, load_recipe
-from voxmill.cli.plan.train import shape_of
 from voxmill.core.errors import UserError
 
 SHAPE = shape_of(preset("voxcpm2"))

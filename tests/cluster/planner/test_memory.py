@@ -16,7 +16,7 @@ from cluster.planner.memory import Dtype, Setup, activation_bytes, rank_memory, 
 from model.layers.transformer import MiniCPM
 from model.voxcpm2 import VoxCPM2
 from tests.cluster.planner.measured import row, small_config, storages
-from voxmill.cli.plan.train import shape_of
+from training.curriculum.plan.memory import shape_of
 
 ROOT = Path(__file__).resolve().parents[3]
 TEXT, TARGETS = 100, 300

@@ -8,8 +8,8 @@ from cluster.planner.compute import gpu_hours, position_flops
 from cluster.planner.memory import Setup, rank_memory
 from cluster.planner.plan import HEADROOM, choices, longest_row, recommended
 from model.presets import preset
+from training.curriculum.plan.memory import shape_of
 from voxmill.cli.app import run
-from voxmill.cli.plan.train import shape_of
 
 SHAPE = shape_of(preset("voxcpm2"))
 GPU = 80e9

@@ -15,6 +15,7 @@ COMMANDS = {
     "annotate": ["annotate {}/in {}/out {}/recipe.yaml", "annotate {}/in.jsonl {}/out --shard 0/2"],
     "finish": ["finish {}/in {}/out"],
     "encode": ["encode {}/dataset --vae {}/checkpoint {}/recipe.yaml", "encode {}/dataset --vae {}/checkpoint"],
+    "init": ["init {}/first --vae {}/vae --language-model {}/minicpm", "init {}/first --vae {}/vae --texts {}/dataset"],
     "train": [
         "train {}/recipe.yaml",
         "train stage1 init={}/init datasets.main.path={}/dataset run.out={}/out tracking.mlflow=false",

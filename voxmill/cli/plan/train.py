@@ -13,9 +13,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from cluster.planner.memory import Dtype, ModelShape, Stack, Zero
+    from cluster.planner.memory import Dtype, ModelShape, Zero
     from cluster.planner.plan import Choice
-    from model.config import LanguageModelConfig, VoxCPM2Config
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,38 +36,6 @@ class Options:
     peak_tflops: float
 
 
-def shape_of(config: VoxCPM2Config) -> ModelShape:
-    """What the planner needs of a model; parameters are counted on the module tree."""
-    import torch
-
-    from cluster.planner.memory import ModelShape, Stack
-    from model.voxcpm2 import VoxCPM2
-
-    with torch.device("meta"):
-        parameters = sum(parameter.numel() for parameter in VoxCPM2(config).parameters())
-
-    def stack(size: LanguageModelConfig, tokens: int = 1, kept: int = 1) -> Stack:
-        return Stack(
-            layers=size.num_hidden_layers,
-            hidden=size.hidden_size,
-            ffn=size.intermediate_size,
-            heads=size.num_attention_heads,
-            key_heads=size.num_key_value_heads,
-            head_dim=size.head_dim,
-            tokens=tokens,
-            kept=kept,
-        )
-
-    patch = config.patch_size
-    return ModelShape(
-        parameters=parameters,
-        base=stack(config.lm_config),
-        residual=stack(config.residual_stack),
-        encoder=stack(config.local_stack(config.encoder_config), patch + 1, 1),
-        decoder=stack(config.local_stack(config.dit_config), 3 + 2 * patch, patch),
-    )
-
-
 def run(options: Options, console: Console | None = None) -> None:
     """Prints the plan.
 
@@ -81,6 +48,7 @@ def run(options: Options, console: Console | None = None) -> None:
     from cluster.planner.plan import choices
     from model.config import read_config
     from model.presets import PRESETS, preset
+    from training.curriculum.plan.memory import shape_of
 
     console = console or Console(highlight=False)
     _check(options)

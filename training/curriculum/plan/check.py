@@ -4,14 +4,13 @@ Hours and epochs by source and language, positions, steps and memory follow from
 read. A recipe that cannot work is refused with one line.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from cluster.planner.memory import state_memory
 from model.checkpoint import load_vae
 from model.codec.latent_space import latent_space
 from model.config import read_config
@@ -20,6 +19,7 @@ from model.sequence.text_tokenizer import TextTokenizer
 from model.voxcpm2 import VoxCPM2
 from training.curriculum.corpus import Corpus, read_corpus
 from training.curriculum.mixture import DrawnSample, Mixture, Stream, streams_of
+from training.curriculum.plan.memory import RecipeMemory, gpu_bytes_of, memory_of
 from training.curriculum.recipe import Recipe
 from training.curriculum.sample_plan import PlannedSample, plan_sample
 from voxmill.core.errors import UserError
@@ -28,6 +28,8 @@ from voxmill.data.records import MODES
 SAMPLED = 200
 """Clips of a stream whose lengths are computed; the others are taken to be like them."""
 PROGRESS_POINTS = 64
+WORLDS = (1, 8, 16, 64)
+"""Numbers of ranks whose memory is told."""
 ROW_FILL = 0.99
 """Share of a row that is used, as `benchmarks/packing.py` measures it at window 1024."""
 
@@ -49,8 +51,7 @@ class Plan:
     streams: list[Stream]
     hours: dict[str, float]
     """Hours of audio in the datasets, by stream."""
-    memory: dict[int, float] = field(default_factory=dict)
-    """GB a rank of weights, gradients and optimizer, by number of ranks."""
+    memory: RecipeMemory
 
     def share_over(self, seconds: float, corpus: Corpus) -> float:
         """Share of the seconds that are drawn that come from clips longer than this, 0..1."""
@@ -108,11 +109,7 @@ def check(recipe: Recipe) -> tuple[Corpus, Plan]:
         seconds={s.name: float(share * total) for share, s in zip(shares, streams, strict=True)},
         streams=streams,
         hours={s.name: s.seconds / 3600 for s in streams},
-        memory={
-            world: state_gigabytes(parameters, recipe, world, trained=trained)
-            for world in (1, 8, 64)
-            if recipe.rows % world == 0
-        },
+        memory=memory_of(recipe, settings, trained),
     )
 
 
@@ -147,23 +144,26 @@ def _seconds_a_position(index: int, stream: Stream, corpus: Corpus, recipe: Reci
     return seconds / positions
 
 
-def state_gigabytes(parameters: int, recipe: Recipe, world: int, *, trained: int | None = None) -> float:
-    """Weights, gradients and optimizer of a rank in 1e9 bytes, as the planner counts them; see `voxmill plan`.
+def check_memory(recipe: Recipe, plan: Plan, *, world: int | None) -> None:
+    """Refuses a recipe that the GPUs here, or of `engine.gpu_memory`, do not hold; without either nothing is refused.
 
     Args:
-        parameters: of the model without adapters. trained: parameters that are trained; None: all of them.
+        world: number of ranks; None: not known, so that one of `WORLDS` has to fit.
+
+    Raises:
+        UserError: names what a rank takes, and the smallest change with which it fits.
     """
-    engine, adapters = recipe.engine, (trained or 0) if recipe.lora is not None else 0
-    held = state_memory(
-        parameters + adapters,
-        trained=trained,
-        zero=engine.zero,
-        dtype=engine.dtype,
-        world=world,
-        offload=engine.offload,
-        ema=recipe.optimizer.ema is not None,
-    )
-    return held.states / 1e9
+    gpu_bytes = gpu_bytes_of(recipe.engine)
+    if gpu_bytes is None:
+        return
+    worlds = [world] if world is not None else _worlds(recipe)
+    if not any(plan.memory.fits(size, gpu_bytes) for size in worlds):
+        plan.memory.refuse_unless_it_fits(worlds[-1], gpu_bytes)
+
+
+def _worlds(recipe: Recipe) -> list[int]:
+    """Numbers of ranks that divide the recipe's rows."""
+    return [size for size in WORLDS if recipe.rows % size == 0]
 
 
 def report(recipe: Recipe, corpus: Corpus, plan: Plan, console: Console | None = None) -> None:
@@ -194,10 +194,21 @@ def report(recipe: Recipe, corpus: Corpus, plan: Plan, console: Console | None =
     if corpus.left_out:
         reasons = ", ".join(f"{reason} {count}" for reason, count in corpus.left_out.most_common())
         console.print(f"left out: {reasons}", highlight=False)
-    memory = ", ".join(f"{gigabytes:.3g} GB on each of {world}" for world, gigabytes in plan.memory.items())
     where = f"ZeRO {recipe.engine.zero}, {recipe.engine.dtype}"
+    again = ", activations computed again" if recipe.engine.activation_checkpointing else ""
     adapters = f" and {plan.trained / 1e6:.4g} M of adapters" if recipe.lora is not None else ""
-    console.print(
-        f"{plan.parameters / 1e6:.4g} M parameters{adapters}, {where}: weights, gradients and optimizer take {memory}",
-        highlight=False,
-    )
+    console.print(f"{plan.parameters / 1e6:.4g} M parameters{adapters}, {where}{again}; GB of a rank:", highlight=False)
+    console.print(_memory_table(recipe, plan))
+
+
+def _memory_table(recipe: Recipe, plan: Plan) -> Table:
+    gpu_bytes = gpu_bytes_of(recipe.engine)
+    table = Table("ranks", "weights, gradients, optimizer", "activations of a row", "buffers", "peak")
+    if gpu_bytes is not None:
+        table.add_column(f"on {gpu_bytes / 1e9:.0f} GB")
+    for world in _worlds(recipe):
+        memory = plan.memory.of_rank(world)
+        sizes = (memory.states, memory.activations, memory.communication, memory.peak)
+        fits = [] if gpu_bytes is None else ["fits" if plan.memory.fits(world, gpu_bytes) else "does not fit"]
+        table.add_row(str(world), *(f"{size / 1e9:.3g}" for size in sizes), *fits)
+    return table

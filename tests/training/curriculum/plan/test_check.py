@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from model.presets import preset
 from model.sequence.text_tokenizer import TextTokenizer
 from samples.fabricate import CHECKPOINT
-from training.curriculum.check import check, state_gigabytes
+from training.curriculum.plan.check import check
+from training.curriculum.plan.memory import memory_of
 from training.curriculum.recipe import Recipe, load_recipe
 from training.curriculum.sample_stream import SampleStream
 from voxmill.cli.app import run
@@ -32,30 +34,60 @@ def test_the_plan_is_what_the_stream_then_does(encoded: Path) -> None:
         assert done[name] == pytest.approx(epochs, rel=0.15, abs=0.6), name
 
 
+SIZE = preset("voxcpm2")
+FULL = 2_290_004_544
+
+
+def states(settings: Recipe, world: int, *, trained: int = FULL) -> float:
+    return memory_of(settings, SIZE, trained).of_rank(world).states
+
+
 def test_memory_is_divided_as_zero_divides_it(encoded: Path) -> None:
-    count = 2_290_004_544
-    gigabytes = {
-        zero: state_gigabytes(count, recipe(encoded, f"engine.zero={zero}", "engine.dtype=bfloat16"), 8)
-        for zero in (0, 1, 2, 3)
+    held = {
+        zero: states(recipe(encoded, f"engine.zero={zero}", "engine.dtype=bfloat16"), 8) / FULL for zero in (0, 1, 2, 3)
     }
-    assert gigabytes[0] == pytest.approx(16 * count / 1e9)
-    assert gigabytes[1] == pytest.approx((4 + 12 / 8) * count / 1e9)
-    assert gigabytes[2] == pytest.approx((2 + 16 / 8) * count / 1e9)
-    assert gigabytes[3] == pytest.approx(18 / 8 * count / 1e9)
+    assert held == pytest.approx({0: 16, 1: 4 + 12 / 8, 2: 2 + 16 / 8, 3: 18 / 8})
 
 
 def test_memory_counts_what_is_trained_and_the_average(encoded: Path) -> None:
-    full, adapters = 2_290_004_544, 20_000_000
+    adapters = 20_000_000
     lora = recipe(encoded, "engine.zero=1", "engine.dtype=bfloat16", name="tiny_finetune_lora")
-    assert state_gigabytes(full, lora, 8, trained=adapters) == pytest.approx(
-        (2 * (full + adapters) + (2 + 12 / 8) * adapters) / 1e9
-    )
+    assert states(lora, 8, trained=adapters) == pytest.approx(2 * (FULL + adapters) + (2 + 12 / 8) * adapters)
     averaged = recipe(encoded, "engine.zero=2", "engine.dtype=bfloat16", "optimizer.ema=0.999")
-    assert state_gigabytes(full, averaged, 8) == pytest.approx((2 + (4 + 12 + 4) / 8) * full / 1e9)
+    assert states(averaged, 8) == pytest.approx((2 + (4 + 12 + 4) / 8) * FULL)
     whole = recipe(encoded, "engine.zero=0", "engine.dtype=float32"), recipe(encoded, "engine.zero=1")
-    assert [state_gigabytes(full, settings, 1) for settings in whole] == pytest.approx(
-        [16 * full / 1e9, 20 * full / 1e9]
-    )
+    assert [states(settings, 1) for settings in whole] == pytest.approx([16 * FULL, 20 * FULL])
+
+
+@pytest.mark.parametrize("name", ["stage1", "stage2", "stage3"])
+@pytest.mark.parametrize(("world", "gigabytes"), [(64, 24), (64, 40), (16, 80), (8, 80), (1, 80)])
+def test_the_stages_as_they_are_fit(encoded: Path, name: str, world: int, gigabytes: float) -> None:
+    settings = recipe(encoded, name=name)
+    memory_of(settings, SIZE, FULL).refuse_unless_it_fits(world, gigabytes * 1e9)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "world", "gigabytes", "change"),
+    [
+        (["engine.activation_checkpointing=false"], 64, 80, "set engine.activation_checkpointing=true"),
+        (["engine.zero=1"], 8, 24, "set engine.zero=2"),
+        (["engine.zero=0"], 8, 40, "set engine.zero=1"),
+        ([], 1, 40, "set engine.offload=true"),
+        ([], 8, 20, "set engine.offload=true"),
+        (["packing.positions=32768"], 64, 40, "packing.positions="),
+        ([], 64, 10, "more ranks, or GPUs with more memory, are needed"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_the_smallest_change(
+    encoded: Path, overrides: list[str], world: int, gigabytes: float, change: str
+) -> None:
+    memory = memory_of(recipe(encoded, *overrides, name="stage2"), SIZE, FULL)
+    with pytest.raises(UserError, match=rf"takes .* GB, and a GPU has {gigabytes} GB; .*{change}") as caught:
+        memory.refuse_unless_it_fits(world, gigabytes * 1e9)
+    changes = [word for word in str(caught.value).split() if word.startswith(("engine.", "packing."))][1:]
+    if changes:
+        changed = recipe(encoded, *overrides, *changes, name="stage2")
+        memory_of(changed, SIZE, FULL).refuse_unless_it_fits(world, gigabytes * 1e9)
 
 
 def test_a_plan_of_adapters_tells_what_is_trained(encoded: Path) -> None:
@@ -68,7 +100,10 @@ def test_the_command_prints_the_plan(encoded: Path, capsys: pytest.CaptureFixtur
     assert run(arguments) == 0
     output = capsys.readouterr().out
     assert re.search(r"stage 3: 40 steps, 4 rows of 512 positions", output)
-    assert "controllable/en/main" in output and "M parameters" in output
+    assert "controllable/en/main" in output and "M parameters" in output and "peak" in output
+    arguments = [*arguments, "engine.gpu_memory=0.002"]
+    assert run(arguments) == 2
+    assert re.search(r"each of 1 rank takes .* and a GPU has 0.002 GB; more ranks", capsys.readouterr().err)
     assert "of the seconds drawn, in clips: 0.0% over 30 s, 0.0% over 60 s, 0.0% over 180 s" in output
 
 

@@ -12,7 +12,7 @@ from model.presets import preset
 from model.sequence.layouts import Layout, arrange
 from model.sequence.packing import PackedBatch, pack
 from model.voxcpm2 import VoxCPM2
-from training.curriculum.flops import RowFlops, peak_flops
+from training.curriculum.plan.flops import RowFlops, peak_flops
 
 CONFIG = preset("tiny")
 SHAPE = (CONFIG.patch_size, CONFIG.feat_dim)
