@@ -140,7 +140,7 @@ class SelectConfig(Config):
     """Largest mean of the samples, as a share of full scale."""
     wer_fit: str | None = "shipped"
     """What predicts word error rates: shipped (of Whisper base), a file of `voxmill fit-trust`, or null for nothing."""
-    max_predicted_wer: float | None = 0.32
+    max_predicted_wer: float | None = 0.28
     """Highest word error rate (0..1 and more) that is predicted of a transcript."""
     without_fit: TranscriptThresholds = TranscriptThresholds()
     """Where nothing predicts word error rates, these thresholds on single measures apply; the same below are off."""

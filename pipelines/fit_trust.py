@@ -27,11 +27,16 @@ MIN_CLIPS, MIN_VOICES = 100, 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedClip:
-    """A clip of a recording of known words, kept or rejected, and its errors."""
+    """A clip of a recording of known words, kept or rejected, and its errors; None where they cannot be told."""
 
     clip: ShardMetadata
     recording: KnownRecording
-    errors: ClipErrors
+    errors: ClipErrors | None
+
+    @property
+    def judged(self) -> bool:
+        """Whether its words are known, and no digits are among them."""
+        return self.errors is not None and not self.errors.numbers and self.errors.length > 0
 
 
 def fit_trust(out: Path, truth: Path, target: Path, recordings: str) -> WerFit:
@@ -67,20 +72,21 @@ def make_fit(judged: Sequence[JudgedClip], recogniser: tuple[str, str], recordin
     """
     # The measures of a clip that was recognised in pieces are means: a fit is made for the pieces.
     whole = [row for row in judged if row.clip.duration <= CHUNK_SECONDS]
-    known = [row for row in whole if not row.errors.numbers and row.errors.length]
-    seen = [row for row in known if not row.recording.held_out]
-    unseen = [row for row in known if row.recording.held_out]
-    voices = {row.recording.voice for row in seen}
-    if len(seen) < MIN_CLIPS or len(voices) < MIN_VOICES:
+    seen, unseen = ([row for row in whole if row.recording.held_out is held_out] for held_out in (False, True))
+    known, tried_on = ([row for row in rows if row.judged] for rows in (seen, unseen))
+    voices = {row.recording.voice for row in known}
+    if len(known) < MIN_CLIPS or len(voices) < MIN_VOICES:
         raise UserError(
-            f"{len(seen)} clips of {len(voices)} voices have known words and may be fitted on; "
+            f"{len(known)} clips of {len(voices)} voices have known words and may be fitted on; "
             f"it takes {MIN_CLIPS} clips of {MIN_VOICES} voices"
         )
-    examples, tried = _examples(seen), _examples(unseen)
+    shown = examples = _examples(seen)
     fitted = fit(examples)
-    shown = (fitted.unseen, examples.errors, examples.words)
-    if unseen:
-        shown = (fitted.predict(tried.measures), tried.errors, tried.words)
+    rates = fitted.unseen
+    if tried_on:
+        shown = _examples(unseen)
+        rates = fitted.predict(shown)
+    judged_rows = shown.judged
     return WerFit(
         format=FORMAT,
         recogniser=recogniser[0],
@@ -90,16 +96,17 @@ def make_fit(judged: Sequence[JudgedClip], recogniser: tuple[str, str], recordin
         recordings=recordings,
         bias=fitted.regression.bias,
         terms=fitted.regression.terms,
+        others=fitted.others,
         curve=fitted.curve,
-        fitted_on=_counts(seen),
-        tried_on=_counts(unseen),
-        fifths=fifths(*shown),
-        left_out=len(judged) - len(known),
+        fitted_on=_counts(known),
+        tried_on=_counts(tried_on),
+        fifths=fifths(rates[judged_rows], shown.errors[judged_rows], shown.words[judged_rows]),
+        left_out=len(judged) - len(known) - len(tried_on),
     )
 
 
 def judged_clips(out: Path, known: dict[str, KnownRecording]) -> Iterator[JudgedClip]:
-    """Clips of a dataset, kept or rejected, of which it is known what was said in them."""
+    """Transcribed clips of the recordings of a dataset of which the words are known, kept and rejected ones."""
     recordings = from_table(Recording, read_index(out / "recordings.parquet", columns_of(Recording)))
     paths = {row.recording_id: row.path for row in recordings}
     clips = Dataset.open(out).records(ShardMetadata)
@@ -114,7 +121,7 @@ def judged_clips(out: Path, known: dict[str, KnownRecording]) -> Iterator[Judged
             for clip in own
         ]
         for clip, errors in zip(own, clip_errors(heard, recording.turns), strict=True):
-            if errors is not None:
+            if clip.transcript is not None and clip.quality is not None:
                 yield JudgedClip(clip=clip, recording=recording, errors=errors)
 
 
@@ -126,9 +133,11 @@ def _examples(judged: Sequence[JudgedClip]) -> Examples:
     values = [measures(row.clip, row.clip.duration) for row in judged]
     return Examples(
         measures=np.array([[value[name] for name in DIRECTIONS] for value in values]).reshape(-1, len(DIRECTIONS)),
-        errors=np.array([row.errors.errors for row in judged], float),
-        words=np.array([row.errors.length for row in judged], float),
+        errors=np.array([row.errors.errors if row.errors and row.judged else 0 for row in judged], float),
+        words=np.array([row.errors.length if row.errors and row.judged else 0 for row in judged], float),
         voices=np.array([row.recording.voice for row in judged]),
+        recordings=np.array([row.clip.recording_id for row in judged]),
+        seconds=np.array([row.clip.duration for row in judged], float),
     )
 
 

@@ -1,15 +1,15 @@
 """Fits the numbers of `wer_prediction` on clips of which the words are known.
 
-The weights are those of a logistic regression on the share of wrong words, held to the direction of each measure; the
-curve is fitted on scores that each clip gets from a regression without its own voice, so that it tells what voices and
-languages cost that nobody has fitted on.
+The weights are those of a logistic regression on the share of wrong words, held to the direction of each measure. How
+far a score moves towards those of its recording, and the curve, are fitted on scores that each clip gets from a
+regression without its own voice, so that they tell what voices and languages cost that nobody has fitted on.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
-from annotation.speech.wer_prediction import DIRECTIONS, Fifth, Term
+from annotation.speech.wer_prediction import DIRECTIONS, Fifth, Term, toward_others
 
 PENALTY = 0.02
 """Of squared weights (of measures scaled to one deviation), for each clip."""
@@ -26,21 +26,29 @@ MOST = 1.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examples:
-    """Clips of known words: measures [N, len(DIRECTIONS)], errors [N], words that were said [N], voices [N]."""
+    """Clips: measures [N, len(DIRECTIONS)], errors [N], words that were said [N], voices, recordings and seconds [N].
+
+    One without words is not judged: it only is among the others of its recording.
+    """
 
     measures: np.ndarray
     errors: np.ndarray
     words: np.ndarray
     voices: np.ndarray
+    recordings: np.ndarray
+    seconds: np.ndarray
 
     def __len__(self) -> int:
         return len(self.errors)
 
     def take(self, rows: np.ndarray) -> "Examples":
         """Those of a mask [N]."""
-        return Examples(
-            measures=self.measures[rows], errors=self.errors[rows], words=self.words[rows], voices=self.voices[rows]
-        )
+        return Examples(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
+    @property
+    def judged(self) -> np.ndarray:
+        """Mask [N] of those of which words are known."""
+        return np.asarray(self.words > 0)
 
     @property
     def rates(self) -> np.ndarray:
@@ -118,15 +126,17 @@ def fit_curve(scores: np.ndarray, examples: Examples) -> tuple[tuple[float, floa
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A regression with its curve; `unseen`: rates [N] of the examples predicted without their own voice."""
+    """A regression with its share of the others and its curve; `unseen`: rates [N] without each example's own voice."""
 
     regression: Regression
+    others: float
     curve: tuple[tuple[float, float], ...]
     unseen: np.ndarray
 
-    def predict(self, measures: np.ndarray) -> np.ndarray:
+    def predict(self, examples: Examples) -> np.ndarray:
         """Word error rates of clips, float [N]."""
-        return _on_curve(self.regression.scores(measures), self.curve)
+        scores = self.regression.scores(examples.measures)
+        return _on_curve(_among_others(scores, examples, self.others), self.curve)
 
 
 def _on_curve(scores: np.ndarray, curve: tuple[tuple[float, float], ...]) -> np.ndarray:
@@ -134,15 +144,42 @@ def _on_curve(scores: np.ndarray, curve: tuple[tuple[float, float], ...]) -> np.
     return np.asarray(np.interp(scores, places, rates))
 
 
+def _among_others(scores: np.ndarray, examples: Examples, share: float) -> np.ndarray:
+    moved = scores.copy()
+    for recording in np.unique(examples.recordings):
+        rows = examples.recordings == recording
+        moved[rows] = toward_others(scores[rows], examples.seconds[rows], share)
+    return moved
+
+
+def fit_others(scores: np.ndarray, examples: Examples) -> float:
+    """The share of the way to a recording's other clips with which a logistic curve of the score tells rates best."""
+    from scipy.optimize import minimize
+
+    judged = examples.judged
+    own, far = (_among_others(scores, examples, share)[judged] for share in (0.0, 1.0))
+    known = examples.take(judged)
+    target, weight = np.minimum(known.rates, 1.0), _weights(known)
+
+    def loss(theta: np.ndarray) -> float:
+        score = theta[0] + theta[1] * (own + theta[2] * (far - own))
+        return float(weight @ (np.logaddexp(0, score) - target * score))
+
+    found = minimize(loss, [0.0, 1.0, 0.3], bounds=[(None, None), (0, None), (0, 1)], method="L-BFGS-B").x
+    return round(float(found[2]), DIGITS)
+
+
 def fit(examples: Examples) -> Fitted:
-    """The regression over all examples, and the curve over scores without each one's own voice."""
+    """The regression over all examples, and the rest over scores without each one's own voice."""
     scores = np.zeros(len(examples))
     voices = np.unique(examples.voices)
     for together in np.array_split(voices, min(len(voices), FOLDS)):
         own = np.isin(examples.voices, together)
-        scores[own] = fit_regression(examples.take(~own)).scores(examples.measures[own])
-    curve = fit_curve(scores, examples)
-    return Fitted(fit_regression(examples), curve, _on_curve(scores, curve))
+        scores[own] = fit_regression(examples.take(~own & examples.judged)).scores(examples.measures[own])
+    others = fit_others(scores, examples)
+    moved = _among_others(scores, examples, others)
+    curve = fit_curve(moved[examples.judged], examples.take(examples.judged))
+    return Fitted(fit_regression(examples.take(examples.judged)), others, curve, _on_curve(moved, curve))
 
 
 def fifths(predicted: np.ndarray, errors: np.ndarray, words: np.ndarray) -> tuple[Fifth, ...]:

@@ -1,13 +1,15 @@
 """The word error rate that a transcript probably has, from what the recogniser and the checks tell of it.
 
 A regression over a few measures, each limited to the range that it was fitted on and pushing only one way, and a curve
-that turns its score into a rate. `fitting` of it is `wer_fitting`; the numbers of the embedded recogniser lie in
-`wer_fits/`, as JSON that also says on what they were fitted and how true they were on voices that the fit had not seen.
+that turns its score into a rate. Before the curve a score moves towards those of the recording's other clips: where the
+recogniser fails all around a clip, since it does not know the language, say, fluent words are luck or invented. What
+fits the numbers is `wer_fitting`; those of the embedded recogniser lie in `wer_fits/`, as JSON that also says on what
+they were fitted and how true they were on voices that the fit had not seen.
 """
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,13 +20,18 @@ from voxmill.core.errors import UserError
 from voxmill.data.languages import base_language, letters_worth, same_family
 from voxmill.data.records import Candidate, ShardMetadata, from_json_text
 
-FORMAT = 2
+FORMAT = 3
 FITS = Path(__file__).parent / "wer_fits"
 
 NEAR_LANGUAGES = 0.25
 """What a clip counts as decoded again that was so in other languages alone; the one it is in was in no doubt."""
 BYTES_A_TOKEN = 4
 """A token's probability is not a word's: a Greek word takes four times the tokens of an English one."""
+
+FEW_SECONDS = 6.0
+"""With so many seconds of other clips a score moves half of the way that it moves with very many."""
+LONGEST_SECONDS = 5.0
+"""A longer clip counts as one of this length among the others."""
 
 ORDINARY_COMPRESSION, ORDINARY_REPETITION = 1.8, 0.15
 """What true text reaches: the longer it is, the better it compresses, and three words may well be said twice."""
@@ -88,6 +95,19 @@ def measures(clip: Candidate | ShardMetadata, seconds: float) -> dict[str, float
     }
 
 
+def toward_others(scores_N: np.ndarray, seconds_N: np.ndarray, share: float) -> np.ndarray:
+    """Scores of all clips of one recording, each moved towards the mean of the others.
+
+    Args:
+        seconds_N: their lengths. share: of the way, 0 to 1, that a score moves where there are very many others.
+    """
+    weights_N = np.minimum(seconds_N, LONGEST_SECONDS)
+    others_N = weights_N.sum() - weights_N
+    sums_N = (weights_N * scores_N).sum() - weights_N * scores_N
+    means_N = np.divide(sums_N, others_N, out=scores_N.astype(float), where=others_N > 0)
+    return np.asarray(scores_N + share * others_N / (others_N + FEW_SECONDS) * (means_N - scores_N))
+
+
 def _pieces(word: str) -> float:
     """About how many of the recogniser's tokens a word takes: they are bytes, put together as English needs it most."""
     return len(word.strip().encode()) / BYTES_A_TOKEN
@@ -127,6 +147,7 @@ class WerFit:
     """Numbers of the regression and where they come from.
 
     recogniser: `transcription.model` or, of an embedded one, its asset; sha256: of the latter's files, else "".
+    others: share of the way to the other clips of a recording, as `toward_others` has it.
     curve: (score, error rate), both rising; flat beyond its ends. fitted_on, tried_on: voices of the fit and voices
     that it has not seen, of which `fifths` are. left_out: clips in whose text there are digits.
     """
@@ -139,6 +160,7 @@ class WerFit:
     recordings: str
     bias: float
     terms: tuple[Term, ...]
+    others: float
     curve: tuple[tuple[float, float], ...]
     fitted_on: tuple[VoiceCount, ...]
     tried_on: tuple[VoiceCount, ...]
@@ -153,6 +175,8 @@ class WerFit:
                 raise ValueError(f"no measure {term.measure!r}")
             if term.weight * DIRECTIONS[term.measure] < 0 or not term.low <= term.high:
                 raise ValueError(f"{term.measure}: its weight has the wrong sign, or its range is turned around")
+        if not 0 <= self.others <= 1:
+            raise ValueError(f"others has to be a share, not {self.others}")
         scores, rates = zip(*self.curve, strict=True) if self.curve else ((), ())
         rising = all(a < b for a, b in zip(scores, scores[1:], strict=False)) and list(rates) == sorted(rates)
         numbers = [self.bias, *scores, *rates, *(n for term in self.terms for n in (term.low, term.high, term.weight))]
@@ -164,10 +188,12 @@ class WerFit:
         terms = self.terms
         return self.bias + sum(term.weight * min(max(values[term.measure], term.low), term.high) for term in terms)
 
-    def predict(self, clip: Candidate | ShardMetadata, seconds: float) -> float:
-        """Predicted word error rate of a transcribed clip of this length, 0 and up."""
+    def predict(self, clips: Sequence[tuple[Candidate | ShardMetadata, float]]) -> list[float]:
+        """Predicted word error rates, 0 and up, of all transcribed clips of one recording: (clip, seconds)."""
+        scores_N = np.array([self.score(measures(clip, seconds)) for clip, seconds in clips], float)
+        moved_N = toward_others(scores_N, np.array([seconds for _, seconds in clips], float), self.others)
         scores, rates = zip(*self.curve, strict=True)
-        return round(float(np.interp(self.score(measures(clip, seconds)), scores, rates)), 4)
+        return [round(float(rate), 4) for rate in np.interp(moved_N, scores, rates)]
 
 
 def read_fit(path: Path) -> WerFit:

@@ -88,9 +88,15 @@ def collect(units: list[WorkUnit], out: Path, config: AnnotateConfig) -> Collect
         give_labels(clips, given)
         collected.text_warnings |= give_texts(long_clips.parts, given)
     collected.corrected = correct(clips, in_force(out), config.voice_attributes.prosody)
-    for clip in long_clips.parts:
-        if fit is not None and clip.text_source == "recognised" and clip.candidate.text.strip():
-            clip.predicted_wer = fit.predict(clip.candidate, clip.duration)
+    if fit is not None:
+        recognised: dict[str, list[CorpusClip]] = {}
+        for clip in long_clips.parts:
+            if clip.text_source == "recognised" and clip.candidate.text.strip():
+                recognised.setdefault(clip.window.recording_id, []).append(clip)
+        for together in recognised.values():
+            rates = fit.predict([(clip.candidate, clip.duration) for clip in together])
+            for clip, rate in zip(together, rates, strict=True):
+                clip.predicted_wer = rate
 
     def rejection(clip: CorpusClip) -> Ending | None:
         ending = apply_thresholds(clip, config.select)

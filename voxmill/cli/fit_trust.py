@@ -47,5 +47,7 @@ def fit_trust(
     console = Console(width=100)
     console.print(table)
     fitted, tried = (sum(row.clips for row in rows) for rows in (fit.fitted_on, fit.tried_on))
-    console.print(f"fitted on {fitted} clips, tried on {tried}; {fit.left_out} left out: digits, or nothing said")
+    console.print(
+        f"fitted on {fitted} clips, tried on {tried}; {fit.left_out} left out: digits, or it is not known what was said"
+    )
     print(output)

@@ -16,6 +16,7 @@ def made_fit(**changes: Any) -> WerFit:
         "recordings": "made up",
         "bias": 0.0,
         "terms": (Term(measure="log_probability", low=-2.0, high=0.0, weight=-1.0),),
+        "others": 0.0,
         "curve": ((0.0, 0.0), (2.0, 1.0)),
         "fitted_on": (),
         "tried_on": (),

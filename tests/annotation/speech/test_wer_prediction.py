@@ -4,9 +4,18 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from annotation.speech.wer_prediction import DIRECTIONS, Term, measures, read_fit, shipped_fit
+from annotation.speech.wer_prediction import (
+    DIRECTIONS,
+    Term,
+    WerFit,
+    measures,
+    read_fit,
+    shipped_fit,
+    toward_others,
+)
 from tests.annotation.speech.made_fits import made_fit
 from voxmill.core.assets import asset_sha256
 from voxmill.core.errors import UserError
@@ -44,14 +53,41 @@ def clip(*, probability: float = GOOD[1], text: str = GOOD[0], language: str = "
     )
 
 
+def rate(fit: WerFit, one: Candidate) -> float:
+    """Of a clip that is alone in its recording."""
+    return fit.predict([(one, 3.0)])[0]
+
+
 def test_the_shipped_fit_is_of_the_embedded_recogniser_and_true_where_it_was_tried() -> None:
     fit = shipped_fit("whisper-base", asset_sha256("whisper-base"))
     assert fit is not None and fit.tried_on and sum(row.clips for row in fit.fitted_on) >= 300
-    assert all(abs(row.predicted - row.true) <= 0.05 for row in fit.fifths)
+    # In the last fifth everything is wrong, and loops, which no two voices have alike, add words.
+    assert all(
+        abs(row.predicted - row.true) <= limit for row, limit in zip(fit.fifths, [0.05] * 4 + [0.07], strict=True)
+    )
     assert len({row.language for row in fit.fitted_on}) >= 8
-    good = fit.predict(clip(), 3.0)
     poor = clip(probability=0.4, mean_log_probability=-1.0, redecoded=True, text="Nobo isher")
-    assert good < 0.15 < 0.5 < fit.predict(poor, 3.0)
+    assert rate(fit, clip()) < 0.15 < 0.5 < rate(fit, poor)
+
+
+def test_one_good_clip_among_many_that_failed_is_trusted_less() -> None:
+    """Catalan, which the recogniser hears as Spanish, Portuguese or Polish, was kept where it looked like Spanish."""
+    fit = shipped_fit("whisper-base", asset_sha256("whisper-base"))
+    assert fit is not None
+    poor = clip(probability=0.4, mean_log_probability=-1.0, redecoded=True, text="Nobo isher")
+    near = clip(probability=0.8, mean_log_probability=-0.3)
+    among = [fit.predict([(near, 3.0), *[(other, 3.0)] * 5])[0] for other in (clip(), poor)]
+    assert among[0] < rate(fit, near) < among[1] and among[0] < 0.28 < among[1]
+
+
+def test_scores_move_towards_the_others_by_how_much_there_is_of_them() -> None:
+    scores, seconds = np.array([0.0, 2.0, 2.0]), np.array([3.0, 3.0, 9.0])
+    moved = toward_others(scores, seconds, 0.5)
+    # 8 seconds of others (a clip counts 5 at most) are 8 / 14 of the half way to them.
+    assert moved[0] == pytest.approx(0.5 * 8 / 14 * 2)
+    assert moved[1] == pytest.approx(2 + 0.5 * 8 / 14 * (10 / 8 - 2))
+    assert toward_others(np.array([1.5]), np.array([4.0]), 1.0) == pytest.approx([1.5])
+    assert toward_others(scores, seconds, 0.0) == pytest.approx(scores)
 
 
 def test_every_measure_pushes_one_way_only() -> None:
@@ -80,7 +116,7 @@ def test_a_clip_whose_language_was_near_another_one_is_in_less_doubt_than_one_th
 
 def test_beyond_the_fitted_range_nothing_changes() -> None:
     fit = made_fit()
-    rates = [fit.predict(clip(mean_log_probability=value), 3.0) for value in (-0.5, -2.0, -50.0, 3.0)]
+    rates = [rate(fit, clip(mean_log_probability=value)) for value in (-0.5, -2.0, -50.0, 3.0)]
     assert rates == [0.25, 1.0, 1.0, 0.0]
 
 
@@ -90,7 +126,7 @@ def test_fits_are_read_as_they_were_written_and_others_are_refused(tmp_path: Pat
     assert read_fit(path) == made_fit()
     for broken in (
         "{}",
-        to_json_text(made_fit()).replace('"format":2', '"format":9'),
+        to_json_text(made_fit()).replace('"format":3', '"format":9'),
     ):
         path.write_text(broken)
         with pytest.raises(UserError, match=r"fit\.json: no fit of `voxmill fit-trust`"):
@@ -105,6 +141,7 @@ def test_fits_are_read_as_they_were_written_and_others_are_refused(tmp_path: Pat
         {"terms": (Term(measure="log_probability", low=-2.0, high=0.0, weight=1.0),)},
         {"terms": (Term(measure="log_probability", low=2.0, high=0.0, weight=-1.0),)},
         {"terms": (Term(measure="mood", low=0.0, high=1.0, weight=1.0),)},
+        {"others": 1.5},
         {"curve": ()},
         {"curve": ((0.0, 0.5), (1.0, 0.2))},
         {"curve": ((1.0, 0.2), (0.0, 0.5))},
