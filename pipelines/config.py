@@ -19,6 +19,7 @@ from annotation.corpus.references import ReferencesConfig
 from annotation.corpus.speaker_clusters import ClusterConfig
 from annotation.descriptions.describer import DescriptionsConfig
 from annotation.descriptions.facts import FactsConfig
+from annotation.speech.aligners.config import AlignmentConfig
 from annotation.speech.transcription import TranscriptionConfig
 from annotation.voice.age import AgeConfig
 from annotation.voice.emotion import EmotionConfig
@@ -37,10 +38,13 @@ SELECTABLE = (*(name for name in METADATA_COLUMNS if name != "position"), *LABEL
 class LabelConfig(Config):
     """Everything that a label can depend on."""
 
+    renamed: ClassVar[dict[str, str]] = {"transcription.word_times": "alignment.letters"}
+
     events: EventsConfig = EventsConfig()
     separation: SeparationConfig = SeparationConfig()
     segmentation: SegmentationConfig = SegmentationConfig()
     transcription: TranscriptionConfig = TranscriptionConfig()
+    alignment: AlignmentConfig = AlignmentConfig()
     quality: QualityConfig = QualityConfig()
     segmented: bool = False
     """Keep the clips of a corpus as they are: segments of its recordings, or whole recordings that have none."""

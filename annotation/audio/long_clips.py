@@ -214,4 +214,5 @@ def _checks(pieces: Sequence[Candidate], text: str, seconds: Seconds, mean: _Mea
         redecoded_for="+".join(sorted(reasons)),
         agreement=mean(lambda piece: 1.0 if (own := _of(piece).agreement) is None else own) if twice else None,
         seconds_after_words=_of(pieces[-1]).seconds_after_words,
+        words_between=sum(_of(piece).words_between for piece in pieces),
     )

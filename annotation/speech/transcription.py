@@ -1,7 +1,7 @@
 """Transcripts with word times: what is configured, and what a recogniser gives.
 
 Whisper's word times come from its cross-attention (DTW); `word_edges` moves them out of pauses, and `letter_times`
-aligns the letters of a window. Every clip's `aligner` says which it was.
+aligns the letters of a window. Other aligners (`aligners/`) place words anew. Every clip's `aligner` says which it was.
 """
 
 from collections.abc import Sequence
@@ -40,8 +40,6 @@ class TranscriptionConfig(Config):
     """Code of the language of all recordings; null detects it in each."""
     transcribe_from: Literal["original", "separated"] = "original"
     """Where a recording was separated, decode the original audio or the separated voice."""
-    word_times: Literal["letters", "attention"] = "letters"
-    """Words are timed by a model of letters that each window trains, or by Whisper's cross-attention alone."""
     redecode_below: float = -0.8
     """A piece with a lower mean log probability is decoded again, over the whole 30 s and with more beams."""
     redecode_compression: float = 2.4

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from annotation.speech.aligners.aligner import load_aligner
 from annotation.speech.language_changes import changes, may_change, parts, stretches
 from annotation.speech.letter_times import ALIGNER, TimedClip, letter_times
 from annotation.speech.spoken_languages import LanguageChoice, LanguageText, choose, decide, of_family
@@ -26,6 +27,7 @@ from pipelines.stages.base import (
 )
 from pipelines.stages.long_clips import with_long_clips
 from pipelines.stages.segment import clip_id
+from pipelines.stages.word_times import with_word_times, with_words
 from voxmill.core.audio import RATE_16K, resample
 from voxmill.data.languages import from_whisper, language_name, same_family, to_whisper
 from voxmill.data.records import Candidate, StageName, Window, WindowResult
@@ -80,6 +82,7 @@ class Transcribe(BatchStage):
         self.config, self.label = context.label.transcription, context.label
         model = model_source(self.config.model, "whisper-base")
         self.recogniser = WhisperRecogniser(self.config, model, context.device, context.threads)
+        self.aligner = load_aligner(self.label.alignment, context.device, context.threads)
 
     def windows(self, given: Sequence[WindowInput]) -> list[WindowOutput]:
         known = [place for place, one in enumerate(given) if self._unknown(one.result.window) is None]
@@ -176,8 +179,11 @@ class Transcribe(BatchStage):
             clock = time.perf_counter()
             parts, candidates = self._put_together(parts, candidates, runs)
             again_seconds += time.perf_counter() - clock
-        if self.config.word_times == "letters":
+        if self.label.alignment.letters and self.label.alignment.backend == "whisper":
             candidates = _with_letter_times([part.piece for part in parts], candidates)
+        else:
+            clips = [part.piece.clip for part in parts]
+            candidates = with_word_times(clips, candidates, self.label.alignment, self.aligner)
         return [(part.piece.place, one) for part, one in zip(parts, candidates, strict=True)], again_seconds
 
     def _put_together(
@@ -222,10 +228,7 @@ def _with_letter_times(pieces: Sequence[_Piece], candidates: Sequence[Candidate]
     for (_, language), numbers in groups.items():
         clips = [TimedClip(pieces[number].clip, candidates[number].words) for number in numbers]
         for number, words in zip(numbers, letter_times(clips, language) or [], strict=False):
-            checks = candidates[number].transcript
-            assert checks is not None
-            checks = dataclasses.replace(checks, aligner=ALIGNER)
-            result[number] = dataclasses.replace(candidates[number], words=words, transcript=checks)
+            result[number] = with_words(candidates[number], words, ALIGNER)
     return result
 
 

@@ -298,6 +298,8 @@ class TranscriptChecks:
     """Share of words (or characters) that the two decodings have in common; null where it was decoded once. [0..1]"""
     seconds_after_words: Seconds = 0.0
     """Sound between the last word, as the recogniser placed it, and the end of the clip. [s]"""
+    words_between: int = 0
+    """Words, such as figures, that the aligner could only put between their neighbours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from annotation.speech.aligners.aligner import load_aligner
+from annotation.speech.aligners.config import AlignmentConfig
 from annotation.speech.letter_times import ALIGNER
 from annotation.speech.text_checks import error_rate
 from annotation.speech.transcription import Transcript
@@ -15,6 +17,7 @@ from pipelines.stages.base import StageContext, WindowAudio, WindowInput, Window
 from pipelines.stages.segment import clip_id
 from pipelines.stages.transcribe import Transcribe
 from samples.turns import RATE, Turn, sample_turns
+from tests.annotation.speech.aligners.saved_ctc import WAV2VEC2, save_ctc
 from voxmill.data.records import Candidate, SourceInfo, Window, WindowResult
 
 PAUSE = np.zeros(int(0.3 * RATE), dtype=np.float32)
@@ -151,6 +154,21 @@ def test_a_unit_is_transcribed_alike_whatever_the_order_of_calls(
     stage.windows(given[1:])
     assert [output.result for output in stage.windows(given)] == first
     assert all(dataclasses.is_dataclass(candidate.transcript) for one in first for candidate in one.candidates)
+
+
+def test_words_are_placed_by_the_configured_aligner(
+    stage: Transcribe, sentences: dict[str, list[Turn]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CTC model of Latin letters: it cannot place a Russian clip, which says so."""
+    folder = save_ctc(tmp_path, WAV2VEC2)
+    alignment = AlignmentConfig(backend="ctc", model=folder)
+    monkeypatch.setattr(stage, "label", LabelConfig(alignment=alignment))
+    monkeypatch.setattr(stage, "aligner", load_aligner(alignment, "cpu", 1))
+    (output,) = stage.windows([window_of([[sentences["en"][0]], [sentences["ru"][0]]])])
+    english, russian = output.result.candidates
+    assert english.transcript is not None and english.transcript.aligner == f"ctc ({folder})"
+    assert russian.transcript is not None and russian.transcript.aligner == Transcript(text="").aligner
+    assert " ".join(word.word for word in english.words) == english.text and is_right(english, sentences["en"][0])
 
 
 def test_words_lie_in_their_turns_and_say_how_they_were_timed(

@@ -26,7 +26,7 @@ transcript struct<compression_ratio: double, repeated_ngram: double, characters_
  no_speech_probability: double, redecoded: bool, aligner: string,
  second_language: string, second_language_probability: double, language_confidence: double,
  redecoded_for: string, agreement: double,
- seconds_after_words: double>,
+ seconds_after_words: double, words_between: int64>,
 licence string, path string, recognised_text string,
 text_differences list<item: struct<kind: string, given: string, recognised: string, start: double, end: double,
  similarity: double, likely: bool>>,

@@ -1,0 +1,1 @@
+"""Aligners by name, behind one interface: `aligner.Aligner`."""
