@@ -5,7 +5,9 @@ that Qwen publishes. The real ones were not at hand: what drawn ones give is com
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from annotation.speech.aligners.aligner import AlignedWords, SpokenClip, cannot_load, placed
 from annotation.speech.word_edges import tighten
@@ -13,6 +15,9 @@ from voxmill.core.audio import RATE_16K
 from voxmill.core.errors import UserError
 from voxmill.core.machine.devices import limit_threads
 from voxmill.data.languages import base_language
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LANGUAGES = frozenset(("de", "en", "es", "fr", "it", "ja", "ko", "pt", "ru", "yue", "zh"))
 """Those that it was trained on; words of others stay where they are."""
@@ -27,6 +32,15 @@ PUBLISHED_NAMES = {
     r"^thinker\.audio_tower\.": "model.audio_tower.",
 }
 """Names of the published tensors as transformers has them."""
+
+AUDIO_KEYS = (
+    *("num_mel_bins", "encoder_layers", "encoder_attention_heads", "encoder_ffn_dim", "d_model"),
+    *("activation_function", "n_window", "n_window_infer", "output_dim", "downsample_hidden_size"),
+)
+TEXT_KEYS = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+    *("num_key_value_heads", "head_dim", "hidden_act", "rms_norm_eps", "max_position_embeddings", "attention_bias"),
+)
 
 
 class Qwen3Aligner:
@@ -51,8 +65,8 @@ class Qwen3Aligner:
             given, _ = PreTrainedConfig.get_config_dict(place)
             if given.get("model_type") != MODEL_TYPE:
                 raise ValueError(f"it is a {given.get('model_type')}")
-            thinker = given.get("thinker_config")
-            more = {} if thinker is None else {"config": _of_published(thinker), "key_mapping": PUBLISHED_NAMES}
+            is_published = "thinker_config" in given
+            more = {"config": _of_published(given), "key_mapping": PUBLISHED_NAMES} if is_published else {}
             model, info = models.from_pretrained(place, output_loading_info=True, **more)
             tokenizer: Any = AutoTokenizer.from_pretrained(place)
             # What it hears is set by the code: 128 bands of 16 kHz.
@@ -73,24 +87,32 @@ class Qwen3Aligner:
         return [self._align(clip) for clip in clips]
 
     def _align(self, clip: SpokenClip) -> AlignedWords | None:
-        import torch
-
         seconds = len(clip.audio) / RATE_16K
         said = {number: own for number, word in enumerate(clip.words) if (own := _kept(word.word))}
         if not said or not 0 < seconds <= LONGEST_SECONDS or base_language(clip.language) not in LANGUAGES:
             return None
-        text = AUDIO + "".join(f"{word}{TIMESTAMP}{TIMESTAMP}" for word in said.values())
-        inputs = self._processor(text=[text], audio=[clip.audio], return_tensors="pt").to(self._device)
-        inputs.pop("num_audio_tokens", None)
-        with torch.inference_mode():
-            logits = self._model(**inputs).logits
-        (items,) = self._processor.decode_forced_alignment(
-            logits, inputs["input_ids"], [[*said.values()]], self._timestamp, self._step
-        )
+        words = [*said.values()]
+        logits, ids = self.logits(clip.audio, words)
+        # Puts in order what the model turned around, as the published code does.
+        (items,) = self._processor.decode_forced_alignment(logits, ids, [words], self._timestamp, self._step)
         times = {number: (one["start_time"], one["end_time"]) for number, one in zip(said, items, strict=True)}
         aligned = placed(clip.words, times, seconds)
         assert aligned is not None
         return AlignedWords(tuple(tighten(list(aligned.words), clip.audio)), aligned.between)
+
+    def logits(self, audio: np.ndarray, words: Sequence[str]) -> tuple["Tensor", "Tensor"]:
+        """Of each step of time at each token, [1, tokens, steps], and the tokens, [1, tokens]; two timestamps a word.
+
+        Args:
+            audio: float32 [samples] at 16 kHz. words: one at least, letters and figures alone.
+        """
+        import torch
+
+        text = AUDIO + "".join(f"{word}{TIMESTAMP}{TIMESTAMP}" for word in words)
+        inputs = self._processor(text=[text], audio=[audio], return_tensors="pt").to(self._device)
+        inputs.pop("num_audio_tokens", None)
+        with torch.inference_mode():
+            return self._model(**inputs).logits, inputs["input_ids"]
 
 
 def _kept(word: str) -> str:
@@ -98,18 +120,23 @@ def _kept(word: str) -> str:
     return "".join(char for char in word if char == "'" or char.isalnum())
 
 
-def _of_published(thinker: Mapping[str, Any]) -> Any:
-    """transformers' configuration of a published model."""
+def _of_published(given: Mapping[str, Any]) -> Any:
+    """transformers' configuration of a published model, of which it takes what shapes and computes."""
     from transformers import Qwen3ASRConfig
 
-    sections = {
-        name: {key: value for key, value in thinker[name].items() if key not in ("model_type", "max_source_positions")}
-        for name in ("audio_config", "text_config")
-    }
+    thinker = given["thinker_config"]
+
+    audio, text = (
+        {key: section[key] for key in keys if key in section}
+        for section, keys in ((thinker["audio_config"], AUDIO_KEYS), (thinker["text_config"], TEXT_KEYS))
+    )
+    # Rotary positions of its three axes are the same where all is text and sound.
+    text["rope_parameters"] = {"rope_type": "default", "rope_theta": thinker["text_config"]["rope_theta"]}
     configs: Any = Qwen3ASRConfig
     return configs(
-        audio_config=sections["audio_config"],
-        text_config=sections["text_config"],
+        audio_config=audio,
+        text_config=text,
         audio_token_id=thinker["audio_token_id"],
+        timestamp_token_id=given["timestamp_token_id"],
         num_labels=thinker["classify_num"],
     )
