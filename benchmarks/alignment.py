@@ -1,6 +1,6 @@
 """How true given texts are as the texts of clips, and the times of their words.
 
-    python benchmarks/alignment.py [--minutes 30] [--folder DIR] [--debs FOLDER]
+    python benchmarks/alignment.py [--minutes 30] [--folder DIR] [--debs FOLDER] [--set KEY=VALUE ...]
 
 A narration of festvox-ru with the times of its phones (samples/narration.py), strung together to long recordings, and
 the sample recordings of one language are annotated three times over the same work units: without their text, with it,
@@ -241,7 +241,15 @@ class Runs:
     long: dict[str, float]
 
 
-def run(name: str, folder: Path, recordings: Path, said: Words, languages: dict[str, str], address: str) -> Runs:
+def run(
+    name: str,
+    folder: Path,
+    recordings: Path,
+    said: Words,
+    languages: dict[str, str],
+    address: str,
+    settings: Sequence[str] = (),
+) -> Runs:
     """Annotates a corpus three times; the recogniser runs once."""
     rng = random.Random(SEED)
     whole = {path: " ".join(word.word for word in words) for path, words in said.items()}
@@ -250,7 +258,7 @@ def run(name: str, folder: Path, recordings: Path, said: Words, languages: dict[
     for texts in ({}, whole, {path: text for path, (text, _) in damages.items()}):
         manifest, out = folder / f"{name}.jsonl", folder / f"{name}-out"
         write_manifest(manifest, recordings, languages, texts)
-        run_job(manifest, out, address, *SETTINGS)
+        run_job(manifest, out, address, *SETTINGS, *settings)
         clips = {str(Path(path).relative_to(recordings)): own for path, own in read_clips(out).items()}
         measured.append(measure(said, clips, timed=name == "narration"))
         long.append(long_shares(out))
@@ -316,6 +324,9 @@ def main() -> None:
     parser.add_argument("--recording-minutes", type=float, default=10.0)
     parser.add_argument("--folder", type=Path, default=None, help="where the datasets are made (default: temporary)")
     parser.add_argument("--debs", type=Path, default=None, help="folder with festvox-ru already extracted")
+    parser.add_argument(
+        "--set", nargs="*", default=[], help="settings of the job, such as label.alignment.letters=false"
+    )
     parser.add_argument("--no-samples", action="store_true", help="the narration alone")
     arguments = parser.parse_args()
     runs: dict[str, Runs] = {}
@@ -327,10 +338,12 @@ def main() -> None:
                 make(folder / "narration", arguments.minutes, arguments.recording_minutes, arguments.debs)
                 said = narration_words(folder / "narration")
                 languages = dict.fromkeys(said, "ru")
-                runs["narration"] = run("narration", folder, folder / "narration", said, languages, address)
+                runs["narration"] = run(
+                    "narration", folder, folder / "narration", said, languages, address, arguments.set
+                )
             if not arguments.no_samples:
                 said, languages = sample_words()
-                runs["samples"] = run("samples", folder, SAMPLES, said, languages, address)
+                runs["samples"] = run("samples", folder, SAMPLES, said, languages, address, arguments.set)
         print(json.dumps(report(runs, Console(width=120))))
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
+from annotation.speech.aligners.aligner import BY_SHARES
 from pipelines.exports.plain import relative_name, same_file
 from voxmill.core.hashing import sha256_text, short_hash
 from voxmill.data.dataset import RECORDINGS_INDEX, Dataset
@@ -22,6 +23,13 @@ class Track:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Placing:
+    """Who placed the words of a clip in time."""
+
+    aligner: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TimedClip(Track):
     """A clip with its text, in the time of its recording."""
 
@@ -31,6 +39,7 @@ class TimedClip(Track):
     sample_rate: Hertz
     text: str
     words: tuple[Word, ...]
+    transcript: Placing | None
     speaker: str | None
 
     @property
@@ -115,8 +124,11 @@ def _order(clip: TimedClip) -> tuple[tuple[str, str, int], int, int, ClipId]:
 def placed_words(clip: TimedClip) -> list[tuple[int, int, str]]:
     """(start, end, word) of the words that have a time, one after another, in µs of the recording.
 
-    Words without a time (none, no number, or no length within the clip and after the word before) are left out.
+    Words without a time (none, no number, or no length within the clip and after the word before) are left out, and so
+    are those that no aligner has placed.
     """
+    if clip.transcript is not None and clip.transcript.aligner == BY_SHARES:
+        return []
     placed: list[tuple[int, int, str]] = []
     earliest = clip.start
     for word in clip.words:

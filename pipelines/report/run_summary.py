@@ -115,6 +115,8 @@ def models(config: AnnotateConfig) -> list[ModelEntry]:
         ("age", voices.age.model, ""),
     ]
     named += [(StageName(name), model, asset) for name, model, asset in optional if name in voices.labellers and model]
+    if label.alignment.model is not None:
+        named.append((StageName.TRANSCRIPTION, label.alignment.model, ""))
     if "descriptions" in config.corpus_labels.labels and writer.writer == "embedded":
         named.append((StageName.DESCRIPTIONS, writer.embedded.model, "smollm2-135m"))
     rows: list[ModelEntry] = []

@@ -58,6 +58,11 @@ class CtcAligner:
         rate = getattr(self._extract, "sampling_rate", None)
         if ratio is None or rate != RATE_16K or self._extract.model_input_names[0] != "input_values":
             raise UserError(f"label.alignment.model={name}: takes no waveform of 16 kHz; name a wav2vec2 or MMS model")
+        if getattr(model.config, "adapter_attn_dim", None) is not None:
+            raise UserError(
+                f"label.alignment.model={name}: has adapters by language, which are not read; "
+                "name a model of one alphabet, such as MahmoudAshraf/mms-300m-1130-forced-aligner"
+            )
         self._hop: int = ratio
         # A tokenizer may add tokens, such as a word delimiter, that the model was trained without.
         size = model.config.vocab_size

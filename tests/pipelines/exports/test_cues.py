@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from annotation.speech.aligners.aligner import BY_SHARES
 from pipelines.exports.cues import cues_of
-from pipelines.exports.tracks import MICROSECONDS, TimedClip
+from pipelines.exports.tracks import MICROSECONDS, Placing, TimedClip, placed_words
 from voxmill.data.records import Word
 
 RATE = 16_000
@@ -25,6 +26,7 @@ def spoken(text: str, times: list[tuple[float, float]], seconds: float, offset: 
         sample_rate=RATE,
         text=text,
         words=tuple(Word(word, start, end, 0.9) for word, (start, end) in zip(pieces, times, strict=True)),
+        transcript=Placing(aligner="whisper"),
         speaker=None,
     )
 
@@ -34,6 +36,11 @@ def clip() -> TimedClip:
     """Twelve words, one a second; the seventh is followed by the longest pause."""
     times = [(second + 0.1, second + (0.5 if second == 6 else 0.9)) for second in range(12)]
     return spoken(TEXT, times, 12.0)
+
+
+def test_words_that_nobody_has_placed_have_no_times(clip: TimedClip) -> None:
+    assert len(placed_words(clip)) == 12
+    assert placed_words(replace(clip, transcript=Placing(aligner=BY_SHARES))) == []
 
 
 def test_a_clip_that_is_short_enough_is_one_cue(clip: TimedClip) -> None:

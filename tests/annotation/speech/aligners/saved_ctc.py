@@ -10,7 +10,7 @@ MMS = ["<blank>", "<pad>", "</s>", "<unk>", *"aienourtslmkdhgypvbcjwzfqx'"]
 """The order of specials in the MMS aligner that transformers loads."""
 
 
-def save_ctc(folder: Path, vocabulary: list[str], delimiter: str = "|") -> str:
+def save_ctc(folder: Path, vocabulary: list[str], delimiter: str = "|", adapters: int | None = None) -> str:
     """Writes a model, its tokenizer and its feature extractor; returns the path as a configuration names it."""
     import torch
     from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
@@ -25,6 +25,7 @@ def save_ctc(folder: Path, vocabulary: list[str], delimiter: str = "|") -> str:
         conv_dim=(16,) * 7,
         num_conv_pos_embeddings=16,
         num_conv_pos_embedding_groups=2,
+        adapter_attn_dim=adapters,
     )
     Wav2Vec2ForCTC(config).save_pretrained(folder)
     (folder / "vocab.json").write_text(json.dumps({token: number for number, token in enumerate(vocabulary)}))

@@ -179,9 +179,18 @@ def test_a_model_that_is_no_aligner_is_named(backend: str, tmp_path: Path) -> No
             load_aligner(config, "cpu", 1)
 
 
-def test_a_vocabulary_without_letters_is_named(tmp_path: Path) -> None:
-    folder = save_ctc(tmp_path, ["<pad>", "<s>", "</s>", "<unk>", "|", "1", "2"])
-    with pytest.raises(UserError, match="has no letters"):
+@pytest.mark.parametrize(
+    ("vocabulary", "adapters", "message"),
+    [
+        (["<pad>", "<s>", "</s>", "<unk>", "|", "1", "2"], None, "has no letters"),
+        (WAV2VEC2, 4, "has adapters by language, which are not read"),
+    ],
+)
+def test_a_model_that_cannot_be_used_is_named(
+    vocabulary: list[str], adapters: int | None, message: str, tmp_path: Path
+) -> None:
+    folder = save_ctc(tmp_path, vocabulary, adapters=adapters)
+    with pytest.raises(UserError, match=message):
         CtcAligner(folder, folder, romanise=False, device="cpu", threads=1)
 
 
