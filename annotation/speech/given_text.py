@@ -26,6 +26,8 @@ from voxmill.data.records import GivenPart, Seconds, TextDifference, Word
 
 SURE = 0.6
 """Mean probability of recognised words that are not in the text from which on they are taken to be said."""
+UNLIKE, SURER = 0.2, 0.8
+"""Words with a fifth of their characters in common and more are likelier misheard than others: so they need this."""
 SHORTEST_ADDED = 3
 """Characters; recognisers hear shorter words than these where nothing is said."""
 QUICK_SHARE = 0.8
@@ -259,13 +261,14 @@ class _Texts:
     def _is_likely(self, clip: RecognisedClip, pair: Pair, similarity: float) -> bool:
         """Whether recording and text part here, and not only the recogniser errs."""
         heard = self.heard[pair.h0 : pair.h1]
-        sure = bool(heard) and sum(word.probability for word in heard) / len(heard) >= SURE
+        probability = sum(word.probability for word in heard) / max(len(heard), 1)
         if not pair.gap:
             # What the one writes in figures, the other may write in words.
             in_figures = _has_digit(word.form for word in heard) != _has_digit(self.alignment.forms(pair.g0, pair.g1))
+            sure = probability >= (SURE if similarity < UNLIKE else SURER)
             return similarity < SAME_WORD and sure and not in_figures
         if heard:
-            return sure and sum(len(word.form) for word in heard) >= SHORTEST_ADDED
+            return probability >= SURE and sum(len(word.form) for word in heard) >= SHORTEST_ADDED
         before, after = self.alignment.beside(pair)
         forms, start, end = self.alignment.forms(pair.g0, pair.g1), clip.start, clip.end
         if before is not None and before.start >= clip.start:

@@ -3,6 +3,7 @@
 import random
 import time
 import tracemalloc
+from dataclasses import replace
 
 import pytest
 
@@ -88,6 +89,33 @@ def test_where_recording_and_text_part_is_marked() -> None:
     # What is said in figures is not another word than what is written out.
     (figures,) = texts("it costs fifteen euros", clip(0.0, "it costs 15 euros"))
     assert figures.text == "it costs fifteen euros" and not any(one.likely for one in figures.differences)
+
+
+@pytest.mark.parametrize(
+    ("given", "recognised", "probability", "likely"),
+    [
+        ("they", "the", 0.7, False),  # 75 % in common: the same word, misspelt
+        ("you are", "or", 0.76, False),
+        ("dès", "d", 0.73, False),
+        ("epoch", "po", 0.67, False),
+        ("epoch", "po", 0.9, True),
+        ("Mars", "dog", 0.67, True),
+        ("Mars", "dog", 0.5, False),
+    ],
+)
+def test_words_that_sound_alike_are_likelier_misheard_than_another(
+    given: str, recognised: str, probability: float, likely: bool
+) -> None:
+    before, after = (
+        ["and", "so", "they", "went", "on", "along", "the", "river"][:4],
+        ["until", "the", "sun", "was", "down"],
+    )
+    heard = clip(0.0, " ".join((*before, recognised, *after)))
+    words = tuple(
+        replace(word, probability=probability) if word.word in recognised.split() else word for word in heard.words
+    )
+    (text,) = texts(" ".join((*before, given, *after)), replace(heard, words=words))
+    assert any(one.likely for one in text.differences) is likely
 
 
 def test_a_text_without_spaces_is_aligned_by_characters() -> None:
