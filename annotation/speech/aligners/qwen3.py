@@ -1,4 +1,4 @@
-"""Words placed by Qwen3-ForcedAligner, a language model with an ear that names the time of each word in steps of 80 ms.
+"""Words placed by Qwen3-ForcedAligner, a language model with an audio encoder that names the time of each word in steps of 80 ms.
 
 transformers has the network and its processor. Weights are read in the layout that transformers writes and in the one
 that Qwen publishes. The real ones were not at hand: what drawn ones give is compared with the published code.
@@ -69,7 +69,7 @@ class Qwen3Aligner:
             more = {"config": _of_published(given), "key_mapping": PUBLISHED_NAMES} if is_published else {}
             model, info = models.from_pretrained(place, output_loading_info=True, **more)
             tokenizer: Any = AutoTokenizer.from_pretrained(place)
-            # What it hears is set by the code: 128 bands of 16 kHz.
+            # Its input is the same for all of its sizes: 128 mel bands of 16 kHz.
             self._processor: Any = Qwen3ASRProcessor(feature_extractor=extractors(), tokenizer=tokenizer)
         except (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError, RuntimeError) as error:
             raise cannot_load(name, "Qwen3-ForcedAligner", error) from error

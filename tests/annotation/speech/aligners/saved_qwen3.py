@@ -72,7 +72,7 @@ def save_published(folder: Path, window_frames: int = 800) -> str:
     """Writes configuration, tokenizer and weights drawn by their published names; returns the path.
 
     Args:
-        window_frames: of 10 ms that its ear attends over.
+        window_frames: of 10 ms that its audio encoder attends over.
     """
     from safetensors.torch import save_file
 
