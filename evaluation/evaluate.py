@@ -45,7 +45,7 @@ from voxmill.core.local_ray import join_ray
 from voxmill.core.progress import Progress
 
 # Libraries of the `evaluate` extra, without which nothing here works.
-EXTRA = ("mlflow", "opencc", "zhon")
+EXTRA = ("mlflow", "zhon")
 VERSIONS = ("voxmill", "faster-whisper", "jiwer", "mlflow", "numpy", "scipy", "speechmos", "torch")
 
 

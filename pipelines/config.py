@@ -1,8 +1,8 @@
 """Configuration of the two jobs. Of `annotate`: what labels depend on, what selection uses, how it runs.
 
 Only `label` decides which clips are cut and how they are transcribed; each labeller of `voice_attributes` and each
-label of `corpus_labels` can be changed or added on a finished dataset. Changing `corrections`, `select`, `write` or
-`run` runs no model again.
+label of `corpus_labels` can be changed or added on a finished dataset. Changing `corrections`, `select`, `texts`,
+`write` or `run` runs no model again.
 """
 
 from typing import Annotated, ClassVar, Literal
@@ -29,6 +29,7 @@ from annotation.voice.speaker import SpeakerConfig
 from voxmill.core.config import Config, StoredPath
 from voxmill.data.conditions import Condition
 from voxmill.data.schemas import CLIPS, METADATA_COLUMNS
+from voxmill.data.scripts import ChineseScript
 
 LABELS_OF_A_CLIP = ("path", "given", "predicted_wer", "prosody", "gender", "emotion", "age")
 SELECTABLE = (*(name for name in METADATA_COLUMNS if name != "position"), *LABELS_OF_A_CLIP)
@@ -118,9 +119,9 @@ class TranscriptThresholds(Config):
     max_repeated_ngram: float | None = 0.3
     """Largest share (0..1) of the trigrams of the text that are its most frequent one."""
     min_characters_per_second: float | None = 2.0
-    """Slowest reading, in characters a second."""
+    """Slowest reading, in letters of an alphabet a second; a character of Chinese counts as 3, a kana as 2."""
     max_characters_per_second: float | None = 35.0
-    """Fastest reading, in characters a second."""
+    """Fastest reading, in letters a second, likewise."""
     min_language_probability: float | None = 0.5
     """Lowest probability (0..1) of the detected language."""
 
@@ -157,9 +158,9 @@ class SelectConfig(Config):
     max_repeated_ngram: float | None = None
     """Largest share (0..1) of the trigrams of the text that are its most frequent one, likewise."""
     min_characters_per_second: float | None = None
-    """Slowest reading, in characters a second, likewise."""
+    """Slowest reading, in letters of an alphabet a second as above, likewise."""
     max_characters_per_second: float | None = None
-    """Fastest reading, in characters a second, likewise."""
+    """Fastest reading, in letters of an alphabet a second, likewise."""
     min_language_probability: float | None = None
     """Lowest probability (0..1) of the detected language, likewise."""
     min_language_confidence: float | None = 0.75
@@ -190,6 +191,15 @@ class SelectConfig(Config):
     def condition(self) -> Condition | None:
         """`where`, to ask of a row of the index."""
         return None if self.where is None else Condition(self.where, SELECTABLE, CLIPS.names)
+
+
+class TextsConfig(Config):
+    """How texts are spelt, applied late. Both scripts of Chinese are compared as one, whatever is written."""
+
+    chinese: ChineseScript | None = None
+    """Recognised Chinese, dialects too, in simplified or traditional characters (OpenCC); null: as recognised."""
+    given_too: bool = False
+    """Also texts that are given or corrected, which otherwise stay as they are."""
 
 
 class WriteConfig(Config):
@@ -237,6 +247,7 @@ class AnnotateConfig(Config):
     voice_attributes: VoiceAttributesConfig = VoiceAttributesConfig()
     corpus_labels: CorpusLabelsConfig = CorpusLabelsConfig()
     select: SelectConfig = SelectConfig()
+    texts: TextsConfig = TextsConfig()
     write: WriteConfig = WriteConfig()
     run: RunConfig = RunConfig()
 

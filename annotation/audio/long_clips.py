@@ -19,8 +19,8 @@ from annotation.speech.hallucinations import is_hallucination
 from annotation.speech.text_checks import normalise, text_language, tokens
 from annotation.speech.transcription import TranscriptionConfig
 from voxmill.core.audio import runs
-from voxmill.data.languages import base_language
 from voxmill.data.records import Candidate, ClipId, Seconds, TranscriptChecks, Word
+from voxmill.data.scripts import joined
 
 # Whisper's own sign that nobody speaks.
 MAX_NO_SPEECH = 0.6
@@ -31,8 +31,6 @@ MIN_AGREEMENT = 0.7
 # So far below the mean power of the speech on both sides is a pause; breath is 20 dB and more.
 QUIET_DB = 10.0
 MIN_SNR_DB = 10.0
-# Others put a space between sentences at least.
-_WITHOUT_SPACES = frozenset({"ja", "zh"})
 
 
 def is_sure(candidate: Candidate, config: TranscriptionConfig) -> bool:
@@ -160,8 +158,7 @@ def joined_words(pieces: Sequence[Candidate], rate: int) -> tuple[str, tuple[Wor
             dataclasses.replace(word, start=round(word.start + offset, 3), end=round(word.end + offset, 3))
             for word in piece.words
         ]
-    space = "" if base_language(pieces[0].language) in _WITHOUT_SPACES else " "
-    return space.join(piece.text for piece in pieces if piece.text), tuple(words)
+    return joined(piece.text for piece in pieces), tuple(words)
 
 
 def num_words(clip: Candidate) -> int:

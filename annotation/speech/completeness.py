@@ -10,7 +10,7 @@ import numpy as np
 
 from annotation.speech.text_checks import normalise
 from annotation.speech.word_edges import FRAMES, sounding
-from voxmill.data.languages import letters_worth
+from voxmill.data.scripts import letters_a_character
 
 # Whisper ends the last word up to 0.5 s early.
 EARLY_SECONDS = 0.5
@@ -39,11 +39,12 @@ def seconds_after_words(words: Sequence[PlacedWord], audio: np.ndarray) -> float
     return float(sounding(audio)[round(last * FRAMES) :].sum() / FRAMES)
 
 
-def seems_cut_short(text: str, words: Sequence[PlacedWord], audio: np.ndarray, language: str) -> bool:
+def seems_cut_short(text: str, words: Sequence[PlacedWord], audio: np.ndarray) -> bool:
     """Whether a transcript probably lacks words that are spoken in `audio`, float32 [samples] at 16 kHz."""
     if seconds_after_words(words, audio) > EARLY_SECONDS:
         return True
     if any(word.end - word.start > LONG_WORD_SECONDS for word in words):
         return True
-    letters = len(normalise(text).replace(" ", "")) * letters_worth(language)
+    written = normalise(text).replace(" ", "")
+    letters = len(written) * letters_a_character(written)
     return letters < FEW_LETTERS * float(sounding(audio).sum() / FRAMES)

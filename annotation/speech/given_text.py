@@ -23,6 +23,7 @@ from annotation.speech.given_words import (
 )
 from voxmill.data.languages import CHARACTER_BASED, base_language
 from voxmill.data.records import GivenPart, Seconds, TextDifference, Word
+from voxmill.data.scripts import one_line
 
 SURE = 0.6
 """Mean probability of recognised words that are not in the text from which on they are taken to be said."""
@@ -130,7 +131,7 @@ class _Texts:
             " ".join(self.alignment.forms(g0, g1)), " ".join(word.form for word in heard)
         )
         return ClipText(
-            text=" ".join(spelt.split()),
+            text=one_line(spelt),
             words=tuple(words),
             agreement=float(agreement),
             differences=tuple(self._differences(clip, pairs)),

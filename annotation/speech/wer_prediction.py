@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from annotation.speech.text_checks import tokens
+from annotation.speech.text_checks import normalise, tokens
 from voxmill.core.errors import UserError
-from voxmill.data.languages import base_language, letters_worth, same_family
+from voxmill.data.languages import base_language, same_family
 from voxmill.data.records import Candidate, ShardMetadata, from_json_text
+from voxmill.data.scripts import letters_a_character
 
 FORMAT = 3
 FITS = Path(__file__).parent / "wer_fits"
@@ -70,7 +71,7 @@ def measures(clip: Candidate | ShardMetadata, seconds: float) -> dict[str, float
     pieces = np.array([_pieces(word.word) for word in clip.words] or [1.0])
     units = tokens(clip.text, language)
     same = same_family(transcript.text_language, language)
-    letters = max(transcript.characters_per_second * letters_worth(language), 0.1)
+    letters = max(transcript.characters_per_second * letters_a_character(normalise(clip.text)), 0.1)
     return {
         "log_probability": transcript.mean_log_probability,
         "word_log_probability": transcript.mean_log_probability * sum(map(_pieces, units)) / max(len(units), 1),

@@ -24,6 +24,7 @@ from annotation.speech.text_checks import agreement, compression_ratio
 from annotation.speech.transcription import CHUNK_SECONDS, RATE, Transcript, TranscriptionConfig
 from voxmill.core.audio import batches_by_length
 from voxmill.data.records import Word
+from voxmill.data.scripts import joined
 
 LOOP = 2.4
 """Whisper's own sign of a loop, in zlib compression."""
@@ -143,7 +144,7 @@ class WhisperRecogniser:
         pieces = [piece for clip in heard for piece in clip.pieces]
         codes = [language for clip, language in zip(heard, languages, strict=True) for _ in clip.pieces]
         first = self._decode(pieces, codes)
-        reasons = [self._doubts(*one) for one in zip(first, pieces, codes, strict=True)]
+        reasons = [self._doubts(*one) for one in zip(first, pieces, strict=True)]
         doubtful = [number for number, own in enumerate(reasons) if own]
         clock = time.perf_counter()
         again = self._decode(
@@ -160,13 +161,13 @@ class WhisperRecogniser:
         """Transcripts of clips (float32 [samples] at 16 kHz, any length) that share a Whisper language code."""
         return self.transcribe(self.listen(clips), [language] * len(clips))
 
-    def _doubts(self, decoded: Decoded, piece: _Piece, language: str) -> tuple[str, ...]:
+    def _doubts(self, decoded: Decoded, piece: _Piece) -> tuple[str, ...]:
         """Why a piece is to be decoded again."""
         doubtful = (
             decoded.mean_log_probability < self.config.redecode_below
             or compression_ratio(decoded.text) > self.config.redecode_compression
         )
-        short = seems_cut_short(decoded.text, decoded.words, piece.audio, language)
+        short = seems_cut_short(decoded.text, decoded.words, piece.audio)
         return tuple(name for name, applies in (("doubt", doubtful), ("cut_short", short)) if applies)
 
     def _decode(self, pieces: Sequence[_Piece], languages: Sequence[str], *, again: bool = False) -> list[Decoded]:
@@ -250,7 +251,7 @@ def _join(clip: Heard, texts: Sequence[_Text]) -> Transcript:
     audio = np.concatenate([piece.audio for piece in clip.pieces])
     agreements = [text.agreement for text in texts if text.agreement is not None]
     return Transcript(
-        text=" ".join(text.decoded.text for text in texts if text.decoded.text),
+        text=joined(text.decoded.text for text in texts),
         words=words,
         mean_log_probability=float(np.mean([text.decoded.mean_log_probability for text in texts])),
         no_speech_probability=float(np.max([text.decoded.no_speech_probability for text in texts])),

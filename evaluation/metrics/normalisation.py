@@ -14,12 +14,9 @@ from __future__ import annotations
 import string
 import unicodedata
 from functools import cache
-from typing import TYPE_CHECKING
 
 from voxmill.data.languages import CHARACTER_BASED, base_language
-
-if TYPE_CHECKING:
-    from opencc import OpenCC
+from voxmill.data.scripts import in_script
 
 NORMALISER_VERSION = "1"
 """Stands in every cached score's key: raise it with any change below that changes a score."""
@@ -56,14 +53,15 @@ def official(text: str, *, by_character: bool) -> str:
 
 def official_hypothesis(text: str, language: str) -> str:
     """A transcript as the official scorers take it: Chinese in simplified characters."""
-    return _to_simplified().convert(text) if base_language(language) == "zh" else text
+    # The official scripts use zhconv (GPL) to zh-cn; this is the nearest of OpenCC's conversions: docs/evaluation.md.
+    return in_script(text, "simplified") if base_language(language) == "zh" else text
 
 
 def strict(text: str, language: str) -> str:
     """`text` as words, or characters, with single spaces between; empty where nothing is pronounced."""
     text = unicodedata.normalize("NFKC", text).replace("\u2019", "'")
     if base_language(language) == "zh":
-        text = _to_simplified().convert(text)
+        text = in_script(text, "simplified")
     text = text.casefold()
     kept = []
     for index, character in enumerate(text):
@@ -83,11 +81,3 @@ def _punctuation() -> tuple[str, ...]:
     from zhon.hanzi import punctuation
 
     return tuple(mark for mark in punctuation + string.punctuation if mark != "'")
-
-
-@cache
-def _to_simplified() -> OpenCC:
-    from opencc import OpenCC
-
-    # The official scripts use zhconv (GPL) to zh-cn; this is the nearest of OpenCC's conversions: docs/evaluation.md.
-    return OpenCC("tw2s")

@@ -46,7 +46,7 @@ class CorpusClip:
     speaker: the name that the manifest gives, else that of its cluster.
     text_source: where the candidate's text and words are from. recognised_text: with another one, what was recognised.
     given: what the corpus says of it. predicted_wer: of a recognised text; None where no fit predicts it. correction:
-    what a person says of it.
+    what a person says of it. respelt: whether its text is in another script than it was recognised or given in.
     expressiveness, percentile: None where it could not be scored. references: None before they are looked for.
     ending: why the clip was rejected; None while it is kept.
     """
@@ -63,6 +63,7 @@ class CorpusClip:
     given: GivenLabels | None = None
     predicted_wer: float | None = None
     correction: Correction | None = None
+    respelt: bool = False
     position: int | None = None
     speaker: str | None = None
     cluster: str | None = None
@@ -127,7 +128,7 @@ class CorpusClip:
         """Whether its `.json` in a shard does not follow from its unit's file alone."""
         correction = self.correction
         is_corrected = correction is not None and (correction.speaker is not None or correction.language is not None)
-        return self.text_source != "recognised" or is_corrected
+        return self.text_source != "recognised" or is_corrected or self.respelt
 
     def metadata(self, speaker: str | None) -> ShardMetadata:
         """What its audio was cut with; `speaker` is the name to be written."""

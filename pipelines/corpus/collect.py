@@ -3,10 +3,11 @@
 Runs no model, is always repeatable.
 """
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipelines.config import AnnotateConfig
+from pipelines.config import AnnotateConfig, TextsConfig
 from pipelines.corpus.clips import CorpusClip, index_row
 from pipelines.corpus.corrections.csv_file import in_force
 from pipelines.corpus.corrections.on_clips import correct
@@ -16,6 +17,7 @@ from pipelines.corpus.trust import wer_fit
 from pipelines.units.label_store import LabelStore
 from pipelines.units.plan_files import read_given
 from pipelines.units.store import read_unit, unit_path
+from voxmill.data.languages import base_language
 from voxmill.data.records import (
     Cost,
     Ending,
@@ -26,6 +28,7 @@ from voxmill.data.records import (
     WindowResult,
     WorkUnit,
 )
+from voxmill.data.scripts import in_script, words_in_script
 
 
 @dataclass
@@ -87,6 +90,8 @@ def collect(units: list[WorkUnit], out: Path, config: AnnotateConfig) -> Collect
         given = read_given(out, bucket)
         give_labels(clips, given)
         collected.text_warnings |= give_texts(long_clips.parts, given)
+    for clip in clips:
+        respell(clip, config.texts)
     collected.corrected = correct(clips, in_force(out), config.voice_attributes.prosody)
     if fit is not None:
         recognised: dict[str, list[CorpusClip]] = {}
@@ -115,6 +120,21 @@ def collect(units: list[WorkUnit], out: Path, config: AnnotateConfig) -> Collect
         else:
             collected.reject(clip, ending)
     return collected
+
+
+def respell(clip: CorpusClip, config: TextsConfig) -> None:
+    """Writes a Chinese text in the script that is wanted, before it is corrected: people see it so."""
+    is_own = clip.text_source == "recognised" or config.given_too
+    before = clip.candidate
+    if config.chinese is None or not is_own or base_language(before.language) != "zh":
+        return
+    words = words_in_script([word.word for word in before.words], before.text, config.chinese)
+    clip.candidate = dataclasses.replace(
+        before,
+        text=in_script(before.text, config.chinese),
+        words=tuple(dataclasses.replace(word, word=own) for word, own in zip(before.words, words, strict=True)),
+    )
+    clip.respelt = clip.candidate != before
 
 
 def number(collected: CollectedClips) -> None:

@@ -16,6 +16,7 @@ from voxmill.data.records import (
     Seconds,
     TextDifference,
 )
+from voxmill.data.scripts import one_line
 
 OTHER_TEXT = 0.5
 """Agreement over a recording below which the text is taken to be another one's; that of two unrelated texts of one
@@ -159,7 +160,7 @@ def _apart(clips: Sequence[CorpusClip], parts: _OwnParts) -> GivenAlignment:
 def _whole(part: GivenPart, clip: CorpusClip) -> ClipText:
     """The text of a clip, also where a part of it was not recognised: such a part is a difference."""
     alignment = align_given([GivenPart(text=part.text)], [_recognised(clip)])
-    placed, whole = alignment.clips[0], " ".join(part.text.split())
+    placed, whole = alignment.clips[0], one_line(part.text)
     assert placed is not None
     before, _, after = whole.partition(placed.text) if placed.text else (whole, "", "")
     first = placed.words[0].start if placed.words else clip.duration

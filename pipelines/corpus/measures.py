@@ -37,7 +37,7 @@ from voxmill.data.layout import bucket_name
 from voxmill.data.records import ClipId, Prosody, from_json_text, to_json_text
 from voxmill.data.schemas import parquet_metadata, parquet_rows, read_parquet, to_table, write_parquet
 
-FORMAT = 6
+FORMAT = 7
 MAX_VOICES = 1000
 """Clusters of which the mean voice is kept, half a kB each, to count voices across sessions."""
 
@@ -135,6 +135,7 @@ def measure_bucket(out: Path, bucket: int, config: AnnotateConfig) -> int:
         [unit.unit_id for unit in units],
         config.voice_attributes.model_dump(mode="json"),
         config.select.model_dump(mode="json"),
+        config.texts.model_dump(mode="json"),
         fit_key(config),
         to_json_text(read_given(out, bucket), dict[str, GivenRecording]),
         "speakers" in config.corpus_labels.labels and config.corpus_labels.speakers.model_dump(mode="json"),

@@ -10,10 +10,12 @@ from operator import attrgetter
 
 from annotation.audio.long_clips import joined_words, num_words
 from annotation.speech.hallucinations import is_hallucination
+from annotation.speech.text_checks import normalise
 from pipelines.config import SelectConfig
 from pipelines.corpus.clips import CorpusClip
 from voxmill.data.languages import same_family
 from voxmill.data.records import ClipId, Ending, StageName, TextDifference
+from voxmill.data.scripts import letters_a_character
 
 # Threshold -> (the stage that measured, where the clip has the measure); `min_` and `max_` name the side that is kept.
 _RULES: dict[str, tuple[StageName, str]] = {
@@ -50,6 +52,8 @@ _OF_RECOGNISED = frozenset(
     )
 )
 """Rules that a given text is not measured by: what counts is how well it agrees. Nor is a corrected one, by any."""
+_OF_LETTERS = frozenset(("min_characters_per_second", "max_characters_per_second"))
+"""Rules for letters of an alphabet: characters of other scripts stand for several, so their limits are lower."""
 _OF_LANGUAGE = frozenset(("min_language_probability", "min_language_confidence"))
 """Rules that a corrected language is not measured by."""
 
@@ -82,6 +86,8 @@ def apply_thresholds(clip: CorpusClip, config: SelectConfig, *, of_any_length: b
         value: float | None = attrgetter(measure)(clip)
         if threshold is None or value is None:
             continue
+        if key in _OF_LETTERS:
+            threshold = round(threshold / letters_a_character(normalise(candidate.text)), 2)
         size = abs(value) if key == "max_dc_offset" else value
         if (size < threshold) if key.startswith("min_") else (size > threshold):
             reason = key.replace("min_", "low_", 1).replace("max_", "high_", 1)

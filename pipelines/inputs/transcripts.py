@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from pipelines.inputs.entries import Entry
 from voxmill.core.storage import to_path
 from voxmill.data.records import GivenPart, RecordingWarning
+from voxmill.data.scripts import joined
 
 SUFFIXES = (".txt", ".srt", ".vtt", ".TextGrid", ".lab")
 """Of texts beside a recording, the first one that there is."""
@@ -162,7 +163,7 @@ def _subtitles(text: str) -> list[GivenPart]:
         if match is None:
             raise _BadTextError(f"no times in {lines[place].strip()[:60]!r}")
         start, end = _seconds(*match.groups()[:3]), _seconds(*match.groups()[3:])
-        spoken = re.sub(r"<[^>]*>|\{\\[^}]*\}", "", " ".join(lines[place + 1 :]))
+        spoken = re.sub(r"<[^>]*>|\{\\[^}]*\}", "", joined(lines[place + 1 :], within_phrases=True))
         parts.append(GivenPart(text=spoken.strip(), start=start, end=end))
     if not parts and text.strip().removeprefix("WEBVTT").strip():
         raise _BadTextError("holds no subtitles")

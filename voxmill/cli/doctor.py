@@ -33,6 +33,7 @@ LIBRARIES = (
     ("webdataset", "webdataset"),
     ("transformers", "transformers"),
     ("safetensors", "safetensors"),
+    ("opencc", "opencc"),
 )
 OPTIONAL = (
     ("deepspeed", "deepspeed", "pip install voxmill[train], for voxmill train and train-vae"),
@@ -46,7 +47,6 @@ OPTIONAL = (
     ("openai", "openai", "pip install voxmill[endpoints], for chat and speech endpoints"),
     ("google-genai", "google.genai", "pip install voxmill[endpoints], for judge.protocol=gemini"),
     ("xllamacpp", "xllamacpp", "pip install voxmill[describe], for corpus_labels.descriptions.writer=embedded"),
-    ("opencc", "opencc", "pip install voxmill[evaluate], for voxmill evaluate"),
 )
 FREE_GIGABYTES = 5.0
 MIN_WORDS = 30

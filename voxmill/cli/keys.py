@@ -76,8 +76,8 @@ class KeyTable:
 TABLES = {
     "annotate": KeyTable(
         example="voxmill annotate recordings/ dataset/ select.min_dnsmos_ovr=3.0",
-        text="`corrections` and the keys under `select`, `write` and `run` can be changed on a finished dataset; no "
-        "model runs again.",
+        text="`corrections` and the keys under `select`, `texts`, `write` and `run` can be changed on a finished "
+        "dataset; no model runs again.",
         models=_annotate,
     ),
     "encode": KeyTable(

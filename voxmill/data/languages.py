@@ -54,9 +54,6 @@ DIALECTS: dict[str, str] = {
 # Errors are counted in characters for these, in words for the others: report Table 8.
 CHARACTER_BASED = frozenset({"ar", "he", "hi", "ja", "km", "ko", "lo", "my", "sw", "th", "zh"})
 
-# Letters of an alphabet that a written character stands for, about: these take fewer for the same speech.
-_LETTERS_A_CHARACTER = {"zh": 3.0, "ja": 2.0, "ko": 2.0}
-
 _WHISPER_TO_OURS = {"jw": "jv", "nn": "no", "yue": "zh-yue"}
 _TAG_TO_OURS = {"fil": "tl", "nan": "zh-minnan", "nb": "no", "nn": "no", "wuu": "zh-wu", "yue": "zh-yue"}
 _NOT_ONE = ("und", "mul")
@@ -150,8 +147,3 @@ def same_family(one: str, other: str) -> bool:
 def base_language(code: str) -> str:
     """The language of a dialect (`zh-yue` to `zh`); a language is its own base."""
     return code.split("-")[0]
-
-
-def letters_worth(code: str) -> float:
-    """How many letters of an alphabet one character of a language stands for, about."""
-    return _LETTERS_A_CHARACTER.get(base_language(code), 1.0)

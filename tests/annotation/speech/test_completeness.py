@@ -21,17 +21,17 @@ def words(*ends: float) -> list[RawWord]:
 
 
 def test_a_whole_transcript_is_not_cut_short(sentence: np.ndarray) -> None:
-    assert not seems_cut_short(TEXT, words(0.6, 1.2, 1.8, 2.2), sentence, "en")
+    assert not seems_cut_short(TEXT, words(0.6, 1.2, 1.8, 2.2), sentence)
 
 
 def test_sound_after_the_last_word_a_long_word_and_few_letters_are_signs(sentence: np.ndarray) -> None:
     assert seconds_after_words(words(0.6, 1.2), sentence) > 0.8
-    assert seems_cut_short(TEXT, words(0.6, 1.2), sentence, "en")
+    assert seems_cut_short(TEXT, words(0.6, 1.2), sentence)
     long = [RawWord(word="a", start=0.1, end=2.3, probability=1.0)]
-    assert seems_cut_short(TEXT, long, sentence, "en")
-    assert seems_cut_short("The con", words(2.2), sentence, "en")
-    assert seems_cut_short("", [], sentence, "en")
+    assert seems_cut_short(TEXT, long, sentence)
+    assert seems_cut_short("The con", words(2.2), sentence)
+    assert seems_cut_short("", [], sentence)
 
 
 def test_silence_has_nothing_to_lack() -> None:
-    assert not seems_cut_short("", [], np.zeros(16000, dtype=np.float32), "en")
+    assert not seems_cut_short("", [], np.zeros(16000, dtype=np.float32))

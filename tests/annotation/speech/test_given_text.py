@@ -128,6 +128,11 @@ def test_a_text_without_spaces_is_aligned_by_characters() -> None:
     )
 
 
+def test_a_given_text_in_the_other_script_agrees_and_stays_as_it_is() -> None:
+    (text,) = texts("頭髮乾淨，\n謝謝。", clip(0.0, "头发干净谢谢", "zh"))
+    assert (text.text, text.agreement, text.differences) == ("頭髮乾淨，謝謝。", 1.0, ())
+
+
 def test_texts_that_are_not_of_the_recording_agree_little_and_end() -> None:
     said = [clip(0.0, "the train to the coast leaves at seven"), clip(6.0, "please mind the gap between the doors")]
     for other in (

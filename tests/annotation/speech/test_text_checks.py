@@ -50,5 +50,6 @@ def test_error_rate_counts_words_or_characters() -> None:
     assert error_rate("Press one, please!", "press one please", "en") == 0.0
     assert error_rate("press one please", "press two please", "en") == pytest.approx(1 / 3)
     assert error_rate("请输入密码", "请输入号码", "zh") == pytest.approx(1 / 5)
+    assert error_rate("請輸入密碼", "请输入密码", "zh-yue") == 0.0
     assert error_rate("...", "a", "en") is None
     assert error_rate("a", "", "en") == 1.0

@@ -60,6 +60,13 @@ def test_single_measures_of_a_transcript_count_where_no_error_rate_is_predicted_
     assert apply_thresholds(predicted, SelectConfig.model_validate({rule: threshold})) == ending
 
 
+@pytest.mark.parametrize("text, fastest, slowest", [("你好吗", 11.6, 0.7), ("ねえ", 17.4, 1.1), ("네네네", 13.9, 0.9)])
+def test_characters_of_other_scripts_have_their_own_limits(text: str, fastest: float, slowest: float) -> None:
+    for pace, reason in ((fastest, ""), (fastest + 0.2, "high_"), (slowest, ""), (slowest - 0.15, "low_")):
+        ending = apply_thresholds(made_clip(text=text, characters_per_second=pace), SelectConfig())
+        assert ("" if ending is None else ending.reason) == (reason and f"{reason}characters_per_second")
+
+
 def test_a_predicted_error_rate_decides_alone() -> None:
     clip = dataclasses.replace(made_clip(), predicted_wer=0.6)
     ending = apply_thresholds(clip, SelectConfig())
