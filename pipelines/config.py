@@ -7,7 +7,7 @@ label of `corpus_labels` can be changed or added on a finished dataset. Changing
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from annotation.audio.events import EventsConfig
 from annotation.audio.quality import QualityConfig
@@ -22,6 +22,7 @@ from annotation.descriptions.facts import FactsConfig
 from annotation.speech.aligners.config import AlignmentConfig
 from annotation.speech.transcription import TranscriptionConfig
 from annotation.voice.age import AgeConfig
+from annotation.voice.dialect import DialectConfig
 from annotation.voice.emotion import EmotionConfig
 from annotation.voice.gender import GenderConfig
 from annotation.voice.prosody import ProsodyConfig
@@ -31,7 +32,9 @@ from voxmill.data.conditions import Condition
 from voxmill.data.schemas import CLIPS, METADATA_COLUMNS
 from voxmill.data.scripts import ChineseScript
 
-LABELS_OF_A_CLIP = ("path", "given", "predicted_wer", "prosody", "gender", "emotion", "age")
+LABELS_OF_A_CLIP = (
+    *("path", "given", "predicted_wer", "prosody", "gender", "emotion", "age", "dialect", "singing_share", "style"),
+)
 SELECTABLE = (*(name for name in METADATA_COLUMNS if name != "position"), *LABELS_OF_A_CLIP)
 """Columns of the index that are known of a clip by itself, before the steps over the whole corpus."""
 
@@ -73,7 +76,7 @@ class LabelConfig(Config):
         return seconds
 
 
-Labeller = Literal["prosody", "speaker", "gender", "emotion", "age"]
+Labeller = Literal["prosody", "speaker", "gender", "emotion", "age", "dialect"]
 LABELLERS: tuple[Labeller, ...] = ("prosody", "speaker", "gender", "emotion", "age")
 
 
@@ -81,12 +84,23 @@ class VoiceAttributesConfig(Config):
     """Labels of every clip's voice, each labeller by itself: one that changes is run again, the others are not."""
 
     labellers: tuple[Labeller, ...] = LABELLERS
-    """Which attributes are labelled."""
+    """Which attributes are labelled; not given, dialect too where it has a model."""
     prosody: ProsodyConfig = ProsodyConfig()
     speaker: SpeakerConfig = SpeakerConfig()
     gender: GenderConfig = GenderConfig()
     emotion: EmotionConfig = EmotionConfig()
     age: AgeConfig = AgeConfig()
+    dialect: DialectConfig = DialectConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_dialect(cls, values: object) -> object:
+        if isinstance(values, dict) and "labellers" not in values:
+            dialect = values.get("dialect")
+            model = dialect.get("model") if isinstance(dialect, dict) else getattr(dialect, "model", None)
+            if model is not None:
+                return {**values, "labellers": (*LABELLERS, "dialect")}
+        return values
 
 
 CorpusLabel = Literal["speakers", "expressiveness", "references", "descriptions"]
@@ -167,6 +181,8 @@ class SelectConfig(Config):
     """Lowest probability (0..1) of a clip's language by its sound, the other clips and texts in two near ones."""
     text_language_must_agree_above: float | None = 0.8
     """Where the text's detected language is more probable than this (0..1), it must be the audio's."""
+    max_singing_share: float | None = None
+    """Largest share (0..1) of a clip that is sung."""
     min_given_agreement: float | None = 0.6
     """Smallest share (0..1) of characters that a given text and the recognised one have in common."""
     max_text_differences: int | None = 0

@@ -36,6 +36,8 @@ class EventsConfig(Config):
     """Probability (0..1) from which a frame counts as music."""
     min_speech_seconds: float = 0.3
     """Recordings with less speech than this, in seconds, are rejected before any larger model runs."""
+    min_singing_seconds: float = 3.0
+    """Singing of less than this in all, in seconds, is taken for music; a song needs no speech besides."""
 
 
 class AudioEvents:
@@ -67,15 +69,18 @@ class AudioEvents:
         """
         seconds = len(audio) / RATE
         if seconds < 0.1:
-            return Events(speech_seconds=0.0, music_share=0.0, singing_share=0.0, snr_db=0.0)
+            return Events(speech_seconds=0.0, music_share=0.0, singing_share=0.0, snr_db=0.0, singing=())
         # One a call: it keeps buffers as large as the longest audio that it has seen, and loads in two milliseconds.
         with closing(self._detector()) as detector:
             events = detector.detect(np.ascontiguousarray(audio, dtype=np.float32))["events"]
         minimum = self.config.min_speech_seconds
-        speech = tuple((float(a), float(b)) for a, b in events["speech"] if b - a >= minimum)
+        sung = [(float(a), float(b)) for a, b in events["singing"] if b - a >= minimum]
+        if sum(b - a for a, b in sung) < self.config.min_singing_seconds:
+            sung = []
+        # A voice that sings is no speech to the network: of a song it finds hardly any.
+        speech = _united([*((float(a), float(b)) for a, b in events["speech"] if b - a >= minimum), *sung])
         spoken = _mask(speech, seconds)
-        # Singing is detected as speech too; both count as a voice in the share of the voice that lies over music.
-        music, singing = _mask(events["music"], seconds), _mask(events["singing"], seconds)
+        music, singing = _mask(events["music"], seconds), _mask(sung, seconds)
         num_spoken = max(int(spoken.sum()), 1)
         parts = stretches(speech, seconds)
         return Events(
@@ -85,7 +90,19 @@ class AudioEvents:
             music_share=float((music & spoken).sum() / num_spoken) if speech else float(music.mean()),
             singing_share=float((singing & spoken).sum() / num_spoken) if speech else float(singing.mean()),
             snr_db=speech_to_background_db(audio, spoken),
+            singing=tuple(sung),
         )
+
+
+def _united(intervals: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+    """Intervals in order, those that overlap as one."""
+    united: list[tuple[float, float]] = []
+    for start, end in sorted(intervals):
+        if united and start <= united[-1][1]:
+            united[-1] = united[-1][0], max(united[-1][1], end)
+        else:
+            united.append((start, end))
+    return tuple(united)
 
 
 def stretches(speech: Sequence[tuple[float, float]], seconds: float) -> list[tuple[float, float]]:

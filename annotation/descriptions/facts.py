@@ -8,7 +8,7 @@ standard deviation around a middle of one.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,6 +34,7 @@ AXES: dict[str, Axis] = {
     "age": "design",
     "texture": "design",
     "accent": "design",
+    "dialect": "design",
     "scenario": "design",
     "pitch": "style",
     "intonation": "style",
@@ -282,6 +283,11 @@ def describe_clip(
         )
     if prosody.rate is not None:
         facts.append(_pauses(prosody, norms.config))
+    return in_order(facts)
+
+
+def in_order(facts: Iterable[Fact]) -> list[Fact]:
+    """Facts in the order of their attributes."""
     return sorted(facts, key=lambda fact: list(AXES).index(fact.attribute))
 
 

@@ -7,9 +7,10 @@ import yaml
 from pydantic import ValidationError
 
 from annotation.descriptions.facts import LEVELS, PAUSES, TEXTURES
+from annotation.voice.given_labels import SONG
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
-from voxmill.data.languages import base_language
+from voxmill.data.languages import DIALECTS, base_language
 
 GENDERS = ("female", "male")
 AGES = ("child", "young", "middle-aged", "elderly")
@@ -21,6 +22,8 @@ WORDS: dict[str, tuple[str, ...]] = {
     **LEVELS,
     "pauses": PAUSES,
     "emotion": EMOTIONS,
+    "dialect": tuple(DIALECTS.values()),
+    "style": (SONG,),
 }
 
 Wordings = dict[str, list[str]]
@@ -92,8 +95,8 @@ def _missing(words: Lexicon) -> list[str]:
     missing = [f"heads.{g}.{a}" for g in (*GENDERS, "") for a in (*AGES, "") if not words.heads.get(g, {}).get(a)]
     for section, attributes in (
         ("tags", list(WORDS)),
-        ("design", ["texture"]),
-        ("clauses", [*LEVELS, "pauses", "emotion"]),
+        ("design", ["dialect", "texture"]),
+        ("clauses", [*LEVELS, "pauses", "emotion", "style"]),
     ):
         table: dict[str, Wordings] = getattr(words, section)
         missing += [f"{section}.{a}.{w}" for a in attributes for w in WORDS[a] if not table.get(a, {}).get(w)]

@@ -14,6 +14,7 @@ from math import erf, sqrt
 
 from annotation.descriptions.claims import Claim, read_claims
 from annotation.descriptions.facts import AXES, FREE_WORDS, LEVELS, PAUSES
+from annotation.descriptions.lexicons import WORDS
 from voxmill.core.config import Config
 from voxmill.data.records import Axis, ClaimOutcome, ClaimVerdict, Fact
 
@@ -118,7 +119,7 @@ def _probability(claim: Claim, evidence: Evidence, config: VerificationConfig) -
         return fact.word, (0.9, 0.3, 0.02)[distance]
     if claim.attribute == "texture":
         return fact.word, _texture(fact.word, claim.word)
-    if claim.attribute in FREE_WORDS:
+    if claim.attribute in FREE_WORDS and claim.word not in WORDS.get(claim.attribute, ()):
         # A text that names an accent states that there is one: which one is not read.
         return fact.word, 1.0
     return fact.word, (fact.probability or 1.0) if fact.word == claim.word else 1.0 - (fact.probability or 1.0)

@@ -5,6 +5,7 @@ import re
 from annotation.voice.age import age_band
 from annotation.voice.emotion import emotion_name
 from voxmill.core.errors import UserError
+from voxmill.data.languages import dialect_code
 from voxmill.data.records import GivenLabels
 
 _GENDERS = {
@@ -13,6 +14,11 @@ _GENDERS = {
 }
 _UNKNOWN = frozenset(("", "n/a", "na", "nan", "none", "null", "unk", "unknown", "<unk>", "other", "others", "?", "-"))
 """What stands in place of a label."""
+SONG = "song"
+"""The style of what is sung."""
+SONG_SHARE = 0.5
+"""A clip of which at least this share is sung is one; clips of three real songs have 0.56 and more."""
+_SONGS = frozenset(("song", "songs", "sing", "singing", "sung"))
 _WORDS = re.compile(r"\w[\w ,'’&/|;+-]{0,59}")
 
 
@@ -24,32 +30,44 @@ def given_classes(labels: GivenLabels | None) -> dict[str, str]:
         "gender": _gender(labels.gender),
         "age": _age(labels.age),
         "emotion": _emotion(labels.emotion),
-        "accent": _known(labels.accent),
-        "style": _known(labels.style),
+        # A dialect without a tag here, such as one of another language, is said as an accent.
+        "accent": known_label(labels.accent) or (None if given_dialect(labels) else known_label(labels.dialect)),
+        "style": _style(labels.style),
     }
     return {name: word for name, word in found.items() if word is not None}
 
 
-def _known(text: str | None) -> str | None:
+def given_dialect(labels: GivenLabels | None) -> str | None:
+    """Code of the Chinese dialect that a corpus gives; None where it gives none that has a tag."""
+    known = None if labels is None else known_label(labels.dialect)
+    return None if known is None else dialect_code(known)
+
+
+def _style(text: str | None) -> str | None:
+    word = known_label(text)
+    return SONG if word is not None and word.lower() in _SONGS else word
+
+
+def known_label(text: str | None) -> str | None:
     """A label as it may stand among facts, and so in a writer's prompt: some words, and no sentence."""
     word = "" if text is None else " ".join(text.split())
     return None if word.lower() in _UNKNOWN or _WORDS.fullmatch(word) is None else word
 
 
 def _gender(text: str | None) -> str | None:
-    word = (_known(text) or "").lower()
+    word = (known_label(text) or "").lower()
     return next((gender for gender, words in _GENDERS.items() if word in words), None)
 
 
 def _age(text: str | None) -> str | None:
     try:
-        return None if (known := _known(text)) is None else age_band(known)
+        return None if (known := known_label(text)) is None else age_band(known)
     except UserError:
         # It names no age, and that is all: the corpus's own word stays in the clip's `given`.
         return None
 
 
 def _emotion(text: str | None) -> str | None:
-    known = _known(text)
+    known = known_label(text)
     name = None if known is None else emotion_name(known)
     return None if name is None or name in _UNKNOWN or not any(char.isalpha() for char in name) else name

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from annotation.voice.given_labels import given_classes
+from annotation.voice.given_labels import SONG, SONG_SHARE, given_classes, given_dialect
 from pipelines.corpus.corrections.csv_file import Correction
+from voxmill.data.languages import DIALECTS, base_language
 from voxmill.data.records import (
     Age,
     Candidate,
@@ -14,6 +15,7 @@ from voxmill.data.records import (
     Clip,
     ClipId,
     Description,
+    Dialect,
     Eligibility,
     Emotion,
     Ending,
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
 class CorpusClip:
     """One candidate clip; what follows `voice` is filled in by the steps over the corpus.
 
-    place: of its FLAC; in the unit's file until shards are written.
+    place: of its FLAC; in the unit's file until shards are written. singing_share: of its seconds, 0..1.
     speaker: the name that the manifest gives, else that of its cluster.
     text_source: where the candidate's text and words are from. recognised_text: with another one, what was recognised.
     given: what the corpus says of it. predicted_wer: of a recognised text; None where no fit predicts it. correction:
@@ -55,6 +57,7 @@ class CorpusClip:
     window: Window
     origin: Origin
     place: ShardPlace
+    singing_share: float | None = None
     voice: VoiceLabels = field(default_factory=VoiceLabels)
     text_source: TextSource = "recognised"
     given_agreement: float | None = None
@@ -160,6 +163,41 @@ class CorpusClip:
         )
 
 
+def dialect_of(clip: CorpusClip) -> ClassColumn | None:
+    """The dialect of a clip by its code: as a person or the corpus says, else the recogniser, else a classifier.
+
+    None where it is not in Chinese. Where nobody knows, the reason says why.
+    """
+    language, given, label = clip.candidate.language, given_dialect(clip.given), clip.voice.dialect
+    if base_language(language) != "zh":
+        return None
+    measured = None if label is None else label.measured
+
+    def known(code: str, reason: str) -> ClassColumn:
+        probability = None if measured is None else measured.probabilities.get(code, 0.0)
+        return ClassColumn(label=code, probability=probability, reason=reason)
+
+    corrected = None if clip.correction is None else clip.correction.language
+    if language in DIALECTS and language in (corrected, clip.window.source.language):
+        return known(language, "given")
+    if given is not None and corrected is None:
+        return known(given, "given")
+    if language in DIALECTS:
+        return known(language, "recognised")
+    if label is None:
+        return ClassColumn(label=None, probability=None, reason="no_model")
+    return _class_column(label)
+
+
+def style_of(clip: CorpusClip) -> ClassColumn | None:
+    """The style of a clip: the corpus's own word, or `song` where at least `SONG_SHARE` of it is sung."""
+    given = given_classes(clip.given).get("style")
+    if given is not None:
+        return ClassColumn(label=given, probability=None, reason="given")
+    is_song = clip.singing_share is not None and clip.singing_share >= SONG_SHARE
+    return ClassColumn(label=SONG, probability=None, reason="") if is_song else None
+
+
 def index_row(clip: CorpusClip) -> Clip:
     """A clip as a row of `clips.parquet`."""
     voice, eligibility, given = clip.voice, clip.eligibility, given_classes(clip.given)
@@ -178,6 +216,9 @@ def index_row(clip: CorpusClip) -> Clip:
         gender=_given_column(given.get("gender"), voice.gender) or _gender_column(voice.gender),
         emotion=_given_column(given.get("emotion"), voice.emotion) or _class_column(voice.emotion),
         age=_given_column(given.get("age"), voice.age) or _class_column(voice.age),
+        dialect=dialect_of(clip),
+        singing_share=clip.singing_share,
+        style=style_of(clip),
         facts=tuple(clip.facts),
         descriptions=tuple(clip.descriptions),
         references=clip.references,
@@ -222,7 +263,7 @@ def _gender_column(label: Label[Gender] | None) -> ClassColumn:
     )
 
 
-def _class_column(label: Label[Emotion] | Label[Age] | None) -> ClassColumn | None:
+def _class_column(label: Label[Emotion] | Label[Age] | Label[Dialect] | None) -> ClassColumn | None:
     if label is None:
         return None
     if label.error:

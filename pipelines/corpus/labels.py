@@ -15,15 +15,16 @@ from annotation.corpus.eligibility import Labels, eligibility
 from annotation.corpus.expressiveness import SCORE_CELLS
 from annotation.corpus.grid_counts import cell_of
 from annotation.corpus.references import SessionClips, find_references, violations
-from annotation.descriptions.facts import FREE_WORDS, describe_clip, given_facts
-from annotation.voice.given_labels import given_classes
+from annotation.descriptions.facts import AXES, FREE_WORDS, describe_clip, given_facts, in_order
+from annotation.voice.given_labels import SONG, given_classes
 from pipelines.config import AnnotateConfig, CorpusLabelsConfig
-from pipelines.corpus.clips import CorpusClip
+from pipelines.corpus.clips import CorpusClip, dialect_of, style_of
 from pipelines.corpus.collect import CollectedClips
 from pipelines.corpus.figures import EligibilityFigures, GivenVerdicts, ReferenceFigures
 from pipelines.corpus.measures import embeddings_of, prosody_of
 from pipelines.corpus.norms import CorpusNorms
-from voxmill.data.records import Axis, Ending, StageName
+from voxmill.data.languages import DIALECTS
+from voxmill.data.records import Axis, Ending, Fact, FactSource, StageName
 
 
 def add_scores(clips: Sequence[CorpusClip], scores: np.ndarray, norms: CorpusNorms) -> None:
@@ -44,9 +45,28 @@ def add_facts(clips: Sequence[CorpusClip], norms: CorpusNorms, config: AnnotateC
     for clip in clips:
         prosody, given = prosody_of(clip), given_classes(clip.given)
         if prosody is None:
-            clip.facts = given_facts(given)
+            facts = given_facts(given)
         else:
-            clip.facts = describe_clip(prosody, of_facts, clip.candidate.language, **_classes(clip), given=given)
+            facts = describe_clip(prosody, of_facts, clip.candidate.language, **_classes(clip), given=given)
+        clip.facts = in_order([*facts, *_dialect(clip), *_song(clip)])
+
+
+def _dialect(clip: CorpusClip) -> list[Fact]:
+    """The dialect, where it is known and has a name of its own."""
+    dialect = dialect_of(clip)
+    if dialect is None or dialect.label not in DIALECTS:
+        return []
+    source: FactSource = "given" if dialect.reason == "given" else "classified"
+    probability = None if source == "given" else dialect.probability
+    return [Fact("dialect", AXES["dialect"], DIALECTS[dialect.label], probability=probability, source=source)]
+
+
+def _song(clip: CorpusClip) -> list[Fact]:
+    """That a clip is sung, where no style is given."""
+    style = style_of(clip)
+    if style is None or style.label != SONG or style.reason == "given":
+        return []
+    return [Fact("style", AXES["style"], SONG, value=clip.singing_share, unit="share of time")]
 
 
 def errors_of(clips: Sequence[CorpusClip]) -> dict[str, int]:
@@ -80,8 +100,16 @@ def count_given(clips: Sequence[CorpusClip]) -> dict[str, int]:
         for name, word in given_classes(clip.given).items():
             if name not in FREE_WORDS:
                 answer = classified.get(name)
-                counts[f"{name}/{'abstain' if answer is None else 'pass' if answer[0] == word else 'fail'}"] += 1
+                counts[f"{name}/{_outcome(None if answer is None else answer[0], word)}"] += 1
+        dialect, label = dialect_of(clip), clip.voice.dialect
+        if dialect is not None and dialect.label is not None and dialect.reason == "given":
+            value = None if label is None else label.value
+            counts[f"dialect/{_outcome(None if value is None else value.label, dialect.label)}"] += 1
     return dict(counts)
+
+
+def _outcome(classified: str | None, given: str) -> str:
+    return "abstain" if classified is None else "pass" if classified == given else "fail"
 
 
 def given_table(counts: Mapping[str, int]) -> list[GivenVerdicts]:

@@ -26,6 +26,7 @@ _RULES: dict[str, tuple[StageName, str]] = {
     "min_snr_db": (StageName.QUALITY, "candidate.quality.snr_db"),
     "min_bandwidth_hz": (StageName.QUALITY, "candidate.quality.bandwidth_hz"),
     "min_dnsmos_ovr": (StageName.QUALITY, "candidate.quality.dnsmos_ovr"),
+    "max_singing_share": (StageName.EVENTS, "singing_share"),
     "max_predicted_wer": (StageName.TRANSCRIPTION, "predicted_wer"),
     "max_no_speech_probability": (StageName.TRANSCRIPTION, "candidate.transcript.no_speech_probability"),
     "min_mean_log_probability": (StageName.TRANSCRIPTION, "candidate.transcript.mean_log_probability"),

@@ -1,6 +1,7 @@
 """One input as the user named it, before anything of it is read."""
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from voxmill.data.records import GivenLabels, GivenPart, RecordingWarning
@@ -55,8 +56,19 @@ def has_suffix(name: str) -> bool:
     return _SUFFIX.search(name) is not None
 
 
+def differing(entry: Entry, languages: Collection[str | None]) -> Entry:
+    """An entry whose parts have these languages; with a warning where these are several."""
+    known = any(warning.kind == "languages_differ" for warning in entry.label_warnings)
+    if len(set(languages)) < 2 or known:
+        return entry
+    detail = f"{', '.join(sorted(language or 'none' for language in set(languages)))}: each clip's is detected"
+    warning = RecordingWarning(kind="languages_differ", detail=detail[:200])
+    return replace(entry, label_warnings=(*entry.label_warnings, warning))
+
+
 def joined(one: Entry, other: Entry) -> Entry:
     """Two entries with parts of one recording as one; what they do not agree on it has not."""
+    one = differing(one, (one.language, other.language))
     return replace(
         one,
         segments=one.segments + other.segments,

@@ -5,10 +5,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from annotation.voice.given_labels import known_label
 from pipelines.inputs.entries import Entry
 from voxmill.core.errors import UserError
-from voxmill.data.languages import language_code
-from voxmill.data.records import GivenLabels, RecordingWarning
+from voxmill.data.languages import dialect_code, is_standard_chinese, language_code
+from voxmill.data.records import GivenLabels, RecordingWarning, WarningKind
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "session": ("session",),
@@ -20,16 +21,20 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "age": ("age",),
     "emotion": ("emotion",),
     "accent": ("accent", "accents"),
+    "dialect": ("dialect", "subdialect"),
     "style": ("style", "speaking_style"),
     "caption": ("caption", "text_description"),
 }
 """What is known of a recording, and what corpora call it; the first name that has a value counts, others are extra."""
+CLIENT = "client_id"
+"""Common Voice's name of a speaker, whose recordings, one by one, are one session where there is no other."""
 PATHS = ("path", "file_name", "audio_filepath")
 """What corpora call the file of a recording."""
 PLACES = (*PATHS, "audio", "bytes_offset", "bytes_size", "row", "text_path", "start", "end")
 """Columns that say where a recording, a part of it or its text is."""
-_NUMBERED = ("session", "speaker", "gender", "age", "emotion", "accent", "style")
+_NUMBERED = ("session", "speaker", "gender", "age", "emotion", "accent", "dialect", "style")
 """What may be a number in a table."""
+_OF_VOICE = ("gender", "age", "emotion", "accent", "dialect", "style", "caption")
 MAX_EXTRA = 20_000
 """Characters of the columns that mean nothing to voxmill, as JSON."""
 
@@ -62,13 +67,17 @@ def read_labels(row: Mapping[str, object]) -> RowLabels:
     """
     values: dict[str, str | None] = {}
     used: set[str] = set()
+    names_of: dict[str, str | None] = {}
     for known, names in COLUMNS.items():
         name = next((name for name in names if row.get(name) not in (None, "")), None)
+        names_of[known] = name
         values[known] = None if name is None else _text(name, row[name], known in _NUMBERED)
         used |= {name} if name is not None else set()
+    if names_of["speaker"] == CLIENT:
+        values["session"] = values["session"] or values["speaker"]
     rest = {name: row[name] for name in row if name not in used and name not in PLACES}
     extra, too_long = _extra(rest)
-    own = {known: values.pop(known) for known in ("gender", "age", "emotion", "accent", "style", "caption")}
+    own = {known: values.pop(known) for known in _OF_VOICE}
     labels = GivenLabels(**own, extra=extra)
     return RowLabels(**values, labels=None if labels == GivenLabels() else labels, too_long=too_long)
 
@@ -76,7 +85,8 @@ def read_labels(row: Mapping[str, object]) -> RowLabels:
 def with_labels(entry: Entry, row: Mapping[str, object]) -> Entry:
     """An entry with what a row or sidecar says of it.
 
-    The language becomes our code of it; with a value that is no language the entry is refused.
+    The language becomes our code of it; with a value that is no language the entry is refused. Chinese in a dialect
+    that has a code has the dialect's; another dialect is a warning.
 
     Raises:
         BadLabelError: a value is no text.
@@ -93,18 +103,27 @@ def with_labels(entry: Entry, row: Mapping[str, object]) -> Entry:
     if found.too_long:
         detail = f"too long to keep: {', '.join(found.too_long)}"
         entry = with_warning(entry, detail)
-    if found.language is None:
-        return entry
+    dialect = None if found.labels is None else known_label(found.labels.dialect)
     try:
-        return replace(entry, language=language_code(found.language))
+        language = None if found.language is None else language_code(found.language)
     except UserError as error:
         where = "" if entry.line is None else f"line {entry.line}: "
         return replace(entry, refused=f"{where}language {error}")
+    if language is not None:
+        entry = replace(entry, language=language)
+    if dialect is None or entry.language not in (None, "zh"):
+        return entry
+    code = dialect_code(dialect)
+    if code is not None:
+        return replace(entry, language=code)
+    if entry.language == "zh" and not is_standard_chinese(dialect):
+        entry = with_warning(entry, f"{dialect[:60]!r} is none that has a tag", kind="dialect_unknown")
+    return entry
 
 
-def with_warning(entry: Entry, detail: str) -> Entry:
-    """An entry whose labels are not all kept."""
-    warning = RecordingWarning(kind="labels_unreadable", detail=detail)
+def with_warning(entry: Entry, detail: str, *, kind: WarningKind = "labels_unreadable") -> Entry:
+    """An entry whose labels are not all kept or understood."""
+    warning = RecordingWarning(kind=kind, detail=detail)
     return replace(entry, label_warnings=(*entry.label_warnings, warning))
 
 

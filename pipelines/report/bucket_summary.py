@@ -36,6 +36,7 @@ GRIDS: dict[str, Grid] = {
     "expressiveness": Grid(-8.0, 0.02, 800),
     "quality.bandwidth_hz": Grid(-12.5, 25.0, 961),
     "predicted_wer": Grid(0.0, 0.01, 200),
+    "singing_share": Grid(0.0, 0.01, 101),
 }
 """Cells of the measures: seconds, MOS, dB, 1/s, deviations, Hz, errors a word. Medians are read to half a step."""
 DNSMOS_PICKS = Grid(1.0, 0.5, 8)
@@ -43,7 +44,7 @@ EXPRESSIVENESS_PICKS = Grid(-4.0, 0.5, 16)
 PICKS_A_CELL = 6
 NOT_MEASURED = -1
 """The cell of a pick whose value was not measured."""
-CLASSIFIERS = ("age", "emotion", "gender")
+CLASSIFIERS = ("age", "dialect", "emotion", "gender", "style")
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,7 +189,7 @@ def _pass_rate(row: VerdictCounts) -> PassRate:
 def _answers(outcome: Outcome) -> list[Answers]:
     """How often each classifier gave which answer, and why it gave none."""
     rows = []
-    for name in ("gender", "emotion", "age"):
+    for name in ("gender", "emotion", "age", "dialect", "style"):
         counts = [(visible(row.answer), row.clips) for row in outcome.summary.answers if row.classifier == name]
         if counts:
             rows.append(Answers(name=name, counts=counts))

@@ -23,7 +23,7 @@ from pipelines.report.grids import rough_median
 from pipelines.report.histograms import histograms
 from pipelines.report.previews import EXAMPLE_SECONDS, listenable, nearest_values
 from pipelines.report.run_record import Run
-from pipelines.report.tables import Outcome, languages, load_outcome
+from pipelines.report.tables import Outcome, languages, load_outcome, spoken_kinds
 from pipelines.report.trust import trust
 from voxmill.core.files import write_atomically
 from voxmill.data.records import KEPT_STATES
@@ -335,6 +335,7 @@ def write_report(out: Path, summary: BucketSummary | None = None) -> Path:
         ends=recording_ends(outcome),
         other_files=run.get("other_files") or {"count": 0, "examples": []},
         languages=languages(outcome),
+        kinds=spoken_kinds(outcome),
         reasons=drop_reasons(outcome, MAX_EXAMPLES - len(shown)),
         kept_examples=shown,
         histograms=histograms(outcome),

@@ -113,6 +113,7 @@ def models(config: AnnotateConfig) -> list[ModelEntry]:
         ("gender", voices.gender.model, "voice2gender"),
         ("emotion", voices.emotion.model, ""),
         ("age", voices.age.model, ""),
+        ("dialect", voices.dialect.model, ""),
     ]
     named += [(StageName(name), model, asset) for name, model, asset in optional if name in voices.labellers and model]
     if label.alignment.model is not None:

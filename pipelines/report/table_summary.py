@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from annotation.voice.given_labels import SONG
 from pipelines.report.bucket_summary import (
     CLASSIFIERS,
     DNSMOS,
@@ -52,7 +53,7 @@ MAX_TEXT = 600
 CLIP_COLUMNS = (
     *("clip_id", "session", "path", "start_sample", "duration", "sample_rate", "text", "language"),
     *("language_probability", "speaker", "origin"),
-    *("quality", "transcript", "licence", "text_source", "given_agreement", "predicted_wer"),
+    *("quality", "transcript", "licence", "text_source", "given_agreement", "predicted_wer", "singing_share"),
     *("expressiveness", *CLASSIFIERS, "descriptions"),
     *("shard", "offset", "size"),
 )
@@ -255,9 +256,14 @@ def _answers(kept: TableColumns) -> Iterator[AnswerCount]:
         labels, reasons = kept.texts(f"{name}.label"), kept.texts(f"{name}.reason")
         if not (labels != "").any() and not (reasons != "").any():
             continue
+        if name == "style":
+            # A corpus has any words for others, as many as clips.
+            labels = np.where((labels == "") | (labels == SONG), labels, "another style")
         answers = np.where(labels != "", labels, np.where(reasons != "", reasons, "not run"))
         for (answer,), rows in groups(answers):
-            yield AnswerCount(classifier=name, answer=answer, clips=len(rows))
+            # Of most clips nothing is to be said of these.
+            if answer != "not run" or name not in ("dialect", "style"):
+                yield AnswerCount(classifier=name, answer=answer, clips=len(rows))
 
 
 def _dropped(dropped: TableColumns) -> tuple[DroppedSummary, ...]:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from annotation.voice.given_labels import SONG
 from pipelines.report.bucket_summary import DNSMOS, GRIDS, SNR, BucketSummary, ClipPick, merge
 from pipelines.report.formatting import number, percent, visible
 from pipelines.report.run_record import Run, read_run
 from pipelines.report.table_summary import CLIP_COLUMNS, ENDING_COLUMNS, RECORDING_COLUMNS, summarize
 from voxmill.core.errors import UserError
 from voxmill.core.storage import raise_unavailable
+from voxmill.data.languages import DIALECTS
 from voxmill.data.layout import bucket_of, index_parts, part_path, stream_index, stream_part
 from voxmill.data.schemas import CLIPS, columns_of, from_table
 from voxmill.data.snapshot import read_snapshot
@@ -133,6 +135,27 @@ def languages(outcome: Outcome) -> list[LanguageRow]:
         for row in some
     ]
     return sorted(rows, key=lambda row: -row.seconds)
+
+
+def spoken_kinds(outcome: Outcome) -> list[tuple[str, list[tuple[str, int]]]]:
+    """What there is to say of dialects and of singing: a title, and kept clips by what they are; [] for nothing."""
+    answers = outcome.summary.answers
+    rows: list[tuple[str, list[tuple[str, int]]]] = []
+    dialects = [(row.answer, row.clips) for row in answers if row.classifier == "dialect"]
+    if dialects:
+        rows.append(("Dialects of Chinese", [(visible(_dialect(answer)), clips) for answer, clips in dialects]))
+    shares = outcome.summary.measure("singing_share").kept
+    sung = shares.total - (shares.counts[0] if shares.counts and shares.first == 0 else 0)
+    if sung:
+        songs = sum(row.clips for row in answers if (row.classifier, row.answer) == ("style", SONG))
+        rows.append(("Singing", [("clips with some", sung), ("songs", songs)]))
+    return rows
+
+
+def _dialect(answer: str) -> str:
+    if answer == "zh":
+        return "Chinese without a tag"
+    return f"{DIALECTS[answer]} ({answer})" if answer in DIALECTS else f"unknown ({answer})"
 
 
 def leaves(node: object, path: str = "") -> Iterator[tuple[str, object]]:

@@ -1,4 +1,4 @@
-"""Speech, singing and music on the raw audio; recordings without speech end here."""
+"""Speech, singing and music on the raw audio; recordings in which nobody speaks or sings end here."""
 
 import dataclasses
 from pathlib import Path
@@ -10,7 +10,7 @@ from voxmill.data.records import StageName, WindowResult
 
 
 class DetectEvents(Stage):
-    """The events of a window, without the times of speech."""
+    """The events of a window, without the times of speech; those of singing are needed for its clips."""
 
     name = StageName.EVENTS
 

@@ -158,10 +158,18 @@ def _age(context: StageContext) -> LabelFunction:
     return lambda clips: classifier(_audio(clips))
 
 
+def _dialect(context: StageContext) -> LabelFunction:
+    from annotation.voice.dialect import DialectClassifier
+
+    classifier = DialectClassifier(context.voice_attributes.dialect, context.device)
+    return lambda clips: classifier(_audio(clips), [clip.language for clip, _ in clips])
+
+
 _LOADERS: dict[Labeller, Callable[[StageContext], LabelFunction]] = {
     "prosody": _prosody,
     "speaker": _speaker,
     "gender": _gender,
     "emotion": _emotion,
     "age": _age,
+    "dialect": _dialect,
 }

@@ -25,6 +25,7 @@ from voxmill.data.records import (
     Age,
     ClipId,
     Cost,
+    Dialect,
     Emotion,
     Gender,
     Label,
@@ -134,7 +135,9 @@ class LabelStore:
         gender = self._read_text("gender", bucket, unit_id, UnitLabels[Gender])
         emotion = self._read_text("emotion", bucket, unit_id, UnitLabels[Emotion])
         age = self._read_text("age", bucket, unit_id, UnitLabels[Age])
-        clips = dict.fromkeys([*prosody.labels, *speaker.labels, *gender.labels, *emotion.labels, *age.labels])
+        dialect = self._read_text("dialect", bucket, unit_id, UnitLabels[Dialect])
+        answers = (prosody, speaker, gender, emotion, age, dialect)
+        clips = dict.fromkeys(clip for one in answers for clip in one.labels)
         labels = {
             clip: VoiceLabels(
                 prosody=prosody.labels.get(clip),
@@ -142,6 +145,7 @@ class LabelStore:
                 gender=gender.labels.get(clip),
                 emotion=emotion.labels.get(clip),
                 age=age.labels.get(clip),
+                dialect=dialect.labels.get(clip),
             )
             for clip in clips
         }
@@ -151,6 +155,7 @@ class LabelStore:
             "gender": gender.cost,
             "emotion": emotion.cost,
             "age": age.cost,
+            "dialect": dialect.cost,
         }
         return labels, {StageName(name): costs[name] for name in self.labellers}
 
@@ -232,6 +237,7 @@ _KINDS: dict[Labeller, object] = {
     "gender": UnitLabels[Gender],
     "emotion": UnitLabels[Emotion],
     "age": UnitLabels[Age],
+    "dialect": UnitLabels[Dialect],
 }
 
 

@@ -37,6 +37,8 @@ _COLUMNS = (
     "modes",
     "stage_modes",
 )
+_LATER_COLUMNS = ("dialect", "style")
+"""Datasets of older versions lack these."""
 _AXIS: dict[str, str] = {"design": "design", "controllable": "style"}
 
 
@@ -84,6 +86,10 @@ class Corpus:
     dataset: NDArray[np.int64]
     language: NDArray[np.int64]
     languages: list[str]
+    """Codes of the languages, and of the dialects that are known."""
+    style: NDArray[np.int64]
+    styles: list[str]
+    """Names of the styles; "" for none."""
     modes_CM: NDArray[np.bool_]
     held_out_CM: NDArray[np.bool_]
     """Modes of the clips held out for validation; such a clip has no mode in `modes_CM` and is no reference."""
@@ -154,7 +160,8 @@ def read_corpus(recipe: Recipe, *, latent_space: str | None = None) -> Corpus:
         try:
             dataset = Dataset.open(config.path)
             spaces[name] = dataset.latent_space()
-            table = dataset.table_with_latents(_COLUMNS, latent_space=spaces[name].latent_space)
+            own = spaces[name].latent_space
+            table = dataset.table_with_latents(_COLUMNS, latent_space=own, optional=_LATER_COLUMNS)
         except UserError as error:
             raise UserError(f"datasets.{name}: {error}") from None
         sources.append(Source(name, config.path, table, config.weight))
@@ -188,6 +195,8 @@ def _select(datasets: list[Source], recipe: Recipe, space: str, patch_size: int)
 
     clips = recipe.clips
     seconds = whole["duration"].to_numpy()
+    # Clips of a known dialect are drawn as a language of their own.
+    spoken = pc.coalesce(pc.struct_field(whole["dialect"], "label"), whole["language"])
     rule("no_latents", whole["latent_num_frames"].is_valid().to_numpy())
     rule("too_short", seconds >= clips.min_seconds)
     rule("too_long", seconds <= clips.max_seconds)
@@ -195,7 +204,11 @@ def _select(datasets: list[Source], recipe: Recipe, space: str, patch_size: int)
         if origin not in clips.origins:
             rule(f"origin_{origin}", pc.not_equal(whole["origin"], origin).fill_null(False).to_numpy())
     if clips.languages is not None:
-        rule("language", pc.is_in(whole["language"], value_set=pa.array(clips.languages)).to_numpy())
+        wanted = pa.array(clips.languages, pa.string())
+        rule("language", pc.or_(pc.is_in(whole["language"], wanted), pc.is_in(spoken, wanted)).to_numpy())
+    styles = pc.struct_field(whole["style"], "label")
+    if clips.styles is not None:
+        rule("style", pc.is_in(styles, pa.array(clips.styles, pa.string())).to_numpy())
     if clips.min_quality is not None:
         quality = pc.struct_field(whole["quality"], "dnsmos_ovr")
         rule("quality", pc.greater_equal(quality, clips.min_quality).fill_null(False).to_numpy())
@@ -211,7 +224,8 @@ def _select(datasets: list[Source], recipe: Recipe, space: str, patch_size: int)
     )
     modes_CM[~usable] = False
     held_out = _held_out(whole, recipe.validation, usable)
-    encoded = pc.dictionary_encode(whole["language"].combine_chunks().fill_null(""))
+    encoded = pc.dictionary_encode(spoken.combine_chunks().fill_null(""))
+    encoded_styles = pc.dictionary_encode(styles.combine_chunks().fill_null(""))
     references, reference_starts = _references(datasets, starts, held_out)
     corpus = Corpus(
         datasets=datasets,
@@ -223,6 +237,8 @@ def _select(datasets: list[Source], recipe: Recipe, space: str, patch_size: int)
         dataset=np.repeat(np.arange(len(datasets)), [dataset.table.num_rows for dataset in datasets]),
         language=encoded.indices.to_numpy(),
         languages=encoded.dictionary.to_pylist(),
+        style=encoded_styles.indices.to_numpy(),
+        styles=encoded_styles.dictionary.to_pylist(),
         modes_CM=modes_CM,
         held_out_CM=np.zeros_like(modes_CM),
         verified_only=clips.verified_only,

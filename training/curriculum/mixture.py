@@ -25,7 +25,8 @@ from voxmill.data.records import MODES, Mode
 class Stream:
     """Clips of one mode, language and dataset. `share_of_mode` is this stream's part of its mode's seconds.
 
-    up_to: longest of its clips in seconds, where the recipe has shares by length.
+    up_to: longest of its clips in seconds, where the recipe has shares by length. style: where it has shares by style,
+    "" for the others.
     """
 
     mode: Mode
@@ -35,12 +36,14 @@ class Stream:
     seconds: float
     share_of_mode: float
     up_to: float | None = None
+    style: str = ""
 
     @property
     def name(self) -> str:
-        """As in logs: `design/en/main`, and with shares by length `design/en/main/60s`."""
+        """As in logs: `design/en/main`, with shares by style `design/en/main/song`, by length `design/en/main/60s`."""
+        style = f"/{self.style}" if self.style else ""
         length = "" if self.up_to is None else f"/{self.up_to:g}s"
-        return f"{self.mode}/{self.language or 'unknown'}/{self.dataset}{length}"
+        return f"{self.mode}/{self.language or 'unknown'}/{self.dataset}{style}{length}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +90,47 @@ def streams_of(corpus: Corpus, recipe: Recipe) -> list[Stream]:
         if not len(mine):
             raise UserError(f"mixture.modes.{mode}: no clip can be used in this mode{_why(corpus)}")
         whole = _streams_of_mode(corpus, recipe, mode, mine)
-        streams += [part for stream in whole for part in _by_length(stream, corpus, config)]
+        styled = [part for stream in whole for part in _by_style(stream, corpus, config)]
+        if not styled:
+            raise UserError(
+                f"mixture.styles: no clip of mode {mode} has one of them{_why(corpus)}; leave room for others"
+            )
+        streams += [part for stream in styled for part in _by_length(stream, corpus, config)]
     for name in recipe.datasets:
         if not any(stream.dataset == name for stream in streams):
             raise UserError(f"datasets.{name}: none of its clips enters{_why(corpus)}; drop it or change clips.*")
     for seconds in config.lengths:
         if not any(stream.up_to == seconds for stream in streams):
             raise UserError(f"mixture.lengths.{seconds:g}: there is no clip of that length{_why(corpus)}; drop it")
+    for style in config.styles:
+        if not any(stream.style == style for stream in streams):
+            raise UserError(f"mixture.styles.{style}: there is no clip of that style{_why(corpus)}; drop it")
     return streams
+
+
+def _by_style(stream: Stream, corpus: Corpus, config: MixtureConfig) -> list[Stream]:
+    """The stream in one a style that the recipe names, and one of all others; shares of what it lacks go to those."""
+    if not config.styles:
+        return [stream]
+    shares = {**config.styles, "": max(1 - sum(config.styles.values()), 0.0)}
+    names = np.array([name if name in shares else "" for name in corpus.styles], dtype=object)
+    own = names[corpus.style[stream.clips]]
+    present = {style: stream.clips[own == style] for style in shares if (own == style).any()}
+    total = sum(shares[style] for style in present)
+    if not total > 0:
+        # All are to be of styles that this one lacks.
+        return []
+    return [
+        dataclasses.replace(
+            stream,
+            clips=clips,
+            seconds=float(corpus.seconds[clips].sum()),
+            share_of_mode=stream.share_of_mode * shares[style] / total,
+            style=style,
+        )
+        for style, clips in present.items()
+        if shares[style] > 0
+    ]
 
 
 def _by_length(stream: Stream, corpus: Corpus, config: MixtureConfig) -> list[Stream]:

@@ -38,7 +38,9 @@ class ClipsConfig(Config):
     origins: tuple[Origin, ...] = ("native", "separated")
     """Origins that enter: native, separated, synthetic."""
     languages: tuple[str, ...] | None = None
-    """Codes of the languages that enter; null takes all."""
+    """Codes of the languages or dialects that enter; null takes all."""
+    styles: tuple[str, ...] | None = None
+    """Styles that enter, such as song; null takes all, also clips without one."""
     min_quality: float | None = Field(None)
     """Lowest DNSMOS overall (1..5); null for no floor."""
     verified_only: bool = Field(False)
@@ -60,6 +62,8 @@ class MixtureConfig(Config):
     """Every language gets the same share."""
     lengths: dict[float, Annotated[float, Field(gt=0)]] = {}
     """Shares of clips of up to so many seconds and above the length before, within each mode; {} as there are."""
+    styles: dict[str, Annotated[float, Field(gt=0, le=1)]] = {}
+    """Shares of clips of a style, such as {song: 0.05}, within each mode; all others get the rest. {} as there are."""
 
 
 class PackingConfig(Config):
@@ -287,6 +291,8 @@ def _against_sense(recipe: Recipe) -> str:
             f"mixture.lengths ends at {longest:g} s, but clips.max_seconds = {recipe.clips.max_seconds:g}; "
             "add the share of what is longer, or lower clips.max_seconds"
         )
+    if sum(recipe.mixture.styles.values()) > 1 + 1e-9:
+        return f"mixture.styles adds up to {sum(recipe.mixture.styles.values()):g}; the shares may not to more than 1"
     if recipe.clips.min_seconds >= recipe.clips.max_seconds:
         return f"clips.min_seconds = {recipe.clips.min_seconds} is not below clips.max_seconds"
     if recipe.optimizer.warmup_steps >= recipe.steps:

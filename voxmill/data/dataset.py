@@ -15,7 +15,7 @@ from voxmill.core.hashing import sha256_bytes
 from voxmill.core.storage import raise_unavailable, to_path
 from voxmill.data.layout import index_parts, read_index
 from voxmill.data.records import ClipId, Hertz, Latent, Seconds, ShardPlace
-from voxmill.data.schemas import columns_of, from_table
+from voxmill.data.schemas import CLIPS, columns_of, from_table
 from voxmill.data.shards import read_latent, read_member
 from voxmill.data.snapshot import missing_parts, read_snapshot
 
@@ -137,24 +137,30 @@ class Dataset:
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: cannot be read ({error}); run `voxmill encode` again") from None
 
-    def table_with_latents(self, columns: Sequence[str], *, latent_space: str) -> pa.Table:
+    def table_with_latents(
+        self, columns: Sequence[str], *, latent_space: str, optional: Sequence[str] = ()
+    ) -> pa.Table:
         """The same, and the place of each clip's latents as columns `latent_*`, null where a clip has none.
 
         Args:
             latent_space: of all latents, as `latents.json` states it.
+            optional: further columns, null in a dataset of an older version that lacks them.
 
         Raises:
             UserError: an index is not there or cannot be read, lacks a column, or the latents are of another AudioVAE.
         """
-        clips = self.table(columns)
+        clips = self._read(self.path / CLIPS_INDEX, columns, "annotate", optional)
+        for name in optional:
+            if name not in clips.column_names:
+                clips = clips.append_column(name, pa.nulls(clips.num_rows, CLIPS.field(name).type))
         latents = self._read(self.path / LATENTS_INDEX, (*PLACE_OF_LATENTS, "clip_id", "latent_space"), "encode")
         if pc.unique(latents["latent_space"]).to_pylist() not in ([latent_space], []):
             raise UserError(f"{self.path / LATENTS_INDEX}: mixes AudioVAEs; run `voxmill encode` again")
         return with_latents(clips, latents)
 
-    def _read(self, path: Path, columns: Sequence[str], command: str) -> pa.Table:
+    def _read(self, path: Path, columns: Sequence[str], command: str, optional: Sequence[str] = ()) -> pa.Table:
         try:
-            table = read_index(path, columns)
+            table = read_index(path, (*columns, *optional))
         except FileNotFoundError:
             raise UserError(f"{path}: not there; run `voxmill {command}` first") from None
         except (pa.ArrowException, OSError) as error:

@@ -51,6 +51,22 @@ DIALECTS: dict[str, str] = {
     "zh-minnan": "Southern Min",
 }
 
+# How else they are called: in BCP-47 and ISO 639, by Azure's and Dolphin's tags of regions (zh-CN-sichuan,
+# zh-SICHUAN), in English and Chinese; `_dialect_key` leaves out what says no more than Chinese.
+_DIALECT_NAMES: dict[str, tuple[str, ...]] = {
+    "zh-sichuan": ("sichuan", "sichuanese", "szechuan", "szechuanese", "四川", "川"),
+    "zh-yue": ("yue", "cantonese", "guangdong", "ct", "粤", "粵", "广东", "廣東"),
+    "zh-wu": ("wu", "wuu", "shanghai", "shanghainese", "吴", "吳", "上海"),
+    "zh-dongbei": ("dongbei", "liaoning", "东北", "東北"),
+    "zh-henan": ("henan", "henanese", "河南"),
+    "zh-shaanxi": ("shaanxi", "shaanxinese", "陕西", "陝西"),
+    "zh-shandong": ("shandong", "shandongnese", "山东", "山東"),
+    "zh-tianjin": ("tianjin", "tianjinese", "天津"),
+    "zh-minnan": ("minnan", "nan", "min nan", "southern min", "hokkien", "taiwanese", "闽南", "閩南", "台语", "台語"),
+}
+_ONLY_CHINESE = frozenset(("zh", "zho", "cmn", "chinese", "mandarin", "dialect", "cn", "x", "hans", "hant", "null"))
+_DIALECTS: dict[str, str] = {name: code for code, names in _DIALECT_NAMES.items() for name in names}
+
 # Errors are counted in characters for these, in words for the others: report Table 8.
 CHARACTER_BASED = frozenset({"ar", "he", "hi", "ja", "km", "ko", "lo", "my", "sw", "th", "zh"})
 
@@ -58,6 +74,7 @@ _WHISPER_TO_OURS = {"jw": "jv", "nn": "no", "yue": "zh-yue"}
 _TAG_TO_OURS = {"fil": "tl", "nan": "zh-minnan", "nb": "no", "nn": "no", "wuu": "zh-wu", "yue": "zh-yue"}
 _NOT_ONE = ("und", "mul")
 _NO_SPEECH = ("zxx", "mis")
+_OTHER_CHINESE = re.compile("(?:zh|cmn)-(?:x-|(?:[a-z]{2}-)?[a-z]{5,8}$)")
 _PRIVATE = re.compile(r"x-|q[a-t][a-z]$")
 _NAME = re.compile(r"\w[\w ,.'()-]*[\w)]")
 _OURS_TO_WHISPER = {"jv": ("jw",), "nb": ("no",), "zh-yue": ("yue",), "yue": ("yue", "zh"), "fil": ("tl",)}
@@ -82,20 +99,46 @@ def language_name(code: str) -> str:
     return DIALECTS.get(code) or LANGUAGES.get(code) or code
 
 
+def dialect_code(name: str) -> str | None:
+    """Our code of one of the Chinese dialects of VoxCPM2, given as a tag (`zh-yue`, `wuu`, `zh-CN-sichuan`,
+    `cmn-x-tianjin`), or by its English or Chinese name (`Sichuanese`, `四川话`), in any case; None for anything else.
+    """
+    wanted = " ".join(name.replace("_", "-").lower().split())
+    for code, full in DIALECTS.items():
+        if wanted in (code, full.lower()):
+            return code
+    words = [word for word in re.split(r"[-\s()]+", wanted) if word and word not in _ONLY_CHINESE]
+    key = re.sub("(?:官?话|官?話|语|語|方言)$", "", " ".join(words))
+    # These may have a region behind them.
+    alone = words[0] if words and words[0] in ("cantonese", "wuu", "yue") else ""
+    return _DIALECTS.get(" ".join(words)) or _DIALECTS.get(key) or _DIALECTS.get(alone)
+
+
+def is_standard_chinese(name: str) -> bool:
+    """Whether a name or tag means Mandarin as it is taught, or Chinese without saying which."""
+    words = re.split(r"[-_\s]+", name.lower().strip())
+    return set(words) <= _ONLY_CHINESE | {"standard", "putonghua", "普通话", "普通話", "国语", "國語"}
+
+
 def language_code(name: str) -> str | None:
     """Our code of a language given as a BCP-47 tag (`en-US`, `zh-Hant-HK`), a code of ISO 639-1, 639-2 or 639-3, or an
     English name, in any case; None where it is given as undetermined (`und`) or as several (`mul`).
 
     Region and script are dropped, a language is named by its macrolanguage where models know no other (`cmn` is `zh`);
-    the dialects of VoxCPM2 keep their tags (`yue` is `zh-yue`).
+    the dialects of VoxCPM2 have tags of their own (`yue` is `zh-yue`; see `dialect_code`).
 
     Raises:
-        UserError: it names no language.
+        UserError: it names no language, or a kind of Chinese that has no tag here.
     """
     wanted = name.strip().replace("_", "-").lower()
-    for code, full in (LANGUAGES | DIALECTS).items():
+    for code, full in LANGUAGES.items():
         if wanted in (code, full.lower()):
             return code
+    dialect = dialect_code(name)
+    if dialect is not None:
+        return dialect
+    if _OTHER_CHINESE.match(wanted):
+        raise UserError(f"{name!r} is a kind of Chinese without a tag here; write zh, or one of {', '.join(DIALECTS)}")
     found = _by_tag(wanted) or _by_name(wanted)
     if found in _NOT_ONE:
         return None

@@ -39,6 +39,8 @@ WarningKind = Literal[
     "segment_repeated",  # segments with the times of another one
     "segment_outside",  # a segment that begins or ends where the recording has no sound
     "labels_unreadable",  # the labels beside it, or columns too long to keep
+    "dialect_unknown",  # a dialect of Chinese that has no tag here
+    "languages_differ",  # of its parts: the language of each is detected
     "labels_missing",  # none beside it, though others of the same tar have some
     "text_of_another_recording",  # hardly any of what is said is in the text
     "text_not_read",  # most of the text is not said
@@ -73,6 +75,7 @@ class StageName(StrEnum):
     GENDER = "gender"
     EMOTION = "emotion"
     AGE = "age"
+    DIALECT = "dialect"
     SELECTION = "selection"
     DESCRIPTIONS = "descriptions"
 
@@ -198,9 +201,10 @@ class Stretch:
 class Events:
     """What one recording holds.
 
-    speech_seconds: seconds of speech. music_share, singing_share: of the speech, 0..1 (of all audio where there is no
-    speech). snr_db: power of speech frames over that of the quiet frames. speech: (start, end) in seconds. stretches:
-    one after another, all of the recording.
+    speech_seconds: seconds of voice, spoken or sung. music_share, singing_share: of the voice, 0..1 (of all audio where
+    there is none). snr_db: power of its frames over that of the quiet frames. speech: (start, end) of voice in seconds.
+    stretches: one after another, all of the recording. singing: (start, end) of what is sung; None where it was not
+    kept, as in units of older versions.
     """
 
     speech_seconds: Seconds
@@ -209,6 +213,7 @@ class Events:
     snr_db: float
     speech: tuple[tuple[Seconds, Seconds], ...] = ()
     stretches: tuple[Stretch, ...] = ()
+    singing: tuple[tuple[Seconds, Seconds], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,6 +319,8 @@ class GivenLabels:
     """Emotion of the delivery."""
     accent: str | None = None
     """Accent of the speaker."""
+    dialect: str | None = None
+    """Dialect that is spoken."""
     style: str | None = None
     """Style of the delivery, such as news or whispering."""
     caption: str | None = None
@@ -446,6 +453,15 @@ class Age:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """The most probable dialect of Chinese by our code, `zh` for none of those with a tag; probabilities of all."""
+
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VoiceLabels:
     """The voice labellers' answers for one clip, None where a labeller did not run. `speaker`: a unit vector [D]."""
 
@@ -454,6 +470,7 @@ class VoiceLabels:
     gender: Label[Gender] | None = None
     emotion: Label[Emotion] | None = None
     age: Label[Age] | None = None
+    dialect: Label[Dialect] | None = None
 
     def errors(self) -> list[str]:
         """Names of the labellers that broke on this clip."""
@@ -463,6 +480,7 @@ class VoiceLabels:
             "gender": self.gender,
             "emotion": self.emotion,
             "age": self.age,
+            "dialect": self.dialect,
         }
         return [name for name, label in answers.items() if label is not None and label.error]
 
@@ -563,6 +581,15 @@ class WindowResult:
         parts = self.separation.used_in or ((0.0, self.window.seconds),)
         return "separated" if any(start < high and low < end for low, high in parts) else "native"
 
+    def singing_share(self, clip: Candidate) -> float | None:
+        """Share of a clip that is sung, 0..1; None where it is not known."""
+        if self.events is None or self.events.singing is None:
+            return None
+        first, rate = self.window.start_sample, self.window.sample_rate
+        start, end = (clip.start_sample - first) / rate, (clip.end_sample - first) / rate
+        sung = sum(max(min(end, high) - max(start, low), 0.0) for low, high in self.events.singing)
+        return round(min(sung / max(end - start, 1e-9), 1.0), 4)
+
     @property
     def clips(self) -> tuple[Candidate, ...]:
         """Candidates of a window that no stage has ended."""
@@ -599,7 +626,7 @@ class ClassColumn:
     probability: float | None
     """Probability of the class by the classifier; null where it gives none. [0..1]"""
     reason: str | None
-    """Why there is no class, such as unsure, too_short or no_model; given: it is the corpus's own."""
+    """Why there is none, such as unsure or no_model; given: it is the corpus's own; recognised: the recogniser's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -803,6 +830,12 @@ class Clip(ShardMetadata):
     """Emotion of the delivery."""
     age: ClassColumn | None = None
     """Age band of the voice."""
+    dialect: ClassColumn | None = None
+    """Dialect of Chinese, by its code, zh for none that has a tag; null for clips in other languages."""
+    singing_share: float | None = None
+    """Share of the clip that is sung; null where it was not measured. [0..1]"""
+    style: ClassColumn | None = None
+    """Style of the delivery: the corpus's own word, or song where so much is sung."""
     facts: tuple[Fact, ...] = ()
     """What is known of the clip in words, with the numbers behind them."""
     descriptions: tuple[Description, ...] = ()

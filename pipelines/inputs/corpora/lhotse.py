@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.inputs.corpora.tables import Row, rows
-from pipelines.inputs.entries import Entry
+from pipelines.inputs.entries import Entry, differing
 from pipelines.inputs.labels import BadLabelError, read_labels, with_labels
 from voxmill.core.errors import UserError
 from voxmill.core.storage import is_remote, names_remote
+from voxmill.data.languages import language_code
 from voxmill.data.records import GivenPart
 
 RECORDINGS, SUPERVISIONS = "recordings.jsonl", "supervisions.jsonl"
@@ -103,7 +104,7 @@ def recording_entries(recordings: Path, supervisions: Path) -> Iterator[Entry]:
         try:
             name = _text(row, "id")
             entry, mine = _recording_entry(_checked(row), base, number), own.pop(name, [])
-            yield _with_parts(entry, [_part(one, 0.0) for one in mine], own_language(mine))
+            yield _with_parts(entry, [_part(one, 0.0) for one in mine], mine)
         except (_BadCutError, BadLabelError) as error:
             yield _bad(here, number, error)
     for missing in own:
@@ -118,7 +119,7 @@ def labelled(entry: Entry, cut: Mapping[str, Any]) -> Entry:
         BadLabelError: a label is no text.
     """
     try:
-        return _with_parts(entry, list(_parts(cut, 0.0)), own_language(cut.get("supervisions") or []))
+        return _with_parts(entry, list(_parts(cut, 0.0)), cut.get("supervisions") or [])
     except _BadCutError as error:
         raise BadLabelError(str(error)) from None
 
@@ -136,7 +137,7 @@ def _cut_entry(row: Row, base: Path, number: int) -> Entry:
     if not isinstance(recording, Mapping):
         raise _BadCutError("no 'recording' in the cut")
     parts = list(_parts(cut, _seconds(cut, "start")))
-    return _with_parts(_recording_entry(recording, base, number), parts, own_language(cut.get("supervisions") or []))
+    return _with_parts(_recording_entry(recording, base, number), parts, cut.get("supervisions") or [])
 
 
 def _recording_entry(recording: Mapping[str, Any], base: Path, number: int) -> Entry:
@@ -208,15 +209,21 @@ def _channel(row: Mapping[str, Any]) -> int | None:
     return channels if is_number else None
 
 
-def own_language(supervisions: Iterable[Mapping[str, Any]]) -> str | None:
-    """The language of supervisions, where all have one."""
-    found = {one.get("language") for one in supervisions if isinstance(one, Mapping)}
-    only = found.pop() if len(found) == 1 else None
-    return only if isinstance(only, str) else None
+def _with_parts(entry: Entry, parts: list[GivenPart], supervisions: Iterable[object]) -> Entry:
+    """An entry with its parts, in their language where all have the same."""
+    entry = replace(entry, segments=tuple(parts))
+    given = [one.get("language") for one in supervisions if isinstance(one, Mapping)]
+    spoken = {_code(language): language for language in given if isinstance(language, str)}
+    if len(spoken) == 1 and all(isinstance(language, str) for language in given):
+        return with_labels(entry, {"language": next(iter(spoken.values()))})
+    return differing(entry, {_code(language) if isinstance(language, str) else None for language in given})
 
 
-def _with_parts(entry: Entry, parts: list[GivenPart], language: str | None) -> Entry:
-    return with_labels(replace(entry, segments=tuple(parts)), {"language": language})
+def _code(language: str) -> str | None:
+    try:
+        return language_code(language)
+    except UserError:
+        return language
 
 
 def _checked(row: Row) -> Mapping[str, Any]:

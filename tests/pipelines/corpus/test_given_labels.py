@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from annotation.voice.prosody import ProsodyConfig
 from pipelines.config import AnnotateConfig, SelectConfig
 from pipelines.corpus.clips import CorpusClip, index_row
+from pipelines.corpus.corrections.csv_file import Correction
+from pipelines.corpus.corrections.on_clips import correct
 from pipelines.corpus.describe import DescriptionJob
 from pipelines.corpus.given import give_labels, give_texts
 from pipelines.corpus.labels import add_facts, class_probabilities, count_given
@@ -17,6 +20,7 @@ from pipelines.report.run_summary import given_labels
 from pipelines.units.plan_files import GivenRecording
 from tests.pipelines.corpus.made_clips import RATE, made_clip
 from voxmill.data.records import (
+    Dialect,
     Emotion,
     Gender,
     GivenLabels,
@@ -142,3 +146,83 @@ def test_clips_that_are_kept_have_their_whole_text_and_what_is_not_read_is_marke
     assert (untold.text_source, untold.candidate.text) == ("recognised", "hello there")
     silent = kept("Hello there.")
     assert silent.candidate.text == "Hello there." and silent.given_agreement == 0.0
+
+
+SHANGHAI = VoiceLabels(
+    dialect=Label(value=Dialect(label="zh-wu", probability=0.7, probabilities={"zh-wu": 0.7, "zh-yue": 0.3}))
+)
+
+
+@pytest.mark.parametrize(
+    ("language", "manifest", "given_dialect", "corrected", "voice", "column", "fact"),
+    [
+        ("en", None, None, None, SHANGHAI, None, None),
+        ("zh", None, None, None, None, (None, None, "no_model"), None),
+        ("zh", "zh", None, None, SHANGHAI, ("zh-wu", 0.7, ""), ("Wu", "classified")),
+        ("zh-yue", None, None, None, None, ("zh-yue", None, "recognised"), ("Cantonese", "classified")),
+        ("zh-yue", "zh-yue", None, None, SHANGHAI, ("zh-yue", 0.3, "given"), ("Cantonese", "given")),
+        ("zh", None, "Tianjin", None, SHANGHAI, ("zh-tianjin", 0.0, "given"), ("Tianjin", "given")),
+        ("zh", None, "Jiang-Huai", None, None, (None, None, "no_model"), None),
+        ("zh", None, "Tianjin", "zh-henan", None, ("zh-henan", None, "given"), ("Henan", "given")),
+        ("en", None, "Cantonese", None, None, None, None),
+    ],
+)
+def test_a_dialect_is_what_a_person_the_corpus_the_recogniser_or_a_classifier_says(
+    language: str,
+    manifest: str | None,
+    given_dialect: str | None,
+    corrected: str | None,
+    voice: VoiceLabels | None,
+    column: tuple[str | None, float | None, str] | None,
+    fact: tuple[str, str] | None,
+) -> None:
+    clip = made_clip(language=language, voice=voice)
+    source = dataclasses.replace(clip.window.source, language=manifest)
+    clip.window = dataclasses.replace(clip.window, source=source)
+    if given_dialect is not None:
+        give_labels([clip], given(dialect=given_dialect))
+    if corrected is not None:
+        correct([clip], {clip.clip_id: Correction(clip_id=clip.clip_id, language=corrected)}, ProsodyConfig())
+    know([clip])
+    row = index_row(clip)
+    assert (None if row.dialect is None else dataclasses.astuple(row.dialect)) == column
+    assert next(((one.word, one.source) for one in row.facts if one.attribute == "dialect"), None) == fact
+    wanted = SelectConfig(where="dialect.label == 'zh-wu'").condition()
+    assert wanted is not None and wanted(row) == (column is not None and column[0] == "zh-wu")
+
+
+def test_a_dialect_that_is_given_is_held_against_a_classifier() -> None:
+    clips = [made_clip(n, language="zh", voice=SHANGHAI) for n in range(2)] + [made_clip(2, language="zh")]
+    for clip, dialect in zip(clips, ("Shanghainese", "Cantonese", "Henan"), strict=True):
+        give_labels([clip], given(dialect=dialect))
+    assert count_given(clips) == {"dialect/pass": 1, "dialect/fail": 1, "dialect/abstain": 1}
+
+
+@pytest.mark.parametrize(
+    ("share", "style", "column", "fact"),
+    [
+        (None, None, None, None),
+        (0.49, None, None, None),
+        (0.5, None, ("song", None, ""), ("song", "measured", 0.5)),
+        (0.0, "Singing", ("song", None, "given"), ("song", "given", None)),
+        (0.9, "news", ("news", None, "given"), ("news", "given", None)),
+    ],
+)
+def test_a_song_is_a_style_by_its_sound_or_its_label(
+    share: float | None,
+    style: str | None,
+    column: tuple[str, None, str] | None,
+    fact: tuple[str, str, float | None] | None,
+) -> None:
+    clip = made_clip(singing_share=share)
+    if style is not None:
+        give_labels([clip], given(style=style))
+    know([clip])
+    row = index_row(clip)
+    assert row.singing_share == share and (None if row.style is None else dataclasses.astuple(row.style)) == column
+    assert next(((one.word, one.source, one.value) for one in row.facts if one.attribute == "style"), None) == fact
+    ending = apply_thresholds(clip, SelectConfig(max_singing_share=0.3))
+    assert (None if ending is None else ending.reason) == (
+        "high_singing_share" if share is not None and share > 0.3 else None
+    )
+    assert apply_thresholds(clip, SelectConfig()) is None

@@ -28,6 +28,9 @@ def test_columns_are_known_by_the_names_that_corpora_give_them() -> None:
     }
     entry = with_labels(HERE, row)
     assert (entry.speaker, entry.text, entry.language, entry.licence) == ("19", "Hello.", "de", "CC0")
+    # Common Voice's recordings of a speaker are one session, of which they can be each other's references.
+    assert entry.session == "19" and with_labels(HERE, row | {"session": "s"}).session == "s"
+    assert with_labels(HERE, {"path": "a.wav", "speaker": "anna"}).session is None
     extra = '{"description":"a house","transcript":"hello"}'
     assert entry.labels == GivenLabels(gender="m", age="34", extra=extra)
     assert with_labels(HERE, {"path": "a.wav", "text": None}).labels is None
@@ -67,3 +70,36 @@ def test_columns_that_are_too_long_are_left_out_and_named() -> None:
     assert [(one.kind, one.detail) for one in entry.label_warnings] == [
         ("labels_unreadable", "too long to keep: embedding, codes")
     ]
+
+
+@pytest.mark.parametrize(
+    ("row", "language", "warnings"),
+    [
+        ({"language": "zh", "dialect": "Sichuanese"}, "zh-sichuan", []),
+        ({"language": "cmn", "dialect": "四川话"}, "zh-sichuan", []),
+        ({"language": "Chinese", "subdialect": "Tianjin"}, "zh-tianjin", []),
+        ({"dialect": "yue"}, "zh-yue", []),
+        ({"language": "zh-x-henan"}, "zh-henan", []),
+        ({"language": "zh-CN-liaoning"}, "zh-dongbei", []),
+        ({"language": "yue", "dialect": "Hong Kong"}, "zh-yue", []),
+        ({"language": "zh", "dialect": "Jiang-Huai"}, "zh", ["dialect_unknown"]),
+        ({"language": "zh", "dialect": "Mandarin"}, "zh", []),
+        ({"language": "zh", "dialect": "nan"}, "zh", []),  # a table's not-a-number
+        ({"language": "zh", "dialect": ""}, "zh", []),
+        ({"language": "en", "dialect": "Scottish"}, "en", []),
+        ({"language": "en", "dialect": "Wu"}, "en", []),
+        ({"dialect": "Scottish"}, None, []),
+    ],
+)
+def test_a_dialect_of_chinese_is_a_language_with_a_tag_or_said_to_have_none(
+    row: dict[str, object], language: str | None, warnings: list[str]
+) -> None:
+    entry = with_labels(HERE, row)
+    assert (entry.language, [warning.kind for warning in entry.label_warnings]) == (language, warnings)
+    given = row.get("dialect", row.get("subdialect"))
+    assert (None if entry.labels is None else entry.labels.dialect) == (given or None) and not entry.refused
+
+
+def test_a_kind_of_chinese_without_a_tag_ends_its_row_and_names_those_that_have_one() -> None:
+    refused = with_labels(HERE, {"language": "zh-x-hakka"}).refused
+    assert "zh-x-hakka" in refused and "zh-sichuan" in refused and "\n" not in refused

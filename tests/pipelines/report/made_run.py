@@ -14,6 +14,8 @@ from voxmill.data.schemas import CLIPS, RECORDINGS, REJECTED, write_index
 HOSTILE = "<script>alert(1)</script>"
 EVIL_PATH = 'in/two\nlines "quoted" \u202egnp.exe 🎙️ <img src=x onerror=alert(2)>.wav'
 RATE = 24_000
+KNOWN = {"label": "zh-yue", "probability": 0.9, "reason": ""}
+UNKNOWN = {"label": None, "probability": None, "reason": "no_model"}
 
 LOST = (
     ("transcription", "characters_per_second", 31.0, 25.0),
@@ -73,6 +75,9 @@ def _clips(out: Path, shard: str, count: int, rng: np.random.Generator, *, dropp
                 "quality": quality,
                 "transcript": {"characters_per_second": rng.normal(22 if dropped else 14, 3)},
                 "predicted_wer": float(rng.uniform(0.3, 1.1) if dropped else rng.uniform(0.02, 0.3)),
+                "dialect": (None, None, None, KNOWN, None, None, None, None, UNKNOWN, None)[i % 10],
+                "singing_share": 0.9 if i % 10 == 4 else 0.0,
+                "style": {"label": "song", "probability": None, "reason": ""} if i % 10 == 4 else None,
                 "licence": "CC-BY-4.0" if i % 4 else "a|b\n<i>",
                 "shard": shard,
                 "size": len(data),

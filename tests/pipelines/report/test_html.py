@@ -112,6 +112,8 @@ def test_losses_and_warnings_reach_the_page(page: Page) -> None:
         "no_speech in events 1 4.0 s in/talk-1.mp3 91.0 to 95.0 s, channel 1",
         f"timestamp_hole 1 in/talk-1.mp3 {' '.join(HOSTILE.split())}",
         "7 other files are no audio",
+        "Dialects of Chinese: 4 unknown (no_model) , 4 Cantonese (zh-yue) .",
+        "Singing: 4 clips with some , 4 songs .",
         "in/talk-1.mp3 from 155 s",
     ):
         assert expected in text, expected

@@ -1,8 +1,11 @@
 """The mixture: wanted shares are met at every moment, every clip once an epoch, exact after a restart."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.support.runs import through_json
@@ -149,3 +152,51 @@ def test_shares_by_length_hold_within_each_mode_and_language(encoded: Path) -> N
     assert any(f"{name}/60s" in parts and f"{name}/{middle:g}s" in parts for name in whole)
     with pytest.raises(UserError, match="mixture.lengths.100: there is no clip of that length"):
         streams_of(found, recipe(encoded, "mixture.lengths={60: 0.5, 100: 0.5}", "clips.max_seconds=100"))
+
+
+@pytest.fixture(scope="module")
+def spoken(encoded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The dataset with every third clip a song, and all of its French in Cantonese as a classifier tells it."""
+    out = shutil.copytree(encoded, tmp_path_factory.mktemp("spoken") / "out")
+    table = pq.read_table(out / "clips.parquet")
+    for name, labels in (
+        ("style", ["song" if number % 3 == 0 else None for number in range(table.num_rows)]),
+        ("dialect", ["zh-yue" if language == "fr" else None for language in table["language"].to_pylist()]),
+    ):
+        values = [label and {"label": label, "probability": None, "reason": ""} for label in labels]
+        place = table.column_names.index(name)
+        table = table.set_column(place, name, pa.array(values, table.schema.field(name).type))
+    pq.write_table(table, out / "clips.parquet")
+    return out
+
+
+def test_songs_have_the_share_that_a_recipe_asks_for(spoken: Path) -> None:
+    settings = recipe(spoken, "mixture.styles={song: 0.1}")
+    whole = {s.name: s for s in streams_of(read_corpus(settings), recipe(spoken))}
+    parts = {s.name: s for s in streams_of(read_corpus(settings), settings)}
+    song, rest = parts["basic/en/main/song"], parts["basic/en/main"]
+    assert song.share_of_mode == pytest.approx(0.1 * whole["basic/en/main"].share_of_mode)
+    assert rest.share_of_mode == pytest.approx(0.9 * whole["basic/en/main"].share_of_mode)
+    assert sorted([*song.clips, *rest.clips]) == sorted(whole["basic/en/main"].clips)
+    assert sum(part.share_of_mode for part in parts.values() if part.mode == "basic") == pytest.approx(1)
+    found = corpus(spoken, "clips.styles=[song]")
+    assert 0 < found.modes_CM.any(axis=1).sum() <= -(-len(found) // 3) and found.left_out["style"] > 0
+    with pytest.raises(UserError, match="mixture.styles.news: there is no clip of that style"):
+        streams_of(found, recipe(spoken, "mixture.styles={news: 0.1}"))
+    with pytest.raises(UserError, match="no clip of mode basic has one of them"):
+        streams_of(corpus(spoken, name="tiny_stage1"), recipe(spoken, "mixture.styles={news: 1}", name="tiny_stage1"))
+
+
+def test_a_known_dialect_is_drawn_as_a_language_of_its_own(spoken: Path) -> None:
+    assert corpus(spoken).languages == ["en", "zh-yue"]
+    for language in ("zh-yue", "fr"):
+        found = corpus(spoken, f"clips.languages=[{language}]")
+        assert {found.value(int(clip), "language") for clip in np.flatnonzero(found.modes_CM.any(axis=1))} == {"fr"}
+
+
+def test_a_dataset_of_an_older_version_has_neither(encoded: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(encoded, tmp_path / "out")
+    table = pq.read_table(out / "clips.parquet").drop_columns(["dialect", "style", "singing_share"])
+    pq.write_table(table, out / "clips.parquet")
+    assert corpus(out).languages == corpus(encoded).languages
+    assert np.array_equal(corpus(out).modes_CM, corpus(encoded).modes_CM)

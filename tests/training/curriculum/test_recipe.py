@@ -58,6 +58,7 @@ def test_curves_are_straight_between_points_and_level_outside() -> None:
         ("stage1", "clips.max_seconds=61", "60 s"),
         ("stage2", "mixture.lengths={30: 0.6, 60: 0.4}", "mixture.lengths ends at 60 s, but clips.max_seconds = 180"),
         ("stage2", "mixture.lengths={30: 0, 180: 1}", "greater than 0"),
+        ("stage2", "mixture.styles={song: 0.7, news: 0.6}", "adds up to 1.3"),
         ("stage1", "clips.max_second=61", "max_seconds"),
         ("stage1", "max_positions=5000", "4096"),
         ("stage1", "mixture.modes={basic: 1, design: 0.1}", "design"),

@@ -1,10 +1,12 @@
 """Records as JSON: numbers exact, answers of labellers kept apart from errors."""
 
+import dataclasses
 import math
 
 import pytest
 
 from voxmill.data.records import (
+    Candidate,
     Cost,
     Emotion,
     Ending,
@@ -80,3 +82,25 @@ def test_costs_add_up() -> None:
 def test_a_gender_has_the_probability_of_its_label() -> None:
     assert Gender(label="male", female=0.25).probability == 0.75
     assert Gender(label="female", female=0.75).probabilities == {"female": 0.75, "male": 0.25}
+
+
+def test_the_share_of_a_clip_that_is_sung() -> None:
+    window = Window(
+        recording_id="r",
+        name="r",
+        path="r.wav",
+        start_sample=1000,
+        end_sample=11_000,
+        sample_rate=1000,
+        source=SourceInfo(session="s"),
+    )
+    events = dataclasses.replace(EVENTS, singing=((2.0, 4.0), (5.0, 9.0)))
+    result = WindowResult(window=window, events=events)
+    clips = [
+        Candidate(clip_id="c", start_sample=start, end_sample=end, turn=0, cut="pause")
+        for start, end in ((2000, 4000), (5000, 9000), (10_500, 11_000))
+    ]
+    assert [result.singing_share(clip) for clip in clips] == [0.5, 0.75, 0.0]
+    # A unit of an older version does not tell, and that is not the same as none.
+    old = WindowResult(window=window, events=EVENTS)
+    assert old.singing_share(clips[0]) is None and WindowResult(window=window).singing_share(clips[0]) is None

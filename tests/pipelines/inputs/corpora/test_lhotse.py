@@ -215,3 +215,34 @@ def test_relative_paths_start_at_the_manifest_or_as_lhotse_has_them_at_the_curre
 def lines_of(cuts: Any, folder: Path) -> list[str]:
     cuts.to_file(folder / "lines.jsonl")
     return (folder / "lines.jsonl").read_text().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("given", "language", "detail"),
+    [
+        (("en", "English", "en-US"), "en", None),
+        (("en", "fr", "en"), None, "en, fr: each clip's is detected"),
+        (("en", None, "en"), None, "en, none: each clip's is detected"),
+        ((None, None, None), None, None),
+    ],
+)
+def test_supervisions_in_several_languages_are_said_to_be(
+    tmp_path: Path, given: tuple[str | None, ...], language: str | None, detail: str | None
+) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(3 * RATE), RATE)
+    recording = {"id": "r", "sources": [{"type": "file", "channels": [0], "source": "a.wav"}], "sampling_rate": RATE}
+    lines = [{"id": f"s{n}", "recording_id": "r", "start": n, "duration": 1} for n in range(len(given))]
+    for line, own in zip(lines, given, strict=True):
+        line |= {} if own is None else {"language": own}
+    for name, rows in (("recordings", [recording]), ("supervisions", lines)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    cuts = [
+        {"type": "MonoCut", "id": str(n), "start": n, "duration": 1, "recording": recording, "supervisions": [line]}
+        for n, line in enumerate(lines)
+    ]
+    (tmp_path / "cuts.jsonl").write_text("".join(json.dumps(cut) + "\n" for cut in cuts))
+    for source in (tmp_path, tmp_path / "cuts.jsonl"):
+        (entry,) = read_inputs(str(source))
+        assert len(entry.segments) == len(given) and entry.language == language
+        told = [warning.detail for warning in entry.label_warnings if warning.kind == "languages_differ"]
+        assert told == ([] if detail is None else [detail])

@@ -39,6 +39,8 @@ def test_ljspeech_is_what_its_table_and_folder_hold(tmp_path: Path) -> None:
         assert read.given == {"id": name, "normalized_text": normalised}
         assert close(read.audio, soundfile.read(tmp_path / "wavs" / f"{name}.wav", dtype="float32")[0])
     assert ends(plan) == {"wavs/LJ001-0009.wav": "missing", "metadata.csv:6": "malformed_row"}
+    entries = [entry for entry in read_inputs(str(tmp_path)) if entry.problem is None]
+    assert {(entry.session, entry.speaker) for entry in entries} == {("LJ001", tmp_path.name)}
 
 
 COMMON_VOICE = ("client_id", "path", "sentence_id", "sentence", "up_votes", "age", "gender", "accents", "locale")
@@ -87,6 +89,11 @@ def test_tables_of_common_voice_are_what_csv_reads(tmp_path: Path) -> None:
         "clips/gone.mp3": "missing",
         "validated.tsv:7": "malformed_row",
         "clips/voice_en_0.mp3 (line 8)": "duplicate_row",
+    }
+    assert {(entry.session, entry.speaker) for entry in read_inputs(str(table)) if entry.text} == {
+        ("c0", "c0"),
+        ("c1", "c1"),
+        ("c9", "c9"),
     }
     with pytest.raises(UserError, match="name one of validated.tsv"):
         read_inputs(str(tmp_path))
