@@ -9,6 +9,7 @@ from rapidfuzz.distance import Levenshtein
 
 from annotation.speech.text_checks import token_spans
 from voxmill.data.records import GivenPart, Seconds, Word
+from voxmill.data.scripts import letters_a_character
 
 SAME_WORD = 0.5
 """Similarity of a given and a recognised word from which on the recogniser is taken to have misspelt the same word."""
@@ -19,7 +20,7 @@ PASSAGE_SECONDS = 0.3
 SLACK_SECONDS = 2.0
 """So far outside its own times a part with times may be recognised."""
 DEFAULT_PACE = 14.0
-"""Characters a second, where too few words were recognised to measure it."""
+"""Letters of an alphabet a second, where too few words were recognised to measure it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +92,8 @@ class WordAlignment:
             offset += len(part.text) + 1
         self.heard = [word for number, clip in enumerate(clips) for word in _heard(number, clip)]
         seconds = [(len(word.form), word.end - word.start) for word in self.heard if word.end > word.start]
-        self.pace = DEFAULT_PACE if len(seconds) < 5 else median(size / length for size, length in seconds)
+        usual = DEFAULT_PACE / letters_a_character("".join(word.form for word in self.given))
+        self.pace = usual if len(seconds) < 5 else median(size / length for size, length in seconds)
         self.pairs = list(self._as_passages(self._within_clips(self._within_times(self._pairs()))))
 
     def _pairs(self) -> Iterator[Pair]:

@@ -128,6 +128,13 @@ def test_a_text_without_spaces_is_aligned_by_characters() -> None:
     )
 
 
+def test_as_much_is_said_in_a_second_as_the_script_has_it() -> None:
+    """Five characters of Chinese take a second; as letters they would fit into what is left of the clips."""
+    heard = [clip(0.0, "你好", "zh"), clip(3.0, "谢谢", "zh")]
+    first, second = texts("你好我们今天去谢谢", *heard)
+    assert (first.text, second.text) == ("你好", "谢谢")
+
+
 def test_a_given_text_in_the_other_script_agrees_and_stays_as_it_is() -> None:
     (text,) = texts("頭髮乾淨，\n謝謝。", clip(0.0, "头发干净谢谢", "zh"))
     assert (text.text, text.agreement, text.differences) == ("頭髮乾淨，謝謝。", 1.0, ())
