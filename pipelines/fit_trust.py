@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from annotation.speech.known_text import ClipErrors, HeardClip, KnownRecording, clip_errors, read_known_text
+from annotation.speech.recognisers.config import RecogniserConfig
 from annotation.speech.transcription import CHUNK_SECONDS
 from annotation.speech.wer_fitting import Examples, fifths, fit
-from annotation.speech.wer_prediction import DIRECTIONS, FORMAT, VoiceCount, WerFit, measures
+from annotation.speech.wer_prediction import DIRECTIONS, FORMAT, VoiceCount, WerFit, is_measured, measures
 from pipelines.corpus.trust import recogniser
 from pipelines.report.run_record import read_run
 from voxmill.core.errors import UserError
@@ -50,14 +51,22 @@ def fit_trust(out: Path, truth: Path, target: Path, recordings: str) -> WerFit:
     Raises:
         UserError: a file cannot be read, or there are too few clips or voices.
     """
-    judged = list(judged_clips(out, read_known_text(truth)))
     config = read_run(out)["config"]
     assert isinstance(config, dict)
-    result = make_fit(judged, recogniser(config["label"]["transcription"]["model"]), recordings)
+    written = config["label"]["transcription"]
+    known = {key: written[key] for key in RecogniserConfig.model_fields if key in written}
+    name, sha256 = recogniser(RecogniserConfig.model_validate(known))
+    # Clips of a language that has a recogniser of its own tell nothing of this one; older versions had one for all.
+    judged = [row for row in judged_clips(out, read_known_text(truth)) if _recogniser_of(row.clip) in ("", name)]
+    result = make_fit(judged, (name, sha256), recordings)
     write_atomically(
         target, json.dumps(json.loads(to_json_text(result)), indent=1, ensure_ascii=False).encode() + b"\n"
     )
     return result
+
+
+def _recogniser_of(clip: ShardMetadata) -> str:
+    return "" if clip.transcript is None else clip.transcript.recogniser
 
 
 def make_fit(judged: Sequence[JudgedClip], recogniser: tuple[str, str], recordings: str) -> WerFit:
@@ -68,10 +77,15 @@ def make_fit(judged: Sequence[JudgedClip], recogniser: tuple[str, str], recordin
         recordings: as `fit_trust`.
 
     Raises:
-        UserError: there are too few clips or voices.
+        UserError: there are too few clips or voices, or the recogniser tells too little.
     """
     # The measures of a clip that was recognised in pieces are means: a fit is made for the pieces.
     whole = [row for row in judged if row.clip.duration <= CHUNK_SECONDS]
+    if not all(is_measured(row.clip) for row in whole):
+        raise UserError(
+            f"{recogniser[0]} does not tell how probable its words are, of which error rates are predicted; no fit "
+            "can be made for it, and `select.without_fit` applies"
+        )
     seen, unseen = ([row for row in whole if row.recording.held_out is held_out] for held_out in (False, True))
     known, tried_on = ([row for row in rows if row.judged] for rows in (seen, unseen))
     voices = {row.recording.voice for row in known}

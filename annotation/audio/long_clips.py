@@ -34,15 +34,18 @@ MIN_SNR_DB = 10.0
 
 
 def is_sure(candidate: Candidate, config: TranscriptionConfig) -> bool:
-    """Whether the text of a transcribed clip can be relied on enough to be a part of a longer one."""
+    """Whether the text of a transcribed clip can be relied on enough to be a part of a longer one.
+
+    What its recogniser does not tell counts neither way.
+    """
     checks = candidate.transcript
     if checks is None or not candidate.words or candidate.cut == "forced" or is_hallucination(candidate.text):
         return False
     return (
-        checks.mean_log_probability >= config.redecode_below
+        (checks.mean_log_probability is None or checks.mean_log_probability >= config.redecode_below)
         and checks.compression_ratio <= config.redecode_compression
         and checks.repeated_ngram <= MAX_REPEATED
-        and checks.no_speech_probability <= MAX_NO_SPEECH
+        and (checks.no_speech_probability is None or checks.no_speech_probability <= MAX_NO_SPEECH)
         and checks.language_confidence >= MIN_LANGUAGE_CONFIDENCE
         and checks.seconds_after_words <= EARLY_SECONDS
         and (checks.agreement is None or checks.agreement >= MIN_AGREEMENT)
@@ -177,6 +180,12 @@ class _Means:
         total = sum(weight * measure(piece) for piece, weight in zip(self.pieces, self.weights, strict=True))
         return total / sum(self.weights)
 
+    def of_all(self, measure: Callable[[Candidate], float | None]) -> float | None:
+        """The mean, None where a piece has no such measure."""
+        values = [measure(piece) for piece in self.pieces]
+        known = [value * weight for value, weight in zip(values, self.weights, strict=True) if value is not None]
+        return sum(known) / sum(self.weights) if len(known) == len(values) else None
+
     def most(self, name: Callable[[Candidate], str]) -> str:
         """The name that stands for the most words; the first one of several."""
         words: dict[str, int] = {}
@@ -201,10 +210,11 @@ def _checks(pieces: Sequence[Candidate], text: str, seconds: Seconds, mean: _Mea
         characters_per_second=len(normalise(text).replace(" ", "")) / seconds,
         text_language=text_code,
         text_language_probability=text_probability,
-        mean_log_probability=mean(lambda piece: _of(piece).mean_log_probability),
-        no_speech_probability=mean(lambda piece: _of(piece).no_speech_probability),
+        mean_log_probability=mean.of_all(lambda piece: _of(piece).mean_log_probability),
+        no_speech_probability=mean.of_all(lambda piece: _of(piece).no_speech_probability),
         redecoded=any(_of(piece).redecoded for piece in pieces),
         aligner=mean.most(lambda piece: _of(piece).aligner),
+        recogniser=mean.most(lambda piece: _of(piece).recogniser),
         second_language=mean.most(lambda piece: _of(piece).second_language),
         second_language_probability=mean(lambda piece: _of(piece).second_language_probability),
         language_confidence=mean(lambda piece: _of(piece).language_confidence),

@@ -16,6 +16,7 @@ from faster_whisper import WhisperModel
 from faster_whisper.tokenizer import Tokenizer
 from faster_whisper.transcribe import get_suppressed_tokens, merge_punctuations
 
+from annotation.speech.recognisers.pieces import TimedWord
 from voxmill.core.errors import UserError
 
 RATE = 16000
@@ -54,21 +55,11 @@ def cpu_parts(num: int, seconds: float, device: str) -> list[slice]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RawWord:
-    """A word with the punctuation beside it, in seconds from the piece's start."""
-
-    word: str
-    start: float
-    end: float
-    probability: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Decoded:
     """One piece of at most 30 s as Whisper decoded it."""
 
     text: str
-    words: tuple[RawWord, ...]
+    words: tuple[TimedWord, ...]
     mean_log_probability: float
     no_speech_probability: float
 
@@ -79,9 +70,13 @@ class CroppedWhisper:
     Args:
         model: folder of the model or a hub id.
         threads: CPU threads.
+        prompt: text before each piece, of which its last 223 tokens count.
     """
 
-    def __init__(self, model: str | Path, compute_type: str, device: str, threads: int) -> None:
+    def __init__(
+        self, model: str | Path, compute_type: str, device: str, threads: int, prompt: str | None = None
+    ) -> None:
+        self._prompt = prompt
         try:
             self.model = WhisperModel(
                 str(model), device=device, compute_type=compute_type, cpu_threads=threads, num_workers=1
@@ -142,7 +137,7 @@ class CroppedWhisper:
     ) -> list[Decoded]:
         results = self.model.model.generate(
             encoded,
-            [self.model.get_prompt(tokenizer, [], without_timestamps=True)] * len(seconds),
+            [self.model.get_prompt(tokenizer, self._before(tokenizer), without_timestamps=True)] * len(seconds),
             beam_size=beam_size,
             length_penalty=1,
             max_length=self.model.max_length,
@@ -152,27 +147,57 @@ class CroppedWhisper:
             sampling_temperature=0.0,
         )
         tokens = [[token for token in result.sequences_ids[0] if token < tokenizer.eot] for result in results]
-        frames = [int(np.ceil(length * FRAMES_PER_SECOND)) for length in seconds]
-        alignments = self.model.find_alignment(tokenizer, tokens, encoded, frames)
         decoded = []
-        for result, own, alignment in zip(results, tokens, alignments, strict=True):
-            merge_punctuations(alignment, PREPENDED, APPENDED)
-            words = (
-                RawWord(word=word["word"], start=word["start"], end=word["end"], probability=float(word["probability"]))
-                for word in alignment
-                if word["word"]
-            )
+        for result, own, words in zip(results, tokens, self._words(encoded, seconds, tokens, tokenizer), strict=True):
             # The score is the mean over the tokens without the end of the text, which counts too.
             num = len(result.sequences_ids[0])
             decoded.append(
                 Decoded(
                     text=tokenizer.decode(own).strip(),
-                    words=tuple(words),
+                    words=words,
                     mean_log_probability=float(result.scores[0] * num / (num + 1)),
                     no_speech_probability=float(result.no_speech_prob),
                 )
             )
         return decoded
+
+    def align(
+        self, encoded: np.ndarray, seconds: Sequence[float], texts: Sequence[str], language: str
+    ) -> list[tuple[TimedWord, ...]]:
+        """Words of texts that are said in encoded pieces [batch, frames, D] of one language, as this model places them.
+
+        None of a text that is longer than the decoder. What `probability` says is this model's mind on the text.
+        """
+        tokenizer = self._tokenizer(language)
+        tokens = [tokenizer.encode(" " + text) if text else [] for text in texts]
+        tokens = [own if len(own) <= self.model.max_length // 2 else [] for own in tokens]
+        padded = encoded.shape[1] / ENCODED_FRAMES_PER_SECOND
+        words: list[tuple[TimedWord, ...]] = []
+        for part in cpu_parts(len(encoded), padded, self.model.model.device):
+            words += self._words(_storage(encoded[part]), seconds[part], tokens[part], tokenizer)
+        return words
+
+    def _words(
+        self, encoded: StorageView, seconds: Sequence[float], tokens: Sequence[list[int]], tokenizer: Tokenizer
+    ) -> list[tuple[TimedWord, ...]]:
+        """The words of these tokens by cross-attention, with the punctuation beside them."""
+        frames = [int(np.ceil(length * FRAMES_PER_SECOND)) for length in seconds]
+        alignments = self.model.find_alignment(tokenizer, list(tokens), encoded, frames)
+        for alignment in alignments:
+            merge_punctuations(alignment, PREPENDED, APPENDED)
+        return [
+            tuple(
+                TimedWord(
+                    word=word["word"], start=word["start"], end=word["end"], probability=float(word["probability"])
+                )
+                for word in alignment
+                if word["word"]
+            )
+            for alignment in alignments
+        ]
+
+    def _before(self, tokenizer: Tokenizer) -> list[int]:
+        return tokenizer.encode(" " + self._prompt.strip()) if self._prompt else []
 
     def _tokenizer(self, language: str) -> Tokenizer:
         if language not in self._tokenizers:

@@ -125,7 +125,8 @@ class _Texts:
             own = [times[g] for g in range(first, last)]
             probability = sum(one.probability for one in own) / len(own)
             low, high = own[0].start - clip.start, own[-1].end - clip.start
-            words.append(Word(self.text[start:end].strip(), round(low, 3), round(max(high, low), 3), probability))
+            told = None if any(word.probability is None for word in clip.words) else probability
+            words.append(Word(self.text[start:end].strip(), round(low, 3), round(max(high, low), 3), told))
         spelt = self.text[bounds[0][1][0] : bounds[-1][1][1]]
         agreement = Levenshtein.normalized_similarity(
             " ".join(self.alignment.forms(g0, g1)), " ".join(word.form for word in heard)

@@ -290,12 +290,16 @@ def by_characters(start: Seconds, seconds: Seconds, sizes: Sequence[int]) -> Ite
 
 
 def _heard(number: int, clip: RecognisedClip) -> Iterator[HeardWord]:
-    """The words of a clip as they are compared; one that is several has its time divided by their characters."""
+    """The words of a clip as they are compared; one that is several has its time divided by their characters.
+
+    A recogniser that tells no probabilities is believed.
+    """
     for word in clip.words:
+        probability = 1.0 if word.probability is None else word.probability
         forms = [form for form, _, _ in token_spans(word.word, clip.language)]
         times = by_characters(clip.start + word.start, word.end - word.start, [len(form) for form in forms])
         for form, (low, high) in zip(forms, times, strict=True):
-            yield HeardWord(form, low, high, word.probability, number)
+            yield HeardWord(form, low, high, probability, number)
 
 
 def _characters(forms: Sequence[str]) -> list[tuple[str, int]]:

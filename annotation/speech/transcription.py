@@ -9,17 +9,21 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from annotation.speech.recognisers.config import RecogniserConfig
 from annotation.speech.text_checks import compression_ratio, normalise, repeated_ngram, text_language
-from voxmill.core.config import Config
+from voxmill.core.errors import UserError
+from voxmill.data.languages import language_code
 from voxmill.data.records import TranscriptChecks, Word
 
 RATE = 16000
 CHUNK_SECONDS = 30.0
+ATTENTION = "none (whisper cross-attention, pauses cut)"
+"""What `aligner` says of words that Whisper alone has placed."""
 
 
-class TranscriptionConfig(Config):
+class TranscriptionConfig(RecogniserConfig):
     """What is decoded how.
 
     `transcribe_from`: what is decoded where a recording was separated. Whisper knows music better than what separation
@@ -28,8 +32,10 @@ class TranscriptionConfig(Config):
 
     renamed: ClassVar[dict[str, str]] = {"hear": "transcribe_from", "batch_size": "batch_seconds"}
 
-    model: str = "embedded"
-    """`embedded` (Whisper base), or a CTranslate2 Whisper folder or hub id such as `large-v3`."""
+    by_language: dict[str, RecogniserConfig] = {}
+    """Recognisers of single languages or dialects, such as `zh: {backend: funasr, model: paraformer-zh}`."""
+    language_id_model: str = "embedded"
+    """Of another backend: the Whisper that tells languages and places words, `embedded` or for faster-whisper."""
     compute_type: str = "int8"
     """Number format of CTranslate2, such as int8, float16 or float32."""
     beam_size: int = 2
@@ -45,10 +51,24 @@ class TranscriptionConfig(Config):
     redecode_compression: float = 2.4
     """A piece whose text has a higher zlib compression ratio is decoded again, likewise."""
 
+    @field_validator("by_language")
+    @classmethod
+    def _names_languages(cls, given: dict[str, RecogniserConfig]) -> dict[str, RecogniserConfig]:
+        named = {}
+        for name, config in given.items():
+            try:
+                code = language_code(name)
+            except UserError as error:
+                raise ValueError(str(error)) from None
+            if code is None or code in named:
+                raise ValueError(f"{name!r} is not one language, or one that is named twice")
+            named[code] = config
+        return named
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transcript:
-    """Text of one clip; log probability is the mean over tokens.
+    """Text of one clip; log probability is the mean over tokens, and None where the recogniser tells none.
 
     redecoded_for: why it was decoded twice: `doubt`, `cut_short`, `language`. agreement: of both decodings, 0..1.
     seconds_after_words: of sound, behind the last word as the recogniser placed it.
@@ -56,12 +76,13 @@ class Transcript:
 
     text: str
     words: tuple[Word, ...] = ()
-    mean_log_probability: float = 0.0
-    no_speech_probability: float = 0.0
+    mean_log_probability: float | None = None
+    no_speech_probability: float | None = None
     redecoded_for: tuple[str, ...] = ()
     agreement: float | None = None
     seconds_after_words: float = 0.0
-    aligner: str = "none (whisper cross-attention, pauses cut)"
+    aligner: str = ATTENTION
+    recogniser: str = ""
 
     def check(self, language: str, seconds: float) -> TranscriptChecks:
         """Measures of the transcript of a clip of this language code and length."""
@@ -76,6 +97,7 @@ class Transcript:
             no_speech_probability=self.no_speech_probability,
             redecoded=bool(self.redecoded_for),
             aligner=self.aligner,
+            recogniser=self.recogniser,
             redecoded_for="+".join(self.redecoded_for),
             agreement=self.agreement,
             seconds_after_words=self.seconds_after_words,

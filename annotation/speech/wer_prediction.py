@@ -62,12 +62,20 @@ DIRECTIONS: Mapping[str, int] = {
 """What a fit may look at, and whether more of it means more errors (1) or fewer (-1)."""
 
 
+def is_measured(clip: Candidate | ShardMetadata) -> bool:
+    """Whether a transcribed clip's recogniser told all that a fit may look at."""
+    checks = clip.transcript
+    known = checks is not None and None not in (checks.mean_log_probability, checks.no_speech_probability)
+    return known and all(word.probability is not None for word in clip.words)
+
+
 def measures(clip: Candidate | ShardMetadata, seconds: float) -> dict[str, float]:
-    """The measures of a transcribed clip by the names of `DIRECTIONS`."""
+    """The measures of a transcribed clip by the names of `DIRECTIONS`; it has all of them (`is_measured`)."""
     transcript, quality = clip.transcript, clip.quality
     assert transcript is not None and quality is not None
+    assert transcript.mean_log_probability is not None and transcript.no_speech_probability is not None
     language = base_language(clip.language)
-    probabilities = np.array([word.probability for word in clip.words] or [0.0])
+    probabilities = np.array([word.probability for word in clip.words] or [0.0], dtype=float)
     pieces = np.array([_pieces(word.word) for word in clip.words] or [1.0])
     units = tokens(clip.text, language)
     same = same_family(transcript.text_language, language)

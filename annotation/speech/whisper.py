@@ -6,7 +6,7 @@ Apart from `transcription.py`, so that reading its configuration imports no mode
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +20,11 @@ from annotation.speech.cropped_whisper import (
     language_seconds,
     padded_seconds,
 )
+from annotation.speech.recognisers.pieces import PieceRecogniser, PieceText
 from annotation.speech.text_checks import agreement, compression_ratio
-from annotation.speech.transcription import CHUNK_SECONDS, RATE, Transcript, TranscriptionConfig
+from annotation.speech.transcription import ATTENTION, CHUNK_SECONDS, RATE, Transcript, TranscriptionConfig
 from voxmill.core.audio import batches_by_length
+from voxmill.data.languages import to_whisper
 from voxmill.data.records import Word
 from voxmill.data.scripts import joined
 
@@ -59,9 +61,9 @@ class Heard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Text:
-    """The decoding of a piece that counts; `agreement` with the other where it was decoded twice."""
+    """The text of a piece that counts; `agreement` with the other where it was decoded twice."""
 
-    decoded: Decoded
+    decoded: Decoded | PieceText
     reasons: tuple[str, ...] = ()
     agreement: float | None = None
 
@@ -80,7 +82,7 @@ class WhisperRecogniser:
     """
 
     def __init__(self, config: TranscriptionConfig, model: str | Path, device: str = "cpu", threads: int = 1):
-        self.whisper = CroppedWhisper(model, config.compute_type, device, threads)
+        self.whisper = CroppedWhisper(model, config.compute_type, device, threads, config.prompt)
         self.languages = self.whisper.languages
         self.config = config
         self.again_seconds = 0.0
@@ -156,6 +158,46 @@ class WhisperRecogniser:
             texts[number] = _better(first[number], second, reasons[number], codes[number])
         told = iter(texts)
         return [_join(clip, [next(told) for _ in clip.pieces]) for clip in heard]
+
+    def transcribe_by(
+        self, recogniser: PieceRecogniser, heard: Sequence[Heard], languages: Sequence[str]
+    ) -> list[Transcript]:
+        """Transcripts of clips by another recogniser, in our codes of their languages.
+
+        Words that it gives no times are placed by this one's cross-attention.
+        """
+        pieces = [piece for clip in heard for piece in clip.pieces]
+        codes = [language for clip, language in zip(heard, languages, strict=True) for _ in clip.pieces]
+        texts = recogniser([piece.audio for piece in pieces], codes)
+        placed = iter(self._placed(texts, pieces, codes))
+        result, told = [], iter(texts)
+        for clip in heard:
+            own = [(next(told), next(placed)) for _ in clip.pieces]
+            transcript = _join(clip, [_Text(decoded=text) for _, text in own])
+            is_timed = all(text.words is not None for text, _ in own)
+            result.append(replace(transcript, aligner=recogniser.aligner if is_timed else ATTENTION))
+        return result
+
+    def _placed(self, texts: Sequence[PieceText], pieces: Sequence[_Piece], codes: Sequence[str]) -> list[PieceText]:
+        """The same with word times."""
+        placed = list(texts)
+        known = [to_whisper(code, self.languages) for code in codes]
+        without = {n: code for n, code in enumerate(known) if code is not None and texts[n].words is None}
+        order = list(without)
+        for numbers, language in self._batches_by_language(
+            [pieces[number] for number in order], list(without.values()), padded_seconds
+        ):
+            own = [order[number] for number in numbers]
+            words = self.whisper.align(
+                np.stack([pieces[number].encoded for number in own]),
+                [pieces[number].seconds for number in own],
+                [texts[number].text for number in own],
+                language,
+            )
+            for number, said in zip(own, words, strict=True):
+                # How probable this model finds the words of another is no probability of that one's.
+                placed[number] = replace(texts[number], words=tuple(replace(word, probability=None) for word in said))
+        return placed
 
     def transcribe_batch(self, clips: Sequence[np.ndarray], language: str) -> list[Transcript]:
         """Transcripts of clips (float32 [samples] at 16 kHz, any length) that share a Whisper language code."""
@@ -246,16 +288,22 @@ def _join(clip: Heard, texts: Sequence[_Text]) -> Transcript:
             word.probability,
         )
         for piece, text in zip(clip.pieces, texts, strict=True)
-        for word in text.decoded.words
+        for word in text.decoded.words or ()
     )
     audio = np.concatenate([piece.audio for piece in clip.pieces])
     agreements = [text.agreement for text in texts if text.agreement is not None]
     return Transcript(
         text=joined(text.decoded.text for text in texts),
         words=words,
-        mean_log_probability=float(np.mean([text.decoded.mean_log_probability for text in texts])),
-        no_speech_probability=float(np.max([text.decoded.no_speech_probability for text in texts])),
+        mean_log_probability=_of_all([text.decoded.mean_log_probability for text in texts], np.mean),
+        no_speech_probability=_of_all([text.decoded.no_speech_probability for text in texts], np.max),
         redecoded_for=tuple(sorted({reason for text in texts for reason in text.reasons})),
         agreement=min(agreements) if agreements else None,
         seconds_after_words=seconds_after_words(words, audio),
     )
+
+
+def _of_all(values: Sequence[float | None], measure: Callable[[Sequence[float]], object]) -> float | None:
+    """A measure of the values of all pieces; None where one has none."""
+    known = [value for value in values if value is not None]
+    return float(np.asarray(measure(known))) if len(known) == len(values) else None

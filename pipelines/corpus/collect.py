@@ -13,7 +13,7 @@ from pipelines.corpus.corrections.csv_file import in_force
 from pipelines.corpus.corrections.on_clips import correct
 from pipelines.corpus.given import give_labels, give_texts
 from pipelines.corpus.select import LongClips, apply_thresholds
-from pipelines.corpus.trust import wer_fit
+from pipelines.corpus.trust import fits, wer_fit
 from pipelines.units.label_store import LabelStore
 from pipelines.units.plan_files import read_given
 from pipelines.units.store import read_unit, unit_path
@@ -97,7 +97,7 @@ def collect(units: list[WorkUnit], out: Path, config: AnnotateConfig) -> Collect
     if fit is not None:
         recognised: dict[str, list[CorpusClip]] = {}
         for clip in long_clips.parts:
-            if clip.text_source == "recognised" and clip.candidate.text.strip():
+            if clip.text_source == "recognised" and clip.candidate.text.strip() and fits(fit, clip.candidate):
                 recognised.setdefault(clip.window.recording_id, []).append(clip)
         for together in recognised.values():
             rates = fit.predict([(clip.candidate, clip.duration) for clip in together])

@@ -2,22 +2,28 @@
 
 from functools import cache
 
-from annotation.speech.wer_prediction import WerFit, read_fit, shipped_fit
+from annotation.speech.recognisers.config import EMBEDDED, RecogniserConfig, recogniser_name
+from annotation.speech.wer_prediction import WerFit, is_measured, read_fit, shipped_fit
 from pipelines.config import AnnotateConfig
 from pipelines.corpus.figures import TrustFigures
 from voxmill.core.assets import asset_sha256
 from voxmill.core.errors import UserError
 from voxmill.core.hashing import fingerprint
 from voxmill.core.storage import to_path
-from voxmill.data.records import to_json_text
-
-EMBEDDED = "whisper-base"
-"""The asset that `transcription.model: embedded` stands for."""
+from voxmill.data.records import Candidate, to_json_text
 
 
-def recogniser(model: str) -> tuple[str, str]:
-    """Name of `label.transcription.model` as fits have it, and the hash of its weights, "" where none is known."""
-    return (EMBEDDED, asset_sha256(EMBEDDED)) if model == "embedded" else (model, "")
+def recogniser(config: RecogniserConfig) -> tuple[str, str]:
+    """Name of a recogniser as fits and clips have it, and the hash of its weights, "" where none is known."""
+    is_embedded = config.backend == "faster-whisper" and config.model == "embedded"
+    return recogniser_name(config), asset_sha256(EMBEDDED) if is_embedded else ""
+
+
+def fits(fit: WerFit, clip: Candidate) -> bool:
+    """Whether a fit may tell how true a clip's text is: it is of the recogniser that wrote it, which told enough."""
+    checks = clip.transcript
+    # Older versions had one recogniser for all clips of a dataset.
+    return checks is not None and checks.recogniser in ("", fit.recogniser) and is_measured(clip)
 
 
 def wer_fit(config: AnnotateConfig) -> WerFit | None:
@@ -26,7 +32,7 @@ def wer_fit(config: AnnotateConfig) -> WerFit | None:
     Raises:
         UserError: the file cannot be read, or is of another recogniser.
     """
-    return _fit(config.select.wer_fit, *recogniser(config.label.transcription.model))
+    return _fit(config.select.wer_fit, *recogniser(config.label.transcription))
 
 
 @cache
@@ -52,7 +58,7 @@ def fit_key(config: AnnotateConfig) -> str:
 
 def trust_figures(config: AnnotateConfig) -> TrustFigures:
     """What `run.json` says of the fit, or of there being none."""
-    fit, (name, _) = wer_fit(config), recogniser(config.label.transcription.model)
+    fit, (name, _) = wer_fit(config), recogniser(config.label.transcription)
     if fit is None:
         return {
             "recogniser": name,

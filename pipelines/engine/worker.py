@@ -133,6 +133,8 @@ class Worker:
             error = storage_failure(error) or error
         if isinstance(error, UserError):
             return JobFailure(kind="user", message=str(error))
+        if isinstance(error, JobError):
+            return JobFailure(kind="machine", message=f"{name}: {error}")
         if not isinstance(error, ImportError | MemoryError | OSError):
             return None
         place = getattr(error, "filename", None)

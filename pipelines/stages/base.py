@@ -12,7 +12,7 @@ import numpy as np
 
 from pipelines.config import LabelConfig, VoiceAttributesConfig
 from voxmill.core.assets import asset_path
-from voxmill.core.errors import UserError
+from voxmill.core.errors import JobError, UserError
 from voxmill.core.local_copies import local_model
 from voxmill.core.storage import storage_failure
 from voxmill.data.records import Ending, StageName, WindowResult, WorkUnit
@@ -106,7 +106,7 @@ class Stage(ABC):
         """Labels all windows of a unit, one after another; one that breaks the model ends, the others do not.
 
         Raises:
-            OSError, MemoryError, ImportError: what no recording is to blame for.
+            OSError, MemoryError, ImportError, JobError: what no recording is to blame for.
         """
         outputs = [self._isolated(result, samples) for result, samples in zip(unit.results, audio, strict=True)]
         results = tuple(output.result for output in outputs)
@@ -119,7 +119,7 @@ class Stage(ABC):
             return WindowOutput(result, audio)
         try:
             output = self.window(result, audio)
-        except (MemoryError, OSError, ImportError, UserError):
+        except (MemoryError, OSError, ImportError, UserError, JobError):
             raise
         # A library that asks to exit would take the actor with it, and Ray does not start such an actor again.
         except (Exception, SystemExit) as error:
@@ -163,7 +163,7 @@ class BatchStage(Stage):
         ]
         try:
             outputs = iter(self.windows(given) if given else [])
-        except (MemoryError, OSError, ImportError, UserError):
+        except (MemoryError, OSError, ImportError, UserError, JobError):
             raise
         except (Exception, SystemExit) as error:
             check_machine(error)

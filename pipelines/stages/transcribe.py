@@ -11,10 +11,12 @@ import numpy as np
 from annotation.speech.aligners.aligner import load_aligner
 from annotation.speech.language_changes import changes, may_change, parts, stretches
 from annotation.speech.letter_times import ALIGNER, TimedClip, letter_times
+from annotation.speech.recognisers.config import recogniser_name
+from annotation.speech.recognisers.loading import Writers, load_whisper
 from annotation.speech.spoken_languages import LanguageChoice, LanguageText, choose, decide, of_family
 from annotation.speech.text_checks import text_language
-from annotation.speech.transcription import Transcript, clamp_words
-from annotation.speech.whisper import Heard, WhisperRecogniser
+from annotation.speech.transcription import ATTENTION, Transcript, clamp_words
+from annotation.speech.whisper import Heard
 from annotation.speech.word_edges import tighten
 from pipelines.stages.base import (
     BatchStage,
@@ -23,7 +25,6 @@ from pipelines.stages.base import (
     WindowInput,
     WindowOutput,
     clip_slice,
-    model_source,
 )
 from pipelines.stages.long_clips import with_long_clips
 from pipelines.stages.segment import clip_id
@@ -69,6 +70,16 @@ class _Given:
     code: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What a part was found to be: its language by our code and by the recogniser's place, how sure, and its text."""
+
+    language: str
+    place: int
+    confidence: float
+    transcript: Transcript
+
+
 class Transcribe(BatchStage):
     """Transcripts of a unit's candidates; where a recording was separated, of its original sound if so configured.
 
@@ -80,8 +91,8 @@ class Transcribe(BatchStage):
 
     def __init__(self, context: StageContext) -> None:
         self.config, self.label = context.label.transcription, context.label
-        model = model_source(self.config.model, "whisper-base")
-        self.recogniser = WhisperRecogniser(self.config, model, context.device, context.threads)
+        self.recogniser = load_whisper(self.config, context.device, context.threads)
+        self.writers = Writers(self.config, context.device, context.threads)
         self.aligner = load_aligner(self.label.alignment, context.device, context.threads)
 
     def windows(self, given: Sequence[WindowInput]) -> list[WindowOutput]:
@@ -203,7 +214,17 @@ class Transcribe(BatchStage):
         """Parts with text and language, and the seconds that second decodings took; near languages are all decoded."""
         before = self.recogniser.again_seconds
         languages, heard = self.recogniser.languages, [part.heard for part in parts]
-        texts = [[one] for one in self.recogniser.transcribe(heard, [languages[one.places[0]] for one in choices])]
+        texts: list[list[Transcript]] = [[] for _ in parts]
+        firsts = [
+            number
+            for number, (part, choice) in enumerate(zip(parts, choices, strict=True))
+            if len(choice.places) > 1 or self.writers.of(self._name(part, choice.places[0])) is None
+        ]
+        decoded = self.recogniser.transcribe(
+            [heard[number] for number in firsts], [languages[choices[number].places[0]] for number in firsts]
+        )
+        for number, transcript in zip(firsts, decoded, strict=True):
+            texts[number].append(transcript)
         again_seconds, clock = self.recogniser.again_seconds - before, time.perf_counter()
         others = [(number, place) for number, choice in enumerate(choices) for place in choice.places[1:]]
         again = self.recogniser.transcribe(
@@ -212,11 +233,41 @@ class Transcribe(BatchStage):
         for (number, _), transcript in zip(others, again, strict=True):
             texts[number].append(transcript)
         again_seconds += time.perf_counter() - clock
-        candidates = [
-            _candidate(part.piece, part.heard, choice, own, languages, self._given(part.piece.window))
-            for part, choice, own in zip(parts, choices, texts, strict=True)
-        ]
-        return candidates, again_seconds
+        told = [self._told(*one) for one in zip(parts, choices, texts, strict=True)]
+        for writer in self.writers.all:
+            numbers = [number for number, one in enumerate(told) if self.writers.of(one.language) is writer]
+            written = self.recogniser.transcribe_by(
+                writer.recogniser, [heard[number] for number in numbers], [told[number].language for number in numbers]
+            )
+            for number, transcript in zip(numbers, written, strict=True):
+                transcript = dataclasses.replace(transcript, recogniser=writer.name)
+                told[number] = dataclasses.replace(told[number], transcript=transcript)
+        return [_candidate(*one, languages) for one in zip(parts, told, strict=True)], again_seconds
+
+    def _told(self, part: _Part, choice: LanguageChoice, texts: Sequence[Transcript]) -> _Told:
+        """The language of a part and, of its texts in the languages that it may be in, the one in that; none of one
+        that another recogniser is to write."""
+        told = [_language_text(*one) for one in zip(texts, self._codes(choice), strict=False)]
+        verdict = decide(choice, told or [LanguageText(log_probability=0.0, agreement=0.0)])
+        transcript = texts[verdict.number] if texts else Transcript(text="")
+        if len(texts) > 1:
+            transcript = dataclasses.replace(transcript, redecoded_for=(*transcript.redecoded_for, "language"))
+        place = choice.places[verdict.number]
+        return _Told(
+            language=self._name(part, place),
+            place=place,
+            confidence=verdict.confidence,
+            transcript=dataclasses.replace(transcript, recogniser=recogniser_name(self.config)),
+        )
+
+    def _name(self, part: _Part, place: int) -> str:
+        """Our code of one of the recogniser's languages, as the manifest names it where that gives it."""
+        given, code = self._given(part.piece.window), self.recogniser.languages[place]
+        # A dialect, say, of what the recogniser has one code for.
+        return given.name if given is not None and given.code == code else from_whisper(code)
+
+    def _codes(self, choice: LanguageChoice) -> list[str]:
+        return [from_whisper(self.recogniser.languages[place]) for place in choice.places]
 
 
 def _with_letter_times(pieces: Sequence[_Piece], candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -228,52 +279,38 @@ def _with_letter_times(pieces: Sequence[_Piece], candidates: Sequence[Candidate]
     for (_, language), numbers in groups.items():
         clips = [TimedClip(pieces[number].clip, candidates[number].words) for number in numbers]
         for number, words in zip(numbers, letter_times(clips, language) or [], strict=False):
-            result[number] = with_words(candidates[number], words, ALIGNER)
+            checks = candidates[number].transcript
+            assert checks is not None
+            aligner = ALIGNER if checks.aligner == ATTENTION else f"letters of its window, from {checks.aligner}"
+            result[number] = with_words(candidates[number], words, aligner)
     return result
 
 
-def _candidate(
-    piece: _Piece,
-    heard: Heard,
-    choice: LanguageChoice,
-    texts: Sequence[Transcript],
-    languages: Sequence[str],
-    given: _Given | None,
-) -> Candidate:
-    """A clip with its language and, of the texts in the languages that it may be in, the one in that."""
-    verdict = decide(choice, [_language_text(*one) for one in zip(texts, _codes(choice, languages), strict=True)])
-    transcript, place = texts[verdict.number], choice.places[verdict.number]
-    if len(texts) > 1:
-        transcript = dataclasses.replace(transcript, redecoded_for=(*transcript.redecoded_for, "language"))
-    language = from_whisper(languages[place])
-    if given is not None and given.code == languages[place]:
-        # A dialect, say, of what the recogniser has one code for.
-        language = given.name
-    probability, second, second_probability = of_family(heard.probabilities, languages, place)
+def _candidate(part: _Part, told: _Told, languages: Sequence[str]) -> Candidate:
+    """A clip with its language and text; `languages`: of the recogniser that tells them."""
+    piece, transcript = part.piece, told.transcript
+    probability, second, second_probability = of_family(part.heard.probabilities, languages, told.place)
     duration = len(piece.speech) / RATE_16K
     words = tighten(clamp_words(transcript.words, 0.0, duration), piece.clip)
     checks = dataclasses.replace(
-        transcript.check(language, duration),
+        transcript.check(told.language, duration),
         second_language=from_whisper(languages[second]),
         second_language_probability=second_probability,
-        language_confidence=verdict.confidence,
+        language_confidence=told.confidence,
     )
     return dataclasses.replace(
         piece.candidate,
         text=transcript.text,
         words=tuple(words),
-        language=language,
+        language=told.language,
         language_probability=probability,
         transcript=checks,
     )
 
 
-def _codes(choice: LanguageChoice, languages: Sequence[str]) -> list[str]:
-    return [from_whisper(languages[place]) for place in choice.places]
-
-
 def _language_text(transcript: Transcript, language: str) -> LanguageText:
     """How well a text fits the language that it was recognised in."""
+    assert transcript.mean_log_probability is not None
     code, probability = text_language(transcript.text)
     agreement = probability if same_family(code, language) else -probability
     return LanguageText(log_probability=transcript.mean_log_probability, agreement=agreement)

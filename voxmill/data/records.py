@@ -175,7 +175,7 @@ class Label(Generic[T_co]):
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One word; times in seconds from the clip's start, probability 0..1."""
+    """One word; times in seconds from the clip's start, probability 0..1, None where the recogniser tells none."""
 
     word: str
     """The word as the text has it, with its punctuation."""
@@ -183,8 +183,8 @@ class Word:
     """Start from the clip's start. [s]"""
     end: Seconds
     """End from the clip's start. [s]"""
-    probability: float
-    """Probability of the word. [0..1]"""
+    probability: float | None
+    """Probability of the word; null where the recogniser tells none. [0..1]"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,14 +283,16 @@ class TranscriptChecks:
     """Language detected from the text alone; empty where the text is."""
     text_language_probability: float
     """Probability of that language. [0..1]"""
-    mean_log_probability: float
-    """Mean log probability of the recogniser's tokens. [nat]"""
-    no_speech_probability: float
-    """The recogniser's probability that there is no speech. [0..1]"""
+    mean_log_probability: float | None
+    """Mean log probability of the recogniser's tokens; null where it tells none. [nat]"""
+    no_speech_probability: float | None
+    """The recogniser's probability that there is no speech; null where it tells none. [0..1]"""
     redecoded: bool
     """Whether the clip was decoded a second time."""
     aligner: str
     """Method that placed the words in time."""
+    recogniser: str = ""
+    """Recogniser that wrote the text: a Whisper model's name, or backend and model; empty from older versions."""
     second_language: str = ""
     """Next most probable language of the audio alone; empty where the recogniser tells none."""
     second_language_probability: float = 0.0

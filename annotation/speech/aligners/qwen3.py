@@ -1,4 +1,4 @@
-"""Words placed by Qwen3-ForcedAligner, a language model with an audio encoder that names the time of each word in steps of 80 ms.
+"""Words placed by Qwen3-ForcedAligner, a language model with an audio encoder that names times in steps of 80 ms.
 
 transformers has the network and its processor. Weights are read in the layout that transformers writes and in the one
 that Qwen publishes. The real ones were not at hand: what drawn ones give is compared with the published code.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from annotation.speech.completeness import seconds_after_words, seems_cut_short
-from annotation.speech.cropped_whisper import RawWord
+from annotation.speech.recognisers.pieces import TimedWord
 from samples import bad_input
 
 TEXT = "The conference is now unmuted."
@@ -16,8 +16,8 @@ def sentence() -> np.ndarray:
     return bad_input.turn("en-1", 9).astype(np.float32)
 
 
-def words(*ends: float) -> list[RawWord]:
-    return [RawWord(word="a", start=max(end - 0.4, 0.0), end=end, probability=1.0) for end in ends]
+def words(*ends: float) -> list[TimedWord]:
+    return [TimedWord(word="a", start=max(end - 0.4, 0.0), end=end, probability=1.0) for end in ends]
 
 
 def test_a_whole_transcript_is_not_cut_short(sentence: np.ndarray) -> None:
@@ -27,7 +27,7 @@ def test_a_whole_transcript_is_not_cut_short(sentence: np.ndarray) -> None:
 def test_sound_after_the_last_word_a_long_word_and_few_letters_are_signs(sentence: np.ndarray) -> None:
     assert seconds_after_words(words(0.6, 1.2), sentence) > 0.8
     assert seems_cut_short(TEXT, words(0.6, 1.2), sentence)
-    long = [RawWord(word="a", start=0.1, end=2.3, probability=1.0)]
+    long = [TimedWord(word="a", start=0.1, end=2.3, probability=1.0)]
     assert seems_cut_short(TEXT, long, sentence)
     assert seems_cut_short("The con", words(2.2), sentence)
     assert seems_cut_short("", [], sentence)

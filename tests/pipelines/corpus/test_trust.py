@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from annotation.speech.recognisers.config import RecogniserConfig
 from pipelines.config import AnnotateConfig
 from pipelines.corpus.trust import fit_key, recogniser, trust_figures, wer_fit
 from tests.annotation.speech.made_fits import made_fit
@@ -16,7 +17,7 @@ OTHER = {"transcription": {"model": "large-v3"}}
 
 def test_the_embedded_recogniser_has_a_fit_and_another_one_says_that_it_has_none() -> None:
     config, other = AnnotateConfig(), AnnotateConfig.model_validate({"label": OTHER})
-    assert (fit := wer_fit(config)) is not None and (fit.recogniser, fit.sha256) == recogniser("embedded")
+    assert (fit := wer_fit(config)) is not None and (fit.recogniser, fit.sha256) == recogniser(RecogniserConfig())
     figures = trust_figures(config)
     assert figures["fit"] == "shipped" and len(figures["fifths"]) == 5 and figures["fitted_clips"] > 0
     assert wer_fit(other) is None and fit_key(other) == ""

@@ -102,7 +102,7 @@ def test_a_batch_of_transcripts_depends_on_its_clips_alone(
     for others in (alone, mixed):
         assert [one.text for one in others] == [one.text for one in first]
         assert [w.end for one in others for w in one.words] == [w.end for one in first for w in one.words]
-        probabilities = [[one.mean_log_probability for one in side] for side in (others, first)]
+        probabilities = [np.array([one.mean_log_probability for one in side], float) for side in (others, first)]
         np.testing.assert_allclose(probabilities[0], probabilities[1], atol=1e-4)
 
 

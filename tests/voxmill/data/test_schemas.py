@@ -23,7 +23,7 @@ quality struct<dnsmos_sig: double, dnsmos_bak: double, dnsmos_ovr: double, dnsmo
  clipping: double, bandwidth_hz: double, loudness_lufs: double, gain_db: double, dc_offset: double>,
 transcript struct<compression_ratio: double, repeated_ngram: double, characters_per_second: double,
  text_language: string, text_language_probability: double, mean_log_probability: double,
- no_speech_probability: double, redecoded: bool, aligner: string,
+ no_speech_probability: double, redecoded: bool, aligner: string, recogniser: string,
  second_language: string, second_language_probability: double, language_confidence: double,
  redecoded_for: string, agreement: double,
  seconds_after_words: double, words_between: int64>,

@@ -1,0 +1,1 @@
+"""Recognisers by name, behind one interface: `pieces.PieceRecogniser`."""
