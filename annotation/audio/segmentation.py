@@ -6,6 +6,7 @@ out, speaker changes split, and clips end only in pauses.
 """
 
 import itertools
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ class SegmentationConfig(Config):
 
     model: str = "embedded"
     """`embedded`, or the path or hub id of a pyannote segmentation model."""
+    pipeline: str | None = None
+    """In its place a pyannote diarization pipeline by path or id, such as pyannote/speaker-diarization-community-1."""
     max_seconds: float = 30.0
     """Longer stretches are cut at their best pause, or by force where there is none; one is transcribed at once."""
     lengths: dict[float, float] = {60.0: 0.25, 180.0: 0.15, 300.0: 0.1}
@@ -86,6 +89,7 @@ class SpeechSegmenter:
     """
 
     def __init__(self, config: SegmentationConfig, model: str | Path, device: str = "cpu"):
+        os.environ.setdefault("PYANNOTE_METRICS_ENABLED", "0")
         from pyannote.audio import Model
         from pyannote.audio.utils.powerset import Powerset
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
+from annotation.speech.recognisers.config import recogniser_name
 from pipelines.config import AnnotateConfig, Labeller
 from pipelines.corpus.figures import BucketFigures
 from pipelines.corpus.labels import given_table
@@ -105,9 +106,14 @@ def models(config: AnnotateConfig) -> list[ModelEntry]:
     named: list[tuple[StageName, str, str]] = [
         (StageName.EVENTS, label.events.model, "audio-events"),
         (StageName.SEPARATION, label.separation.model, "spleeter-2stems"),
-        (StageName.SEGMENTATION, label.segmentation.model, "pyannote-segmentation"),
-        (StageName.TRANSCRIPTION, label.transcription.model, "whisper-base"),
+        (StageName.SEGMENTATION, label.segmentation.pipeline or label.segmentation.model, "pyannote-segmentation"),
     ]
+    recognisers = [label.transcription, *label.transcription.by_language.values()]
+    whispers = {one.model for one in recognisers if one.backend == "faster-whisper"}
+    if label.transcription.backend != "faster-whisper":
+        whispers.add(label.transcription.language_id_model)
+    others = {recogniser_name(one) for one in recognisers if one.backend != "faster-whisper"}
+    named += [(StageName.TRANSCRIPTION, name, "whisper-base") for name in sorted(whispers | others)]
     optional: list[tuple[Labeller, str | None, str]] = [
         ("speaker", voices.speaker.model, "speaker-campplus"),
         ("gender", voices.gender.model, "voice2gender"),

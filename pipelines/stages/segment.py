@@ -3,10 +3,12 @@
 import dataclasses
 from collections.abc import Sequence
 
+from annotation.audio.diarization import DiarizationSegmenter
 from annotation.audio.segmentation import Segmentation, SpeechSegmenter
 from pipelines.stages.base import BatchStage, StageContext, WindowAudio, WindowInput, WindowOutput, model_source
 from voxmill.core.audio import RATE_16K, resample
 from voxmill.core.hashing import sha256_text
+from voxmill.core.local_copies import local_model
 from voxmill.core.machine.devices import limit_threads
 from voxmill.data.records import Candidate, ClipId, StageName, Window, WindowResult
 
@@ -18,10 +20,13 @@ class Segment(BatchStage):
 
     def __init__(self, context: StageContext) -> None:
         limit_threads(context.threads)
-        self.segmenter: SpeechSegmenter | None = None
+        self.segmenter: SpeechSegmenter | DiarizationSegmenter | None = None
         if context.label.segmented:
             return
         config = context.label.segmentation
+        if config.pipeline is not None:
+            self.segmenter = DiarizationSegmenter(config, local_model(config.pipeline), context.device)
+            return
         model = model_source(config.model, "pyannote-segmentation", "pytorch_model.bin")
         self.segmenter = SpeechSegmenter(config, model, context.device)
 

@@ -20,6 +20,7 @@ def turn() -> Turn:
     return next(turn for turn in sample_turns() if turn.language == "en")
 
 
+@pytest.mark.slow
 def test_whisper_writes_places_words_and_knows_its_languages(tmp_path: Path, turn: Turn) -> None:
     heard = TransformersRecogniser(save_whisper(tmp_path / "whisper"), prompt="Telephone menus.")
     said, unknown = heard([turn.audio, turn.audio], ["en", "eo"])
