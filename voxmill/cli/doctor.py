@@ -44,9 +44,10 @@ OPTIONAL = (
         "pip install voxmill[pesq], which needs a C compiler, for the PESQ of voxmill evaluate reconstruction",
     ),
     ("pystoi", "pystoi", "pip install voxmill[evaluate], for voxmill evaluate"),
-    ("openai", "openai", "pip install voxmill[endpoints], for chat and speech endpoints"),
+    ("openai", "openai", "pip install voxmill[endpoints], for chat, speech and transcription endpoints"),
     ("google-genai", "google.genai", "pip install voxmill[endpoints], for judge.protocol=gemini"),
     ("xllamacpp", "xllamacpp", "pip install voxmill[describe], for corpus_labels.descriptions.writer=embedded"),
+    ("funasr", "funasr", "pip install voxmill[funasr], for label.transcription.backend=funasr"),
 )
 FREE_GIGABYTES = 5.0
 MIN_WORDS = 30
@@ -102,7 +103,7 @@ def _storage_driver(scheme: str) -> Finding:
 
 
 def _weights(name: str) -> Finding:
-    from voxmill.core.assets import ASSETS, asset_path
+    from voxmill.core.assets import ASSETS, asset_origin, asset_path
 
     try:
         asset_path(name)
@@ -111,7 +112,8 @@ def _weights(name: str) -> Finding:
         if failure is None:
             raise
         return Finding(f"weights {name}", False, str(failure))
-    return Finding(f"weights {name}", True, f"{ASSETS[name].source}, {ASSETS[name].licence}")
+    origin = asset_origin(name) or "fetched by an older version"
+    return Finding(f"weights {name}", True, f"{ASSETS[name].source}, {ASSETS[name].licence}; from {origin}")
 
 
 def _accelerator() -> Finding:

