@@ -236,11 +236,9 @@ class Transcribe(BatchStage):
         told = [self._told(*one) for one in zip(parts, choices, texts, strict=True)]
         for writer in self.writers.all:
             numbers = [number for number, one in enumerate(told) if self.writers.of(one.language) is writer]
-            written = self.recogniser.transcribe_by(
-                writer.recogniser, [heard[number] for number in numbers], [told[number].language for number in numbers]
-            )
+            spoken = [told[number].language for number in numbers]
+            written = writer.transcribe(self.recogniser, [heard[number] for number in numbers], spoken)
             for number, transcript in zip(numbers, written, strict=True):
-                transcript = dataclasses.replace(transcript, recogniser=writer.name)
                 told[number] = dataclasses.replace(told[number], transcript=transcript)
         return [_candidate(*one, languages) for one in zip(parts, told, strict=True)], again_seconds
 

@@ -67,5 +67,5 @@ def recogniser_name(config: RecogniserConfig) -> str:
     """How clips, fits and reports name a recogniser; a Whisper that faster-whisper runs by its model alone."""
     if config.backend == "faster-whisper":
         return EMBEDDED if config.model == "embedded" else config.model
-    place = f" at {config.endpoint.url}" if config.backend == "endpoint" else ""
-    return f"{config.backend} {config.model}{place}"
+    # An endpoint's address is nobody's concern who reads the dataset.
+    return f"{config.backend} {config.model}"

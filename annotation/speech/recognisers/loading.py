@@ -1,14 +1,14 @@
 """The recogniser that a recipe names, loaded."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from annotation.speech.recognisers.config import EMBEDDED, RecogniserConfig, recogniser_name
-from annotation.speech.recognisers.pieces import PieceRecogniser, PieceText, TimedWord
-from annotation.speech.transcription import TranscriptionConfig
-from annotation.speech.whisper import WhisperRecogniser
+from annotation.speech.recognisers.pieces import PieceRecogniser
+from annotation.speech.transcription import Transcript, TranscriptionConfig
+from annotation.speech.whisper import Heard, WhisperRecogniser
 from voxmill.core.assets import asset_path
 from voxmill.core.errors import UserError
 from voxmill.core.local_copies import local_model
@@ -17,7 +17,7 @@ from voxmill.data.languages import base_language, to_whisper
 
 def load_recogniser(
     config: RecogniserConfig, of_all: TranscriptionConfig, device: str, threads: int
-) -> PieceRecogniser:
+) -> PieceRecogniser | WhisperRecogniser:
     """The recogniser of `config`; what faster-whisper and batches are to be like says `of_all`.
 
     Raises:
@@ -42,7 +42,8 @@ def load_recogniser(
         from annotation.speech.recognisers.endpoint import EndpointRecogniser
 
         return EndpointRecogniser(config.endpoint, config.model, config.prompt)
-    return AnotherWhisper(config, of_all, device, threads)
+    own = of_all.model_copy(update={"model": config.model, "prompt": config.prompt})
+    return WhisperRecogniser(own, _whisper_place(config.model), device, threads)
 
 
 def load_whisper(config: TranscriptionConfig, device: str, threads: int) -> WhisperRecogniser:
@@ -58,45 +59,24 @@ def load_whisper(config: TranscriptionConfig, device: str, threads: int) -> Whis
     return WhisperRecogniser(own, _whisper_place(model), device, threads)
 
 
-class AnotherWhisper:
-    """A second Whisper model of faster-whisper, for some languages; decodes again as the first one does."""
-
-    aligner = "whisper cross-attention"
-
-    def __init__(self, config: RecogniserConfig, of_all: TranscriptionConfig, device: str, threads: int):
-        own = of_all.model_copy(update={"model": config.model, "prompt": config.prompt})
-        self._name = config.model
-        self._whisper = WhisperRecogniser(own, _whisper_place(config.model), device, threads)
-
-    def __call__(self, pieces: Sequence[np.ndarray], languages: Sequence[str]) -> list[PieceText]:
-        known = [to_whisper(language, self._whisper.languages) for language in languages]
-        if None in known:
-            raise UserError(
-                f"transcription.model={self._name} knows no {languages[known.index(None)]}; "
-                "see transcription.by_language"
-            )
-        codes = [code for code in known if code is not None]
-        said = self._whisper.transcribe(self._whisper.listen(pieces), codes)
-        return [
-            PieceText(
-                text=one.text,
-                words=tuple(
-                    TimedWord(word=word.word, start=word.start, end=word.end, probability=word.probability)
-                    for word in one.words
-                ),
-                mean_log_probability=one.mean_log_probability,
-                no_speech_probability=one.no_speech_probability,
-            )
-            for one in said
-        ]
-
-
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """A recogniser beside the one that tells languages, and how clips name it."""
+    """A recogniser beside the Whisper that tells languages, and how clips name it."""
 
     name: str
-    recogniser: PieceRecogniser
+    recogniser: PieceRecogniser | WhisperRecogniser
+
+    def transcribe(
+        self, told_by: WhisperRecogniser, heard: Sequence[Heard], languages: Sequence[str]
+    ) -> list[Transcript]:
+        """Transcripts of clips in our codes of their languages, which `told_by` has told."""
+        if isinstance(self.recogniser, WhisperRecogniser):
+            clips = [np.concatenate([piece.audio for piece in clip.pieces]) for clip in heard]
+            codes = [_code(self.recogniser, language) for language in languages]
+            transcripts = self.recogniser.transcribe(self.recogniser.listen(clips), codes)
+        else:
+            transcripts = told_by.transcribe_by(self.recogniser, heard, languages)
+        return [replace(one, recogniser=self.name) for one in transcripts]
 
 
 class Writers:
@@ -118,6 +98,9 @@ class Writers:
         self.all = [writer for writer in known.values() if writer is not None]
         self._default = known[own.model_dump_json()]
         self._by_language = {code: known[wanted.model_dump_json()] for code, wanted in config.by_language.items()}
+        for code, named in self._by_language.items():
+            if named is not None and isinstance(named.recogniser, WhisperRecogniser):
+                _code(named.recogniser, code)
 
     def of(self, language: str) -> Writer | None:
         """The writer of a language or dialect; None: the recogniser that tells languages."""
@@ -125,6 +108,15 @@ class Writers:
             if code in self._by_language:
                 return self._by_language[code]
         return self._default
+
+
+def _code(whisper: WhisperRecogniser, language: str) -> str:
+    code = to_whisper(language, whisper.languages)
+    if code is None:
+        raise UserError(
+            f"transcription.by_language.{language}: {whisper.config.model} does not know it; name another model"
+        )
+    return code
 
 
 def _whisper_place(model: str) -> str:

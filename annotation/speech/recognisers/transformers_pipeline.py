@@ -103,19 +103,25 @@ class TransformersRecogniser:
         said = self._pipeline(inputs, batch_size=self._batch_size, **options)
         return [self._text(one, len(piece) / 16000) for one, piece in zip(said, pieces, strict=True)]
 
+    def _plain(self, text: str) -> str:
+        """Without the tokens that stand for no character, such as `<unk>`, which CTC models write out."""
+        for token in self._pipeline.tokenizer.all_special_tokens:
+            text = text.replace(token, "")
+        return text
+
     def _code(self, language: str) -> str | None:
         """Whisper's code of a language, None of one that it does not know."""
         told = self._pipeline.model.generation_config.lang_to_id if self._is_multilingual else {"<|en|>": 0}
         return to_whisper(language, [token.strip("<|>") for token in told])
 
     def _text(self, said: dict[str, Any], seconds: float) -> PieceText:
-        text = " ".join(str(said["text"]).split())
+        text = " ".join(self._plain(str(said["text"])).split())
         if not self.aligner:
             return PieceText(text=text)
         words = []
         for chunk in said["chunks"]:
             start, end = chunk["timestamp"]
-            word = str(chunk["text"])
+            word = self._plain(str(chunk["text"]))
             if word.strip():
                 # Whisper leaves out the end of a last word that the piece's end cuts off.
                 last = seconds if end is None else min(float(end), seconds)

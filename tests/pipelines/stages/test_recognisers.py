@@ -28,9 +28,9 @@ def stage(**transcription: object) -> Transcribe:
 
 
 def test_each_language_is_written_by_its_recogniser_and_clips_say_by_which(tmp_path: Path) -> None:
-    english, spanish, italian = (
+    english, spanish, italian, french = (
         next(turn for turn in sample_turns() if turn.language == code and len(turn.audio) > 32_000)
-        for code in ("en", "es", "it")
+        for code in ("en", "es", "it", "fr")
     )
     path = save_ctc(tmp_path / "ctc", "ESTANO")
     with transcription_server(lambda *_: Answer(body={"text": TEXT, "segments": RECORDED["segments"]})) as server:
@@ -38,27 +38,31 @@ def test_each_language_is_written_by_its_recogniser_and_clips_say_by_which(tmp_p
             "spanish": {"backend": "transformers", "model": path},
             "it": {"backend": "endpoint", "model": "whisper-1", "endpoint": {"url": server.url}},
         }
-        given = [window_of([[english], [spanish], [italian]])]
+        by_language["fr"] = {"model": "embedded", "prompt": "Annonces."}
+        given = [window_of([[english], [spanish], [italian], [french]])]
         (output,) = stage(by_language=by_language, word_times="attention").windows(given)
-    first, second, third = output.result.candidates
-    assert is_right(first, english) and [one[0] for one in said(output)] == ["en", "es", "it"]
+    first, second, third, fourth = output.result.candidates
+    assert (
+        is_right(first, english)
+        and is_right(fourth, french)
+        and [one[0] for one in said(output)] == ["en", "es", "it", "fr"]
+    )
     checks = [one.transcript for one in output.result.candidates if one.transcript is not None]
     assert [one.recogniser for one in checks] == [
-        "whisper-base", f"transformers {path}", f"endpoint whisper-1 at {server.url}"
+        "whisper-base", f"transformers {path}", "endpoint whisper-1", "whisper-base"
     ]  # fmt: skip
-    assert [one.aligner for one in checks] == [ATTENTION, "ctc of transformers", ATTENTION]
+    assert [one.aligner for one in checks] == [ATTENTION, "ctc of transformers", ATTENTION, ATTENTION]
     assert checks[0].mean_log_probability is not None and checks[1].mean_log_probability is None
     assert checks[2].mean_log_probability == -0.5155 and checks[1].language_confidence > 0.7
     # The endpoint gave no times: the words of its text lie in the clip all the same, without a probability.
     assert third.text == TEXT and " ".join(word.word for word in third.words) == TEXT
-    assert {word.probability for word in third.words} == {None} and third.words[-1].end <= len(
-        italian.audio
-    ) / 16_000 + 1
+    assert {word.probability for word in third.words} == {None}
+    assert third.words[-1].end <= len(italian.audio) / 16_000 + 1
     # No fit of another recogniser says how true they are, and unknown figures speak neither for nor against them.
     fit = made_fit(recogniser="whisper-base")
-    assert [fits(fit, one) for one in output.result.candidates] == [True, False, False]
+    assert [fits(fit, one) for one in output.result.candidates] == [True, False, False, True]
     config = TranscriptionConfig()
-    assert is_sure(first, config) and not is_sure(second, config)
+    assert is_sure(first, config) and is_sure(second, config)
 
 
 def test_a_recogniser_of_all_languages_leaves_the_languages_to_whisper() -> None:
@@ -86,10 +90,12 @@ def test_recipes_that_cannot_be_are_refused(wrong: dict[str, object], message: s
         TranscriptionConfig.model_validate(wrong)
 
 
-def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_model_that_is_not_there_or_of_other_languages_is_named(tmp_path: Path) -> None:
     for backend in ("faster-whisper", "transformers"):
         with pytest.raises(UserError, match=r"transcription\.model=.*nowhere"):
             stage(by_language={"es": {"backend": backend, "model": str(tmp_path / "nowhere")}})
+    with pytest.raises(UserError, match=r"by_language\.eo: embedded does not know it"):
+        stage(by_language={"esperanto": {"prompt": "Saluton."}})
 
 
 class Unanswered(Stage):

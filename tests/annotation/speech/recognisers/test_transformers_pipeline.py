@@ -1,5 +1,6 @@
 """Recognisers of transformers: the embedded Whisper's own weights in its layout, and random CTC models against it."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -50,11 +51,16 @@ def test_ctc_texts_and_times_are_those_of_the_published_code(
         (tokens,) = logits.argmax(-1)
         decoded = processor.tokenizer.decode(tokens, output_char_offsets=True, output_word_offsets=True)
         unit = "char" if language == "zh" else "word"
-        offsets = [one for one in decoded[f"{unit}_offsets"] if one[unit].strip()]
-        assert own.text == " ".join(decoded["text"].split()) and len(own.text) > 3
-        assert own.words is not None and [word.word for word in own.words] == [one[unit] for one in offsets]
-        starts = [one["start_offset"] * 0.02 for one in offsets]
-        np.testing.assert_allclose([word.start for word in own.words], starts, atol=1e-6)
+        offsets = [(plain(one[unit]), one["start_offset"] * 0.02) for one in decoded[f"{unit}_offsets"]]
+        offsets = [one for one in offsets if one[0].strip()]
+        assert own.text == " ".join(plain(decoded["text"]).split()) and len(own.text) > 3 and "<" not in own.text
+        assert own.words is not None and [word.word for word in own.words] == [word for word, _ in offsets]
+        np.testing.assert_allclose([word.start for word in own.words], [start for _, start in offsets], atol=1e-6)
+
+
+def plain(text: str) -> str:
+    """Without the tokens that stand for no character."""
+    return re.sub("<(unk|s|/s|pad)>", "", text)
 
 
 def test_what_is_no_recogniser_for_this_is_refused(tmp_path: Path) -> None:
