@@ -1,17 +1,26 @@
 """Age of a voice in four bands, or an abstention.
 
 No age model is embedded: no package carries one, so without a model every clip abstains and claims of
-age stay unverified. Production names an audio classifier whose labels are ages or bands (`twenties`, `20-29`, `young`,
-`child`) by hub id or path.
+age stay unverified. Production names a model by hub id or path: audeering's head that gives an age as a number
+(`age_gender.py`), or an audio classifier whose labels are ages or bands (`twenties`, `20-29`, `young`, `child`).
 """
 
 import re
 
 import numpy as np
+from pydantic import Field
 
-from annotation.voice.audio_classifier import AudioClassifier, add_up, excerpts, unusable
+from annotation.voice.age_gender import BANDS
+from annotation.voice.audio_classifier import (
+    AudioModel,
+    add_up,
+    excerpts,
+    is_unnamed,
+    load_audio_model,
+    named_classes,
+    unusable,
+)
 from voxmill.core.config import Config
-from voxmill.core.errors import UserError
 from voxmill.data.records import Age, Label
 
 _NAMES = {
@@ -39,7 +48,11 @@ class AgeConfig(Config):
     """`model`: null, or a hub id or path. An answer needs `min_probability`."""
 
     model: str | None = None
-    """Path or hub id of an audio classifier; null labels no age."""
+    """Path or hub id of audeering's age and gender model or of an audio classifier; null labels no age."""
+    labels: dict[str, str] = {}
+    """What the model's classes are, by label or number, where their labels do not say so: {LABEL_0: child, ...}."""
+    years_error: float = Field(11.0, gt=0)
+    """Standard deviation, in years, of ages that a model gives as a number; it makes them probabilities of bands."""
     min_probability: float = 0.6
     """The label abstains below this probability (0..1)."""
     max_seconds: float = 20.0
@@ -55,11 +68,11 @@ class AgeClassifier:
 
     def __init__(self, config: AgeConfig, device: str = "cpu"):
         self.config = config
-        self._classify: AudioClassifier | None = None
+        self._classify: AudioModel | None = None
         self.bands: list[str] = []
         if config.model is not None:
-            self._classify = AudioClassifier("age", config.model, device, "null to abstain")
-            self.bands = [age_band(label, config.model) for label in self._classify.labels]
+            self._classify = load_audio_model("age", config.model, device, "null to abstain", config.years_error)
+            self.bands = named_classes("age", config.model, self._classify.labels, config.labels, age_band, BANDS)
 
     def __call__(self, clips: list[np.ndarray]) -> list[Label[Age]]:
         """Labels clips, float32 [samples] at 16 kHz in -1..1, in order, one at a time.
@@ -82,18 +95,15 @@ class AgeClassifier:
         return Label(value=age)
 
 
-def age_band(label: str, model: str = "") -> str:
-    """The band of a model's label; of a range or a number of years its middle counts.
-
-    Raises:
-        UserError: the label is not an age.
-    """
+def age_band(label: str) -> str | None:
+    """The band of a label; of a range or a number of years its middle counts. None where it is no age."""
     plain = label.lower().strip()
     years = [int(number) for number in re.findall(r"\d+", plain)]
+    if is_unnamed(plain):
+        return None
     if years:
         middle = sum(years) / len(years)
         return "child" if middle < 13 else "young" if middle < 40 else "middle-aged" if middle < 60 else "elderly"
-    for start, band in _NAMES.items():
-        if plain.startswith(start):
-            return band
-    raise UserError(f"age.model={model}: its label {label!r} is not an age; name a model whose labels are ages")
+    if "teen" in plain:
+        return "young"
+    return next((band for start, band in _NAMES.items() if plain.startswith(start)), None)

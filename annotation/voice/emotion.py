@@ -1,35 +1,40 @@
 """Emotion of a clip, or an abstention and its reason.
 
-No emotion model is embedded: no package carries one under a suitable licence. Without a model every
-clip abstains, expressiveness rests on prosody, and claims of emotion stay unverified. Production names a model by hub
-id or path (emotion2vec exported for transformers, wav2vec2-type classifiers), loaded by
-`AutoModelForAudioClassification`.
+No emotion model is embedded: no package carries one under a suitable licence. Without a model every clip abstains,
+expressiveness rests on prosody, and claims of emotion stay unverified. Production names a model by hub id or path:
+emotion2vec+ as FunASR has it (`emotion2vec.py`), or an audio classifier of transformers.
 """
 
 import numpy as np
 
-from annotation.voice.audio_classifier import AudioClassifier, add_up, excerpts, unusable
+from annotation.voice.audio_classifier import (
+    AudioModel,
+    add_up,
+    excerpts,
+    load_audio_model,
+    named_classes,
+    unusable,
+)
 from voxmill.core.config import Config
 from voxmill.data.records import Emotion, Label
 
 NEUTRAL = "neutral"
 
-# What models call the same state, by the first letters of their lower-case label; the first that fits counts.
-_NAMES: dict[str, str] = {
-    "neu": NEUTRAL,
-    "calm": "calm",
-    "hap": "happy",
-    "joy": "happy",
-    "exc": "happy",
-    "sad": "sad",
-    "ang": "angry",
-    "fea": "fearful",
-    "dis": "disgusted",
-    "sur": "surprised",
-    "oth": "other",
-    "unk": "unknown",
-    "<unk>": "unknown",
+# What models and corpora call the same state, in lower case.
+_NAMES: dict[str, tuple[str, ...]] = {
+    NEUTRAL: ("neu", "neutral", "neutrality"),
+    "calm": ("calm", "calmness"),
+    "happy": ("hap", "happy", "happiness", "joy", "joyful", "exc", "excited", "excitement"),
+    "sad": ("sad", "sadness"),
+    "angry": ("ang", "angry", "anger"),
+    "fearful": ("fea", "fear", "fearful"),
+    "disgusted": ("dis", "disgust", "disgusted"),
+    "surprised": ("sur", "surprise", "surprised", "ps", "pleasant surprise", "pleasant_surprise"),
+    "other": ("oth", "other", "others"),
+    "unknown": ("unk", "unknown", "<unk>"),
 }
+EMOTIONS = tuple(_NAMES)
+_BY_LABEL = {label: name for name, labels in _NAMES.items() for label in labels}
 _NOT_EMOTIONS = frozenset({"other", "unknown"})
 
 
@@ -37,7 +42,9 @@ class EmotionConfig(Config):
     """`model`: null, or a hub id or path. An answer needs this probability and this lead over the second best."""
 
     model: str | None = None
-    """Path or hub id of an audio classifier; null labels no emotion."""
+    """Path or hub id of emotion2vec+ (FunASR's format) or of an audio classifier; null labels no emotion."""
+    labels: dict[str, str] = {}
+    """What the model's classes are, by label or number, where their labels do not say so: {LABEL_0: angry, ...}."""
     min_probability: float = 0.5
     """The label abstains below this probability (0..1)."""
     min_margin: float = 0.15
@@ -50,16 +57,17 @@ class EmotionClassifier:
     """Emotion of clips; without a model it abstains from all of them.
 
     Raises:
-        UserError: the model cannot be loaded or does not classify audio.
+        UserError: the model cannot be loaded, does not classify audio, or has a class that is no known emotion.
     """
 
     def __init__(self, config: EmotionConfig, device: str = "cpu"):
         self.config = config
-        self._classify: AudioClassifier | None = None
+        self._classify: AudioModel | None = None
         self.names: list[str] = []
         if config.model is not None:
-            self._classify = AudioClassifier("emotion", config.model, device, "null to abstain")
-            self.names = [emotion_name(label) for label in self._classify.labels]
+            self._classify = load_audio_model("emotion", config.model, device, "null to abstain")
+            labels = self._classify.labels
+            self.names = named_classes("emotion", config.model, labels, config.labels, known_emotion, EMOTIONS)
 
     def __call__(self, clips: list[np.ndarray]) -> list[Label[Emotion]]:
         """Labels clips, float32 [samples] at 16 kHz in -1..1, in order, one at a time.
@@ -93,10 +101,16 @@ def decide(names: list[str], scores: np.ndarray, config: EmotionConfig) -> Label
 
 
 def emotion_name(label: str) -> str:
-    """The house's name of a model's label (`ang`, `Angry`, `生气/angry`), or the label itself in lower case."""
+    """The house's name of a label (`ang`, `Angry`, `生气/angry`), or the label itself in lower case."""
+    return known_emotion(label) or _plain(label)
+
+
+def known_emotion(label: str) -> str | None:
+    """The house's name of a label, by all of it or by its first word; None for another state."""
+    plain = _plain(label)
+    return _BY_LABEL.get(plain) or _BY_LABEL.get((plain.split() or [""])[0])
+
+
+def _plain(label: str) -> str:
     # emotion2vec's labels are Chinese and English with a slash between.
-    plain = label.lower().rsplit("/", 1)[-1].strip()
-    for prefix, name in _NAMES.items():
-        if plain.startswith(prefix):
-            return name
-    return plain
+    return label.lower().rsplit("/", 1)[-1].strip()

@@ -3,9 +3,9 @@
 Embedded are the trees of voice2gender (MIT): 250 boosted trees over 20 acoustic features. Its weights are a literal
 inside a Python file, which is parsed as data and never run; the trees are walked here, so xgboost need not be
 installed. The features are written from their definitions (R packages seewave and tuneR, data set 'Gender Recognition
-by Voice'): they describe what a voice sounds like, not the person. Production names an audio classifier with
-female and male among its labels by hub id or path (wav2vec2 age-gender and the like); that path has not been run with
-a trained model.
+by Voice'): they describe what a voice sounds like, not the person. Production names a model by hub id or path:
+audeering's head for age and gender (`age_gender.py`), or an audio classifier with female and male among its labels;
+neither has been run with trained weights.
 
 On the sample voices the trees are right in all 50 answers about the two women, and in 3 of 15 about the man, whose
 lively delivery lies at 175 Hz; asking for agreement with pitch does not help. A demo's model, not a verifier.
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from annotation.voice.audio_classifier import RATE, AudioClassifier, excerpts, unusable
+from annotation.voice.audio_classifier import RATE, excerpts, load_audio_model, named_classes, unusable
 from voxmill.core.audio import resample
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
@@ -26,13 +26,16 @@ from voxmill.data.records import Gender, Label
 # The trees were grown on 44.1 kHz audio in frames of 2048 samples.
 MODEL_RATE = 44100
 FRAME = 2048
+GENDERS = ("female", "male", "other")
 
 
 class GenderConfig(Config):
     """`min_probability`: an answer needs at least this, otherwise the classifier abstains (0.5 never does)."""
 
     model: str = "embedded"
-    """`embedded`, or the path or hub id of an audio classifier."""
+    """`embedded`, or the path or hub id of audeering's age and gender model or of an audio classifier."""
+    labels: dict[str, str] = {}
+    """What the model's classes are, by label or number, where their labels do not say so: {LABEL_0: female, ...}."""
     min_probability: float = 0.8
     """The label abstains below this probability; 0.5 never abstains."""
     max_seconds: float = 20.0
@@ -58,7 +61,7 @@ class GenderClassifier:
             assert weights is not None
             self._trees = BoostedTrees.load(weights / "_model.py")
         else:
-            self._neural = _NeuralGender(config.model, device)
+            self._neural = _NeuralGender(config, device)
 
     def __call__(self, clips: list[np.ndarray]) -> list[Label[Gender]]:
         """Labels clips, float32 [samples] at 16 kHz in -1..1, in order.
@@ -245,18 +248,24 @@ def _dominant_frequency(wave: np.ndarray) -> np.ndarray:
 
 
 class _NeuralGender:
-    """An audio classifier of transformers with female and male among its labels."""
+    """A model with female and male among its classes; a third, child or other, is no answer to this question."""
 
-    def __init__(self, model: str, device: str):
-        self._classify = AudioClassifier("gender", model, device, "embedded")
-        labels = [label.lower() for label in self._classify.labels]
-        self._female = [i for i, label in enumerate(labels) if label in ("female", "f", "woman")]
-        self._male = [i for i, label in enumerate(labels) if label in ("male", "m", "man")]
+    def __init__(self, config: GenderConfig, device: str):
+        self._classify = load_audio_model("gender", config.model, device, "embedded")
+        labels = self._classify.labels
+        names = named_classes("gender", config.model, labels, config.labels, _gender_name, GENDERS)
+        self._female = [i for i, name in enumerate(names) if name == "female"]
+        self._male = [i for i, name in enumerate(names) if name == "male"]
         if not self._female or not self._male:
-            raise UserError(f"gender.model={model}: its labels {sorted(labels)} name no female and male")
+            raise UserError(f"gender.model={config.model}: its labels {sorted(labels)} name no female and male")
 
     def __call__(self, clip: np.ndarray) -> float:
         scores = self._classify(clip)
         female, male = float(scores[self._female].sum()), float(scores[self._male].sum())
-        # A third class (child) is no answer to this question: its share is left out.
         return female / max(female + male, 1e-12)
+
+
+def _gender_name(label: str) -> str | None:
+    plain = label.lower().strip()
+    words = {"female": ("female", "f", "woman"), "male": ("male", "m", "man"), "other": ("child", "other", "unknown")}
+    return next((name for name, known in words.items() if plain in known), None)

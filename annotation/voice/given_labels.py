@@ -4,7 +4,6 @@ import re
 
 from annotation.voice.age import age_band
 from annotation.voice.emotion import emotion_name
-from voxmill.core.errors import UserError
 from voxmill.data.languages import dialect_code
 from voxmill.data.records import GivenLabels
 
@@ -60,11 +59,8 @@ def _gender(text: str | None) -> str | None:
 
 
 def _age(text: str | None) -> str | None:
-    try:
-        return None if (known := known_label(text)) is None else age_band(known)
-    except UserError:
-        # It names no age, and that is all: the corpus's own word stays in the clip's `given`.
-        return None
+    # What names no age stays in the clip's `given`.
+    return None if (known := known_label(text)) is None else age_band(known)
 
 
 def _emotion(text: str | None) -> str | None:

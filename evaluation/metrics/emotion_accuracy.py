@@ -1,8 +1,8 @@
 """CV3-Eval's emotion score: does a classifier recognise the reference's emotion in the speech? (arXiv:2505.17589)
 
 The official script takes the likeliest of emotion2vec+ large's nine classes, without a threshold, and counts how often
-that is the emotion in the utterance's id, over all and by the id's level (high, low). Here the user names any audio
-classifier of transformers; without one nothing is scored, and the report states it.
+that is the emotion in the utterance's id, over all and by the id's level (high, low). Here the user names
+emotion2vec+ or any audio classifier of transformers; without one nothing is scored, and the report states it.
 """
 
 from annotation.voice.emotion import EmotionClassifier, EmotionConfig
@@ -19,7 +19,9 @@ class EmotionScoringConfig(Config):
     """The audio classifier that recognises emotions where a benchmark names them."""
 
     model: str | None = None
-    """Path or hub id of an audio classifier; null scores no emotion."""
+    """Path or hub id of emotion2vec+ (FunASR's format) or of an audio classifier; null scores no emotion."""
+    labels: dict[str, str] = {}
+    """What the model's classes are, by label or number, where their labels do not say so: {LABEL_0: angry, ...}."""
     max_seconds: float = 20.0
     """Of a longer clip the middle this many seconds are used."""
 
@@ -28,7 +30,8 @@ def classifier_name(config: EmotionScoringConfig) -> ModelName:
     """Which classifier a configuration names; loads nothing."""
     if config.model is None:
         return ModelName(NO_MODEL, "")
-    return ModelName(config.model, f"emotion:{weights_digest(config.model)}:{config.max_seconds}:1")
+    mapped = "".join(f":{label}={word}" for label, word in sorted(config.labels.items()))
+    return ModelName(config.model, f"emotion:{weights_digest(config.model)}:{config.max_seconds}:1{mapped}")
 
 
 class EmotionScorer:
@@ -39,7 +42,8 @@ class EmotionScorer:
     """
 
     def __init__(self, config: EmotionScoringConfig, device: str = "cpu"):
-        self._classify = EmotionClassifier(EmotionConfig(model=config.model, max_seconds=config.max_seconds), device)
+        asked = EmotionConfig(model=config.model, labels=config.labels, max_seconds=config.max_seconds)
+        self._classify = EmotionClassifier(asked, device)
 
     def __call__(self, samples_T: Samples) -> RecognisedEmotion:
         """The likeliest emotion of float32 [T] at 16 kHz."""

@@ -134,7 +134,11 @@ def weights_digest(model: str) -> str:
     path = Path(local_model(model))
     if path.is_file():
         return sha256_file(path)
-    weights = sorted([*path.glob("*.safetensors"), *path.glob("*.bin")]) if path.is_dir() else []
+    weights = (
+        sorted(file for kind in ("safetensors", "bin", "pt") for file in path.glob(f"*.{kind}"))
+        if path.is_dir()
+        else []
+    )
     if not weights:
         return f"hub:{path}"
     digest = hashlib.sha256()

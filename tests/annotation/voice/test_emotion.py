@@ -43,7 +43,16 @@ def test_a_lead_that_is_too_small_is_no_answer_even_above_the_probability() -> N
 
 @pytest.mark.parametrize(
     ("label", "name"),
-    [("ANG", "angry"), ("生气/angry", "angry"), ("Happiness", "happy"), ("neu", "neutral"), ("<unk>", "unknown")],
+    [
+        ("ANG", "angry"),
+        ("生气/angry", "angry"),
+        ("Happiness", "happy"),
+        ("neu", "neutral"),
+        ("<unk>", "unknown"),
+        # None of ours: another state that begins with the same letters.
+        ("Disappointed", "disappointed"),
+        ("Anguish", "anguish"),
+    ],
 )
 def test_models_labels_get_our_names(label: str, name: str) -> None:
     assert emotion_name(label) == name

@@ -125,7 +125,7 @@ def test_a_model_is_loaded_by_path_and_a_third_class_is_left_out(tmp_path: Path,
 
 
 def test_a_model_that_does_not_answer_the_question_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no female and male"):
+    with pytest.raises(UserError, match="names no gender"):
         GenderClassifier(GenderConfig(model=save_classifier(tmp_path / "moods", ["happy", "sad"])))
     with pytest.raises(UserError, match="gender.model"):
         GenderClassifier(GenderConfig(model=str(tmp_path / "nothing")))

@@ -50,7 +50,7 @@ def test_the_likeliest_class_counts_however_unsure(data: Path, model: str) -> No
     assert label.value is None and label.withheld is not None and emotion.heard == label.withheld.label
     assert emotion.probability == label.withheld.probability
     assert recognise(samples_T[:100]) == RecognisedEmotion(heard=None, probability=None)
-    with pytest.raises(UserError, match="cannot load"):
+    with pytest.raises(UserError, match="cannot load it"):
         EmotionScorer(EmotionScoringConfig(model=str(data)))
 
 
