@@ -1,14 +1,17 @@
-"""Voice separated from its background, only where there is a background.
+"""Voice separated from its background, where there is one: from music by one model, from noise by another.
 
-Production names one of demucs' models (`htdemucs`); embedded is Spleeter's two-stem U-Net (MIT). Chunks, fades and
-padding are those of `demucs.apply.apply_model`, which takes one recording at a time: here a batch goes across them.
+For music production names one of demucs' models (`htdemucs`); embedded is Spleeter's two-stem U-Net (MIT). Chunks,
+fades and padding are those of `demucs.apply.apply_model`, which takes one recording at a time: here a batch goes across
+them. For noise without music embedded is DeepFilterNet3.
 """
 
+import difflib
+import importlib.util
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -16,7 +19,7 @@ from voxmill.core.audio import resample
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
 from voxmill.core.local_copies import local_model
-from voxmill.data.records import Events, Separation, Stretch
+from voxmill.data.records import Background, Events, Separation, Stretch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
 RATE = 44100
 OVERLAP = 0.1
 """Share of a chunk that the next one takes, too."""
+SPLEETER, DEEPFILTERNET = "spleeter", "deepfilternet3"
+EMBEDDED: dict[Background, str] = {"music": SPLEETER, "noise": DEEPFILTERNET}
+"""What `embedded` stands for, by what there is to separate from."""
 
 
 class SeparationConfig(Config):
@@ -32,7 +38,9 @@ class SeparationConfig(Config):
     mode: Literal["auto", "always", "never"] = "auto"
     """`auto` separates stretches where music or noise asks for it and it helps; `always` all of them, `never` none."""
     model: str = "embedded"
-    """`embedded` (Spleeter), or the name of a Demucs model."""
+    """What separates from music: `embedded` (spleeter), deepfilternet3, a name that demucs knows, or FOLDER/NAME."""
+    noise_model: str | None = "embedded"
+    """What separates from noise without music: `embedded` (deepfilternet3), or as above; null: the same model."""
     max_music_share: float = 0.2
     """`auto`: a stretch with a larger share of music (0..1) under its speech is separated."""
     min_snr_db: float = 12.0
@@ -48,23 +56,76 @@ def plan_separation(config: SeparationConfig, events: Events) -> Separation:
     if config.mode != "auto":
         return Separation(wanted=config.mode == "always", why=f"mode {config.mode}")
     wanted: list[tuple[float, float]] = []
+    backgrounds: list[Background] = []
     reasons: list[str] = []
     for stretch in events.stretches:
-        if why := _why(config, stretch):
-            reasons.append(why)
-            if wanted and wanted[-1][1] == stretch.start:
-                wanted[-1] = wanted[-1][0], stretch.end
-            else:
-                wanted.append((stretch.start, stretch.end))
-    return Separation(wanted=bool(wanted), why=reasons[0] if reasons else "clean", wanted_in=tuple(wanted))
+        background, why = _background(config, stretch)
+        if background is None:
+            continue
+        reasons.append(why)
+        if wanted and wanted[-1][1] == stretch.start and backgrounds[-1] == background:
+            wanted[-1] = wanted[-1][0], stretch.end
+        else:
+            wanted.append((stretch.start, stretch.end))
+            backgrounds.append(background)
+    why = reasons[0] if reasons else "clean"
+    return Separation(wanted=bool(wanted), why=why, wanted_in=tuple(wanted), backgrounds=tuple(backgrounds))
 
 
-def _why(config: SeparationConfig, stretch: Stretch) -> str:
+def _background(config: SeparationConfig, stretch: Stretch) -> tuple[Background | None, str]:
     if stretch.music_share >= config.max_music_share:
-        return f"music under {stretch.music_share:.0%} of the speech"
+        return "music", f"music under {stretch.music_share:.0%} of the speech"
     if stretch.snr_db < config.min_snr_db:
-        return f"speech to background {stretch.snr_db:.0f} dB"
-    return ""
+        return "noise", f"speech to background {stretch.snr_db:.0f} dB"
+    return None, ""
+
+
+def separator_name(config: SeparationConfig, background: Background) -> str:
+    """The model that separates from a background."""
+    name = config.model if background == "music" or config.noise_model is None else config.noise_model
+    if name == "embedded":
+        # Where one model is for both, it is the one that can do both.
+        return EMBEDDED[background if config.noise_model is not None else "music"]
+    return name
+
+
+def check_separator(name: str, key: str) -> None:
+    """Refuses a name that no model has, before the first stretch needs it; loads nothing.
+
+    Raises:
+        UserError: neither voxmill nor demucs knows it, or its folder does not have it.
+    """
+    if name in EMBEDDED.values() or name.startswith("hf://"):
+        return
+    folder, _, own = name.rpartition("/")
+    if folder:
+        path = Path(local_model(folder))
+        files = [file for pattern in (f"{own}.yaml", f"{own}.th", f"{own}-*.th") for file in path.glob(pattern)]
+        if not files:
+            raise UserError(f"{key}={name}: {folder} is no folder with {own}.yaml or {own}.th, a model of demucs")
+        return
+    known = [*EMBEDDED.values(), *demucs_names()]
+    if name not in known:
+        near = difflib.get_close_matches(name.lower(), known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known[:13])}, and demucs' signatures"
+        raise UserError(f"{key}={name}: neither voxmill nor demucs has such a model; {hint}")
+
+
+def demucs_names() -> list[str]:
+    """Names of the bags of models and of the single models that the installed demucs can fetch."""
+    spec = importlib.util.find_spec("demucs")
+    assert spec is not None and spec.submodule_search_locations
+    folder = Path(spec.submodule_search_locations[0]) / "remote"
+    lines = (folder / "files.txt").read_text(encoding="utf-8").splitlines()
+    single = [line.split("-")[0] for line in lines if line.strip() and not line.startswith(("#", "root:"))]
+    return sorted(path.stem for path in folder.glob("*.yaml")) + single
+
+
+class VoiceModel(Protocol):
+    """What separates voices from their background."""
+
+    def __call__(self, recordings: Iterable[tuple[np.ndarray, int]]) -> Iterator[np.ndarray]:
+        """The voice, float32 [samples], of each recording (mono float32 [samples], its rate), in order."""
 
 
 class Separator:
@@ -75,8 +136,11 @@ class Separator:
     alone, unless the network fills it up to that length.
 
     Args:
-        model: `embedded`, the name of a demucs model, or `folder/name` of one in a folder, which may be a URI.
-        weights: folder of the embedded weights (unused otherwise).
+        model: `spleeter`, the name of a demucs model, or `folder/name` of one in a folder, which may be a URI.
+        weights: folder of Spleeter's weights (unused otherwise).
+
+    Raises:
+        UserError: demucs cannot load it, or it has no voice among what it separates.
     """
 
     def __init__(self, model: str, weights: Path | None = None, device: str = "cpu"):
@@ -84,7 +148,7 @@ class Separator:
         # A core gains nothing by more at a time, and a chunk takes a quarter of a GB on its way.
         self.batch_size = 1 if device == "cpu" else 16
         loaded: Any
-        if model == "embedded":
+        if model == SPLEETER:
             from annotation.audio.spleeter import SpleeterVocals
 
             assert weights is not None
@@ -93,14 +157,19 @@ class Separator:
         else:
             from demucs.pretrained import get_model
 
-            folder, _, name = model.rpartition("/")
+            folder, _, name = ("", "", model) if model.startswith("hf://") else model.rpartition("/")
             repo = Path(local_model(folder)) if folder else None
             try:
                 loaded = get_model(name, repo=repo)
-            except Exception as error:
-                raise UserError(f"separation.model={model}: demucs cannot load it ({error})") from error
+            # It exits where a folder or a library is not there.
+            except (Exception, SystemExit) as error:
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                raise UserError(f"separation.model={model}: demucs cannot load it ({reason})") from error
         loaded.to(device).eval()
-        vocals = list(loaded.sources).index("vocals")
+        sources = list(loaded.sources)
+        if "vocals" not in sources:
+            raise UserError(f"separation.model={model}: it separates {', '.join(sources)} and no vocals; name another")
+        vocals = sources.index("vocals")
         # One of demucs' models may be several networks, whose voices are added up in these shares.
         bag = getattr(loaded, "models", None)
         shares = [weights_of_sources[vocals] for weights_of_sources in loaded.weights] if bag is not None else [1.0]

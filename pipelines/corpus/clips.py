@@ -58,6 +58,7 @@ class CorpusClip:
     origin: Origin
     place: ShardPlace
     singing_share: float | None = None
+    separated_by: str | None = None
     voice: VoiceLabels = field(default_factory=VoiceLabels)
     text_source: TextSource = "recognised"
     given_agreement: float | None = None
@@ -156,6 +157,7 @@ class CorpusClip:
             speaker=speaker,
             turn=candidate.turn,
             origin=self.origin,
+            separated_by=self.separated_by,
             cut=candidate.cut,
             quality=candidate.quality,
             transcript=candidate.transcript,

@@ -81,6 +81,7 @@ def collect(units: list[WorkUnit], out: Path, config: AnnotateConfig) -> Collect
                     window=result.window,
                     origin=result.origin(candidate),
                     singing_share=result.singing_share(candidate),
+                    separated_by=result.separators(candidate),
                     place=ShardPlace(shard=shard, offset=offset, size=size, sha256=None),
                     voice=voices.get(candidate.clip_id, VoiceLabels()),
                     speaker=result.window.source.speaker,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
+from annotation.audio.separation import DEEPFILTERNET, EMBEDDED, SPLEETER, SeparationConfig, separator_name
 from annotation.speech.recognisers.config import recogniser_name
 from pipelines.config import AnnotateConfig, Labeller
 from pipelines.corpus.figures import BucketFigures
@@ -105,7 +106,7 @@ def models(config: AnnotateConfig) -> list[ModelEntry]:
     label, voices, writer = config.label, config.voice_attributes, config.corpus_labels.descriptions
     named: list[tuple[StageName, str, str]] = [
         (StageName.EVENTS, label.events.model, "audio-events"),
-        (StageName.SEPARATION, label.separation.model, "spleeter-2stems"),
+        *_separators(label.separation),
         (StageName.SEGMENTATION, label.segmentation.pipeline or label.segmentation.model, "pyannote-segmentation"),
     ]
     recognisers = [label.transcription, *label.transcription.by_language.values()]
@@ -138,6 +139,15 @@ def models(config: AnnotateConfig) -> list[ModelEntry]:
     dnsmos = f"speechmos {version('speechmos')}"
     rows.append({"stage": StageName.QUALITY, "name": "DNSMOS", "source": dnsmos, "sha256": None, "licence": "MIT"})
     return rows
+
+
+def _separators(config: SeparationConfig) -> list[tuple[StageName, str, str]]:
+    """The models that separate from music and from noise, which may be one; none where nothing is separated."""
+    if config.mode == "never":
+        return []
+    names = dict.fromkeys(separator_name(config, background) for background in EMBEDDED)
+    assets = {SPLEETER: "spleeter-2stems", DEEPFILTERNET: "deepfilternet3"}
+    return [(StageName.SEPARATION, "embedded" if name in assets else name, assets.get(name, "")) for name in names]
 
 
 def losses(summary: BucketSummary, figures: BucketFigures) -> list[str]:

@@ -31,7 +31,7 @@ _CLIP_ORIGINS = {
     "position": "selection",
     "sample_rate": "decode",
     **dict.fromkeys(("channel", "path"), "scan"),
-    "origin": "separation",
+    **dict.fromkeys(("origin", "separated_by"), "separation"),
     **{name: name for name in ("quality", "prosody", "gender", "emotion", "age", "dialect")},
     **dict.fromkeys(("singing_share", "style"), "events"),
     **dict.fromkeys(("cluster", "expressiveness", "expressiveness_percentile", "facts", "references"), _LABELS),

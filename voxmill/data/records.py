@@ -21,6 +21,7 @@ Mode = Literal["basic", "continuation", "design", "reference", "controllable"]
 MODES: tuple[Mode, ...] = ("basic", "continuation", "design", "reference", "controllable")
 CurriculumStage = Literal[1, 2, 3]
 Origin = Literal["native", "separated", "synthetic"]
+Background = Literal["music", "noise"]
 WarningKind = Literal[
     "damaged_data",  # pieces that the decoder refused; what lies between them is silence
     "ends_early",  # shorter than the header says
@@ -221,6 +222,7 @@ class Separation:
     """Whether something of a window was to be separated from its background, why in a few words, and what was used.
 
     wanted_in, used_in: (start, end) in seconds of the window; empty where it is all or nothing, by `wanted` and `used`.
+    backgrounds, used_by: for each of these stretches what lies behind its speech, and the model that made the voice.
     gain_dnsmos_bak, loss_dnsmos_sig: the most that separation gained and lost in a stretch, on the 1..5 scale; None
     where it did not run.
     """
@@ -230,6 +232,8 @@ class Separation:
     used: bool = False
     wanted_in: tuple[tuple[Seconds, Seconds], ...] = ()
     used_in: tuple[tuple[Seconds, Seconds], ...] = ()
+    backgrounds: tuple[Background, ...] = ()
+    used_by: tuple[str, ...] = ()
     gain_dnsmos_bak: float | None = None
     loss_dnsmos_sig: float | None = None
 
@@ -576,12 +580,18 @@ class WindowResult:
 
     def origin(self, clip: Candidate) -> Origin:
         """Whether the sound of a clip, or of a part of it, is that of a separated voice."""
+        return "native" if self.separators(clip) is None else "separated"
+
+    def separators(self, clip: Candidate) -> str | None:
+        """The models that separated a clip, or parts of it, joined by +; "" where an older run has not named them."""
         if self.separation is None or not self.separation.used:
-            return "native"
+            return None
         first, rate = self.window.start_sample, self.window.sample_rate
         start, end = (clip.start_sample - first) / rate, (clip.end_sample - first) / rate
         parts = self.separation.used_in or ((0.0, self.window.seconds),)
-        return "separated" if any(start < high and low < end for low, high in parts) else "native"
+        names = self.separation.used_by or ("",) * len(parts)
+        within = {name for name, (low, high) in zip(names, parts, strict=True) if start < high and low < end}
+        return "+".join(sorted(within)) if within else None
 
     def singing_share(self, clip: Candidate) -> float | None:
         """Share of a clip that is sung, 0..1; None where it is not known."""
@@ -791,6 +801,8 @@ class ShardMetadata:
     """Number of the speaker within the work window."""
     origin: Origin
     """native, separated from its background, or synthetic."""
+    separated_by: str | None = None
+    """Model that separated it, several joined by +; null where none did."""
     cut: CutBy
     """What ended the clip: pause, speaker, overlap, language, forced, or given where it is the corpus's own."""
     quality: Quality

@@ -115,19 +115,22 @@ def test_clean_speech_is_not_separated(tmp_path: Path) -> None:
 def test_only_the_stretch_that_has_a_background_is_separated(tmp_path: Path) -> None:
     result, audio = sample_window(seconds=12.0)
     rate = result.window.sample_rate
-    parts = [(0.0, 4.0, 0.0), (4.0, 8.0, 0.9), (8.0, 12.0, 0.0)]
-    stretches = tuple(Stretch(start=start, end=end, music_share=share, snr_db=40.0) for start, end, share in parts)
+    parts = [(0.0, 3.0, 0.0, 40.0), (3.0, 6.0, 0.9, 3.0), (6.0, 9.0, 0.1, 3.0), (9.0, 12.0, 0.0, 40.0)]
+    stretches = tuple(Stretch(start=start, end=end, music_share=share, snr_db=snr) for start, end, share, snr in parts)
     result = dataclasses.replace(result, events=dataclasses.replace(QUIET, stretches=stretches))
     always_used = SeparationConfig(min_gain_dnsmos_bak=-4.0, max_loss_dnsmos_sig=4.0)
     given = dataclasses.replace(context(tmp_path), label=LabelConfig(separation=always_used))
     output = Separate(given).window(result, audio)
     separation = output.result.separation
-    assert separation is not None and separation.used_in == separation.wanted_in == ((4.0, 8.0),)
-    assert output.calls == 1 and separation.why == "music under 90% of the speech"
+    assert separation is not None and separation.used_in == separation.wanted_in == ((3.0, 6.0), (6.0, 9.0))
+    assert separation.backgrounds == ("music", "noise") and separation.used_by == ("spleeter", "deepfilternet3")
+    assert output.calls == 2 and separation.why == "music under 90% of the speech"
     changed = np.flatnonzero(output.audio.samples != audio.samples) / rate
-    assert 4.0 <= changed.min() < 4.1 and 7.9 < changed.max() <= 8.0
-    origins = [output.result.origin(clip_at(result.window, *times)) for times in ((1, 4), (3, 5), (8, 9))]
-    assert origins == ["native", "separated", "native"]
+    assert 3.0 <= changed.min() < 3.1 and 8.9 < changed.max() <= 9.0
+    clips = [clip_at(result.window, *times) for times in ((1, 3), (2, 5), (5, 7), (8, 9), (9, 10))]
+    assert [output.result.origin(clip) for clip in clips] == ["native", *["separated"] * 3, "native"]
+    by = [None, "spleeter", "deepfilternet3+spleeter", "deepfilternet3", None]
+    assert [output.result.separators(clip) for clip in clips] == by
 
 
 def clip_at(window: Window, start: float, end: float) -> Candidate:
