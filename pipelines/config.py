@@ -5,10 +5,11 @@ label of `corpus_labels` can be changed or added on a finished dataset. Changing
 `write` or `run` runs no model again.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from annotation.audio.distillmos import MosConfig
 from annotation.audio.events import EventsConfig
 from annotation.audio.quality import QualityConfig
 from annotation.audio.segmentation import SegmentationConfig
@@ -33,7 +34,8 @@ from voxmill.data.schemas import CLIPS, METADATA_COLUMNS
 from voxmill.data.scripts import ChineseScript
 
 LABELS_OF_A_CLIP = (
-    *("path", "given", "predicted_wer", "prosody", "gender", "emotion", "age", "dialect", "singing_share", "style"),
+    *("path", "given", "predicted_wer", "distillmos", "prosody", "gender", "emotion", "age", "dialect"),
+    *("singing_share", "style"),
 )
 SELECTABLE = (*(name for name in METADATA_COLUMNS if name != "position"), *LABELS_OF_A_CLIP)
 """Columns of the index that are known of a clip by itself, before the steps over the whole corpus."""
@@ -76,21 +78,23 @@ class LabelConfig(Config):
         return seconds
 
 
-Labeller = Literal["prosody", "speaker", "gender", "emotion", "age", "dialect"]
-LABELLERS: tuple[Labeller, ...] = ("prosody", "speaker", "gender", "emotion", "age")
+Labeller = Literal["prosody", "speaker", "gender", "emotion", "age", "dialect", "mos"]
+LABELLERS: tuple[Labeller, ...] = get_args(Labeller)
+USUAL_LABELLERS: tuple[Labeller, ...] = ("prosody", "speaker", "gender", "emotion", "age")
 
 
 class VoiceAttributesConfig(Config):
     """Labels of every clip's voice, each labeller by itself: one that changes is run again, the others are not."""
 
-    labellers: tuple[Labeller, ...] = LABELLERS
-    """Which attributes are labelled; not given, dialect too where it has a model."""
+    labellers: tuple[Labeller, ...] = USUAL_LABELLERS
+    """Which are run; not given, dialect too where it has a model; mos, a second opinion on quality, where it is named."""
     prosody: ProsodyConfig = ProsodyConfig()
     speaker: SpeakerConfig = SpeakerConfig()
     gender: GenderConfig = GenderConfig()
     emotion: EmotionConfig = EmotionConfig()
     age: AgeConfig = AgeConfig()
     dialect: DialectConfig = DialectConfig()
+    mos: MosConfig = MosConfig()
 
     @model_validator(mode="before")
     @classmethod
@@ -99,7 +103,7 @@ class VoiceAttributesConfig(Config):
             dialect = values.get("dialect")
             model = dialect.get("model") if isinstance(dialect, dict) else getattr(dialect, "model", None)
             if model is not None:
-                return {**values, "labellers": (*LABELLERS, "dialect")}
+                return {**values, "labellers": (*USUAL_LABELLERS, "dialect")}
         return values
 
 
@@ -149,6 +153,8 @@ class SelectConfig(Config):
     """Longest clip, in seconds."""
     min_dnsmos_ovr: float | None = 2.0
     """Lowest DNSMOS overall (1..5)."""
+    min_distillmos: float | None = None
+    """Lowest DistillMOS (1..5), of clips that the labeller mos has scored."""
     min_snr_db: float | None = 5.0
     """Lowest signal-to-noise ratio, in dB."""
     max_clipping: float | None = 0.01

@@ -13,7 +13,7 @@ STAGES: dict[str, Phase] = {
     **dict.fromkeys(
         ("decode", "events", "separation", "segmentation", "transcription", "quality", "write"), "annotate"
     ),
-    **dict.fromkeys(("prosody", "speaker", "gender", "emotion", "age"), "annotate"),
+    **dict.fromkeys(("prosody", "speaker", "gender", "emotion", "age", "mos"), "annotate"),
     "index": "finish",
     "shards": "finish",
     "load": "encode",

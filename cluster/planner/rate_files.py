@@ -22,7 +22,7 @@ from voxmill.core.errors import UserError
 from voxmill.core.storage import is_remote, to_path
 
 FILE = Path(__file__).resolve().parent / "rates.yaml"
-GPU_STAGES = ("separation", "segmentation", "transcription", "speaker", "gender", "emotion", "age", "encode")
+GPU_STAGES = ("separation", "segmentation", "transcription", "speaker", "gender", "emotion", "age", "mos", "encode")
 """What a GPU can compute."""
 SECTIONS = ("cpu", "gpu", "corpus", "sizes", "memory", "efficiency")
 MAX_PARTS = 16

@@ -76,6 +76,7 @@ class StageSeconds(Config):
     gender: Given = None
     emotion: Given = None
     age: Given = None
+    mos: Given = None
     index: Given = None
     """Selection, corpus labels, descriptions and the index: of one clip, not of an hour."""
     shards: Given = None

@@ -110,6 +110,11 @@ class CorpusClip:
         return (self.candidate.end_sample - self.candidate.start_sample) / self.window.sample_rate
 
     @property
+    def distillmos(self) -> float | None:
+        """Its score by DistillMOS; None where it has none."""
+        return None if self.voice.mos is None else self.voice.mos.value
+
+    @property
     def likely_differences(self) -> int | None:
         """Places in which the recording and a given text probably part; None without one."""
         if self.text_source != "given":
@@ -212,6 +217,7 @@ def index_row(clip: CorpusClip) -> Clip:
         given=clip.given,
         predicted_wer=clip.predicted_wer,
         cluster=clip.cluster,
+        distillmos=clip.distillmos,
         prosody=None if voice.prosody is None else voice.prosody.value,
         expressiveness=clip.expressiveness,
         expressiveness_percentile=clip.percentile,

@@ -27,6 +27,7 @@ _RULES: dict[str, tuple[StageName, str]] = {
     "min_bandwidth_hz": (StageName.QUALITY, "candidate.quality.bandwidth_hz"),
     "min_dnsmos_ovr": (StageName.QUALITY, "candidate.quality.dnsmos_ovr"),
     "max_singing_share": (StageName.EVENTS, "singing_share"),
+    "min_distillmos": (StageName.MOS, "distillmos"),
     "max_predicted_wer": (StageName.TRANSCRIPTION, "predicted_wer"),
     "max_no_speech_probability": (StageName.TRANSCRIPTION, "candidate.transcript.no_speech_probability"),
     "min_mean_log_probability": (StageName.TRANSCRIPTION, "candidate.transcript.mean_log_probability"),

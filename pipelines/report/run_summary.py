@@ -138,6 +138,9 @@ def models(config: AnnotateConfig) -> list[ModelEntry]:
             rows.append({"stage": stage, "name": model, "source": model, "sha256": None, "licence": None})
     dnsmos = f"speechmos {version('speechmos')}"
     rows.append({"stage": StageName.QUALITY, "name": "DNSMOS", "source": dnsmos, "sha256": None, "licence": "MIT"})
+    if "mos" in voices.labellers:
+        own = f"distillmos {version('distillmos')}"
+        rows.append({"stage": StageName.MOS, "name": "DistillMOS", "source": own, "sha256": None, "licence": "MIT"})
     return rows
 
 

@@ -165,6 +165,13 @@ def _dialect(context: StageContext) -> LabelFunction:
     return lambda clips: classifier(_audio(clips), [clip.language for clip, _ in clips])
 
 
+def _mos(context: StageContext) -> LabelFunction:
+    from annotation.audio.distillmos import DistillMos
+
+    scores = DistillMos(context.voice_attributes.mos, context.device)
+    return lambda clips: scores(_audio(clips))
+
+
 _LOADERS: dict[Labeller, Callable[[StageContext], LabelFunction]] = {
     "prosody": _prosody,
     "speaker": _speaker,
@@ -172,4 +179,5 @@ _LOADERS: dict[Labeller, Callable[[StageContext], LabelFunction]] = {
     "emotion": _emotion,
     "age": _age,
     "dialect": _dialect,
+    "mos": _mos,
 }

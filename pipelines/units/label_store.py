@@ -136,7 +136,8 @@ class LabelStore:
         emotion = self._read_text("emotion", bucket, unit_id, UnitLabels[Emotion])
         age = self._read_text("age", bucket, unit_id, UnitLabels[Age])
         dialect = self._read_text("dialect", bucket, unit_id, UnitLabels[Dialect])
-        answers = (prosody, speaker, gender, emotion, age, dialect)
+        mos = self._read_text("mos", bucket, unit_id, UnitLabels[float])
+        answers = (prosody, speaker, gender, emotion, age, dialect, mos)
         clips = dict.fromkeys(clip for one in answers for clip in one.labels)
         labels = {
             clip: VoiceLabels(
@@ -146,6 +147,7 @@ class LabelStore:
                 emotion=emotion.labels.get(clip),
                 age=age.labels.get(clip),
                 dialect=dialect.labels.get(clip),
+                mos=mos.labels.get(clip),
             )
             for clip in clips
         }
@@ -156,6 +158,7 @@ class LabelStore:
             "emotion": emotion.cost,
             "age": age.cost,
             "dialect": dialect.cost,
+            "mos": mos.cost,
         }
         return labels, {StageName(name): costs[name] for name in self.labellers}
 
@@ -238,6 +241,7 @@ _KINDS: dict[Labeller, object] = {
     "emotion": UnitLabels[Emotion],
     "age": UnitLabels[Age],
     "dialect": UnitLabels[Dialect],
+    "mos": UnitLabels[float],
 }
 
 

@@ -38,6 +38,7 @@ _CLIP_ORIGINS = {
     **dict.fromkeys(("no_reference", "parents", "modes", "stages", "stage_modes"), _LABELS),
     **dict.fromkeys(("text_source", "given_agreement", "recognised_text", "text_differences"), "selection"),
     "predicted_wer": "selection",
+    "distillmos": "mos",
     "given": "manifest",
     "descriptions": "descriptions",
     **_PLACE,

@@ -44,6 +44,7 @@ OPTIONAL = (
         "pip install voxmill[pesq], which needs a C compiler, for the PESQ of voxmill evaluate reconstruction",
     ),
     ("pystoi", "pystoi", "pip install voxmill[evaluate], for voxmill evaluate"),
+    ("distillmos", "distillmos", "pip install voxmill[distillmos], for the labeller mos"),
     ("openai", "openai", "pip install voxmill[endpoints], for chat, speech and transcription endpoints"),
     ("google-genai", "google.genai", "pip install voxmill[endpoints], for judge.protocol=gemini"),
     ("xllamacpp", "xllamacpp", "pip install voxmill[describe], for corpus_labels.descriptions.writer=embedded"),

@@ -77,6 +77,7 @@ class StageName(StrEnum):
     EMOTION = "emotion"
     AGE = "age"
     DIALECT = "dialect"
+    MOS = "mos"
     SELECTION = "selection"
     DESCRIPTIONS = "descriptions"
 
@@ -477,6 +478,7 @@ class VoiceLabels:
     emotion: Label[Emotion] | None = None
     age: Label[Age] | None = None
     dialect: Label[Dialect] | None = None
+    mos: Label[float] | None = None
 
     def errors(self) -> list[str]:
         """Names of the labellers that broke on this clip."""
@@ -487,6 +489,7 @@ class VoiceLabels:
             "emotion": self.emotion,
             "age": self.age,
             "dialect": self.dialect,
+            "mos": self.mos,
         }
         return [name for name, label in answers.items() if label is not None and label.error]
 
@@ -830,6 +833,8 @@ class Clip(ShardMetadata):
     """What the corpus says of it, word for word; null where it says nothing."""
     predicted_wer: float | None = None
     """Word error rate that the text probably has; null where none is predicted for the recogniser. [0..]"""
+    distillmos: float | None = None
+    """Quality by DistillMOS, a second opinion beside `quality`; null where the labeller mos did not run. [1..5]"""
     cluster: str | None = None
     """Name of the speaker's cluster over the whole corpus."""
     prosody: Prosody | None = None

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from pipelines.config import SelectConfig, TranscriptThresholds
+from pipelines.corpus.clips import index_row
 from pipelines.corpus.select import apply_thresholds
 from tests.pipelines.corpus.made_clips import made_clip
-from voxmill.data.records import StageName, TextDifference
+from voxmill.data.records import Label, StageName, TextDifference, VoiceLabels
 
 BEYOND: dict[str, dict[str, Any]] = {
     "min_seconds": {"seconds": 1.0},
@@ -45,6 +46,16 @@ def test_a_rule_rejects_names_itself_and_can_be_switched_off(rule: str) -> None:
     assert ending is not None and ending.threshold == getattr(SelectConfig(), rule)
     assert ending.reason == rule.replace("min_", "low_").replace("max_", "high_")
     assert apply_thresholds(bad, SelectConfig.model_validate({rule: None})) is None
+
+
+def test_a_second_opinion_on_quality_counts_only_on_demand_and_where_there_is_one() -> None:
+    bad, unscored = (made_clip(voice=VoiceLabels(mos=mos)) for mos in (Label(value=1.5), Label(reason="too_short")))
+    assert apply_thresholds(bad, SelectConfig()) is None
+    asked = SelectConfig(min_distillmos=2.5)
+    ending = apply_thresholds(bad, asked)
+    assert ending is not None and (ending.stage, ending.reason, ending.value) == (StageName.MOS, "low_distillmos", 1.5)
+    assert apply_thresholds(unscored, asked) is None and apply_thresholds(made_clip(), asked) is None
+    assert index_row(bad).distillmos == 1.5 and index_row(unscored).distillmos is None
 
 
 @pytest.mark.parametrize("rule", OF_TRANSCRIPTS)

@@ -219,6 +219,17 @@ def test_voices_are_labelled_alike_at_once_and_later(tmp_path: Path) -> None:
         assert one.speaker.value.tobytes() == two.speaker.value.tobytes()
 
 
+def test_a_second_opinion_on_quality_is_added_later(tmp_path: Path) -> None:
+    unit, audio = unit_of_two_clips()
+    Write(context(tmp_path)).run(unit, audio)
+    asked = context(tmp_path, ("mos",))
+    assert VoiceModels(asked).run(dataclasses.replace(unit, results=()), ()).calls == 2
+    labels, costs = LabelStore(tmp_path, asked.voice_attributes).read(unit.bucket, unit.unit_id)
+    scores = [label.mos.value for label in labels.values() if label.mos is not None]
+    assert len(scores) == 2 and all(value is not None and 1 < value < 5 for value in scores)
+    assert costs[StageName.MOS].calls == 2
+
+
 @pytest.mark.parametrize("rate", [16000, 44100])
 def test_labellers_get_a_clip_as_its_file_will_hold_it(rate: int) -> None:
     clip, config = np.random.default_rng(0).uniform(-0.7, 0.7, rate).astype(np.float32), LabelConfig().quality

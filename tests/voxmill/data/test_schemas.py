@@ -33,7 +33,7 @@ text_differences list<item: struct<kind: string, given: string, recognised: stri
  similarity: double, likely: bool>>,
 given struct<gender: string, age: string, emotion: string, accent: string, dialect: string, style: string,
  caption: string, extra: string>,
-predicted_wer double, cluster string,
+predicted_wer double, distillmos double, cluster string,
 prosody struct<f0_median_hz: double, f0_std_semitones: double, f0_range_semitones: double, voiced_share: double,
  energy_std_db: double, energy_range_db: double, rate: double, articulation_rate: double, pause_share: double,
  longest_pause: double, hnr_db: double, spectral_tilt_db: double, jitter: double, shimmer: double, pauses: int64,
