@@ -13,6 +13,7 @@ from pydantic import Field
 from annotation.voice.age_gender import BANDS
 from annotation.voice.audio_classifier import (
     AudioModel,
+    ClassWords,
     add_up,
     excerpts,
     is_unnamed,
@@ -49,7 +50,7 @@ class AgeConfig(Config):
 
     model: str | None = None
     """Path or hub id of audeering's age and gender model or of an audio classifier; null labels no age."""
-    labels: dict[str, str] = {}
+    labels: ClassWords = {}
     """What the model's classes are, by label or number, where their labels do not say so: {LABEL_0: child, ...}."""
     years_error: float = Field(11.0, gt=0)
     """Standard deviation, in years, of ages that a model gives as a number; it makes them probabilities of bands."""

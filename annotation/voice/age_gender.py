@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from annotation.voice.audio_classifier import RATE, refuse_missing
+from annotation.voice.audio_classifier import RATE, refuse_missing, refuse_rate
 
 BANDS = ("child", "young", "middle-aged", "elderly")
 BAND_YEARS = (13.0, 40.0, 60.0)
@@ -102,4 +102,6 @@ def _load(place: str, device: str) -> tuple[Any, Any]:
     network, info = loaded
     refuse_missing(info)
     extractors: Any = AutoFeatureExtractor
-    return extractors.from_pretrained(place), network.to(device).eval()
+    extract = extractors.from_pretrained(place)
+    refuse_rate(extract)
+    return extract, network.to(device).eval()

@@ -7,9 +7,10 @@ transformers, audeering's heads for age and gender (`age_gender.py`), or emotion
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
+from pydantic import BeforeValidator
 
 from voxmill.core.errors import UserError
 from voxmill.core.local_copies import local_model
@@ -20,6 +21,14 @@ SILENT_PEAK = 1e-4
 _UNNAMED = re.compile(r"label[_ -]?\d+", re.IGNORECASE)
 
 Labeller = Literal["gender", "emotion", "age"]
+
+
+def _keys_as_text(value: object) -> object:
+    return {str(key): word for key, word in value.items()} if isinstance(value, dict) else value
+
+
+ClassWords = Annotated[dict[str, str], BeforeValidator(_keys_as_text)]
+"""Words of a model's classes by label or number, as a configuration maps them."""
 
 
 class AudioModel(Protocol):
@@ -144,7 +153,8 @@ class TransformersClassifier:
     """An audio classifier of transformers, one clip at a time, so that padding changes nothing.
 
     Raises:
-        ValueError: some of its weights are not in its files, as of a model that was never trained to classify.
+        ValueError: some of its weights are not in its files, as of a model that was never trained to classify; its
+            answers are no probabilities of classes; it takes audio of another rate.
     """
 
     def __init__(self, place: str, device: str):
@@ -153,9 +163,13 @@ class TransformersClassifier:
         self._device = device
         extractors: Any = AutoFeatureExtractor
         self._extract = extractors.from_pretrained(place)
+        refuse_rate(self._extract)
         loaded: Any = AutoModelForAudioClassification.from_pretrained(place, output_loading_info=True)
         network, info = loaded
         refuse_missing(info)
+        problem = network.config.problem_type or "single_label_classification"
+        if problem != "single_label_classification" or network.config.num_labels < 2:
+            raise ValueError(f"it answers {network.config.num_labels} of {problem}, not one of several classes")
         self._model: Any = network.to(device).eval()
         labels = self._model.config.id2label
         self.labels = [str(labels[i]) for i in range(len(labels))]
@@ -167,6 +181,17 @@ class TransformersClassifier:
         with torch.inference_mode():
             scores: np.ndarray = self._model(**inputs).logits[0].float().softmax(-1).cpu().numpy()
         return scores
+
+
+def refuse_rate(extractor: Any) -> None:
+    """Refuses a feature extractor of another rate, which would fail on every clip.
+
+    Raises:
+        ValueError: it is one.
+    """
+    rate = getattr(extractor, "sampling_rate", RATE)
+    if rate != RATE:
+        raise ValueError(f"it takes audio at {rate} Hz, not at {RATE}")
 
 
 def refuse_missing(info: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from annotation.voice.audio_classifier import (
     AudioModel,
+    ClassWords,
     add_up,
     excerpts,
     load_audio_model,
@@ -43,7 +44,7 @@ class EmotionConfig(Config):
 
     model: str | None = None
     """Path or hub id of emotion2vec+ (FunASR's format) or of an audio classifier; null labels no emotion."""
-    labels: dict[str, str] = {}
+    labels: ClassWords = {}
     """What the model's classes are, by label or number, where their labels do not say so: {LABEL_0: angry, ...}."""
     min_probability: float = 0.5
     """The label abstains below this probability (0..1)."""

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from annotation.voice.audio_classifier import RATE, excerpts, load_audio_model, named_classes, unusable
+from annotation.voice.audio_classifier import RATE, ClassWords, excerpts, load_audio_model, named_classes, unusable
 from voxmill.core.audio import resample
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
@@ -34,7 +34,7 @@ class GenderConfig(Config):
 
     model: str = "embedded"
     """`embedded`, or the path or hub id of audeering's age and gender model or of an audio classifier."""
-    labels: dict[str, str] = {}
+    labels: ClassWords = {}
     """What the model's classes are, by label or number, where their labels do not say so: {LABEL_0: female, ...}."""
     min_probability: float = 0.8
     """The label abstains below this probability; 0.5 never abstains."""

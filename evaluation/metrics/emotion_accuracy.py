@@ -5,6 +5,7 @@ that is the emotion in the utterance's id, over all and by the id's level (high,
 emotion2vec+ or any audio classifier of transformers; without one nothing is scored, and the report states it.
 """
 
+from annotation.voice.audio_classifier import ClassWords
 from annotation.voice.emotion import EmotionClassifier, EmotionConfig
 from evaluation.metrics.measurement import RecognisedEmotion
 from evaluation.metrics.similarity import weights_digest
@@ -20,7 +21,7 @@ class EmotionScoringConfig(Config):
 
     model: str | None = None
     """Path or hub id of emotion2vec+ (FunASR's format) or of an audio classifier; null scores no emotion."""
-    labels: dict[str, str] = {}
+    labels: ClassWords = {}
     """What the model's classes are, by label or number, where their labels do not say so: {LABEL_0: angry, ...}."""
     max_seconds: float = 20.0
     """Of a longer clip the middle this many seconds are used."""

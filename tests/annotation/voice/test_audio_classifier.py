@@ -1,5 +1,6 @@
 """Names of a model's classes, and models that are none: nothing is labelled by a class that nobody has named."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,9 @@ from annotation.voice.age import AgeClassifier, AgeConfig
 from annotation.voice.audio_classifier import Labeller, load_audio_model, named_classes
 from annotation.voice.emotion import EMOTIONS, EmotionClassifier, EmotionConfig, known_emotion
 from annotation.voice.gender import GenderClassifier, GenderConfig
+from pipelines.config import VoiceAttributesConfig
 from tests.support.saved_classifier import save_classifier
+from voxmill.core.config import load_config
 from voxmill.core.errors import UserError
 
 
@@ -61,3 +64,26 @@ def test_a_network_that_was_never_trained_to_classify_is_refused(tmp_path: Path,
     Wav2Vec2FeatureExtractor().save_pretrained(tmp_path)  # type: ignore[no-untyped-call]
     with pytest.raises(UserError, match=rf"{labeller}.model=.*lack weights such as "):
         load_audio_model(labeller, str(tmp_path), "cpu", "null")
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value", "complaint"),
+    [
+        ("preprocessor_config.json", "sampling_rate", 8000, "takes audio at 8000 Hz"),
+        ("config.json", "problem_type", "multi_label_classification", "answers 2 of multi_label_classification"),
+        ("config.json", "problem_type", "regression", "answers 2 of regression"),
+    ],
+)
+def test_a_model_whose_answers_are_no_classes_of_our_clips_is_refused(
+    tmp_path: Path, file: str, key: str, value: object, complaint: str
+) -> None:
+    path = Path(save_classifier(tmp_path / "model", ["happy", "sad"]))
+    values = json.loads((path / file).read_text()) | {key: value}
+    (path / file).write_text(json.dumps(values))
+    with pytest.raises(UserError, match=complaint):
+        EmotionClassifier(EmotionConfig(model=str(path)))
+
+
+def test_numbers_of_classes_may_be_numbers_in_a_recipe() -> None:
+    config = load_config(VoiceAttributesConfig, None, ["emotion.labels={0: sad, LABEL_1: happy}"])
+    assert config.emotion.labels == {"0": "sad", "LABEL_1": "happy"}
