@@ -87,7 +87,7 @@ class VoiceAttributesConfig(Config):
     """Labels of every clip's voice, each labeller by itself: one that changes is run again, the others are not."""
 
     labellers: tuple[Labeller, ...] = USUAL_LABELLERS
-    """Which are run; not given, dialect too where it has a model; mos, a second opinion on quality, where it is named."""
+    """Which are run; not given, dialect too where it has a model; mos, a second opinion on quality, if it is named."""
     prosody: ProsodyConfig = ProsodyConfig()
     speaker: SpeakerConfig = SpeakerConfig()
     gender: GenderConfig = GenderConfig()
