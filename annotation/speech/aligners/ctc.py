@@ -39,6 +39,7 @@ class CtcAligner:
     """
 
     def __init__(self, name: str, place: str, *, romanise: bool, device: str, threads: int):
+        import torch
         from transformers import AutoFeatureExtractor, AutoModelForCTC, AutoTokenizer
 
         limit_threads(threads)
@@ -47,7 +48,7 @@ class CtcAligner:
         try:
             self._extract = extractors.from_pretrained(place)
             tokenizer: Any = AutoTokenizer.from_pretrained(place)
-            model, info = AutoModelForCTC.from_pretrained(place, output_loading_info=True)
+            model, info = AutoModelForCTC.from_pretrained(place, dtype=torch.float32, output_loading_info=True)
         except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
             raise cannot_load(name, "a CTC model", error) from error
         missing = sorted(info["missing_keys"])

@@ -54,6 +54,7 @@ class Qwen3Aligner:
     """
 
     def __init__(self, name: str, place: str, *, device: str, threads: int):
+        import torch
         from transformers import AutoTokenizer, PreTrainedConfig, Qwen3ASRForTokenClassification, Qwen3ASRProcessor
         from transformers.models.qwen3_asr.feature_extraction_qwen3_asr import Qwen3ASRFeatureExtractor
 
@@ -67,7 +68,7 @@ class Qwen3Aligner:
                 raise ValueError(f"it is a {given.get('model_type')}")
             is_published = "thinker_config" in given
             more = {"config": _of_published(given), "key_mapping": PUBLISHED_NAMES} if is_published else {}
-            model, info = models.from_pretrained(place, output_loading_info=True, **more)
+            model, info = models.from_pretrained(place, dtype=torch.float32, output_loading_info=True, **more)
             tokenizer: Any = AutoTokenizer.from_pretrained(place)
             # Its input is the same for all of its sizes: 128 mel bands of 16 kHz.
             self._processor: Any = Qwen3ASRProcessor(feature_extractor=extractors(), tokenizer=tokenizer)

@@ -59,6 +59,18 @@ def test_the_layout_of_transformers_gives_the_same(aligner: Qwen3Aligner, tmp_pa
     np.testing.assert_array_equal(logits.numpy(), again.numpy())
 
 
+def test_weights_of_half_precision_are_read(tmp_path: Path) -> None:
+    """As Qwen's are; an input in single precision met them and broke."""
+    from safetensors.torch import load_file, save_file
+
+    save_published(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    save_file({name: value.bfloat16() for name, value in load_file(weights).items()}, weights)
+    logits, ids = load(tmp_path).logits(wave(3.3), ["Well", "don't", "hurry", "so"])
+    expected = EXPECTED[0][3]
+    assert logits[ids == TIMESTAMP][0, :3].tolist() == pytest.approx(expected[:3], abs=0.02)
+
+
 def test_words_have_the_times_that_the_model_names(aligner: Qwen3Aligner, monkeypatch: pytest.MonkeyPatch) -> None:
     """A word without letters has none of its own; one that the model ends before it begins is put in order."""
     logits, ids = aligner.logits(wave(3.0), ["Well", "don't", "so"])
