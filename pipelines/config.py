@@ -221,7 +221,7 @@ class TextsConfig(Config):
     chinese: ChineseScript | None = None
     """Recognised Chinese, dialects too, in simplified or traditional characters (OpenCC); null: as recognised."""
     given_too: bool = False
-    """Also texts that are given or corrected, which otherwise stay as they are."""
+    """Also texts that are given, which otherwise stay as they are; corrected ones always do."""
 
 
 class WriteConfig(Config):
