@@ -20,7 +20,7 @@ MIN_SAMPLES = RATE // 2
 SILENT_PEAK = 1e-4
 _UNNAMED = re.compile(r"label[_ -]?\d+", re.IGNORECASE)
 
-Labeller = Literal["gender", "emotion", "age"]
+Labeller = Literal["gender", "emotion", "age", "dialect"]
 
 
 def _keys_as_text(value: object) -> object:
@@ -139,7 +139,7 @@ def load_audio_model(
     try:
         if labeller == "emotion" and (folder := funasr_folder(place)) is not None:
             return Emotion2vec(Path(folder), device)
-        if labeller != "emotion" and has_age_gender_heads(place):
+        if labeller in ("age", "gender") and has_age_gender_heads(place):
             return AgeGender(labeller, place, device, years_error)
         return TransformersClassifier(place, device)
     except (OSError, ValueError, KeyError) as error:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from annotation.voice.audio_classifier import AudioClassifier, add_up, excerpts, unusable
+from annotation.voice.audio_classifier import AudioModel, add_up, excerpts, load_audio_model, unusable
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
 from voxmill.data.languages import base_language, dialect_code, is_standard_chinese
@@ -40,10 +40,10 @@ class DialectClassifier:
 
     def __init__(self, config: DialectConfig, device: str = "cpu"):
         self.config = config
-        self._classify: AudioClassifier | None = None
+        self._classify: AudioModel | None = None
         self.codes: list[str] = []
         if config.model is not None:
-            self._classify = AudioClassifier("dialect", config.model, device, "null to abstain")
+            self._classify = load_audio_model("dialect", config.model, device, "null to abstain")
             self.codes = [_code(label) for label in self._classify.labels]
             if not any(code not in (_OTHER, STANDARD) for code in self.codes):
                 shown = ", ".join(self._classify.labels[:5])
