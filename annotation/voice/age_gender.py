@@ -27,7 +27,7 @@ def has_age_gender_heads(place: str) -> bool:
     try:
         config = transformers.AutoConfig.from_pretrained(place)
     except (OSError, ValueError):
-        # What is wrong with it is told by who loads it.
+        # Loading it names what is wrong.
         return False
     names = config.architectures or []
     return config.model_type == "wav2vec2" and not any(hasattr(transformers, name) for name in names)

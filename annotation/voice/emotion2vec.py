@@ -83,7 +83,7 @@ def funasr_folder(place: str) -> str | None:
             return None
         return str(snapshot_download(place, allow_patterns=list(FILES)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError):
-        # What is wrong with it is told by who loads it next, as the model of transformers that it may be.
+        # Loading it next as a model of transformers, which it may be, names what is wrong.
         return None
 
 
@@ -310,7 +310,7 @@ class _Block(nn.Module):
 
     def forward(self, x_BTD: Tensor, bias_HTT: Tensor) -> Tensor:
         q, k, v = self.attn.qkv(x_BTD).unflatten(-1, (3, self._heads, -1)).permute(2, 0, 3, 1, 4)  # type: ignore[operator]
-        heard = F.scaled_dot_product_attention(q, k, v, attn_mask=bias_HTT.to(q.dtype)).transpose(1, 2).flatten(2)
-        x_BTD = self.norm1(x_BTD + self.attn.proj(heard))  # type: ignore[operator]
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias_HTT.to(q.dtype)).transpose(1, 2).flatten(2)
+        x_BTD = self.norm1(x_BTD + self.attn.proj(attended))  # type: ignore[operator]
         y_BTD: Tensor = self.norm2(x_BTD + self.mlp.fc2(F.gelu(self.mlp.fc1(x_BTD))))  # type: ignore[operator]
         return y_BTD
