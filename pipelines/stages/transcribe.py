@@ -109,7 +109,8 @@ class Transcribe(BatchStage):
     def _output(self, given: WindowInput, candidates: list[Candidate]) -> WindowOutput:
         unknown = self._unknown(given.result.window)
         if unknown is not None:
-            detail = f"transcription.model knows no {language_name(unknown)}, which the manifest gives"
+            key = "model" if self.config.backend == "faster-whisper" else "language_id_model"
+            detail = f"transcription.{key} knows no {language_name(unknown)}, which the manifest gives"
             return self.end(given.result, "unknown_language", detail=detail)
         result = dataclasses.replace(given.result, candidates=tuple(candidates))
         result = with_long_clips(result, given.audio.samples, self.label)

@@ -40,7 +40,7 @@ def test_each_language_is_written_by_its_recogniser_and_clips_say_by_which(tmp_p
         }
         by_language["fr"] = {"model": "embedded", "prompt": "Annonces."}
         given = [window_of([[english], [spanish], [italian], [french]])]
-        (output,) = stage(by_language=by_language, word_times="attention").windows(given)
+        (output,) = stage(by_language=by_language).windows(given)
     first, second, third, fourth = output.result.candidates
     assert (
         is_right(first, english)
