@@ -14,7 +14,7 @@ from annotation.speech.recognisers.config import RecogniserConfig
 from annotation.speech.transcription import CHUNK_SECONDS
 from annotation.speech.wer_fitting import Examples, fifths, fit
 from annotation.speech.wer_prediction import DIRECTIONS, FORMAT, VoiceCount, WerFit, is_measured, measures
-from pipelines.corpus.trust import recogniser
+from pipelines.corpus.trust import recogniser, wrote
 from pipelines.report.run_record import read_run
 from voxmill.core.errors import UserError
 from voxmill.core.files import write_atomically
@@ -56,17 +56,13 @@ def fit_trust(out: Path, truth: Path, target: Path, recordings: str) -> WerFit:
     written = config["label"]["transcription"]
     known = {key: written[key] for key in RecogniserConfig.model_fields if key in written}
     name, sha256 = recogniser(RecogniserConfig.model_validate(known))
-    # Clips of a language that has a recogniser of its own tell nothing of this one; older versions had one for all.
-    judged = [row for row in judged_clips(out, read_known_text(truth)) if _recogniser_of(row.clip) in ("", name)]
+    # Clips of a language that has a recogniser of its own tell nothing of this one.
+    judged = [row for row in judged_clips(out, read_known_text(truth)) if wrote(name, row.clip)]
     result = make_fit(judged, (name, sha256), recordings)
     write_atomically(
         target, json.dumps(json.loads(to_json_text(result)), indent=1, ensure_ascii=False).encode() + b"\n"
     )
     return result
-
-
-def _recogniser_of(clip: ShardMetadata) -> str:
-    return "" if clip.transcript is None else clip.transcript.recogniser
 
 
 def make_fit(judged: Sequence[JudgedClip], recogniser: tuple[str, str], recordings: str) -> WerFit:

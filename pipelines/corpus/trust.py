@@ -10,7 +10,7 @@ from voxmill.core.assets import asset_sha256
 from voxmill.core.errors import UserError
 from voxmill.core.hashing import fingerprint
 from voxmill.core.storage import to_path
-from voxmill.data.records import Candidate, to_json_text
+from voxmill.data.records import Candidate, ShardMetadata, to_json_text
 
 
 def recogniser(config: RecogniserConfig) -> tuple[str, str]:
@@ -19,11 +19,14 @@ def recogniser(config: RecogniserConfig) -> tuple[str, str]:
     return recogniser_name(config), asset_sha256(EMBEDDED) if is_embedded else ""
 
 
+def wrote(name: str, clip: Candidate | ShardMetadata) -> bool:
+    """Whether a recogniser wrote the text of a clip; of older versions, which had one for all, it is not known."""
+    return clip.transcript is not None and (not clip.transcript.recogniser or clip.transcript.recogniser == name)
+
+
 def fits(fit: WerFit, clip: Candidate) -> bool:
     """Whether a fit may tell how true a clip's text is: it is of the recogniser that wrote it, which told enough."""
-    checks = clip.transcript
-    # Older versions had one recogniser for all clips of a dataset.
-    return checks is not None and checks.recogniser in ("", fit.recogniser) and is_measured(clip)
+    return wrote(fit.recogniser, clip) and is_measured(clip)
 
 
 def wer_fit(config: AnnotateConfig) -> WerFit | None:

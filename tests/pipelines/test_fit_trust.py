@@ -18,10 +18,10 @@ RATE, WORDS = 16_000, ["the", "call", "is", "now", "in", "a", "queue", "and", "w
 VOICES = 6
 
 
-def make_known(out: Path, recordings: int) -> Path:
+def make_known(out: Path, recordings: int, **told: object) -> Path:
     """OUT of recordings of one clip each, the less probable the more of its words are wrong; returns the truth's file.
 
-    One in four clips is rejected, one in five recordings is held out, and one has digits.
+    One in four clips is rejected, one in five recordings is held out, and one has digits. told: of each transcript.
     """
     rng = np.random.default_rng(1)
     rows: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
@@ -61,6 +61,7 @@ def make_known(out: Path, recordings: int) -> Path:
                     "aligner": "",
                     "second_language_probability": 0.0,
                     "seconds_after_words": 0.0,
+                    **told,
                 },
                 "shard": "",
                 "offset": 0,
@@ -94,3 +95,13 @@ def test_too_few_clips_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="clips of 6 voices have known words"):
         fit_trust(tmp_path, make_known(tmp_path, 40), tmp_path / "fit.json", "")
     assert not (tmp_path / "fit.json").exists()
+
+
+def test_clips_that_another_recogniser_wrote_are_left_out_and_one_without_probabilities_has_no_fit(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(UserError, match="0 clips of 0 voices have known words"):
+        fit_trust(tmp_path, make_known(tmp_path, 120, recogniser="endpoint large-v3"), tmp_path / "fit.json", "")
+    own: dict[str, object] = {"recogniser": "whisper-base", "mean_log_probability": None}
+    with pytest.raises(UserError, match="whisper-base does not tell how probable its words are"):
+        fit_trust(tmp_path, make_known(tmp_path, 120, **own), tmp_path / "fit.json", "")
