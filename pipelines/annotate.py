@@ -32,12 +32,12 @@ from pipelines.finish import Labelled, Started, check_labels, finish
 from pipelines.inputs.entries import Entry
 from pipelines.inputs.planning import open_inputs, plan_corpus
 from pipelines.report.run_record import Run
-from pipelines.units.lease import in_turn
 from pipelines.units.plan_files import planned_buckets
 from pipelines.units.probe import check_nodes
 from pipelines.units.workspace import Workspace
 from voxmill.core.errors import UserError
 from voxmill.core.local_ray import join_ray
+from voxmill.core.machine.lease import in_turn
 from voxmill.core.progress import Progress
 from voxmill.core.storage import absolute
 

@@ -50,12 +50,16 @@ def train(recipe: "Recipe", launch: "LaunchConfig | None", *, only_check: bool =
         return ExitStatus.DONE
     if launch is not None:
         from training.launch.ray_launch import run_on_ray
+        from training.run.run_folder import LEASE
+        from voxmill.core.machine.lease import Lease
 
-        return run_on_ray(recipe, launch)
+        with Lease(recipe.run.out / LEASE, f"{recipe.run.out}"):
+            return run_on_ray(recipe, launch)
     from training.curriculum.loop import Run
+    from training.run.run_folder import held_by_first
     from training.run.stop_signal import StopSignal
     from training.run.world import join_world
 
     # A signal while the ranks still wait for each other ends the process: nothing is lost.
-    with join_world() as world, StopSignal() as stop:
+    with join_world() as world, held_by_first(world, recipe.run.out), StopSignal() as stop:
         return Run(recipe, corpus, world, stop)()

@@ -37,9 +37,14 @@ def train(data: str, out: Path, config: "VAETrainConfig") -> ExitStatus:
         JobError: the loss is not finite any more, or the other ranks cannot be reached.
     """
     from training.codec.loop import Run
+    from training.run.run_folder import held_by_first
     from training.run.stop_signal import StopSignal
     from training.run.world import join_world
 
     # A signal while the ranks still wait for each other ends the process: nothing is lost.
-    with join_world(config.run.device) as world, StopSignal(signal.SIGTERM, signal.SIGINT) as stop:
+    with (
+        join_world(config.run.device) as world,
+        held_by_first(world, out),
+        StopSignal(signal.SIGTERM, signal.SIGINT) as stop,
+    ):
         return Run(data, out, config, world, stop)()

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from pipelines.units.lease import Lease, live_holder
 from pipelines.units.store import FORMAT, OLD_FORMAT
 from voxmill.core.config import Config, differences
 from voxmill.core.errors import UserError
 from voxmill.core.files import write_atomically
+from voxmill.core.machine.lease import Lease, live_holder
 from voxmill.core.storage import file_names, storage_failure
 
 LEASE = "lease.json"

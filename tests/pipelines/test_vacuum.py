@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from pipelines.compact import compact
-from pipelines.units.lease import Lease
 from pipelines.units.workspace import Workspace
 from pipelines.vacuum import vacuum
 from samples.fabricate import add_latents, rows, write_dataset
@@ -17,6 +16,7 @@ from tests.pipelines.test_compact import MEGABYTES, SESSIONS, clips_of, content
 from voxmill.cli.app import run
 from voxmill.core.errors import UserError
 from voxmill.core.files import remove_files
+from voxmill.core.machine.lease import Lease
 from voxmill.data.dataset import Dataset
 from voxmill.data.layout import read_index
 from voxmill.data.snapshot import earlier_snapshots

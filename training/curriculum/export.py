@@ -3,27 +3,77 @@
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from model.checkpoint import MODEL_FILES, load_model, load_vae, save_checkpoint, torch_dtype
-from model.config import VoxCPM2Config
+from model.config import VoxCPM2Config, read_config
 from model.lora import CONFIG_FILE, add_lora, lora_state, merge_lora, save_lora
 from model.voxcpm2 import VoxCPM2
 from training.curriculum.recipe import Recipe
-from voxmill.core.files import atomic_folder, remove_folder
+from training.run.checkpoints import Checkpoints, damage, read_tensors
+from training.run.zero_state import AVERAGE, WEIGHT
+from voxmill.core.errors import UserError
+from voxmill.core.files import atomic_folder, remove_folder, write_atomically
 from voxmill.core.hashing import fingerprint, sha256_file
 from voxmill.core.local_copies import local_copy
 from voxmill.core.storage import absolute, is_remote, uri
 from voxmill.core.tensor_files import INDEX_SUFFIX
 
+RECIPE = "recipe.json"
+"""In a run's folder: the recipe as it was last started, with absolute paths."""
 
-def export(weights: dict[str, Tensor], recipe: Recipe, settings: VoxCPM2Config) -> list[Path]:
+
+def write_recipe(recipe: Recipe) -> None:
+    """Writes down how a run was started, for `export_checkpoint`."""
+    whole = recipe.model_copy(update={"init": absolute(recipe.init)})
+    write_atomically(recipe.run.out / RECIPE, whole.model_dump_json(indent=1) + "\n")
+
+
+def export_checkpoint(out: Path, folder: Path | None, step: int | None) -> list[Path]:
+    """Exports a checkpoint of a run, whether it goes on or not, and returns the folders.
+
+    Args:
+        out: the run's folder. folder: new or empty; None: `export-step-N` there. step: None: the newest that is whole.
+
+    Raises:
+        UserError: no run or no such checkpoint lies there, or the folder is not empty.
+    """
+    try:
+        recipe = Recipe.model_validate_json((out / RECIPE).read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{out}: has no {RECIPE}; name the run.out of a run of `voxmill train`") from None
+    except ValidationError as error:
+        raise UserError(f"{out / RECIPE}: cannot be read ({error.errors()[0]['msg']}); start the run again") from None
+    # Nothing of the state is read but its step.
+    checkpoints = Checkpoints(out / "checkpoints", object, keep=1)
+    paths = [path for path in checkpoints.paths() if step is None or checkpoints.step_of(path) == step]
+    whole = next((path for path in paths if not damage(path)), None)
+    if whole is None:
+        known = ", ".join(str(checkpoints.step_of(path)) for path in reversed(checkpoints.paths())) or "none"
+        raise UserError(
+            f"{out}: has no whole checkpoint{'' if step is None else f' of step {step}'}; there are: {known}"
+        )
+    folder = folder or out / f"export-{whole.name}"
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder}: is not empty; name a new folder")
+    kind = WEIGHT if recipe.optimizer.ema is None else AVERAGE
+    weights = {name: values[kind] for name, values in read_tensors(checkpoints.at_hand(whole))}
+    checkpoints.let_go(whole)
+    return export(weights, recipe, read_config(recipe.init), folder)
+
+
+def export(
+    weights: dict[str, Tensor], recipe: Recipe, settings: VoxCPM2Config, folder: Path | None = None
+) -> list[Path]:
     """Writes `export/`, and `merged/` where the recipe asks for it, and returns the folders; existing ones stay.
 
     Args:
         weights: the trained tensors by name, fp32.
+        folder: in place of `run.out/export`; what is merged lies beside it, as `FOLDER-merged`.
     """
-    folder, merged = recipe.run.out / "export", recipe.run.out / "merged"
+    merged = recipe.run.out / "merged" if folder is None else folder.with_name(f"{folder.name}-merged")
+    folder = folder or recipe.run.out / "export"
     # Each with the file that is uploaded last.
     last = {folder: "config.json" if recipe.lora is None else CONFIG_FILE}
     if recipe.run.merged:

@@ -19,12 +19,13 @@ from model.config import read_config
 from model.sequence.text_tokenizer import TextTokenizer
 from training.curriculum.corpus import Corpus
 from training.curriculum.engine import Engine
-from training.curriculum.export import base_checksum, export
+from training.curriculum.export import base_checksum, export, write_recipe
 from training.curriculum.recipe import Recipe
 from training.curriculum.sample_stream import SampleStream, SampleStreamState
 from training.curriculum.step import NotFinite, Stepper, StepResult, read_rows
 from training.curriculum.telemetry import Groups, Pace, StepMetrics, ValidationMetrics, peak_of, progress_line, total
 from training.curriculum.validation import Validation
+from training.curriculum.vitals import Vitals, VitalSigns, VitalsState
 from training.run.checkpoints import Checkpoints, changed_settings, damage, read_tensors, write_tensors
 from training.run.run_to_end import run_to_end, tracker_in
 from training.run.schedule import warmup_then_cosine
@@ -39,6 +40,16 @@ from voxmill.core.tracking import Tracker
 log = logging.getLogger("voxmill")
 PRINT_EVERY = 10
 """Steps between two lines of progress."""
+MAY_CHANGE = (
+    "steps",
+    "optimizer.learning_rate",
+    "optimizer.warmup_steps",
+    "optimizer.final",
+    "mixture",
+    "loss",
+    "health",
+)
+"""Settings with which a run may go on otherwise than it began; they decide what comes, and not what came."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +63,14 @@ class RunState:
     history: tuple[float, ...]
     """Losses of the last steps."""
     settings: dict[str, JsonValue]
-    """`fixed_settings` of the recipe."""
+    """`settings_of` the recipe."""
     base: str | None
     """sha256 of the weights that adapters are trained for; None without adapters."""
     run_id: str | None
     """MLflow's."""
+    vitals: VitalsState = VitalsState()
+    changes: tuple[str, ...] = ()
+    """Settings that changed when it was resumed: `step N: key: old -> new`."""
 
 
 class Run:
@@ -93,6 +107,7 @@ class Run:
         self.validation_loss: float | None = None
         """Of the current weights, the same on all ranks; None where it was not measured since the last step."""
         self.pace, self.peak = Pace(recipe.steps), peak_of(recipe, world.device)
+        self.vitals, self.changes = Vitals(recipe), list[str]()
         self.bad_steps = self.saved = 0
         """Bad steps in a row; the step after which it was last saved."""
 
@@ -154,7 +169,19 @@ class Run:
             raise JobError(str(error), resume_hint=hint) from None
         clips = [clip for row in rows for sample in row for clip in sample.clips]
         rolled_back = self._handle_bad_rows(result, sorted(set(clips)))
+        if rolled_back:
+            self.vitals.forget()
+        else:
+            self._end_if_dead(result)
         return result, rate, time.perf_counter() - began, rolled_back
+
+    def _end_if_dead(self, result: StepResult) -> None:
+        """Raises JobError where the run learns nothing any more; all ranks do, from the same numbers."""
+        cause = self.vitals.cause_of_death(VitalSigns(loss=result.loss, stop=result.stop, norm=result.norm))
+        if cause:
+            alive = max(self.step - (self.recipe.health.dead_after or 0), 1)
+            hint = self.world.from_first(lambda: self.checkpoints.hint_without(alive))
+            raise JobError(f"step {self.step - 1}: the run has died: {cause}", resume_hint=hint)
 
     def _validate(self, done: int) -> ValidationMetrics | None:
         """Held-out losses after step `done`, where they are due."""
@@ -195,7 +222,7 @@ class Run:
             self._save()
             return
         state = self.checkpoints.read(path).state
-        changed = changed_settings(state.settings, fixed_settings(self.recipe), free=("optimizer.learning_rate",))
+        changed = changed_settings(state.settings, settings_of(self.recipe), free=MAY_CHANGE)
         if changed.fixed:
             raise UserError(
                 f"{self.recipe.run.out} was started with another recipe ({'; '.join(changed.fixed[:3])}); "
@@ -209,6 +236,8 @@ class Run:
             )
         self.stream.restore(state.stream)
         self.bad_steps, self.stepper.history = state.bad_steps, list(state.history)
+        self.vitals.restore(state.vitals)
+        self.changes = [*state.changes, *(f"step {self.step}: {line}" for line in changed.free)]
         self._restore(path, state.optimizer_steps)
         self.saved = self.step
         self._track(state.run_id)
@@ -226,6 +255,7 @@ class Run:
             self._print(self.validation.describe())
         if not self.world.is_first:
             return
+        write_recipe(self.recipe)
         run = self.recipe.run
         self.tracker = tracker_in(
             self.files,
@@ -257,7 +287,9 @@ class Run:
             optimizer_steps=self.engine.state.steps,
             bad_steps=self.bad_steps,
             history=tuple(self.stepper.history),
-            settings=fixed_settings(self.recipe),
+            vitals=self.vitals.state(),
+            changes=tuple(self.changes),
+            settings=settings_of(self.recipe),
             base=self.base,
             run_id=None if self.tracker is None else self.tracker.run_id,
         )
@@ -311,7 +343,9 @@ class Run:
             rolled_back=rolled_back,
             skipped=dict(self.stream.skipped),
             shares=self.stream.shares(),
-            losses={name: sums.losses(self.corpus.patch_size) for name, sums in result.groups.items()},
+            losses={
+                name: sums.losses(self.corpus.patch_size, self.recipe.loss) for name, sums in result.groups.items()
+            },
             validation=validation,
         )
 
@@ -329,8 +363,8 @@ class Run:
             print(line, flush=True)
 
 
-def fixed_settings(recipe: Recipe) -> dict[str, JsonValue]:
-    """The settings that a resumed run may not change, and the learning rate: all but `engine`, `run` and `init`.
+def settings_of(recipe: Recipe) -> dict[str, JsonValue]:
+    """What a resumed run may not change, and `MAY_CHANGE`: all settings but `engine`, `run` and `init`.
 
     Of `validation` only what is held out counts: when and how it is validated changes no weight.
     """

@@ -99,6 +99,21 @@ class OptimizerConfig(Config):
     """Decay of the averaged weights, which are then validated and exported; null keeps none."""
 
 
+class LossConfig(Config):
+    """Weights of the two losses whose sum is minimised; 1 and 1 as released."""
+
+    diffusion: float = Field(1.0, ge=0)
+    """Weight of the flow-matching error, a mean over target frames."""
+    stop: float = Field(1.0, ge=0)
+    """Weight of the stop predictor's cross entropy, a mean over target patches."""
+
+    @model_validator(mode="after")
+    def _not_nothing(self) -> "LossConfig":
+        if not self.diffusion + self.stop:
+            raise ValueError("diffusion and stop are both 0; nothing would be trained")
+        return self
+
+
 class EngineConfig(Config):
     """DeepSpeed: ZeRO stage, and whether the optimizer's state lives in CPU memory.
 
@@ -124,6 +139,10 @@ class HealthConfig(Config):
     """A row is bad if its loss exceeds the median of the last steps this many times; null: never."""
     roll_back_after: int = Field(3, ge=1)
     """Bad steps in a row after which the run returns to its last checkpoint."""
+    dead_after: int | None = Field(200, ge=1)
+    """Steps in a row without learning after which the run ends with status 1; null: it goes on."""
+    dead_loss: float = Field(3.0, gt=1)
+    """How many times the lowest median of `dead_after` steps the median of that many has to be."""
 
 
 class ValidationConfig(Config):
@@ -206,6 +225,7 @@ class Recipe(Config):
     optimizer: OptimizerConfig
     lora: LoRAConfig | None = None
     """Adapters that are trained instead of the weights; null trains the weights."""
+    loss: LossConfig = LossConfig()
     engine: EngineConfig = EngineConfig()
     health: HealthConfig = HealthConfig()
     validation: ValidationConfig | None = None

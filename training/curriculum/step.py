@@ -1,8 +1,8 @@
 """One optimizer step: rows are read, losses summed and divided by global counts; all ranks agree on bad rows.
 
-The loss is (all diffusion errors) / (all target frames) + (all stop errors) / (all target patches), over all rows of
-all ranks: no mean of means (report 3.5). Random numbers of a row depend on seed, step and the row's number alone, so
-the number of ranks changes the order of a few sums and nothing else.
+The loss is (all diffusion errors) / (all target frames) + (all stop errors) / (all target patches), each times its
+weight (`loss`), over all rows of all ranks: no mean of means (report 3.5). Random numbers of a row depend on seed, step
+and the row's number alone, so the number of ranks changes the order of a few sums and nothing else.
 """
 
 import logging
@@ -53,6 +53,8 @@ class Row:
 class StepResult:
     """Of all ranks together, the same on each. Losses are means over frames and patches, NaN where no row counted."""
 
+    loss: float
+    """The weighted sum, which was minimised."""
     diffusion: float
     stop: float
     num_patches: int
@@ -67,11 +69,6 @@ class StepResult:
     """Sums of the good rows, by mode, language and source."""
     bad_clips: list[int] = field(default_factory=list)
     unreadable: list[int] = field(default_factory=list)
-
-    @property
-    def loss(self) -> float:
-        """The loss that was minimised."""
-        return self.diffusion + self.stop
 
 
 def read_rows(
@@ -163,7 +160,8 @@ class Stepper:
         table_MK = None if self.groups is None else self.groups.zeros(self.engine.world.device)
         for index, row in enumerate(rows):
             diffusion, stop, samples_SK, is_good = self._forward(row, step)
-            loss = diffusion / (patches * self.patch_size) + stop / patches
+            weights = self.recipe.loss
+            loss = weights.diffusion * diffusion / (patches * self.patch_size) + weights.stop * stop / patches
             # Zero times a loss that is known to be finite: the row of a stand-in moves nothing.
             self.engine.backward(loss if is_good else loss * 0.0)
             if is_good and row.batch is not None:
@@ -178,9 +176,12 @@ class Stepper:
                 self.engine.row_done()
         norm = self.engine.step(rate)
         (diffusion_sum, stop_sum, num), groups = self._sum_all(counted, table_MK)
+        diffusion_mean = diffusion_sum / (num * self.patch_size) if num else math.nan
+        stop_mean = stop_sum / num if num else math.nan
         result = StepResult(
-            diffusion=diffusion_sum / (num * self.patch_size) if num else math.nan,
-            stop=stop_sum / num if num else math.nan,
+            loss=self.recipe.loss.diffusion * diffusion_mean + self.recipe.loss.stop * stop_mean,
+            diffusion=diffusion_mean,
+            stop=stop_mean,
             num_patches=int(num),
             positions=int(positions),
             audio_seconds=seconds,
@@ -220,9 +221,10 @@ class Stepper:
 
     def _is_bad(self, diffusion: float, stop: float, batch: PackedBatch) -> bool:
         num = len(batch.target_GPD)
-        loss = diffusion / (num * self.patch_size) + stop / num
-        if not math.isfinite(loss):
+        weights = self.recipe.loss
+        if not math.isfinite(diffusion + stop):
             return True
+        loss = weights.diffusion * diffusion / (num * self.patch_size) + weights.stop * stop / num
         known = self.spike is not None and len(self.history) >= self.ENOUGH
         return known and loss > float(self.spike or 0) * statistics.median(self.history)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from model.flow.losses import SAMPLE_SUMS
 from training.curriculum.corpus import Corpus
 from training.curriculum.plan.flops import peak_flops
-from training.curriculum.recipe import Recipe
+from training.curriculum.recipe import LossConfig, Recipe
 from training.curriculum.sample_plan import PlannedSample
 from training.curriculum.sample_stream import Share
 from voxmill.data.records import MODES
@@ -49,10 +49,11 @@ class Sums:
     stops_false: float = 0.0
     stops_missed: float = 0.0
 
-    def losses(self, patch_size: int) -> GroupLosses:
-        """Means over frames and patches; there is at least one patch."""
+    def losses(self, patch_size: int, weights: LossConfig) -> GroupLosses:
+        """Means over frames and patches, and their weighted sum; there is at least one patch."""
         diffusion, stop = self.diffusion / (self.num_patches * patch_size), self.stop / self.num_patches
-        return GroupLosses(loss=diffusion + stop, diffusion=diffusion, stop=stop, patches=self.num_patches)
+        loss = weights.diffusion * diffusion + weights.stop * stop
+        return GroupLosses(loss=loss, diffusion=diffusion, stop=stop, patches=self.num_patches)
 
     def stop_scores(self) -> StopScores:
         """Precision and recall of the stop predictor."""

@@ -117,9 +117,9 @@ class Validation:
         groups = self.groups.read(table_MK.tolist())
         whole = total(groups)
         return ValidationMetrics(
-            overall=whole.losses(self.corpus.patch_size),
+            overall=whole.losses(self.corpus.patch_size, self.recipe.loss),
             stops=whole.stop_scores(),
-            losses={name: sums.losses(self.corpus.patch_size) for name, sums in groups.items()},
+            losses={name: sums.losses(self.corpus.patch_size, self.recipe.loss) for name, sums in groups.items()},
         )
 
     def _row(self, number: int) -> tuple[list[PlannedSample], PackedBatch | None]:

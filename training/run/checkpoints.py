@@ -259,10 +259,10 @@ def changed_settings(old: dict[str, JsonValue], new: dict[str, JsonValue], *, fr
     """What changed between a checkpoint's settings and those of the run that resumes from it.
 
     Args:
-        free: dotted keys of settings that may change.
+        free: dotted keys of settings, or of sections of them, that may change.
     """
     lines = differences(old, new)
-    allowed = [line for line in lines if line.partition(": ")[0] in free]
+    allowed = [line for line in lines if any(f"{line.partition(': ')[0]}.".startswith(f"{key}.") for key in free)]
     return ChangedSettings(fixed=[line for line in lines if line not in allowed], free=allowed)
 
 

@@ -7,13 +7,14 @@ import torch
 
 from model.checkpoint import load_checkpoint
 from samples.fabricate import CHECKPOINT
+from tests.support.runs import metrics
 from training.curriculum.corpus import read_corpus
 from training.curriculum.loop import Run
 from training.curriculum.recipe import Recipe, load_recipe
 from training.run.checkpoints import read_tensors
 from training.run.stop_signal import StopSignal
 from training.run.world import World
-from voxmill.core.errors import ExitStatus, JobError, status_and_line
+from voxmill.core.errors import ExitStatus, JobError, UserError, status_and_line
 
 SHORT = ("steps=5", "rows=1", "optimizer.warmup_steps=1", "run.hang_seconds=null", "run.tracking_uri=none")
 
@@ -46,6 +47,51 @@ def test_infinite_settings_are_resumed_and_a_changed_learning_rate_is_printed(
             stop.set()
         assert run() == status
     assert "optimizer.learning_rate: 0.0001 -> 0.0002" in capsys.readouterr().out
+
+
+def test_what_comes_may_change_and_is_written_down_and_what_came_may_not(
+    encoded: Path, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = recipe_of(encoded, tmp_path, "run.save_every=1", "steps=2")
+    assert Run(first, read_corpus(first), world, StopSignal())() == ExitStatus.DONE
+    changed = ("steps=4", "health.spike=9", "loss.stop=0.5", "optimizer.warmup_steps=0")
+    second = recipe_of(encoded, tmp_path, "run.save_every=1", *changed)
+    run = Run(second, read_corpus(second), world, StopSignal())
+    assert run() == ExitStatus.DONE and run.step == 4
+    saved = run.checkpoints.read(run.checkpoints.paths()[0]).state.changes
+    assert {line.rpartition(": ")[0] for line in saved} == {
+        "step 2: health.spike",
+        "step 2: loss.stop",
+        "step 2: optimizer.warmup_steps",
+        "step 2: steps",
+    }
+    assert "loss.stop: 1.0 -> 0.5" in capsys.readouterr().out
+    third = recipe_of(encoded, tmp_path, "packing.window=2", "steps=6")
+    with pytest.raises(UserError, match=r"another recipe \(packing.window"):
+        Run(third, read_corpus(third), world, StopSignal())()
+
+
+def test_the_loss_is_the_weighted_sum(encoded: Path, world: World, tmp_path: Path) -> None:
+    recipe = recipe_of(encoded, tmp_path, "steps=2", "loss={diffusion: 2, stop: 0.25}")
+    run = Run(recipe, read_corpus(recipe), world, StopSignal())
+    assert run() == ExitStatus.DONE
+    line = metrics(tmp_path)[0]
+    assert line["loss"] == pytest.approx(2 * line["diffusion"] + 0.25 * line["stop"])
+    with pytest.raises(UserError, match="nothing would be trained"):
+        recipe_of(encoded, tmp_path, "loss={diffusion: 0, stop: 0}")
+
+
+def test_a_run_that_has_died_ends_with_the_way_back_and_is_not_exported(
+    encoded: Path, world: World, tmp_path: Path
+) -> None:
+    """At such a learning rate every loss is finite, and the weights end where nothing is learnt."""
+    lethal = ("optimizer.learning_rate=0.5", "steps=60", "health={dead_after: 8, spike: null}")
+    recipe = recipe_of(encoded, tmp_path, *lethal, "run.save_every=10", "run.keep=9")
+    run = Run(recipe, read_corpus(recipe), world, StopSignal())
+    with pytest.raises(JobError, match=r"the run has died: the .* of the last 8 steps is") as caught:
+        run()
+    assert "lower optimizer.learning_rate" in status_and_line(caught.value)[1]
+    assert not (tmp_path / "export").exists()
 
 
 def test_weights_that_give_no_finite_loss_end_the_run_with_the_way_to_resume(

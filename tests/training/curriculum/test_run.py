@@ -16,7 +16,9 @@ from training.curriculum.loop import Run
 from training.curriculum.recipe import load_recipe
 from training.run.stop_signal import StopSignal
 from training.run.world import World
+from voxmill.cli.app import run as command_line
 from voxmill.core.errors import UserError
+from voxmill.core.machine.lease import Lease
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +40,35 @@ def test_a_run_learns_and_its_export_is_a_released_checkpoint(whole: Path) -> No
     assert {name for name in line["shares"] if name.startswith("mode/")} == {
         f"mode/{mode}" for mode in ("basic", "continuation", "design", "reference", "controllable")
     }
+
+
+def test_checkpoints_are_exported_by_step(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)  # nothing in the run's folder is a relative path
+    assert command_line(["export-checkpoint", str(whole), "-o", "newest"]) == 0
+    newest, export = (load_file(folder / "model.safetensors") for folder in (Path("newest"), whole / "export"))
+    assert all(torch.equal(newest[name], export[name]) for name in export)
+    assert capsys.readouterr().out == "newest\n"
+    assert command_line(["export-checkpoint", str(whole), "--step", "6"]) == 0
+    earlier = load_checkpoint(whole / "export-step-00000006").model.state_dict()
+    assert not all(torch.equal(earlier[name], export[name]) for name in export)
+    for words_given, message in (
+        ([str(whole), "--step", "5"], "no whole checkpoint of step 5; there are: "),
+        ([str(whole), "-o", "newest"], "newest: is not empty"),
+        ([str(tmp_path)], "has no recipe.json; name the run.out"),
+    ):
+        assert command_line(["export-checkpoint", *words_given]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_second_run_in_the_same_folder_is_refused(
+    encoded: Path, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Lease(tmp_path / "lease.json", str(tmp_path)):
+        assert command_line(["train", *arguments(encoded, tmp_path, "run.tracking_uri=none")]) == 2
+    assert f"another job writes to {tmp_path} now: process" in capsys.readouterr().err
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_every_step_is_reported_by_mode_language_and_source(whole: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from samples.fabricate import CHECKPOINT
 from training.curriculum.corpus import read_corpus
 from training.curriculum.mixture import DrawnSample
-from training.curriculum.recipe import load_recipe
+from training.curriculum.recipe import LossConfig, load_recipe
 from training.curriculum.sample_plan import PlannedSample
 from training.curriculum.sample_stream import Share
 from training.curriculum.telemetry import (
@@ -66,7 +66,7 @@ def test_sums_by_mode_language_and_source(encoded: Path) -> None:
         and sums_by_name["source/other"] == sums_by_name["mode/design"]
     )
     # Sums over counts: the mean of the samples' means would be (8/4 + 16/8 + 40/20) / 3 only by chance.
-    assert sums_by_name["language/en"].losses(4) == GroupLosses(
+    assert sums_by_name["language/en"].losses(4, LossConfig()) == GroupLosses(
         loss=48 / 24 + 8 / 6, diffusion=2.0, stop=8 / 6, patches=6
     )
     assert total(sums_by_name) == Sums(64, 12, 8, 2, 4, 1)

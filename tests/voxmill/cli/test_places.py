@@ -21,6 +21,7 @@ COMMANDS = {
         "train stage1 init={}/init datasets.main.path={}/dataset run.out={}/out tracking.mlflow=false",
         "train --check finetune_lora init={}/init datasets.main.path={}/dataset run.out={}/out",
     ],
+    "export-checkpoint": ["export-checkpoint {}/run -o {}/out", "export-checkpoint {}/run"],
     "train-vae": ["train-vae {}/dataset {}/out", "train-vae {}/dataset {}/out {}/recipe.yaml"],
     "generate": [
         "generate --checkpoint {}/checkpoint --text Hello. -o {}/a.wav --reference {}/r.wav --lora {}/lora",

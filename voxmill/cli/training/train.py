@@ -1,4 +1,4 @@
-"""`voxmill train`, the curriculum, and `voxmill train-vae`, the codec."""
+"""`voxmill train`, the curriculum, `voxmill export-checkpoint`, and `voxmill train-vae`, the codec."""
 
 from pathlib import Path
 from typing import Annotated
@@ -52,6 +52,30 @@ def train(
     _, overrides = split_settings(settings, recipe="")
     launch, overrides = read_launch(overrides)
     return run(load_recipe(recipe, overrides), launch, only_check=check)
+
+
+@command("voxmill export-checkpoint")
+def export_checkpoint(
+    run: Annotated[Path, typer.Argument(metavar="RUN", parser=folder_path, help="run.out of `voxmill train`")],
+    step: Annotated[int | None, typer.Option(help="of the checkpoint; default: the newest")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", parser=folder_path, help="new folder; default: RUN/export-step-N")
+    ] = None,
+) -> None:
+    """Exports a checkpoint of a run in the released layout, while the run goes on or after it has ended.
+
+    What is exported can be spoken with, scored, and be the init of another run. Of a run with adapters it is the
+    adapters, and with run.merged the whole model, too.
+
+    \b
+    Examples:
+      voxmill export-checkpoint runs/stage1/
+      voxmill export-checkpoint runs/stage1/ --step 50000 -o stage1-50000/
+    """
+    from training.curriculum.export import export_checkpoint as export
+
+    for folder in export(run, output, step):
+        print(folder)
 
 
 @command("voxmill train-vae", resume_hint=PROGRESS_SAVED)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.units import lease
-from pipelines.units.lease import Holder, Lease
 from tests.support.s3_server import BUCKET, s3_server
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.files import write_atomically
+from voxmill.core.machine import lease
+from voxmill.core.machine.lease import Holder, Lease
 from voxmill.core.machine.processes import ProcessId
 from voxmill.core.storage import file_names, read_whole, to_path
 from voxmill.data.records import from_json_text, to_json_text
@@ -140,7 +140,7 @@ ROOT = Path(__file__).resolve().parents[3]
 JOB = """
 import sys, time
 from pathlib import Path
-from pipelines.units.lease import in_turn
+from voxmill.core.machine.lease import in_turn
 folder = Path(sys.argv[1])
 with in_turn(folder / "turn.json", "the folder"):
     with open(folder / "log", "a") as log:

@@ -17,11 +17,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.files import write_atomically
 from voxmill.core.machine.processes import ProcessId
 from voxmill.core.storage import create_exclusively, file_names, read_whole, releasing, storage_failure
-from voxmill.data.records import from_json_text, to_json_text
 
 RENEW_SECONDS = 60.0
 EXPIRES_SECONDS = 300.0
@@ -40,6 +41,9 @@ class Holder:
     process: ProcessId
     nonce: str
     expires: float
+
+
+_JSON = TypeAdapter(Holder)
 
 
 def live_holder(path: Path) -> Holder | None:
@@ -69,7 +73,7 @@ def live_holder(path: Path) -> Holder | None:
 
 def _holder(path: Path) -> Holder | None:
     try:
-        return from_json_text(Holder, read_whole(path))
+        return _JSON.validate_json(read_whole(path))
     except (FileNotFoundError, ValueError):
         return None
 
@@ -100,7 +104,7 @@ class Lease:
 
     def __enter__(self) -> "Lease":
         self._mine = replace(self._mine, expires=time.time() + EXPIRES_SECONDS)
-        while not create_exclusively(self._path, to_json_text(self._mine).encode()):
+        while not create_exclusively(self._path, _JSON.dump_json(self._mine)):
             before = self._read()
             if before is not None and self._take_over(before):
                 break
@@ -122,14 +126,14 @@ class Lease:
 
     def _read(self) -> Holder | None:
         try:
-            return from_json_text(Holder, read_whole(self._path))
+            return _JSON.validate_json(read_whole(self._path))
         except FileNotFoundError:
             return None
         except ValueError:
             # Half a file: its writer died while it made it, or is about to write the rest.
             time.sleep(SETTLE_SECONDS)
             try:
-                return from_json_text(Holder, read_whole(self._path))
+                return _JSON.validate_json(read_whole(self._path))
             except FileNotFoundError:
                 return None
             except ValueError:
@@ -144,17 +148,17 @@ class Lease:
         if holder is not None:
             raise LeaseHeld(
                 f"another job writes to {self._what} now: process {holder.process.number} on {holder.host}; wait for "
-                "it or name a new OUT"
+                "it or name another folder"
             )
         self._mine = replace(self._mine, expires=time.time() + EXPIRES_SECONDS)
         claim = self._path.with_name(f"{self._path.name}.{before.nonce or 'torn'}")
-        if not create_exclusively(claim, to_json_text(self._mine).encode()):
+        if not create_exclusively(claim, _JSON.dump_json(self._mine)):
             self._yield_to(claim)
             return False
         now = self._read()
         is_free = now is not None and now.nonce == before.nonce
         if is_free:
-            write_atomically(self._path, to_json_text(self._mine))
+            write_atomically(self._path, _JSON.dump_json(self._mine))
             # Another may have taken this claim for one whose maker died, and written too: the last one stays.
             time.sleep(SETTLE_SECONDS)
         claim.unlink(missing_ok=True)
@@ -171,7 +175,7 @@ class Lease:
         """Waits for whoever takes the lease over; a claim whose maker died is removed."""
         time.sleep(SETTLE_SECONDS)
         try:
-            taker = from_json_text(Holder, read_whole(claim))
+            taker = _JSON.validate_json(read_whole(claim))
         except (FileNotFoundError, ValueError):
             taker = None
         if taker is None or taker.process.is_dead() or time.time() >= taker.expires:
@@ -204,7 +208,7 @@ class Lease:
             )
             return
         self._mine = replace(self._mine, expires=time.time() + EXPIRES_SECONDS)
-        write_atomically(self._path, to_json_text(self._mine))
+        write_atomically(self._path, _JSON.dump_json(self._mine))
 
 
 @contextmanager
