@@ -51,13 +51,17 @@ def fit_trust(out: Path, truth: Path, target: Path, recordings: str) -> WerFit:
     Raises:
         UserError: a file cannot be read, or there are too few clips or voices.
     """
-    config = read_run(out)["config"]
+    texts = read_known_text(truth)
+    try:
+        config = read_run(out)["config"]
+    except FileNotFoundError:
+        raise UserError(f"{out}: no run.json there; name the OUT of a finished `voxmill annotate`") from None
     assert isinstance(config, dict)
     written = config["label"]["transcription"]
     known = {key: written[key] for key in RecogniserConfig.model_fields if key in written}
     name, sha256 = recogniser(RecogniserConfig.model_validate(known))
     # Clips of a language that has a recogniser of its own tell nothing of this one.
-    judged = [row for row in judged_clips(out, read_known_text(truth)) if wrote(name, row.clip)]
+    judged = [row for row in judged_clips(out, texts) if wrote(name, row.clip)]
     result = make_fit(judged, (name, sha256), recordings)
     write_atomically(
         target, json.dumps(json.loads(to_json_text(result)), indent=1, ensure_ascii=False).encode() + b"\n"

@@ -136,7 +136,7 @@ def test_who_lost_it_ends_with_one_line(path: Path, monkeypatch: pytest.MonkeyPa
     assert holder(path).nonce == "other"
 
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 JOB = """
 import sys, time
 from pathlib import Path
