@@ -15,7 +15,7 @@ PENALTY = 0.02
 """Of squared weights (of measures scaled to one deviation), for each clip."""
 FOLDS = 20
 """Voices are left out one by one where there are no more, else in so many groups."""
-KNOTS = 8
+KNOTS = 6
 EDGE = 0.01
 """Share of the clips on either side beyond which a measure counts as the last one within."""
 DIGITS = 5

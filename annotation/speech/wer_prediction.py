@@ -1,10 +1,10 @@
 """The word error rate that a transcript probably has, from what the recogniser and the checks tell of it.
 
 A regression over a few measures, each limited to the range that it was fitted on and pushing only one way, and a curve
-that turns its score into a rate. Before the curve a score moves towards those of the recording's other clips: where the
-recogniser fails all around a clip, since it does not know the language, say, fluent words are luck or invented. What
-fits the numbers is `wer_fitting`; those of the embedded recogniser lie in `wer_fits/`, as JSON that also says on what
-they were fitted and how true they were on voices that the fit had not seen.
+that turns its score into a rate. Before the curve a score moves towards those of the recording's other clips, where
+these are worse: where the recogniser fails all around a clip, since it does not know the language, say, fluent words
+are luck or invented. What fits the numbers is `wer_fitting`; those of the embedded recogniser lie in `wer_fits/`, as
+JSON that also says on what they were fitted and how true they were on voices that the fit had not seen.
 """
 
 import math
@@ -29,7 +29,7 @@ NEAR_LANGUAGES = 0.25
 BYTES_A_TOKEN = 4
 """A token's probability is not a word's: a Greek word takes four times the tokens of an English one."""
 
-FEW_SECONDS = 6.0
+FEW_SECONDS = 24.0
 """With so many seconds of other clips a score moves half of the way that it moves with very many."""
 LONGEST_SECONDS = 5.0
 """A longer clip counts as one of this length among the others."""
@@ -105,7 +105,9 @@ def measures(clip: Candidate | ShardMetadata, seconds: float) -> dict[str, float
 
 
 def toward_others(scores_N: np.ndarray, seconds_N: np.ndarray, share: float) -> np.ndarray:
-    """Scores of all clips of one recording, each moved towards the mean of the others.
+    """Scores of all clips of one recording, each moved towards the mean of the others where that is higher (worse).
+
+    Towards a lower one it stays: what is wrong among clips that are right is wrong all the same.
 
     Args:
         seconds_N: their lengths. share: of the way, 0 to 1, that a score moves where there are very many others.
@@ -114,7 +116,7 @@ def toward_others(scores_N: np.ndarray, seconds_N: np.ndarray, share: float) -> 
     others_N = weights_N.sum() - weights_N
     sums_N = (weights_N * scores_N).sum() - weights_N * scores_N
     means_N = np.divide(sums_N, others_N, out=scores_N.astype(float), where=others_N > 0)
-    return np.asarray(scores_N + share * others_N / (others_N + FEW_SECONDS) * (means_N - scores_N))
+    return np.asarray(scores_N + share * others_N / (others_N + FEW_SECONDS) * np.maximum(means_N - scores_N, 0.0))
 
 
 def _pieces(word: str) -> float:

@@ -61,10 +61,7 @@ def rate(fit: WerFit, one: Candidate) -> float:
 def test_the_shipped_fit_is_of_the_embedded_recogniser_and_true_where_it_was_tried() -> None:
     fit = shipped_fit("whisper-base", asset_sha256("whisper-base"))
     assert fit is not None and fit.tried_on and sum(row.clips for row in fit.fitted_on) >= 300
-    # In the last fifth everything is wrong, and loops, which no two voices have alike, add words.
-    assert all(
-        abs(row.predicted - row.true) <= limit for row, limit in zip(fit.fifths, [0.05] * 4 + [0.07], strict=True)
-    )
+    assert all(abs(row.predicted - row.true) <= 0.05 for row in fit.fifths)
     assert len({row.language for row in fit.fitted_on}) >= 8
     poor = clip(probability=0.4, mean_log_probability=-1.0, redecoded=True, text="Nobo isher")
     assert rate(fit, clip()) < 0.15 < 0.5 < rate(fit, poor)
@@ -76,16 +73,15 @@ def test_one_good_clip_among_many_that_failed_is_trusted_less() -> None:
     assert fit is not None
     poor = clip(probability=0.4, mean_log_probability=-1.0, redecoded=True, text="Nobo isher")
     near = clip(probability=0.8, mean_log_probability=-0.3)
-    among = [fit.predict([(near, 3.0), *[(other, 3.0)] * 5])[0] for other in (clip(), poor)]
-    assert among[0] < rate(fit, near) < among[1] and among[0] < 0.28 < among[1]
+    among = [fit.predict([(near, 3.0), *[(other, 3.0)] * 9])[0] for other in (clip(), poor)]
+    assert among[0] == rate(fit, near) < 0.28 < among[1]
 
 
 def test_scores_move_towards_the_others_by_how_much_there_is_of_them() -> None:
     scores, seconds = np.array([0.0, 2.0, 2.0]), np.array([3.0, 3.0, 9.0])
     moved = toward_others(scores, seconds, 0.5)
-    # 8 seconds of others (a clip counts 5 at most) are 8 / 14 of the half way to them.
-    assert moved[0] == pytest.approx(0.5 * 8 / 14 * 2)
-    assert moved[1] == pytest.approx(2 + 0.5 * 8 / 14 * (10 / 8 - 2))
+    # 8 seconds of others (a clip counts 5 at most) are 8 / 32 of the half way to them; nothing gets better by others.
+    assert moved == pytest.approx([0.5 * 8 / 32 * 2, 2.0, 2.0])
     assert toward_others(np.array([1.5]), np.array([4.0]), 1.0) == pytest.approx([1.5])
     assert toward_others(scores, seconds, 0.0) == pytest.approx(scores)
 
