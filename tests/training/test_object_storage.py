@@ -48,7 +48,7 @@ def test_a_run_reads_and_writes_object_storage(
     checked = "validation={every: 2, share: 0.2, count: 1, listen: 1}"
     recipe = load_recipe("tiny_finetune_full", [*start, "optimizer.warmup_steps=1", "run.keep=1", checked])
     assert Run(recipe, read_corpus(recipe), world, StopSignal())() == ExitStatus.DONE
-    assert file_names(out) == {"checkpoints", "export", "media", "metrics.jsonl"}
+    assert file_names(out) == {"checkpoints", "export", "media", "metrics.jsonl", "recipe.json"}
     assert file_names(out / "checkpoints") == {"step-00000002"} and not damage(out / "checkpoints" / "step-00000002")
     assert (
         len(file_names(out / "media" / "00000002")) == 3 and len((out / "metrics.jsonl").read_text().splitlines()) == 2
