@@ -13,28 +13,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
-import torch  # noqa: E402
-
 from benchmarks.support.tables import markdown  # noqa: E402
-from model.lora import add_lora  # noqa: E402
 from model.presets import preset  # noqa: E402
-from model.voxcpm2 import VoxCPM2  # noqa: E402
 from training.curriculum.plan.memory import RecipeMemory, memory_of  # noqa: E402
 from training.curriculum.recipe import load_recipe  # noqa: E402
 
 RECIPES = ("stage1", "stage2", "stage3", "finetune_full", "finetune_lora")
 WORLDS = (1, 8, 16, 64)
 GIGABYTES = (24, 40, 80, 141)
-
-
-def memory(name: str) -> RecipeMemory:
-    """Of a recipe that comes with voxmill, at the released size."""
-    recipe, settings = load_recipe(name, []), preset("voxcpm2")
-    with torch.device("meta"):
-        model = VoxCPM2(settings)
-    if recipe.lora is not None:
-        add_lora(model, recipe.lora)
-    return memory_of(recipe, settings, sum(value.numel() for value in model.parameters() if value.requires_grad))
 
 
 def cell(held: RecipeMemory, world: int, gigabytes: int) -> str:
@@ -50,7 +36,7 @@ def main() -> None:
     numbers: dict[str, str] = {}
     rows = []
     for name in RECIPES:
-        held = memory(name)
+        held = memory_of(load_recipe(name, []), preset("voxcpm2"))
         for world in WORLDS:
             if held.recipe.rows % world:
                 continue

@@ -16,15 +16,14 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
+from model.checkpoint import MODEL_FILES
 from model.config import LanguageModelConfig, RopeScaling
 from model.layers.transformer import MiniCPM
 from voxmill.core.errors import UserError
 from voxmill.core.local_copies import local_copy
 from voxmill.core.storage import to_path
-from voxmill.core.tensor_files import INDEX_SUFFIX, WeightFile, differences, open_weights, shapes
+from voxmill.core.tensor_files import WeightFile, differences, open_weights, shapes
 
-WEIGHT_FILES = ("model.safetensors", f"model{INDEX_SUFFIX}", "pytorch_model.bin")
-"""The first that exists is read."""
 PREFIX = "model."
 _NOT_TSLM = ("lm_head.weight",)
 """VoxCPM2 predicts no text."""
@@ -135,9 +134,9 @@ def open_language_model(folder: str | Path) -> LanguageModel:
         ) from None
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON ({error}); copy it again") from None
-    file = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
+    file = next((folder / name for name in MODEL_FILES if (folder / name).is_file()), None)
     if file is None:
-        raise UserError(f"{folder}: has none of {', '.join(WEIGHT_FILES)}; name a folder with weights")
+        raise UserError(f"{folder}: has none of {', '.join(MODEL_FILES)}; name a folder with weights")
     return LanguageModel(
         folder=folder,
         config=config,

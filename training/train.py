@@ -50,10 +50,9 @@ def train(recipe: "Recipe", launch: "LaunchConfig | None", *, only_check: bool =
         return ExitStatus.DONE
     if launch is not None:
         from training.launch.ray_launch import run_on_ray
-        from training.run.run_folder import LEASE
-        from voxmill.core.machine.lease import Lease
+        from training.run.run_folder import lease_of
 
-        with Lease(recipe.run.out / LEASE, f"{recipe.run.out}"):
+        with lease_of(recipe.run.out):
             return run_on_ray(recipe, launch)
     from training.curriculum.loop import Run
     from training.run.run_folder import held_by_first

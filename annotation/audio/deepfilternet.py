@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from voxmill.core.audio import resample
-from voxmill.core.errors import UserError
+from voxmill.core.errors import UserError, first_line
 from voxmill.core.machine import malloc
 
 RATE = 48000
@@ -91,7 +91,7 @@ def _sessions(archive: Path, threads: int) -> tuple[Any, Any, Any]:
                 onnxruntime.InferenceSession((network or BytesIO()).read(), options) for network in networks
             )
     except (OSError, tarfile.TarError, KeyError, RuntimeError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UserError(
             f"{archive}: not the networks of DeepFilterNet3 ({reason}); name its DeepFilterNet3_onnx.tar.gz"
         ) from error

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from annotation.audio.segmentation import RATE, Segmentation, SegmentationConfig, cut
-from voxmill.core.errors import UserError
+from voxmill.core.errors import UserError, first_line
 
 FRAME_SECONDS = 0.01
 
@@ -35,7 +35,7 @@ class DiarizationSegmenter:
         try:
             loaded: Any = Pipeline.from_pretrained(str(pipeline))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
-            raise _not_loaded(pipeline, (str(error).strip().splitlines() or [type(error).__name__])[0]) from error
+            raise _not_loaded(pipeline, first_line(error)) from error
         if loaded is None:
             # It has printed a page about it.
             raise _not_loaded(pipeline, "it is not there, or its conditions have to be accepted on its hub page")

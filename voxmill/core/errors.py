@@ -73,6 +73,11 @@ def command(name: str, *, resume_hint: str = "") -> Callable[[Callable[P, int | 
     return decorate
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its type's name where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def status_and_line(error: BaseException, *, resume_hint: str = "") -> tuple[ExitStatus, str]:
     """(exit status, line for stderr) of a command that ended with `error`.
 

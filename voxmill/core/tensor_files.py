@@ -117,8 +117,9 @@ class _Indexed:
             if name != Path(name).name or not name.endswith(".safetensors"):
                 raise UserError(f"{index}: names {name!r}, which is no safetensors file beside it; copy it again")
             file = _Safetensors(index.with_name(name))
-            named = {tensor for tensor, place in file_of.items() if place == name}
-            wrong = differences(file.shapes(), {tensor: file.shapes().get(tensor, ()) for tensor in named})
+            stored = file.shapes()
+            named = [tensor for tensor, place in file_of.items() if place == name]
+            wrong = differences(stored, {tensor: stored.get(tensor, ()) for tensor in named})
             if wrong:
                 raise UserError(f"{index.with_name(name)}: not what {index.name} says: {wrong}; copy both again")
             self.files.append(file)

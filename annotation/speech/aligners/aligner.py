@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from annotation.speech.aligners.config import AlignmentConfig
-from voxmill.core.errors import UserError
+from voxmill.core.errors import UserError, first_line
 from voxmill.core.local_copies import local_model
 from voxmill.data.records import Seconds, Word
 
@@ -69,7 +69,7 @@ def load_aligner(config: AlignmentConfig, device: str, threads: int) -> Aligner 
 
 def cannot_load(model: str, kind: str, error: BaseException) -> UserError:
     """The error of a model that transformers does not load."""
-    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    reason = first_line(error)
     return UserError(f"label.alignment.model={model}: transformers cannot load it as {kind} ({reason}); name another")
 
 

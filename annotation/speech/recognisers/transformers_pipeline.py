@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from annotation.speech.recognisers.pieces import PieceText, TimedWord
-from voxmill.core.errors import UserError
+from voxmill.core.errors import UserError, first_line
 from voxmill.core.local_copies import local_model
 from voxmill.core.machine.devices import limit_threads
 from voxmill.data.languages import CHARACTER_BASED, base_language, to_whisper
@@ -49,7 +49,7 @@ class TransformersRecogniser:
             self._pipeline = _load(local_model(model), device)
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise UserError(
-                f"transcription.model={model}: transformers cannot load it as a recogniser ({_line(error)})"
+                f"transcription.model={model}: transformers cannot load it as a recogniser ({first_line(error)[:200]})"
             ) from error
         self._kind = str(self._pipeline.type)
         network = self._pipeline.model
@@ -158,7 +158,3 @@ def _load(place: str, device: str) -> Any:
         feature_extractor=transformers.AutoFeatureExtractor.from_pretrained(place),  # type: ignore[no-untyped-call]
         device=device,
     )
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -7,16 +7,13 @@ read. A recipe that cannot work is refused with one line.
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.table import Table
 
 from model.checkpoint import load_vae
 from model.codec.latent_space import latent_space
 from model.config import read_config
-from model.lora import add_lora
 from model.sequence.text_tokenizer import TextTokenizer
-from model.voxcpm2 import VoxCPM2
 from training.curriculum.corpus import Corpus, read_corpus
 from training.curriculum.mixture import DrawnSample, Mixture, Stream, streams_of
 from training.curriculum.plan.memory import RecipeMemory, gpu_bytes_of, memory_of
@@ -42,9 +39,6 @@ LONG_SECONDS = (30, 60, 180)
 class Plan:
     """The plan of a recipe. Seconds are of target audio over the whole stage."""
 
-    parameters: int
-    trained: int
-    """Parameters that are trained: all, or the adapters', which are additional."""
     positions: int
     seconds: dict[str, float]
     """By stream."""
@@ -96,20 +90,12 @@ def check(recipe: Recipe) -> tuple[Corpus, Plan]:
     positions = recipe.steps * recipe.rows * recipe.packing.positions
     positions_a_second = sum(share / rates[s.name] for share, s in zip(shares, streams, strict=True))
     total = positions * ROW_FILL / positions_a_second
-    with torch.device("meta"):
-        model = VoxCPM2(settings)
-    parameters = sum(p.numel() for p in model.parameters())
-    if recipe.lora is not None:
-        add_lora(model, recipe.lora)
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return corpus, Plan(
-        parameters=parameters,
-        trained=trained,
         positions=positions,
         seconds={s.name: float(share * total) for share, s in zip(shares, streams, strict=True)},
         streams=streams,
         hours={s.name: s.seconds / 3600 for s in streams},
-        memory=memory_of(recipe, settings, trained),
+        memory=memory_of(recipe, settings),
     )
 
 
@@ -196,8 +182,11 @@ def report(recipe: Recipe, corpus: Corpus, plan: Plan, console: Console | None =
         console.print(f"left out: {reasons}", highlight=False)
     where = f"ZeRO {recipe.engine.zero}, {recipe.engine.dtype}"
     again = ", activations computed again" if recipe.engine.activation_checkpointing else ""
-    adapters = f" and {plan.trained / 1e6:.4g} M of adapters" if recipe.lora is not None else ""
-    console.print(f"{plan.parameters / 1e6:.4g} M parameters{adapters}, {where}{again}; GB of a rank:", highlight=False)
+    adapters = f" and {plan.memory.trained / 1e6:.4g} M of adapters" if recipe.lora is not None else ""
+    console.print(
+        f"{plan.memory.shape.parameters / 1e6:.4g} M parameters{adapters}, {where}{again}; GB of a rank:",
+        highlight=False,
+    )
     console.print(_memory_table(recipe, plan))
 
 

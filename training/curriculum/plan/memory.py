@@ -10,6 +10,7 @@ import torch
 from cluster.planner.memory import Memory, ModelShape, Setup, Stack, rank_memory
 from cluster.planner.plan import Choice, choice_of, choices, longest_row
 from model.config import LanguageModelConfig, VoxCPM2Config
+from model.lora import add_lora
 from model.voxcpm2 import VoxCPM2
 from training.curriculum.recipe import EngineConfig, Recipe
 from voxmill.core.errors import UserError
@@ -80,9 +81,16 @@ class RecipeMemory:
         return "more ranks, or GPUs with more memory, are needed"
 
 
-def memory_of(recipe: Recipe, settings: VoxCPM2Config, trained: int) -> RecipeMemory:
-    """Memory of a recipe that trains so many parameters of this model."""
-    return RecipeMemory(recipe=recipe, shape=shape_of(settings), trained=trained)
+def memory_of(recipe: Recipe, settings: VoxCPM2Config) -> RecipeMemory:
+    """Memory of a recipe with this model."""
+    shape = shape_of(settings)
+    if recipe.lora is None:
+        return RecipeMemory(recipe=recipe, shape=shape, trained=shape.parameters)
+    with torch.device("meta"):
+        model = VoxCPM2(settings)
+    add_lora(model, recipe.lora)
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    return RecipeMemory(recipe=recipe, shape=shape, trained=trained)
 
 
 def gpu_bytes_of(engine: EngineConfig, device: torch.device | None = None) -> float | None:

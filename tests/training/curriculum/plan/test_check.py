@@ -10,7 +10,7 @@ from model.presets import preset
 from model.sequence.text_tokenizer import TextTokenizer
 from samples.fabricate import CHECKPOINT
 from training.curriculum.plan.check import check
-from training.curriculum.plan.memory import memory_of
+from training.curriculum.plan.memory import RecipeMemory, memory_of, shape_of
 from training.curriculum.recipe import Recipe, load_recipe
 from training.curriculum.sample_stream import SampleStream
 from voxmill.cli.app import run
@@ -35,11 +35,12 @@ def test_the_plan_is_what_the_stream_then_does(encoded: Path) -> None:
 
 
 SIZE = preset("voxcpm2")
+SHAPE = shape_of(SIZE)
 FULL = 2_290_004_544
 
 
 def states(settings: Recipe, world: int, *, trained: int = FULL) -> float:
-    return memory_of(settings, SIZE, trained).of_rank(world).states
+    return RecipeMemory(recipe=settings, shape=SHAPE, trained=trained).of_rank(world).states
 
 
 def test_memory_is_divided_as_zero_divides_it(encoded: Path) -> None:
@@ -63,7 +64,7 @@ def test_memory_counts_what_is_trained_and_the_average(encoded: Path) -> None:
 @pytest.mark.parametrize(("world", "gigabytes"), [(64, 24), (64, 40), (16, 80), (8, 80), (1, 80)])
 def test_the_stages_as_they_are_fit(encoded: Path, name: str, world: int, gigabytes: float) -> None:
     settings = recipe(encoded, name=name)
-    memory_of(settings, SIZE, FULL).refuse_unless_it_fits(world, gigabytes * 1e9)
+    assert memory_of(settings, SIZE).fits(world, gigabytes * 1e9)
 
 
 @pytest.mark.parametrize(
@@ -81,18 +82,18 @@ def test_the_stages_as_they_are_fit(encoded: Path, name: str, world: int, gigaby
 def test_what_does_not_fit_is_refused_with_the_smallest_change(
     encoded: Path, overrides: list[str], world: int, gigabytes: float, change: str
 ) -> None:
-    memory = memory_of(recipe(encoded, *overrides, name="stage2"), SIZE, FULL)
+    memory = memory_of(recipe(encoded, *overrides, name="stage2"), SIZE)
     with pytest.raises(UserError, match=rf"takes .* GB, and a GPU has {gigabytes} GB; .*{change}") as caught:
         memory.refuse_unless_it_fits(world, gigabytes * 1e9)
     changes = [word for word in str(caught.value).split() if word.startswith(("engine.", "packing."))][1:]
     if changes:
         changed = recipe(encoded, *overrides, *changes, name="stage2")
-        memory_of(changed, SIZE, FULL).refuse_unless_it_fits(world, gigabytes * 1e9)
+        memory_of(changed, SIZE).refuse_unless_it_fits(world, gigabytes * 1e9)
 
 
 def test_a_plan_of_adapters_tells_what_is_trained(encoded: Path) -> None:
     _, plan = check(recipe(encoded, name="tiny_finetune_lora"))
-    assert 0 < plan.trained < plan.parameters / 2
+    assert 0 < plan.memory.trained < plan.memory.shape.parameters / 2
 
 
 def test_the_command_prints_the_plan(encoded: Path, capsys: pytest.CaptureFixture[str]) -> None:
