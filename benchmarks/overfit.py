@@ -168,7 +168,7 @@ def trained_clips(out: Path, corpus: Corpus, recording: str) -> list[TrainedClip
         audio_T = whole[round(first["start"] * rate) : round(second["end"] * rate)]
         clips.append(
             TrainedClip(
-                corpus.value(number, "clip_id"),
+                corpus.clip_id(number),
                 first["text"],
                 second["text"],
                 round(middle / PATCH_SECONDS),
@@ -177,7 +177,7 @@ def trained_clips(out: Path, corpus: Corpus, recording: str) -> list[TrainedClip
                 corpus.read(number).float(),
             )
         )
-        assert clips[-1].text == corpus.value(number, "text"), "the clip is not those two turns"
+        assert clips[-1].text == corpus.text(number), "the clip is not those two turns"
     return clips
 
 

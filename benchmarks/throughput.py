@@ -123,7 +123,7 @@ class Released:
         audio = audio_by_clip(self.corpus.datasets[0].path, self._loop.packer.audio_vae.sample_rate)
 
         def audio_of(clip: int) -> Tensor:
-            return audio[self.corpus.value(clip, "clip_id")]
+            return audio[self.corpus.clip_id(clip)]
 
         steps = [
             [
@@ -153,7 +153,7 @@ def encoding(folder: Path, corpus: Corpus) -> float:
     """Seconds that latents of one second of clips take."""
     began = time.perf_counter()
     add_latents(folder / "dataset", folder / "checkpoint", unit_seconds=3600.0)
-    return (time.perf_counter() - began) / float(corpus.seconds.sum())
+    return (time.perf_counter() - began) / float(corpus.seconds[:].sum())
 
 
 def measure(folder: Path, options: argparse.Namespace) -> None:

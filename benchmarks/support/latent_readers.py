@@ -132,7 +132,7 @@ def _write_lhotse(folder: Path, clips: Iterator[Clip]) -> None:
 def recipe_of(folder: Path, seed: int) -> Recipe:
     """Stage 1 in plain TTS over `folder/voxmill`, rows of 8192 positions out of a window of 1024."""
     overrides = [
-        "init=unused",
+        f"init={folder / 'tokenizer'}",
         f"datasets.main.path={folder / 'voxmill'}",
         "mixture.modes={basic: 1.0}",
         f"seed={seed}",

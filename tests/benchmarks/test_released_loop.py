@@ -37,8 +37,8 @@ def test_the_released_packer_makes_the_sequences_that_we_train_on(tmp_path: Path
     samples = [
         Sample(
             sample.tokens,
-            audio[corpus.value(sample.draw.clip, "clip_id")],
-            None if sample.reference is None else audio[corpus.value(sample.reference, "clip_id")],
+            audio[corpus.clip_id(sample.draw.clip)],
+            None if sample.reference is None else audio[corpus.clip_id(sample.reference)],
         )
         for sample in shown
     ]

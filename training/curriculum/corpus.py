@@ -1,137 +1,191 @@
-"""The clips of a recipe's datasets: `clips.parquet` joined with `latents.parquet`, as columns, not as objects.
+"""The clips of a recipe's datasets as columns that are mapped from an index (`training.curriculum.index`).
 
-A clip is a number, `clip`, over all datasets in the recipe's order. Which clips enter is decided once, from labels
-alone, and every clip that does not is counted under its reason.
+A clip is a number, `clip`, over all datasets in the recipe's order. Which clips enter is decided once, when the index
+is made, from labels alone, and every clip that does not is counted under its reason. Planning takes columns only; texts
+and latents are read for the clips that a rank shows.
 """
 
+import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.curriculum.recipe import Recipe, ValidationConfig
-from voxmill.core.errors import UserError
-from voxmill.core.hashing import stable_fraction
-from voxmill.data.dataset import Dataset
-from voxmill.data.records import MODES, Mode
-from voxmill.data.shards import read_latent
-
-_COLUMNS = (
-    "clip_id",
-    "recording_id",
-    "session",
-    "duration",
-    "text",
-    "language",
-    "origin",
-    "quality",
-    "descriptions",
-    "references",
-    "modes",
-    "stage_modes",
+from model.sequence.text_tokenizer import TextTokenizer
+from training.curriculum.index.build import build_index
+from training.curriculum.index.columns import (
+    SUMMED,
+    TEXTS,
+    Column,
+    Group,
+    map_columns,
+    map_texts,
+    read_facts,
 )
-_LATER_COLUMNS = ("dialect", "style")
-"""Datasets of older versions lack these."""
-_AXIS: dict[str, str] = {"design": "design", "controllable": "style"}
+from training.curriculum.index.origin import origin_of
+from training.curriculum.index.rules import AXES, BITS, DESCRIBED, held_out_fraction
+from training.curriculum.recipe import DatasetConfig, Recipe
+from voxmill.core.config import differences
+from voxmill.core.errors import UserError
+from voxmill.core.files import remove_folder
+from voxmill.core.hashing import fingerprint, sha256_bytes
+from voxmill.core.progress import Progress
+from voxmill.core.storage import file_names, read_nearby, scratch_folder
+from voxmill.data.dataset import Dataset, LatentSpace
+from voxmill.data.records import MODES, Mode
+from voxmill.data.shards import latent_of, path_inside
 
-
-class VerdictRow(TypedDict):
-    """Of the column `descriptions`: whether a labeller confirmed a claim."""
-
-    verdict: str
-
-
-class DescriptionRow(TypedDict):
-    """An element of the column `descriptions`."""
-
-    axis: str
-    text: str
-    verdicts: list[VerdictRow] | None
-
-
-class StageModesRow(TypedDict):
-    """An element of the column `stage_modes`."""
-
-    stage: int | str
-    modes: list[Mode] | None
+__all__ = ["ClipTexts", "Corpus", "Source", "held_out_fraction", "read_corpus"]
+OWN = "index"
+"""Folder of `run.out` with the index that a run makes for itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One dataset of the recipe: its name there, its folder, and its table (a row a clip)."""
+    """One dataset of the recipe: its name there, its folder, its weight, and whether shards may lie behind links."""
 
     name: str
     path: Path
-    table: pa.Table
     weight: float
+    follow_symlinks: bool = False
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
+class ClipTexts:
+    """What is written of a clip. `descriptions`: the usable ones, in the order of `Corpus.description_tokens`."""
+
+    clip_id: str
+    text: str
+    descriptions: tuple[str, ...]
+
+
 class Corpus:
-    """All clips of a recipe. Arrays have one entry a clip; `modes_CM`: the modes that each is trained in."""
+    """All clips of a recipe. Columns have one entry a clip, and those of `description_*` and `references` more.
 
-    datasets: list[Source]
-    latent_space: str
-    patch_size: int
-    starts: list[int]
-    seconds: NDArray[np.float64]
-    patches: NDArray[np.int64]
-    dataset: NDArray[np.int64]
-    language: NDArray[np.int64]
-    languages: list[str]
-    """Codes of the languages, and of the dialects that are known."""
-    style: NDArray[np.int64]
-    styles: list[str]
-    """Names of the styles; "" for none."""
-    modes_CM: NDArray[np.bool_]
-    held_out_CM: NDArray[np.bool_]
-    """Modes of the clips held out for validation; such a clip has no mode in `modes_CM` and is no reference."""
-    verified_only: bool
-    references: list[NDArray[np.int64]]
-    """By dataset: clip numbers of all references, one clip's after another's."""
-    reference_starts: list[NDArray[np.int64]]
-    left_out: Counter[str] = field(default_factory=Counter)
+    A column gives int64 or float64 for whatever is taken out of it, `corpus.tokens[clips]`; never take a whole one
+    where the corpus may be large.
+
+    Args:
+        folder: of the index; a local path or one in object storage.
+        sources: of the recipe, in its order.
+        kept: a temporary folder that the index lies in, removed with the corpus.
+
+    Raises:
+        UserError: `folder` holds no whole index. OSError: it cannot be read.
+    """
+
+    def __init__(self, folder: Path, sources: Sequence[Source], kept: "TemporaryDirectory[str] | None" = None) -> None:
+        self.folder, self.datasets, self._kept = folder, list(sources), kept
+        facts = self.facts = read_facts(folder)
+        columns = map_columns(folder, facts)
+        self._texts = map_texts(folder)
+        self.latent_space, self.patch_size = facts.latent_space, facts.patch_size
+        self.starts = [*facts.starts, facts.clips]
+        """First clips of the datasets, and the number of all."""
+        self.left_out: Counter[str] = Counter(facts.left_out)
+        self.languages, self.styles = list(facts.languages), list(facts.styles)
+        """Codes of the languages, and of the dialects that are known; names of the styles; "" for none."""
+        self.seconds = Column(columns["seconds"], np.float64)
+        self.patches, self.tokens = (Column(columns[name], np.int64) for name in ("patches", "tokens"))
+        """Tokens of the text alone; 0 without a text, and for a clip that does not enter."""
+        self.language, self.style = (Column(columns[name], np.int64) for name in ("language", "style"))
+        self.modes, self.held_out = (Column(columns[name], np.int64) for name in ("modes", "held_out"))
+        """Bit masks of the modes (bit n: `MODES[n]`) that a clip is trained in, and is held out in; never both."""
+        self.description_starts = Column(columns["description_starts"], np.int64)
+        self.description_axis = Column(columns["description_axis"], np.int64)
+        """0: of the voice, for design; 1: of the style, for controllable."""
+        self.description_tokens = Column(columns["description_tokens"], np.int64)
+        """Of the whole `(description)text`."""
+        self.reference_starts = Column(columns["reference_starts"], np.int64)
+        self.references = Column(columns["references"], np.int64)
+        """Clips that can be a reference, a clip's most similar first; of clips that may need one."""
+        self.group_clips = columns["group_clips"]
+        """Training clips by `groups`, within one by length. As stored, for slices of it."""
+        self._sums, self._text_starts = columns["group_seconds"], columns["text_starts"]
+        self._places = {name: columns[f"latent_{name}"] for name in ("shard", "offset", "size", "sha256")}
 
     def __len__(self) -> int:
-        return len(self.seconds)
+        return self.facts.clips
 
-    def value(self, clip: int, column: str) -> Any:
-        """One value of a clip's row; of any type, by its column."""
-        number = int(self.dataset[clip])
-        return self.datasets[number].table.column(column)[clip - self.starts[number]].as_py()
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Another process maps the same files; sent by value, the columns would be copied.
+        return Corpus, (self.folder, self.datasets)
 
-    def clip_id(self, clip: int) -> str:
-        """Id of a clip in its dataset."""
-        clip_id: str = self.value(clip, "clip_id")
-        return clip_id
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """Of `group_clips`."""
+        return self.facts.groups
 
-    def text(self, clip: int) -> str:
-        """Transcript of a clip; "" without one."""
-        text: str | None = self.value(clip, "text")
-        return text or ""
+    def dataset_of(self, clips: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The datasets that clips are of."""
+        return np.searchsorted(self.starts, clips, side="right") - 1
 
-    def descriptions(self, clip: int, mode: Mode) -> list[str]:
-        """Descriptions for the clip in this mode, `design` or `controllable`."""
-        axis = _AXIS[mode]
-        descriptions: list[DescriptionRow] = self.value(clip, "descriptions") or []
-        return [
-            description["text"]
-            for description in descriptions
-            if description["axis"] == axis and (not self.verified_only or _verified(description))
-        ]
+    @property
+    def dataset(self) -> "_Datasets":
+        """The dataset of each clip, as a column."""
+        return _Datasets(self)
+
+    @property
+    def modes_CM(self) -> NDArray[np.bool_]:
+        """Whether a clip is trained in each mode; of all clips, so for small corpora alone."""
+        return _flags(self.modes[:])
+
+    @property
+    def held_out_CM(self) -> NDArray[np.bool_]:
+        """The same of clips that are held out."""
+        return _flags(self.held_out[:])
+
+    def held_out_in(self, mode: Mode) -> NDArray[np.int64]:
+        """Clips that are held out in a mode."""
+        return np.flatnonzero(np.asarray(self.held_out[:]) & BITS[mode])
+
+    def group_seconds(self, start: int, stop: int) -> float:
+        """Seconds of `group_clips[start:stop]`."""
+        return self._seconds_before(stop) - self._seconds_before(start)
+
+    def _seconds_before(self, place: int) -> float:
+        block = place // SUMMED
+        return float(self._sums[block]) + float(self.seconds[self.group_clips[block * SUMMED : place]].sum())
 
     def candidates(self, clip: int) -> list[int]:
         """Clips that can be its reference, most similar first."""
-        number = int(self.dataset[clip])
-        start, stop = self.reference_starts[number][clip - self.starts[number] :][:2]
-        return [int(other) for other in self.references[number][start:stop] if other >= 0]
+        found: list[int] = self.references[self.reference_starts[clip] : self.reference_starts[clip + 1]].tolist()
+        return found
+
+    def clip_id(self, clip: int) -> str:
+        """Id of a clip in its dataset."""
+        return self.read_texts([clip])[0].clip_id
+
+    def text(self, clip: int) -> str:
+        """Transcript of a clip; "" without one."""
+        return self.read_texts([clip])[0].text
+
+    def descriptions(self, clip: int, mode: Mode) -> list[str]:
+        """Usable descriptions of a clip for this mode, `design` or `controllable`."""
+        axes = self.description_axis[self.description_starts[clip] : self.description_starts[clip + 1]]
+        texts = self.read_texts([clip])[0].descriptions
+        return [text for axis, text in zip(axes, texts, strict=True) if DESCRIBED[AXES[axis]] == mode]
+
+    def read_texts(self, clips: Sequence[int]) -> list[ClipTexts]:
+        """What is written of these clips, in their order; near-by ones by one read.
+
+        Raises:
+            OSError: the index cannot be read.
+        """
+        chosen = np.asarray(clips, dtype=np.int64)
+        spans = list(zip(self._text_starts[chosen].tolist(), self._text_starts[chosen + 1].tolist(), strict=True))
+        if self._texts is not None:
+            lines = [self._texts[start:stop] for start, stop in spans]
+        else:
+            lines = read_nearby(self.folder / TEXTS, [(start, stop - start) for start, stop in spans])
+        rows = [json.loads(line.decode("utf-8", "surrogatepass")) for line in lines]
+        return [ClipTexts(clip_id, text, tuple(descriptions)) for clip_id, text, descriptions in rows]
 
     def read(self, clip: int) -> Tensor:
         """Latent patches [P, patch_size, D] of a clip, bf16.
@@ -139,32 +193,139 @@ class Corpus:
         Raises:
             ValueError, OSError: the shard does not match the index, or cannot be read.
         """
-        folder = self.datasets[int(self.dataset[clip])].path
-        place = {name: self.value(clip, f"latent_{name}") for name in ("shard", "offset", "size", "sha256")}
-        latent_LD = read_latent(folder, **place)
-        return latent_LD.view(-1, self.patch_size, latent_LD.shape[1])
+        return self.read_latents([clip])[0]
+
+    def read_latents(self, clips: Sequence[int]) -> list[Tensor]:
+        """Latent patches [P, patch_size, D] of each clip, bf16; near-by ones of a shard are one read.
+
+        Raises:
+            ValueError, OSError: of one of them a shard does not match the index, or cannot be read.
+        """
+        chosen = np.asarray(clips, dtype=np.int64)
+        shard, offset, size = (self._places[name][chosen].tolist() for name in ("shard", "offset", "size"))
+        datasets = self.dataset_of(chosen).tolist()
+        by_shard: dict[tuple[int, int], list[int]] = {}
+        for place, key in enumerate(zip(datasets, shard, strict=True)):
+            by_shard.setdefault(key, []).append(place)
+        latents: dict[int, Tensor] = {}
+        for (dataset, number), places in by_shard.items():
+            source, name = self.datasets[dataset], self.facts.shards[number]
+            path = path_inside(source.path, name, follow_symlinks=source.follow_symlinks)
+            contents = read_nearby(path, [(offset[place], size[place]) for place in places])
+            for place, content in zip(places, contents, strict=True):
+                if bytes.fromhex(sha256_bytes(content))[:8] != self._places["sha256"][chosen[place]].tobytes():
+                    raise ValueError(
+                        f"{name}: the {size[place]} bytes at {offset[place]} are not those that latents.parquet names"
+                    )
+                latent_LD = latent_of(content, f"{name}: no latents at {offset[place]}")
+                latents[place] = latent_LD.view(-1, self.patch_size, latent_LD.shape[1])
+        return [latents[place] for place in range(len(chosen))]
 
 
-def read_corpus(recipe: Recipe, *, latent_space: str | None = None) -> Corpus:
-    """Reads the indexes of all datasets and applies the recipe's rules.
+class _Datasets:
+    """`Corpus.dataset`: computed, since clips of a dataset stand together."""
+
+    def __init__(self, corpus: Corpus) -> None:
+        self._corpus = corpus
+
+    def __len__(self) -> int:
+        return len(self._corpus)
+
+    def __getitem__(self, clips: Any) -> Any:
+        return self._corpus.dataset_of(clips)
+
+
+def _flags(masks_C: NDArray[np.int64]) -> NDArray[np.bool_]:
+    return (masks_C[:, None] >> np.arange(len(MODES)) & 1).astype(bool)
+
+
+def read_corpus(
+    recipe: Recipe, *, latent_space: str | None = None, keep: bool = False, progress: Progress | None = None
+) -> Corpus:
+    """The corpus of a recipe from `run.index`, or from an index that is made here where there is none for it.
 
     Args:
         latent_space: of the checkpoint that is trained; None: whatever the datasets have.
+        keep: an index that is made stays in `run.out`, for the other ranks and the next start; otherwise it goes with
+            the corpus.
 
     Raises:
-        UserError: a dataset is missing, has no latents, or its latents are of another AudioVAE; the message names the
-            dataset and the command to run.
+        UserError: a dataset is missing, has no latents, or its latents are of another AudioVAE (the message names the
+            dataset and the command to run), or `run.index` is not of this recipe.
+        OSError: an index cannot be read or written.
     """
-    sources, spaces = [], {}
+    space = space_of(recipe, latent_space)
+    origin = origin_of(recipe, space.latent_space)
+    if recipe.run.index is not None:
+        corpus = Corpus(recipe.run.index, sources_of(recipe))
+        changed = differences(corpus.facts.made_from, origin)
+        if changed:
+            raise UserError(
+                f"run.index: {recipe.run.index} was made for something else ({'; '.join(changed[:3])}); "
+                "make it again: voxmill index RECIPE"
+            )
+        return corpus
+    own = own_index(recipe, origin)
+    if (own / "index.json").is_file():
+        return Corpus(own, sources_of(recipe))
+    if keep:
+        make_index(recipe, own, space, origin, progress=progress)
+        for name in file_names(own.parent) - {own.name}:
+            remove_folder(own.parent / name)
+        return Corpus(own, sources_of(recipe))
+    kept = TemporaryDirectory(prefix="voxmill-index-", dir=scratch_folder())
+    make_index(recipe, Path(kept.name) / OWN, space, origin, progress=progress)
+    return Corpus(Path(kept.name) / OWN, sources_of(recipe), kept)
+
+
+def make_index(
+    recipe: Recipe, folder: Path, space: LatentSpace, origin: dict[str, Any], *, progress: Progress | None = None
+) -> None:
+    """Writes the index of a recipe, which comes from `space_of` and `origin_of` it.
+
+    Raises:
+        UserError, OSError: as `build_index`.
+    """
+    build_index(
+        recipe,
+        folder,
+        made_from=origin,
+        latent_space=space.latent_space,
+        patch_size=space.patch_size,
+        tokenizer=TextTokenizer.from_folder(recipe.init),
+        progress=progress,
+    )
+
+
+def own_index(recipe: Recipe, origin: dict[str, Any]) -> Path:
+    """Where a run keeps the index that it makes for itself: another one has another name."""
+    return recipe.run.out / OWN / fingerprint(origin)[:16]
+
+
+def sources_of(recipe: Recipe) -> list[Source]:
+    """The datasets of a recipe."""
+
+    def source(name: str, config: DatasetConfig) -> Source:
+        return Source(name, config.path, config.weight, config.follow_symlinks)
+
+    return [source(name, config) for name, config in recipe.datasets.items()]
+
+
+def space_of(recipe: Recipe, latent_space: str | None) -> LatentSpace:
+    """The space that the latents of all datasets share.
+
+    Args:
+        latent_space: that they have to be of; None: that of the first dataset.
+
+    Raises:
+        UserError: a dataset is missing, has no latents, or its latents are of another AudioVAE.
+    """
+    spaces: dict[str, LatentSpace] = {}
     for name, config in recipe.datasets.items():
         try:
-            dataset = Dataset.open(config.path)
-            spaces[name] = dataset.latent_space()
-            own = spaces[name].latent_space
-            table = dataset.table_with_latents(_COLUMNS, latent_space=own, optional=_LATER_COLUMNS)
+            spaces[name] = Dataset.open(config.path).latent_space()
         except UserError as error:
             raise UserError(f"datasets.{name}: {error}") from None
-        sources.append(Source(name, config.path, table, config.weight))
     first, *_ = spaces
     wanted = latent_space or spaces[first].latent_space
     for name, space in spaces.items():
@@ -177,154 +338,4 @@ def read_corpus(recipe: Recipe, *, latent_space: str | None = None) -> Corpus:
     patch_sizes = {name: space.patch_size for name, space in spaces.items()}
     if len(set(patch_sizes.values())) > 1:
         raise UserError(f"datasets: patch sizes differ ({patch_sizes}); encode them with one checkpoint")
-    return _select(sources, recipe, wanted, patch_sizes[first])
-
-
-def _select(datasets: list[Source], recipe: Recipe, space: str, patch_size: int) -> Corpus:
-    starts = [0, *np.cumsum([dataset.table.num_rows for dataset in datasets]).tolist()]
-    whole = pa.concat_tables([dataset.table for dataset in datasets])
-    left_out: Counter[str] = Counter()
-    usable = np.ones(len(whole), dtype=bool)
-
-    def rule(reason: str, keep: NDArray[np.bool_]) -> None:
-        nonlocal usable
-        kept = usable & np.asarray(keep, dtype=bool)
-        if kept.sum() < usable.sum():
-            left_out[reason] = int(usable.sum() - kept.sum())
-        usable = kept
-
-    clips = recipe.clips
-    seconds = whole["duration"].to_numpy()
-    # Clips of a known dialect are drawn as a language of their own.
-    spoken = pc.coalesce(pc.struct_field(whole["dialect"], "label"), whole["language"])
-    rule("no_latents", whole["latent_num_frames"].is_valid().to_numpy())
-    rule("too_short", seconds >= clips.min_seconds)
-    rule("too_long", seconds <= clips.max_seconds)
-    for origin in pc.unique(whole["origin"]).to_pylist():
-        if origin not in clips.origins:
-            rule(f"origin_{origin}", pc.not_equal(whole["origin"], origin).fill_null(False).to_numpy())
-    if clips.languages is not None:
-        wanted = pa.array(clips.languages, pa.string())
-        rule("language", pc.or_(pc.is_in(whole["language"], wanted), pc.is_in(spoken, wanted)).to_numpy())
-    styles = pc.struct_field(whole["style"], "label")
-    if clips.styles is not None:
-        rule("style", pc.is_in(styles, pa.array(clips.styles, pa.string())).to_numpy())
-    if clips.min_quality is not None:
-        quality = pc.struct_field(whole["quality"], "dnsmos_ovr")
-        rule("quality", pc.greater_equal(quality, clips.min_quality).fill_null(False).to_numpy())
-    entries: list[list[StageModesRow] | None]
-    if recipe.stage == "finetune":
-        entries = [[{"stage": recipe.stage, "modes": modes}] for modes in whole["modes"].to_pylist()]
-    else:
-        entries = whole["stage_modes"].to_pylist()
-    modes_CM = _modes(entries, recipe.stage)
-    rule(
-        f"not_for_stage_{recipe.stage}" if recipe.stage != "finetune" else "teaches_nothing",
-        np.asarray(modes_CM.any(axis=1)),
-    )
-    modes_CM[~usable] = False
-    held_out = _held_out(whole, recipe.validation, usable)
-    encoded = pc.dictionary_encode(spoken.combine_chunks().fill_null(""))
-    encoded_styles = pc.dictionary_encode(styles.combine_chunks().fill_null(""))
-    references, reference_starts = _references(datasets, starts, held_out)
-    corpus = Corpus(
-        datasets=datasets,
-        latent_space=space,
-        patch_size=patch_size,
-        starts=starts,
-        seconds=seconds,
-        patches=whole["latent_num_frames"].fill_null(0).to_numpy() // patch_size,
-        dataset=np.repeat(np.arange(len(datasets)), [dataset.table.num_rows for dataset in datasets]),
-        language=encoded.indices.to_numpy(),
-        languages=encoded.dictionary.to_pylist(),
-        style=encoded_styles.indices.to_numpy(),
-        styles=encoded_styles.dictionary.to_pylist(),
-        modes_CM=modes_CM,
-        held_out_CM=np.zeros_like(modes_CM),
-        verified_only=clips.verified_only,
-        references=references,
-        reference_starts=reference_starts,
-        left_out=left_out,
-    )
-    _drop_unteachable(corpus)
-    if held_out.any():
-        corpus.held_out_CM[held_out] = modes_CM[held_out]
-        modes_CM[held_out] = False
-        left_out["held_out"] = int(held_out.sum())
-    return corpus
-
-
-def held_out_fraction(clip_id: str) -> float:
-    """A number in [0, 1) that belongs to the clip, in every dataset and recipe that it is in."""
-    return stable_fraction(f"held out/{clip_id}")
-
-
-def _held_out(whole: pa.Table, config: ValidationConfig | None, usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which of the usable clips are held out.
-
-    Raises:
-        UserError: a name in `validation.clips` is no clip and no recording of the clips that enter.
-    """
-    if config is None or not usable.any():
-        return np.zeros(len(whole), dtype=bool)
-    if config.share is not None:
-        hashes = np.array([held_out_fraction(clip_id) for clip_id in whole["clip_id"].to_pylist()])
-        return usable & (hashes <= max(config.share, float(hashes[usable].min())))
-    held = np.zeros(len(whole), dtype=bool)
-    for name in config.clips:
-        named = pc.or_(pc.equal(whole["clip_id"], name), pc.equal(whole["recording_id"], name)).fill_null(False)
-        if not (usable & named.to_numpy()).any():
-            raise UserError(f"validation.clips: {name} is no clip and no recording of the clips that enter; correct it")
-        held |= usable & named.to_numpy()
-    return held
-
-
-def _modes(stage_modes: Sequence[list[StageModesRow] | None], stage: int | str) -> NDArray[np.bool_]:
-    """Modes that each clip is trained in at this stage, [clips, modes]."""
-    modes_CM = np.zeros((len(stage_modes), len(MODES)), dtype=bool)
-    for clip, entries in enumerate(stage_modes):
-        for entry in entries or []:
-            if entry["stage"] == stage:
-                modes_CM[clip, [MODES.index(mode) for mode in entry["modes"] or []]] = True
-    return modes_CM
-
-
-def _references(
-    datasets: list[Source], starts: list[int], held_out: NDArray[np.bool_]
-) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
-    """(clip numbers of all references by dataset, -1 for one held out or without latents; where each clip's begin)."""
-    references, begins = [], []
-    for dataset, start in zip(datasets, starts, strict=False):
-        lists = dataset.table["references"]
-        # By chunk: all ids in one would pass the 2^31 bytes of Arrow's `string` at some ten million clips.
-        ids = [pc.struct_field(chunk.flatten(), "clip_id").cast(pa.large_string()) for chunk in lists.chunks]
-        known_ids = dataset.table["clip_id"].cast(pa.large_string())
-        rows = pc.index_in(pa.chunked_array(ids, pa.large_string()), value_set=known_ids)
-        usable = dataset.table["latent_num_frames"].is_valid().to_numpy()
-        usable = usable & ~held_out[start : start + len(usable)]
-        numbers = rows.fill_null(-1).to_numpy().astype(np.int64)
-        known = (numbers >= 0) & usable[np.maximum(numbers, 0)]
-        references.append(np.where(known, numbers + start, -1))
-        lengths = pc.list_value_length(lists).fill_null(0).to_numpy()
-        begins.append(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
-    return references, begins
-
-
-def _drop_unteachable(corpus: Corpus) -> None:
-    """Removes modes whose description or reference a clip lacks after all: a reference may have no latents."""
-    needs_reference = [MODES.index("reference"), MODES.index("controllable")]
-    for clip in np.flatnonzero(corpus.modes_CM[:, needs_reference].any(axis=1)):
-        if not corpus.candidates(int(clip)):
-            corpus.modes_CM[clip, needs_reference] = False
-            corpus.left_out["mode_without_reference"] += 1
-    described: tuple[Mode, ...] = ("design", "controllable")
-    for mode in described:
-        column = MODES.index(mode)
-        for clip in np.flatnonzero(corpus.modes_CM[:, column]):
-            if not corpus.descriptions(int(clip), mode):
-                corpus.modes_CM[clip, column] = False
-                corpus.left_out[f"mode_{mode}_without_description"] += 1
-
-
-def _verified(description: DescriptionRow) -> bool:
-    return all(verdict["verdict"] == "pass" for verdict in description["verdicts"] or [])
+    return LatentSpace(wanted, patch_sizes[first])

@@ -14,17 +14,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from training.curriculum.clip_slices import ClipSlices, Slice
 from training.curriculum.corpus import Corpus
+from training.curriculum.index.columns import Column
+from training.curriculum.index.rules import BITS
 from training.curriculum.recipe import MixtureConfig, Recipe, share_at
 from training.curriculum.sample_order import SampleOrder
 from voxmill.core.errors import UserError
-from voxmill.data.records import MODES, Mode
+from voxmill.data.records import Mode
 
 
 @dataclass(frozen=True)
 class Stream:
     """Clips of one mode, language and dataset. `share_of_mode` is this stream's part of its mode's seconds.
 
+    clips: indexed by an int or an array of places, from 0 on.
     up_to: longest of its clips in seconds, where the recipe has shares by length. style: where it has shares by style,
     "" for the others.
     """
@@ -32,7 +36,7 @@ class Stream:
     mode: Mode
     language: str
     dataset: str
-    clips: NDArray[np.int64]
+    clips: NDArray[np.int64] | ClipSlices
     seconds: float
     share_of_mode: float
     up_to: float | None = None
@@ -76,7 +80,7 @@ class MixtureState:
 
 
 def streams_of(corpus: Corpus, recipe: Recipe) -> list[Stream]:
-    """All streams that the recipe asks for and the corpus has clips for.
+    """All streams that the recipe asks for and the corpus has clips for. Of no clip anything is read but lengths.
 
     Raises:
         UserError: a mode with a share or a dataset has no clip; the message counts why clips were left out.
@@ -86,16 +90,15 @@ def streams_of(corpus: Corpus, recipe: Recipe) -> list[Stream]:
     for mode, curve in config.modes.items():
         if share_at(curve, 0) <= 0 and not isinstance(curve, tuple):
             continue
-        mine = np.flatnonzero(corpus.modes_CM[:, MODES.index(mode)])
-        if not len(mine):
+        slices = _slices_of_mode(corpus, mode, config)
+        if not slices:
             raise UserError(f"mixture.modes.{mode}: no clip can be used in this mode{_why(corpus)}")
-        whole = _streams_of_mode(corpus, recipe, mode, mine)
-        styled = [part for stream in whole for part in _by_style(stream, corpus, config)]
-        if not styled:
+        of_mode = _streams_of_mode(corpus, mode, slices, config)
+        if not of_mode:
             raise UserError(
                 f"mixture.styles: no clip of mode {mode} has one of them{_why(corpus)}; leave room for others"
             )
-        streams += [part for stream in styled for part in _by_length(stream, corpus, config)]
+        streams += [part for stream in of_mode for part in _by_length(stream, config)]
     for name in recipe.datasets:
         if not any(stream.dataset == name for stream in streams):
             raise UserError(f"datasets.{name}: none of its clips enters{_why(corpus)}; drop it or change clips.*")
@@ -108,83 +111,72 @@ def streams_of(corpus: Corpus, recipe: Recipe) -> list[Stream]:
     return streams
 
 
-def _by_style(stream: Stream, corpus: Corpus, config: MixtureConfig) -> list[Stream]:
-    """The stream in one a style that the recipe names, and one of all others; shares of what it lacks go to those."""
-    if not config.styles:
-        return [stream]
+ByStyle = dict[str, list[Slice]]
+"""Slices of the clips of each style that the recipe names, and under "" of all others."""
+
+
+def _slices_of_mode(corpus: Corpus, mode: Mode, config: MixtureConfig) -> dict[tuple[int, int], ByStyle]:
+    """The clips of a mode by (language, dataset) and style."""
+    slices: dict[tuple[int, int], ByStyle] = {}
+    for group in corpus.groups:
+        if group.modes & BITS[mode]:
+            name = corpus.styles[group.style]
+            by_style = slices.setdefault((group.language, group.dataset), {})
+            by_style.setdefault(name if name in config.styles else "", []).append((group.start, group.stop))
+    return slices
+
+
+def _streams_of_mode(
+    corpus: Corpus, mode: Mode, slices: dict[tuple[int, int], ByStyle], config: MixtureConfig
+) -> list[Stream]:
+    hours: dict[int, dict[int, float]] = {}
+    for (language, dataset), by_style in slices.items():
+        seconds = sum(corpus.group_seconds(*one) for some in by_style.values() for one in some)
+        hours.setdefault(language, {})[dataset] = seconds * corpus.datasets[dataset].weight
+    order = sorted(hours, key=lambda language: corpus.languages[language])
+    shares = language_shares([sum(hours[language].values()) for language in order], config)
+    streams: list[Stream] = []
+    for language, share in zip(order, shares, strict=True):
+        for dataset, amount in sorted(hours[language].items()):
+            part = share * amount / sum(hours[language].values())
+            for style, of_style in _by_style(slices[language, dataset], config):
+                clips = ClipSlices(corpus, slices[language, dataset][style])
+                names = (corpus.languages[language], corpus.datasets[dataset].name)
+                streams.append(Stream(mode, *names, clips, clips.seconds, part * of_style, style=style))
+    return streams
+
+
+def _by_style(slices: ByStyle, config: MixtureConfig) -> list[tuple[str, float]]:
+    """(style, its share) of the styles that are there; shares of those that are not go to the others."""
     shares = {**config.styles, "": max(1 - sum(config.styles.values()), 0.0)}
-    names = np.array([name if name in shares else "" for name in corpus.styles], dtype=object)
-    own = names[corpus.style[stream.clips]]
-    present = {style: stream.clips[own == style] for style in shares if (own == style).any()}
-    total = sum(shares[style] for style in present)
-    if not total > 0:
-        # All are to be of styles that this one lacks.
-        return []
+    total = sum(shares[style] for style in slices)
+    # Without any total all are to be of styles that are not there.
+    return [(style, shares[style] / total) for style in shares if style in slices and shares[style] > 0]
+
+
+def _by_length(stream: Stream, config: MixtureConfig) -> list[Stream]:
+    """The stream in streams of clips of like length; shares of lengths that it lacks go to those that it has."""
+    if not config.lengths:
+        return [stream]
+    assert isinstance(stream.clips, ClipSlices)
+    bounds = sorted(config.lengths)
+    present = [(bound, clips) for bound, clips in zip(bounds, stream.clips.up_to(bounds), strict=True) if clips]
+    total = sum(config.lengths[bound] for bound, _ in present)
     return [
         dataclasses.replace(
             stream,
             clips=clips,
-            seconds=float(corpus.seconds[clips].sum()),
-            share_of_mode=stream.share_of_mode * shares[style] / total,
-            style=style,
+            seconds=clips.seconds,
+            share_of_mode=stream.share_of_mode * config.lengths[bound] / total,
+            up_to=bound,
         )
-        for style, clips in present.items()
-        if shares[style] > 0
+        for bound, clips in present
     ]
-
-
-def _by_length(stream: Stream, corpus: Corpus, config: MixtureConfig) -> list[Stream]:
-    """The stream in streams of clips of like length; shares of lengths that it lacks go to those that it has."""
-    if not config.lengths:
-        return [stream]
-    bounds = sorted(config.lengths)
-    places = np.searchsorted(bounds, corpus.seconds[stream.clips])
-    present = sorted({int(place) for place in places})
-    total = sum(config.lengths[bounds[place]] for place in present)
-    parts = []
-    for place in present:
-        clips = stream.clips[places == place]
-        parts.append(
-            dataclasses.replace(
-                stream,
-                clips=clips,
-                seconds=float(corpus.seconds[clips].sum()),
-                share_of_mode=stream.share_of_mode * config.lengths[bounds[place]] / total,
-                up_to=bounds[place],
-            )
-        )
-    return parts
 
 
 def _why(corpus: Corpus) -> str:
     reasons = ", ".join(f"{reason} {count}" for reason, count in corpus.left_out.most_common(5))
     return f" (left out: {reasons})" if reasons else ""
-
-
-def _streams_of_mode(corpus: Corpus, recipe: Recipe, mode: Mode, clips: NDArray[np.int64]) -> list[Stream]:
-    weights = np.array([dataset.weight for dataset in corpus.datasets])
-    keys = corpus.language[clips] * len(corpus.datasets) + corpus.dataset[clips]
-    groups = {int(key): clips[keys == key] for key in np.unique(keys)}
-    hours: dict[int, dict[int, float]] = {}
-    for key, members in groups.items():
-        language, dataset = divmod(key, len(corpus.datasets))
-        hours.setdefault(language, {})[dataset] = float(corpus.seconds[members].sum() * weights[dataset])
-    order = sorted(hours, key=lambda language: corpus.languages[language])
-    shares = dict(
-        zip(order, language_shares([sum(hours[lang].values()) for lang in order], recipe.mixture), strict=True)
-    )
-    return [
-        Stream(
-            mode,
-            corpus.languages[language],
-            corpus.datasets[dataset].name,
-            groups[language * len(corpus.datasets) + dataset],
-            float(corpus.seconds[groups[language * len(corpus.datasets) + dataset]].sum()),
-            shares[language] * amount / sum(hours[language].values()),
-        )
-        for language in order
-        for dataset, amount in sorted(hours[language].items())
-    ]
 
 
 def language_shares(hours: Sequence[float], config: MixtureConfig) -> list[float]:
@@ -197,7 +189,11 @@ class Mixture:
     """Draws samples. Its state is the same for any number of ranks."""
 
     def __init__(
-        self, streams: Sequence[Stream], config: MixtureConfig, seed: int, seconds: NDArray[np.float64]
+        self,
+        streams: Sequence[Stream],
+        config: MixtureConfig,
+        seed: int,
+        seconds: NDArray[np.float64] | Column[np.float64],
     ) -> None:
         """`seconds`: of every clip of the corpus."""
         self.streams, self._config, self._seconds = list(streams), config, seconds

@@ -26,6 +26,8 @@ class DatasetConfig(Config):
     """OUT of a finished `voxmill annotate` with latents; may be a URI."""
     weight: float = Field(1.0, gt=0)
     """Factor on its hours wherever shares are by hours."""
+    follow_symlinks: bool = False
+    """Its latents may lie behind symbolic links that lead out of its folder, such as `latents/` on another disk."""
 
 
 class ClipsConfig(Config):
@@ -178,6 +180,8 @@ class RunConfig(Config):
 
     out: StoredPath
     """Folder for checkpoints, metrics and the export; may be a URI."""
+    index: StoredPath | None = None
+    """What `voxmill index` wrote for this recipe; may be a URI. null: the run makes one in `run.out`."""
     save_every: int = Field(1000, ge=1)
     """Steps between two checkpoints."""
     keep: int = Field(3, ge=1)

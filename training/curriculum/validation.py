@@ -32,7 +32,7 @@ from voxmill.core.audio_plots import mel_picture
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.storage import raise_unavailable
 from voxmill.core.tracking import Tracker
-from voxmill.data.records import MODES, Mode
+from voxmill.data.records import Mode
 
 log = logging.getLogger("voxmill")
 NO_STEP = 2**40
@@ -197,7 +197,7 @@ def _samples(config: ValidationConfig, recipe: Recipe, corpus: Corpus, tokenizer
     for mode, curve in recipe.mixture.modes.items():
         if not isinstance(curve, tuple) and curve <= 0:
             continue
-        clips = np.flatnonzero(corpus.held_out_CM[:, MODES.index(mode)])
+        clips = corpus.held_out_in(mode)
         of_mode = 0
         for clip in sorted(clips.tolist(), key=lambda clip: held_out_fraction(corpus.clip_id(clip))):
             if of_mode == config.count:

@@ -134,6 +134,29 @@ def read_ranges(path: Path, spans: Sequence[tuple[int, int]]) -> list[bytes]:
         return contents
 
 
+NEAR_BYTES, TOGETHER_BYTES = 1 << 16, 1 << 23
+"""Spans with no more than so many bytes between them are read as one, which is no longer than so many."""
+
+
+def read_nearby(path: Path, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+    """The same, where near-by spans are one read; in the order that they were asked for."""
+    reads: list[tuple[int, int]] = []
+    inside: list[tuple[int, int]] = [(0, 0)] * len(spans)
+    for number in sorted(range(len(spans)), key=spans.__getitem__):
+        start, size = spans[number]
+        if reads:
+            first, length = reads[-1]
+            whole = max(length, start + size - first)
+            if start - (first + length) <= NEAR_BYTES and whole <= TOGETHER_BYTES:
+                reads[-1] = (first, whole)
+                inside[number] = (len(reads) - 1, start - first)
+                continue
+        reads.append((start, size))
+        inside[number] = (len(reads) - 1, 0)
+    contents = read_ranges(path, reads)
+    return [contents[read][at : at + size] for (read, at), (_, size) in zip(inside, spans, strict=True)]
+
+
 def upload(local: Path, path: Path) -> None:
     """Puts a local file into object storage, whole or not at all."""
     path.fs.put_file(str(local), path.path)  # type: ignore[attr-defined]

@@ -13,7 +13,7 @@ from voxmill.core.audio import AudioProblem, Samples, check, decode_flac
 from voxmill.core.errors import UserError
 from voxmill.core.hashing import sha256_bytes
 from voxmill.core.storage import raise_unavailable, to_path
-from voxmill.data.layout import index_parts, read_index
+from voxmill.data.layout import count_rows, index_parts, read_index, stream_part
 from voxmill.data.records import ClipId, Hertz, Latent, Seconds, ShardPlace
 from voxmill.data.schemas import CLIPS, columns_of, from_table
 from voxmill.data.shards import read_latent, read_member
@@ -149,14 +149,54 @@ class Dataset:
         Raises:
             UserError: an index is not there or cannot be read, lacks a column, or the latents are of another AudioVAE.
         """
-        clips = self._read(self.path / CLIPS_INDEX, columns, "annotate", optional)
-        for name in optional:
-            if name not in clips.column_names:
-                clips = clips.append_column(name, pa.nulls(clips.num_rows, CLIPS.field(name).type))
-        latents = self._read(self.path / LATENTS_INDEX, (*PLACE_OF_LATENTS, "clip_id", "latent_space"), "encode")
-        if pc.unique(latents["latent_space"]).to_pylist() not in ([latent_space], []):
-            raise UserError(f"{self.path / LATENTS_INDEX}: mixes AudioVAEs; run `voxmill encode` again")
-        return with_latents(clips, latents)
+        return pa.concat_tables(self.tables_with_latents(columns, latent_space=latent_space, optional=optional))
+
+    def tables_with_latents(
+        self, columns: Sequence[str], *, latent_space: str, optional: Sequence[str] = ()
+    ) -> Iterator[pa.Table]:
+        """The same by bucket."""
+        folder = self.path / LATENTS_INDEX
+        if not index_parts(folder):
+            raise UserError(f"{folder}: not there; run `voxmill encode` first")
+        for part in index_parts(self.path / CLIPS_INDEX):
+            clips = _completed(self._read(part, columns, "annotate", optional), (*columns, *optional))
+            # A bucket's latents are in the part of the same name.
+            of_part = folder if part.name == CLIPS_INDEX else folder / part.name
+            latents = self._read(of_part, (*PLACE_OF_LATENTS, "clip_id", "latent_space"), "encode")
+            if pc.unique(latents["latent_space"]).to_pylist() not in ([latent_space], []):
+                raise UserError(f"{folder}: mixes AudioVAEs; run `voxmill encode` again")
+            yield with_latents(clips, latents)
+
+    def streams(self, columns: Sequence[str], *, rows: int) -> Iterator[Iterator[pa.Table]]:
+        """Columns of `clips.parquet` by bucket, each by the piece of at most so many rows.
+
+        Raises:
+            UserError: from the inner ones, the index cannot be read, or lacks a column.
+        """
+        for part in index_parts(self.path / CLIPS_INDEX):
+            yield self._stream(part, columns, rows)
+
+    def _stream(self, part: Path, columns: Sequence[str], rows: int) -> Iterator[pa.Table]:
+        try:
+            for piece in stream_part(part, columns, rows):
+                self._refuse_missing(part, piece, columns, "annotate")
+                yield _completed(piece, columns)
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable(part, error, "annotate") from None
+
+    def num_clips(self) -> int:
+        """Clips of the index.
+
+        Raises:
+            UserError: the index cannot be read.
+        """
+        snapshot = read_snapshot(self.path)
+        if snapshot is not None:
+            return sum(bucket.clips.rows for bucket in snapshot.files)
+        try:
+            return count_rows(self.path / CLIPS_INDEX)
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable(self.path / CLIPS_INDEX, error, "annotate") from None
 
     def _read(self, path: Path, columns: Sequence[str], command: str, optional: Sequence[str] = ()) -> pa.Table:
         try:
@@ -164,14 +204,15 @@ class Dataset:
         except FileNotFoundError:
             raise UserError(f"{path}: not there; run `voxmill {command}` first") from None
         except (pa.ArrowException, OSError) as error:
-            raise_unavailable(error)
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{path}: cannot be read ({reason}); run `voxmill {command}` again") from None
+            raise _unreadable(path, error, command) from None
+        self._refuse_missing(path, table, columns, command)
+        return table
+
+    def _refuse_missing(self, path: Path, table: pa.Table, columns: Sequence[str], command: str) -> None:
         missing = set(columns) - set(table.column_names)
         if missing:
             names = ", ".join(sorted(missing))
             raise UserError(f"{path}: has no column {names}; run `voxmill {command}` again")
-        return table
 
     def flac(self, clip: ShardPlace) -> bytes:
         """A clip's audio as the bytes that are stored.
@@ -211,6 +252,22 @@ class Dataset:
             self._latents = {row.clip_id: row for row in rows}
         place = self._latents[clip_id]
         return read_latent(self.path, place.shard, place.offset, place.size, place.sha256)
+
+
+def _unreadable(path: Path, error: Exception, command: str) -> UserError:
+    """What to raise for a file that Arrow cannot read.
+
+    Raises:
+        UserError, OSError: storage or this machine refused it.
+    """
+    raise_unavailable(error)
+    return UserError(f"{path}: cannot be read ({str(error).splitlines()[0]}); run `voxmill {command}` again")
+
+
+def _completed(table: pa.Table, columns: Sequence[str]) -> pa.Table:
+    """The table with those of the columns, and of the fields of their structs, that an older version did not write."""
+    known = pa.schema([CLIPS.field(name) for name in columns])
+    return pa.concat_tables([known.empty_table(), table], promote_options="permissive")
 
 
 def with_latents(clips: pa.Table, latents: pa.Table) -> pa.Table:

@@ -113,10 +113,15 @@ def shard_exists(out: Path, shard: str) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def path_inside(out: Path, shard: str) -> Path:
-    """Where a shard lies. Raises ValueError for one that leaves `out`."""
+def path_inside(out: Path, shard: str, *, follow_symlinks: bool = False) -> Path:
+    """Where a shard lies. Raises ValueError for one that leaves `out`.
+
+    Args:
+        follow_symlinks: whether links on the way may lead out of it, as where `latents/` lies on another disk; a path
+            that leaves it by itself never may.
+    """
     # A trainer reads a shard hundreds of times; resolving its path took a third of each (`benchmarks/loader.py`).
-    if is_remote(out):
+    if follow_symlinks or is_remote(out):
         if shard.startswith("/") or ".." in shard.split("/"):
             raise ValueError(f"shard {shard!r} leaves {out}")
         return out / shard
@@ -141,16 +146,21 @@ def read_latent(out: Path, shard: str, offset: int, size: int, sha256: str | Non
         ValueError: what lies there is not what the index states, or the shard's path leaves `out`.
         OSError: the shard cannot be read.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
     content = read_member(out, shard, offset, size)
     if sha256 is not None and sha256_bytes(content) != sha256:
         raise ValueError(f"{shard}: the {size} bytes at {offset} are not those that latents.parquet names")
+    return latent_of(content, f"{shard}: no latents at {offset}")
+
+
+def latent_of(content: bytes, problem: str) -> "Tensor":
+    """Latents [L, D], bf16, out of the content of their member. Raises ValueError, `problem`, where it is none."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
     try:
         return load(content)["latent"]
     except (SafetensorError, KeyError) as error:
-        raise ValueError(f"{shard}: no latents at {offset} ({error})") from None
+        raise ValueError(f"{problem} ({error})") from None
 
 
 def to_json(value: object) -> bytes:

@@ -71,7 +71,7 @@ def shown_first_at(encoded: Path, steps: Sequence[int]) -> list[str]:
         rows = [[clip for sample in row for clip in sample.clips] for row in stream.next_step()]
         if step in steps:
             victim = next(clip for row in rows for clip in row if clip not in seen)
-            found.append(corpus.value(victim, "clip_id"))
+            found.append(corpus.clip_id(victim))
             stream.quarantine([clip for row in rows if victim in row for clip in row])
         seen |= {clip for row in rows for clip in row}
     return found
@@ -103,7 +103,7 @@ def test_a_bad_clip_in_the_very_first_row_ends_nothing(encoded: Path, world: Wor
     stepper = Stepper(engine, recipe, patch_size=4, spike=None)
     stream = SampleStream(corpus, recipe, TextTokenizer.from_folder(CHECKPOINT))
     result = stepper(*read_rows(stream.next_step(), engine, corpus, recipe), step=0, rate=1e-3)
-    assert bad[0] in {corpus.value(clip, "clip_id") for clip in result.bad_clips}
+    assert bad[0] in {corpus.clip_id(clip) for clip in result.bad_clips}
     assert math.isfinite(result.norm) and all(v["weight"].isfinite().all() for _, v in engine.state.tensors())
 
 
@@ -119,7 +119,7 @@ def test_a_spike_is_quarantined_by_the_names_of_its_clips(encoded: Path, world: 
         rows = read_rows(stream.next_step(), engine, corpus, recipe)
         result = stepper(*rows, step=step, rate=1e-4)
         stepper.history *= stepper.ENOUGH if step == 0 else 1
-    named = {corpus.value(clip, "clip_id") for clip in result.bad_clips}
+    named = {corpus.clip_id(clip) for clip in result.bad_clips}
     assert bad[0] in named and math.isfinite(result.loss) and result.loss < 20 * stepper.history[0]
     stream.quarantine(result.bad_clips)
     later = [sample for _ in range(20) for row in stream.next_step() for sample in row]

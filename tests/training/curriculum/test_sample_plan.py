@@ -3,6 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -52,7 +53,7 @@ def test_a_clip_in_every_mode_is_what_the_report_s_table_says(corpus: Corpus, mo
     referenced = mode in ("reference", "controllable")
     assert (tokens[0] == REFERENCE_START) == referenced == (REFERENCE_END in tokens)
     start = tokens.index(REFERENCE_END) + 1 if referenced else 0
-    text = corpus.value(3, "text")
+    text = corpus.text(3)
     if mode in ("design", "controllable"):
         phrases = corpus.descriptions(3, mode)
         assert phrases and tokens[start : tokens.index(AUDIO_START)] in [
@@ -146,7 +147,8 @@ def test_a_corpus_that_fits_nowhere_ends_in_one_line(encoded: Path) -> None:
 def test_latents_of_another_vae_and_damaged_ones_are_refused(encoded: Path, corpus: Corpus) -> None:
     with pytest.raises(UserError, match="another AudioVAE.*replace=true"):
         read_corpus(recipe(encoded), latent_space="0" * 64)
-    place = {name: corpus.value(0, f"latent_{name}") for name in ("shard", "offset", "size")}
+    row = pq.read_table(encoded / "latents.parquet").to_pylist()[0]
+    place = {name: row[name] for name in ("shard", "offset", "size")}
     with pytest.raises(ValueError, match="latents.parquet"):
         read_latent(encoded, **place, sha256="0" * 64)
     with pytest.raises(ValueError, match="leaves"):

@@ -61,7 +61,7 @@ def parts(world: World, settings: Recipe) -> tuple[Engine, SampleStream, Stepper
 def test_held_out_clips_are_neither_trained_on_nor_references(encoded: Path) -> None:
     settings = recipe(encoded)
     corpus = read_corpus(settings)
-    held = {clip for clip in range(len(corpus)) if corpus.value(clip, "clip_id") in HELD_OUT}
+    held = {clip for clip in range(len(corpus)) if corpus.clip_id(clip) in HELD_OUT}
     assert len(held) == 3 and corpus.left_out["held_out"] == 3
     assert set(np.flatnonzero(corpus.held_out_CM.any(axis=1)).tolist()) == held
     stream = SampleStream(corpus, settings, TextTokenizer.from_folder(CHECKPOINT))
@@ -74,7 +74,7 @@ def test_a_share_is_held_out_by_the_clips_own_number(encoded: Path) -> None:
     def ids(share: float, *overrides: str) -> set[str]:
         settings = recipe(encoded, f"validation={{every: 2, share: {share}}}", *overrides)
         corpus = read_corpus(settings)
-        return {corpus.value(int(clip), "clip_id") for clip in np.flatnonzero(corpus.held_out_CM.any(axis=1))}
+        return {corpus.clip_id(int(clip)) for clip in np.flatnonzero(corpus.held_out_CM.any(axis=1))}
 
     assert ids(0.2) < ids(0.5) and ids(0.5) == ids(0.5, "seed=7", f"datasets.again={{path: {encoded}}}")
     assert len(ids(0.000001)) == 1 and ids(0.000001) < ids(0.2), "one at least"

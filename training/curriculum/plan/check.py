@@ -4,7 +4,10 @@ Hours and epochs by source and language, positions, steps and memory follow from
 read. A recipe that cannot work is refused with one line.
 """
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -12,15 +15,18 @@ from rich.table import Table
 
 from model.checkpoint import load_vae
 from model.codec.latent_space import latent_space
-from model.config import read_config
-from model.sequence.text_tokenizer import TextTokenizer
-from training.curriculum.corpus import Corpus, read_corpus
-from training.curriculum.mixture import DrawnSample, Mixture, Stream, streams_of
+from model.config import VoxCPM2Config, read_config
+from training.curriculum.clip_slices import ClipSlices
+from training.curriculum.corpus import Corpus, Source, read_corpus
+from training.curriculum.mixture import Mixture, Stream, streams_of
 from training.curriculum.plan.memory import RecipeMemory, gpu_bytes_of, memory_of
 from training.curriculum.recipe import Recipe
-from training.curriculum.sample_plan import PlannedSample, plan_sample
+from training.curriculum.sample_plan import NOT_PACKED, positions
 from voxmill.core.errors import UserError
-from voxmill.data.records import MODES
+from voxmill.core.progress import Progress
+from voxmill.core.storage import is_remote
+from voxmill.data.records import MODES, Mode
+from voxmill.data.shards import path_inside
 
 SAMPLED = 200
 """Clips of a stream whose lengths are computed; the others are taken to be like them."""
@@ -47,12 +53,11 @@ class Plan:
     """Hours of audio in the datasets, by stream."""
     memory: RecipeMemory
 
-    def share_over(self, seconds: float, corpus: Corpus) -> float:
+    def share_over(self, seconds: float) -> float:
         """Share of the seconds that are drawn that come from clips longer than this, 0..1."""
         longer = 0.0
         for stream in self.streams:
-            lengths = corpus.seconds[stream.clips]
-            longer += self.seconds[stream.name] * float(lengths[lengths > seconds].sum() / lengths.sum())
+            longer += self.seconds[stream.name] * _slices(stream).seconds_over(seconds) / stream.seconds
         return longer / sum(self.seconds.values())
 
     def epochs(self) -> dict[str, float]:
@@ -60,16 +65,48 @@ class Plan:
         return {s.name: self.seconds[s.name] / 3600 / self.hours[s.name] for s in self.streams}
 
 
-def check(recipe: Recipe) -> tuple[Corpus, Plan]:
-    """Reads the corpus and plans the stage.
+def check(recipe: Recipe, *, keep_index: bool = False) -> tuple[Corpus, Plan]:
+    """Opens the corpus and plans the stage.
+
+    Args:
+        keep_index: an index that has to be made stays in `run.out`.
 
     Raises:
         UserError: the checkpoint or a dataset is missing or they do not fit together, a mode or dataset has no clips, a
-            synthetic clip outside stage 2, or a context too short for the clips.
+            synthetic clip outside stage 2, latents behind a link out of their dataset, or a context too short for the
+            clips.
     """
     settings = read_config(recipe.init)
-    tokenizer = TextTokenizer.from_folder(recipe.init)
-    corpus = read_corpus(recipe, latent_space=latent_space(load_vae(recipe.init, settings)))
+    _against_model(recipe, settings)
+    first = os.environ.get("RANK", "0") == "0"
+    corpus = read_corpus(
+        recipe,
+        latent_space=latent_space(load_vae(recipe.init, settings)),
+        keep=keep_index,
+        progress=Progress(first, transient=True),
+    )
+    for source in corpus.datasets:
+        _refuse_links(source, corpus.facts.shards)
+    streams = streams_of(corpus, recipe)
+    rates = {}
+    for stream in streams:
+        _longest_fits(stream, corpus, recipe)
+        rates[stream.name] = _seconds_a_position(stream, corpus, recipe)
+    mixture = Mixture(streams, recipe.mixture, recipe.seed, corpus.seconds)
+    shares = np.mean([mixture.shares((k + 0.5) / PROGRESS_POINTS) for k in range(PROGRESS_POINTS)], axis=0)
+    all_positions = recipe.steps * recipe.rows * recipe.packing.positions
+    positions_a_second = sum(share / rates[s.name] for share, s in zip(shares, streams, strict=True))
+    total = all_positions * ROW_FILL / positions_a_second
+    return corpus, Plan(
+        positions=all_positions,
+        seconds={s.name: float(share * total) for share, s in zip(shares, streams, strict=True)},
+        streams=streams,
+        hours={s.name: s.seconds / 3600 for s in streams},
+        memory=memory_of(recipe, settings),
+    )
+
+
+def _against_model(recipe: Recipe, settings: VoxCPM2Config) -> None:
     if recipe.max_positions > settings.lm_config.max_position_embeddings:
         raise UserError(
             f"max_positions = {recipe.max_positions}, but {recipe.init} has "
@@ -80,33 +117,48 @@ def check(recipe: Recipe) -> tuple[Corpus, Plan]:
             f"engine.zero = 3, but {recipe.init} is trained with MeanFlow, whose forward derivative DeepSpeed's linear "
             "layer of that stage does not have; set engine.zero to 2"
         )
-    streams = streams_of(corpus, recipe)
-    rates = {}
-    for index, stream in enumerate(streams):
-        _longest_fits(stream, corpus, recipe, tokenizer)
-        rates[stream.name] = _seconds_a_position(index, stream, corpus, recipe, tokenizer)
-    mixture = Mixture(streams, recipe.mixture, recipe.seed, corpus.seconds)
-    shares = np.mean([mixture.shares((k + 0.5) / PROGRESS_POINTS) for k in range(PROGRESS_POINTS)], axis=0)
-    positions = recipe.steps * recipe.rows * recipe.packing.positions
-    positions_a_second = sum(share / rates[s.name] for share, s in zip(shares, streams, strict=True))
-    total = positions * ROW_FILL / positions_a_second
-    return corpus, Plan(
-        positions=positions,
-        seconds={s.name: float(share * total) for share, s in zip(shares, streams, strict=True)},
-        streams=streams,
-        hours={s.name: s.seconds / 3600 for s in streams},
-        memory=memory_of(recipe, settings),
-    )
 
 
-def _longest_fits(stream: Stream, corpus: Corpus, recipe: Recipe, tokenizer: TextTokenizer) -> None:
-    """Refuses a context that the longest clip of the stream does not fit into, alone and in its mode."""
-    clip = int(stream.clips[np.argmax(corpus.patches[stream.clips])])
-    sample = plan_sample(DrawnSample(0, 0, stream.mode, clip), corpus, tokenizer, seed=recipe.seed, max_positions=2**31)
-    if not isinstance(sample, PlannedSample):
+def _refuse_links(source: Source, shards: Sequence[str]) -> None:
+    """Refuses latents that a link leads out of their dataset to, where the recipe does not allow it; some are tried."""
+    if source.follow_symlinks or is_remote(source.path):
         return
-    reference = min((int(corpus.patches[c]) + 2 for c in corpus.candidates(clip)), default=0)
-    needed = len(sample.tokens) + int(corpus.patches[clip]) + 2 + (reference if sample.reference is not None else 0)
+    for name in shards[:: max(len(shards) // SAMPLED, 1)]:
+        try:
+            path_inside(source.path, name)
+        except ValueError:
+            way = [source.path.joinpath(*Path(name).parts[:length]) for length in range(1, len(Path(name).parts) + 1)]
+            link = next((path for path in way if path.is_symlink()), source.path / name)
+            raise UserError(
+                f"datasets.{source.name}: {link} leads out of the dataset; if that is meant, set "
+                f"datasets.{source.name}.follow_symlinks=true"
+            ) from None
+
+
+def _slices(stream: Stream) -> ClipSlices:
+    assert isinstance(stream.clips, ClipSlices), "a corpus' own stream"
+    return stream.clips
+
+
+def _choices(clip: int, mode: Mode, corpus: Corpus) -> tuple[list[int], list[int]]:
+    """(tokens of each text, patches of each reference) that a sample of this clip may have; no tokens: no text."""
+    texts, references = [int(corpus.tokens[clip])], list[int]()
+    if mode in ("design", "controllable"):
+        span = slice(int(corpus.description_starts[clip]), int(corpus.description_starts[clip + 1]))
+        of_mode = corpus.description_axis[span] == (mode == "controllable")
+        texts = corpus.description_tokens[span][of_mode].tolist()
+    if mode in ("reference", "controllable"):
+        references = corpus.patches[np.array(corpus.candidates(clip))].tolist()
+    return [tokens for tokens in texts if tokens], references
+
+
+def _longest_fits(stream: Stream, corpus: Corpus, recipe: Recipe) -> None:
+    """Refuses a context that the longest clip of the stream does not fit into, alone and in its mode."""
+    clip = max(_slices(stream).longest(), key=lambda clip: int(corpus.patches[clip]))
+    texts, references = _choices(clip, stream.mode, corpus)
+    if not texts:
+        return
+    needed = positions(min(texts), int(corpus.patches[clip])) + (2 + min(references) if references else 0)
     if needed > recipe.max_positions:
         raise UserError(
             f"max_positions = {recipe.max_positions}: too short for clip {corpus.clip_id(clip)} of "
@@ -115,19 +167,24 @@ def _longest_fits(stream: Stream, corpus: Corpus, recipe: Recipe, tokenizer: Tex
         )
 
 
-def _seconds_a_position(index: int, stream: Stream, corpus: Corpus, recipe: Recipe, tokenizer: TextTokenizer) -> float:
-    """Target seconds that one packed position of the stream carries."""
+def _seconds_a_position(stream: Stream, corpus: Corpus, recipe: Recipe) -> float:
+    """Target seconds that one packed position of the stream carries, any description and reference being as likely."""
     spread = np.linspace(0, len(stream.clips) - 1, min(SAMPLED, len(stream.clips))).astype(int)
-    seconds = positions = 0.0
-    for number, clip in enumerate(stream.clips[spread]):
-        draw = DrawnSample(number, index, stream.mode, int(clip))
-        sample = plan_sample(draw, corpus, tokenizer, seed=recipe.seed, max_positions=recipe.max_positions)
-        if isinstance(sample, PlannedSample):
-            seconds += corpus.seconds[clip]
-            positions += sample.length
-    if not positions:
+    seconds = taken = 0.0
+    for clip in stream.clips[spread].tolist():
+        texts, references = _choices(clip, stream.mode, corpus)
+        lengths = [
+            positions(tokens, int(corpus.patches[clip])) + (0 if patches is None else 2 + patches)
+            for tokens in texts
+            for patches in references or [None]
+        ]
+        fitting = [length - NOT_PACKED for length in lengths if length <= recipe.max_positions]
+        if fitting:
+            seconds += float(corpus.seconds[clip])
+            taken += sum(fitting) / len(fitting)
+    if not taken:
         raise UserError(f"{stream.name}: none of its clips can be used; they have no text or are too long")
-    return seconds / positions
+    return seconds / taken
 
 
 def check_memory(recipe: Recipe, plan: Plan, *, world: int | None) -> None:
@@ -175,7 +232,7 @@ def report(recipe: Recipe, corpus: Corpus, plan: Plan, console: Console | None =
             f"{epochs[s.name]:.3g}",
         )
     console.print(table)
-    shares = ", ".join(f"{plan.share_over(length, corpus):.1%} over {length} s" for length in LONG_SECONDS)
+    shares = ", ".join(f"{plan.share_over(length):.1%} over {length} s" for length in LONG_SECONDS)
     console.print(f"of the seconds drawn, in clips: {shares}", highlight=False)
     if corpus.left_out:
         reasons = ", ".join(f"{reason} {count}" for reason, count in corpus.left_out.most_common())

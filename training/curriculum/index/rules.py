@@ -1,0 +1,216 @@
+"""Which clips enter and what each can teach, by the recipe and by labels alone: Arrow and NumPy over a dataset's part.
+
+Modes are bit masks: bit `n` is `MODES[n]`. Every clip that does not enter is counted under its reason.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from training.curriculum.recipe import Recipe
+from voxmill.core.errors import UserError
+from voxmill.core.hashing import stable_fraction
+from voxmill.data.records import MODES, Mode
+
+BITS: dict[Mode, int] = {mode: 1 << number for number, mode in enumerate(MODES)}
+REFERENCED = BITS["reference"] | BITS["controllable"]
+DESCRIBED: dict[str, Mode] = {"design": "design", "style": "controllable"}
+"""The mode that needs a description of an axis."""
+AXES = tuple(DESCRIBED)
+"""Numbered in the column `description_axis`."""
+SMALL_COLUMNS = ("clip_id", "recording_id", "duration", "language", "origin", "quality", "references")
+LATER_COLUMNS = ("dialect", "style")
+"""Datasets of older versions lack these."""
+
+
+def small_columns(recipe: Recipe) -> tuple[str, ...]:
+    """Columns of `clips.parquet` by which clips enter; a part's are in memory together."""
+    return (*SMALL_COLUMNS, "modes" if recipe.stage == "finetune" else "stage_modes")
+
+
+def held_out_fraction(clip_id: str) -> float:
+    """A number in [0, 1) that belongs to the clip, in every dataset and recipe that it is in."""
+    return stable_fraction(f"held out/{clip_id}")
+
+
+@dataclass
+class Selection:
+    """The rules of a recipe, and what they have come across so far.
+
+    share: of the clips that is held out, where the recipe has one. left_out: clips by reason. lowest: of the held-out
+    fractions of clips that may be held out.
+    """
+
+    recipe: Recipe
+    share: float | None
+    left_out: Counter[str] = field(default_factory=Counter)
+    lowest: float = 1.0
+    _named: set[str] = field(default_factory=set)
+
+    def modes(self, table: pa.Table) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """(modes of each clip, none where it does not enter; whether it is held out) of one part.
+
+        Args:
+            table: `small_columns` with the place of latents.
+        """
+        usable = self._enters(table)
+        if self.recipe.stage == "finetune":
+            modes_C = mode_bits(table["modes"].combine_chunks())
+        else:
+            modes_C = _modes_of_stage(table["stage_modes"].combine_chunks(), self.recipe.stage)
+        reason = "teaches_nothing" if self.recipe.stage == "finetune" else f"not_for_stage_{self.recipe.stage}"
+        usable = self._rule(usable, reason, modes_C > 0)
+        modes_C[~usable] = 0
+        held_out_C = self._held_out(table, usable)
+        if held_out_C.any():
+            self.left_out["held_out"] += int(held_out_C.sum())
+        return modes_C, held_out_C
+
+    def _rule(self, usable: NDArray[np.bool_], reason: str, keep: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        kept = usable & keep
+        lost = int(usable.sum() - kept.sum())
+        if lost:
+            self.left_out[reason] += lost
+        return kept
+
+    def _enters(self, table: pa.Table) -> NDArray[np.bool_]:
+        clips = self.recipe.clips
+        usable = np.ones(table.num_rows, dtype=bool)
+        seconds = table["duration"].to_numpy()
+        usable = self._rule(usable, "no_latents", table["latent_num_frames"].is_valid().to_numpy())
+        usable = self._rule(usable, "too_short", seconds >= clips.min_seconds)
+        usable = self._rule(usable, "too_long", seconds <= clips.max_seconds)
+        for origin in pc.unique(table["origin"]).to_pylist():
+            if origin not in clips.origins:
+                of_it = table["origin"].is_null() if origin is None else pc.equal(table["origin"], origin)
+                usable = self._rule(usable, f"origin_{origin}", ~of_it.fill_null(False).to_numpy())
+        if clips.languages is not None:
+            wanted = pa.array(clips.languages, pa.string())
+            named = pc.or_(pc.is_in(table["language"], wanted), pc.is_in(spoken_language(table), wanted))
+            usable = self._rule(usable, "language", named.to_numpy())
+        if clips.styles is not None:
+            styles = pc.is_in(pc.struct_field(table["style"], "label"), pa.array(clips.styles, pa.string()))
+            usable = self._rule(usable, "style", styles.to_numpy())
+        if clips.min_quality is not None:
+            quality = pc.greater_equal(pc.struct_field(table["quality"], "dnsmos_ovr"), clips.min_quality)
+            usable = self._rule(usable, "quality", quality.fill_null(False).to_numpy())
+        return usable
+
+    def _held_out(self, table: pa.Table, usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        held: NDArray[np.bool_] = np.zeros(table.num_rows, dtype=bool)
+        config = self.recipe.validation
+        if config is None or not usable.any():
+            return held
+        if self.share is not None:
+            rows = np.flatnonzero(usable)
+            names = table["clip_id"].take(pa.array(rows)).to_pylist()
+            fractions = np.array([held_out_fraction(name) for name in names])
+            held[rows] = fractions <= self.share
+            self.lowest = min(self.lowest, float(fractions.min()))
+            return held
+        for name in config.clips:
+            named = pc.or_(pc.equal(table["clip_id"], name), pc.equal(table["recording_id"], name)).fill_null(False)
+            mine = usable & named.to_numpy()
+            if mine.any():
+                self._named.add(name)
+            held |= mine
+        return held
+
+    def refuse_unknown_names(self) -> None:
+        """Once all parts were gone through.
+
+        Raises:
+            UserError: a name in `validation.clips` is no clip and no recording of the clips that enter.
+        """
+        config = self.recipe.validation
+        for name in () if config is None else config.clips:
+            if name not in self._named:
+                raise UserError(
+                    f"validation.clips: {name} is no clip and no recording of the clips that enter; correct it"
+                )
+
+
+def spoken_language(table: pa.Table) -> pa.ChunkedArray:
+    """Clips of a known dialect are drawn as a language of their own."""
+    return pc.coalesce(pc.struct_field(table["dialect"], "label"), table["language"])
+
+
+def mode_bits(lists: pa.ListArray) -> NDArray[np.uint8]:
+    """The mask of each list of modes."""
+    bits_C: NDArray[np.uint8] = np.zeros(len(lists), dtype=np.uint8)
+    places = pc.index_in(pc.list_flatten(lists), pa.array(MODES, pa.string()))
+    rows = pc.list_parent_indices(lists).to_numpy()
+    known = places.is_valid().to_numpy(zero_copy_only=False)
+    values = np.left_shift(1, places.fill_null(0).to_numpy()).astype(np.uint8)
+    np.bitwise_or.at(bits_C, rows[known], values[known])
+    return bits_C
+
+
+def _modes_of_stage(entries: pa.ListArray, stage: int) -> NDArray[np.uint8]:
+    flat = pc.list_flatten(entries)
+    mine = pc.equal(pc.struct_field(flat, "stage"), stage).fill_null(False)
+    rows = pc.list_parent_indices(entries).filter(mine).to_numpy()
+    bits_C: NDArray[np.uint8] = np.zeros(len(entries), dtype=np.uint8)
+    np.bitwise_or.at(bits_C, rows, mode_bits(pc.struct_field(flat, "modes").filter(mine)))
+    return bits_C
+
+
+@dataclass(frozen=True, slots=True)
+class References:
+    """Rows of a part's usable references, one clip's after another's; `counts_C`: of each clip."""
+
+    rows: NDArray[np.int64]
+    counts_C: NDArray[np.int64]
+
+
+def usable_references(table: pa.Table, modes_C: NDArray[np.uint8], held_out_C: NDArray[np.bool_]) -> References:
+    """References of the clips that may need one: other clips of the part that have latents and are not held out.
+
+    A clip's references are of its session, and a session lies in one part.
+    """
+    ids = table["clip_id"].cast(pa.large_string())
+    usable = table["latent_num_frames"].is_valid().to_numpy() & ~held_out_C
+    wanted = modes_C & REFERENCED > 0
+    rows, parents, first = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
+    # By chunk: all ids in one would pass the 2^31 bytes of Arrow's `string` at some ten million clips.
+    for chunk in table["references"].chunks:
+        names = pc.struct_field(pc.list_flatten(chunk), "clip_id").cast(pa.large_string())
+        found = pc.index_in(names, value_set=ids).fill_null(-1).to_numpy().astype(np.int64)
+        owners = pc.list_parent_indices(chunk).to_numpy().astype(np.int64) + first
+        good = (found >= 0) & wanted[owners]
+        good &= usable[np.maximum(found, 0)]
+        rows.append(found[good])
+        parents.append(owners[good])
+        first += len(chunk)
+    counts = np.bincount(np.concatenate(parents), minlength=table.num_rows)
+    return References(np.concatenate(rows), counts)
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptions:
+    """Usable descriptions of some clips: of which of them, about which of `AXES`, and what they say."""
+
+    rows: NDArray[np.int64]
+    axes: NDArray[np.uint8]
+    texts: list[str]
+
+
+def usable_descriptions(column: pa.ListArray, modes_C: NDArray[np.uint8], *, verified_only: bool) -> Descriptions:
+    """Descriptions of the modes that the clips have; where `verified_only`, of which every claim passed."""
+    flat = pc.list_flatten(column)
+    rows = pc.list_parent_indices(column).to_numpy().astype(np.int64)
+    axes = pc.index_in(pc.struct_field(flat, "axis"), pa.array(AXES, pa.string())).fill_null(len(AXES)).to_numpy()
+    needed = np.array([*(BITS[mode] for mode in DESCRIBED.values()), 0], dtype=np.uint8)[axes]
+    keep = (modes_C[rows] & needed) > 0
+    keep &= pc.struct_field(flat, "text").is_valid().to_numpy(zero_copy_only=False)
+    if verified_only:
+        verdicts = pc.struct_field(flat, "verdicts")
+        passed = pc.equal(pc.struct_field(pc.list_flatten(verdicts), "verdict"), "pass").fill_null(False)
+        failed = pc.list_parent_indices(verdicts).filter(pc.invert(passed)).to_numpy()
+        keep[failed] = False
+    texts = pc.struct_field(flat, "text").filter(pa.array(keep)).to_pylist()
+    return Descriptions(rows[keep], axes[keep].astype(np.uint8), texts)
