@@ -19,6 +19,7 @@ from voxmill.cli.generate import generate
 from voxmill.cli.plan import data as plan_data
 from voxmill.cli.plan import train as plan_train
 from voxmill.cli.settings import ALL_STATUSES, STATUSES
+from voxmill.cli.training.index import index
 from voxmill.cli.training.init import init
 from voxmill.cli.training.train import export_checkpoint, train, train_vae
 from voxmill.core.errors import ExitStatus
@@ -101,6 +102,7 @@ app.command(epilog=STATUSES)(annotate)
 app.command(epilog=STATUSES)(finish)
 app.command(epilog=STATUSES)(encode)
 app.command(epilog=STATUSES)(init)
+app.command(epilog=STATUSES)(index)
 app.command(epilog=ALL_STATUSES)(train)
 app.command("export-checkpoint", epilog=STATUSES)(export_checkpoint)
 app.command("train-vae", epilog=ALL_STATUSES)(train_vae)

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -108,7 +109,7 @@ def corpus(encoded: Path, *overrides: str, name: str = "tiny_stage2") -> Corpus:
     return read_corpus(recipe(encoded, *overrides, name=name))
 
 
-def languages_of(found: Corpus, kept: "np.ndarray") -> set[str]:
+def languages_of(found: Corpus, kept: Any) -> set[str]:
     """As labelled, whatever the dialect."""
     table = Dataset.open(found.datasets[0].path).table(["clip_id", "language"]).to_pylist()
     labels = {row["clip_id"]: row["language"] for row in table}

@@ -1,8 +1,11 @@
 """A step: the loss is a global sum over a global count, a bad row is left out and named, weights stay sound."""
 
+import dataclasses
 import math
+import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -102,21 +105,19 @@ def test_a_spike_is_a_bad_row_once_enough_is_known(engine: Engine, corpus: Corpu
 
 
 def test_a_damaged_shard_is_named_counted_and_skipped(
-    engine: Engine, corpus: Corpus, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, corpus: Corpus, recipe: Recipe, tmp_path: Path
 ) -> None:
     stream = SampleStream(corpus, recipe, TextTokenizer.from_folder(CHECKPOINT))
     step = stream.next_step()
     victim = step[0][0].draw.clip
-    table = corpus.datasets[0].table
-    place = table.schema.get_field_index("latent_offset")
-    offsets = table["latent_offset"].to_pylist()
-    offsets[victim] += 512
-    import dataclasses
-
-    import pyarrow as pa
-
-    moved = table.set_column(place, "latent_offset", pa.array(offsets, pa.int64()))
-    corpus.datasets[0] = dataclasses.replace(corpus.datasets[0], table=moved)
+    copy = Path(shutil.copytree(corpus.datasets[0].path, tmp_path / "copy"))
+    (place,) = [
+        row for row in pq.read_table(copy / "latents.parquet").to_pylist() if row["clip_id"] == corpus.clip_id(victim)
+    ]
+    with open(copy / place["shard"], "r+b") as shard:
+        shard.seek(place["offset"] + place["size"] // 2)
+        shard.write(b"torn")
+    corpus.datasets[0] = dataclasses.replace(corpus.datasets[0], path=copy)
     rows, unreadable = read_rows(step, engine, corpus, recipe)
     assert set(unreadable) == {victim}
     kept = {sample.draw.clip for row in rows for sample in row.samples if sample.reference != victim}

@@ -1,5 +1,6 @@
 """Validation: held-out clips never enter training, the losses are theirs, and a run learns the same without it."""
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -162,9 +163,7 @@ def test_generated_audio_is_kept_with_pictures(encoded: Path, world: World, tmp_
 
 def test_shards_that_cannot_be_read_are_reported(encoded: Path, world: World) -> None:
     *_, validation = parts(world, recipe(encoded, "validation.listen=0"))
-    validation.corpus.datasets[0] = type(validation.corpus.datasets[0])(
-        "main", Path("/nowhere"), validation.corpus.datasets[0].table, 1.0
-    )
+    validation.corpus.datasets[0] = dataclasses.replace(validation.corpus.datasets[0], path=Path("/nowhere"))
     with pytest.raises(JobError, match="can read no held-out clip"):
         validation.run(0, None)
 

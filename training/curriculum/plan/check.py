@@ -176,7 +176,7 @@ def _seconds_a_position(stream: Stream, corpus: Corpus, recipe: Recipe) -> float
         lengths = [
             positions(tokens, int(corpus.patches[clip])) + (0 if patches is None else 2 + patches)
             for tokens in texts
-            for patches in references or [None]
+            for patches in references or (None,)
         ]
         fitting = [length - NOT_PACKED for length in lengths if length <= recipe.max_positions]
         if fitting:
