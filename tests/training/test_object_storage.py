@@ -15,7 +15,7 @@ from tests.training.codec.test_train_vae import run as train_codec
 from training.curriculum.corpus import read_corpus
 from training.curriculum.loop import Run
 from training.curriculum.recipe import load_recipe
-from training.run.checkpoints import damage
+from training.run.checkpoint_files import damage
 from training.run.stop_signal import StopSignal
 from training.run.world import World
 from voxmill.cli.app import run as voxmill

@@ -1,32 +1,36 @@
 """Layout of a codec checkpoint: the released layout, and beside it everything that a run resumes from.
 
     OUT/checkpoint-00001000/  config.json, audiovae.pth (averaged weights), README.md
-                              training/autoencoder/, training/discriminators/: weights and Adam's moments
+                              training/autoencoder/, training/discriminators/: each rank's weights and Adam's moments
                               training/average.safetensors: the averaged weights
                               state.json, manifest.json (training/run/checkpoints.py)
 
-Tensors are whole and named by parameter, so any number of ranks reads them.
+Tensors are named by parameter, so any number of ranks reads them.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from pydantic import JsonValue
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from model.checkpoint import VAE_FILES
 from model.config import VoxCPM2Config, write_config
 from training.codec.config import VAETrainConfig
-from training.run.checkpoints import Checkpoints, read_tensors, write_tensors
-from training.run.zero_state import Kinds
+from training.run.checkpoint_files import Part
+from training.run.checkpoints import Checkpoints
+from training.run.world import World
 from voxmill.core.hashing import fingerprint
+from voxmill.core.sharded_tensors import Fragment, ShardedTensors
+from voxmill.core.storage import read_whole
 from voxmill.data.audio_sources import Clip
 
 PREFIX = "checkpoint-"
+CONFIG, AVERAGE = "config.json", "training/average.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +49,9 @@ class CodecRunState:
     """MLflow's."""
 
 
-def checkpoints_in(out: Path, *, keep: int = 1) -> Checkpoints[CodecRunState]:
+def checkpoints_in(out: Path, *, keep: int = 1, world: World | None = None) -> Checkpoints[CodecRunState]:
     """The checkpoints of a codec run."""
-    return Checkpoints(out, CodecRunState, keep=keep, prefix=PREFIX)
+    return Checkpoints(out, CodecRunState, keep=keep, prefix=PREFIX, world=world)
 
 
 def corpus_fingerprint(clips: list[Clip]) -> str:
@@ -64,36 +68,41 @@ def fixed_settings(config: VAETrainConfig) -> dict[str, JsonValue]:
     return values
 
 
-def write_layout(
-    folder: Path,
+def write_part(
+    part: Part,
     step: int,
     *,
     config: VAETrainConfig,
     released: VoxCPM2Config,
-    networks: Mapping[str, Mapping[str, Kinds]],
+    networks: Mapping[str, Sequence[Fragment]],
     average: Mapping[str, Tensor],
 ) -> None:
-    """Writes the files of a checkpoint.
+    """Writes a rank's files of a checkpoint.
 
     Args:
-        networks: tensors of each network by parameter and kind. average: averaged weights of AudioVAE, on the CPU.
+        networks: the rank's share of each network. average: averaged weights of AudioVAE, on the CPU; the first rank
+            writes them.
     """
-    write_config(released, folder)
-    torch.save({"state_dict": dict(average)}, folder / VAE_FILES[1])
-    for name, tensors in networks.items():
-        write_tensors(folder / "training" / name, tensors)
-    save_file(dict(average), folder / "training" / "average.safetensors")
-    (folder / "README.md").write_text(_card(step, config), encoding="utf-8")
+    for name, fragments in networks.items():
+        part.add_tensors(fragments, f"training/{name}")
+    if part.rank:
+        return
+    write_config(released, part.folder)
+    torch.save({"state_dict": dict(average)}, part.folder / VAE_FILES[1])
+    save_file(dict(average), part.folder / AVERAGE)
+    for name in (CONFIG, VAE_FILES[1], AVERAGE):
+        part.add_file(name)
+    part.add_text("README.md", _card(step, config))
 
 
-def read_network(folder: Path, name: str) -> Iterator[tuple[str, Kinds]]:
-    """(parameter, tensors by kind) of a network, read one by one."""
-    return read_tensors(folder / "training" / name)
+def read_network(folder: Path, name: str) -> ShardedTensors:
+    """The tensors of a network."""
+    return ShardedTensors(folder / "training" / name)
 
 
 def read_average(folder: Path) -> dict[str, Tensor]:
     """The averaged weights of AudioVAE."""
-    return load_file(folder / "training" / "average.safetensors")
+    return load(read_whole(folder / AVERAGE))
 
 
 def _card(step: int, config: VAETrainConfig) -> str:

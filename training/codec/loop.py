@@ -5,6 +5,8 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+from torch import Tensor
+
 from model.codec.audio_vae import AudioVAE
 from training.codec.checkpoint import (
     CodecRunState,
@@ -13,7 +15,7 @@ from training.codec.checkpoint import (
     fixed_settings,
     read_average,
     read_network,
-    write_layout,
+    write_part,
 )
 from training.codec.config import VAETrainConfig
 from training.codec.crops import CropSource, hold_out
@@ -21,6 +23,7 @@ from training.codec.initial_weights import fit_to_data
 from training.codec.model import Autoencoder, new_vae
 from training.codec.step import Stepper, StepResult, make_discriminators, make_engines
 from training.codec.validation import Validation
+from training.run.checkpoint_files import Part
 from training.run.checkpoints import Saved, changed_settings
 from training.run.ema import WeightAverage
 from training.run.run_to_end import run_to_end, tracker_in
@@ -54,7 +57,7 @@ class Run:
             raise UserError(f"rows = {config.rows} cannot be divided by {world.size} ranks; make it a multiple")
         self.out, self.config, self.world, self.stop = out, config, world, stop
         self.began = time.perf_counter()
-        self.checkpoints, self.files = checkpoints_in(out, keep=config.run.keep), WorkingFolder(out)
+        self.checkpoints, self.files = checkpoints_in(out, keep=config.run.keep, world=world), WorkingFolder(out)
         self.released, vae = new_vae(config.model, config.seed)
         rate_in, rate_out = _checked_rates(vae, config)
         clips, self.unusable = find_clips(source, min_seconds=config.data.seconds)
@@ -68,7 +71,7 @@ class Run:
             rate_in=rate_in,
             rate_out=rate_out,
         )
-        path = world.from_first(self.checkpoints.latest)
+        path = self.checkpoints.latest()
         saved = None if path is None else self._checked(path)
         if path is None and config.model.start_from is None:
             fit_to_data(vae, self.source, config.seed)
@@ -188,25 +191,34 @@ class Run:
         print(f"step {self.step}: " + ", ".join(f"{key} {value:.3f}" for key, value in losses.items()), flush=True)
 
     def _save(self) -> None:
-        # All ranks give their parts; the first one writes.
-        networks = {name: engine.state.tensors_on_first() for name, engine in self.engines.by_name().items()}
-        if self.tracker is None:
-            return
-        average = {name: value.detach().cpu().clone().contiguous() for name, value in self.average.tensors.items()}
-        step = self.step
+        # The copy in host memory is the only one: that of the checkpoint before it is gone then.
+        self.checkpoints.wait()
+        networks = {name: engine.state.copied() for name, engine in self.engines.by_name().items()}
+        average, step = dict[str, Tensor](), self.step
+        if self.world.is_first:
+            average = {name: value.detach().cpu().clone().contiguous() for name, value in self.average.tensors.items()}
 
-        def write(folder: Path) -> None:
-            self.files.push()  # a run that resumes from the checkpoint continues its metrics
-            write_layout(folder, step, config=self.config, released=self.released, networks=networks, average=average)
+        def write(part: Part) -> None:
+            if part.rank == 0:
+                self.files.push()  # a run that resumes from the checkpoint continues its metrics
+            write_part(part, step, config=self.config, released=self.released, networks=networks, average=average)
 
         state = CodecRunState(
             optimizer_steps={name: engine.state.steps for name, engine in self.engines.by_name().items()},
             num_skipped=self.num_skipped,
             corpus=self.corpus,
             settings=fixed_settings(self.config),
-            run_id=self.tracker.run_id,
+            run_id=None if self.tracker is None else self.tracker.run_id,
         )
-        folder = self.checkpoints.save(step, write, state, is_sound=not self.num_skipped)
+        folder = self.checkpoints.save(
+            step,
+            write,
+            state,
+            num_bytes=sum(fragment.num_bytes for fragments in networks.values() for fragment in fragments),
+            is_sound=not self.num_skipped,
+        )
+        if not self.world.is_first:
+            return
         skipped = {"listing": self.unusable.as_json(), "reading": self.source.skipped.as_json()}
         write_atomically(self.out / "skipped.json", json.dumps(skipped, indent=1, ensure_ascii=False))
         print(f"step {step}: saving {folder}; skipped crops: {self.source.skipped}", flush=True)
@@ -224,12 +236,10 @@ class Run:
         return saved
 
     def _restore(self, path: Path, saved: Saved[CodecRunState]) -> None:
-        folder = self.checkpoints.at_hand(path)
         for name, engine in self.engines.by_name().items():
-            engine.state.restore(read_network(folder, name), saved.state.optimizer_steps[name])
-        self.average.load(read_average(folder))
+            engine.state.restore(read_network(path, name), saved.state.optimizer_steps[name])
+        self.average.load(read_average(path))
         self.world.barrier()
-        self.checkpoints.let_go(path)
         self.step, self.num_skipped = saved.step, saved.state.num_skipped
 
     def _print_summary(self, training: list[Clip], held_out: list[Clip]) -> None:

@@ -1,7 +1,6 @@
 """Export of the trained weights in the released layout: a checkpoint, or adapters and, on request, both merged."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -12,12 +11,14 @@ from model.config import VoxCPM2Config, read_config
 from model.lora import CONFIG_FILE, add_lora, lora_state, merge_lora, save_lora
 from model.voxcpm2 import VoxCPM2
 from training.curriculum.recipe import Recipe
-from training.run.checkpoints import Checkpoints, damage, read_tensors
+from training.run.checkpoint_files import damage
+from training.run.checkpoints import Checkpoints
 from training.run.zero_state import AVERAGE, WEIGHT
 from voxmill.core.errors import UserError
 from voxmill.core.files import atomic_folder, remove_folder, write_atomically
 from voxmill.core.hashing import fingerprint, sha256_file
 from voxmill.core.local_copies import local_copy
+from voxmill.core.sharded_tensors import ShardedTensors
 from voxmill.core.storage import absolute, is_remote, uri
 from voxmill.core.tensor_files import INDEX_SUFFIX
 
@@ -58,7 +59,7 @@ def export_checkpoint(out: Path, folder: Path | None, step: int | None) -> list[
     folder = folder or out / f"export-{whole.name}"
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder}: is not empty; name a new folder")
-    return export(weights_of(checkpoints, whole, recipe), recipe, read_config(recipe.init), folder)
+    return export(weights_of(whole, recipe), recipe, read_config(recipe.init), folder)
 
 
 def exported_kind(recipe: Recipe) -> str:
@@ -66,12 +67,9 @@ def exported_kind(recipe: Recipe) -> str:
     return WEIGHT if recipe.optimizer.ema is None else AVERAGE
 
 
-def weights_of(checkpoints: Checkpoints[Any], path: Path, recipe: Recipe) -> dict[str, Tensor]:
+def weights_of(path: Path, recipe: Recipe) -> dict[str, Tensor]:
     """What is exported of a checkpoint, by name."""
-    kind = exported_kind(recipe)
-    weights = {name: values[kind] for name, values in read_tensors(checkpoints.at_hand(path))}
-    checkpoints.let_go(path)
-    return weights
+    return dict(ShardedTensors(path).whole(exported_kind(recipe)))
 
 
 def export(

@@ -26,7 +26,8 @@ from training.curriculum.step import NotFinite, Stepper, StepResult, read_rows
 from training.curriculum.telemetry import Groups, Pace, StepMetrics, ValidationMetrics, peak_of, progress_line, total
 from training.curriculum.validation import Validation
 from training.curriculum.vitals import Vitals, VitalSigns, VitalsState
-from training.run.checkpoints import Checkpoints, changed_settings, damage, read_tensors, write_tensors
+from training.run.checkpoint_files import Part, damage
+from training.run.checkpoints import Checkpoints, changed_settings
 from training.run.run_to_end import run_to_end, tracker_in
 from training.run.schedule import warmup_then_cosine
 from training.run.stop_signal import StopSignal
@@ -34,6 +35,7 @@ from training.run.watchdog import Watchdog
 from training.run.world import World
 from voxmill.core.errors import ExitStatus, JobError, UserError
 from voxmill.core.local_copies import WorkingFolder
+from voxmill.core.sharded_tensors import ShardedTensors
 from voxmill.core.tracking import Tracker
 
 log = logging.getLogger("voxmill")
@@ -92,7 +94,11 @@ class Run:
             self.engine, recipe, patch_size=corpus.patch_size, spike=recipe.health.spike, groups=groups
         )
         self.checkpoints = Checkpoints(
-            recipe.run.out / "checkpoints", RunState, keep=recipe.run.keep, keep_best=recipe.run.keep_best
+            recipe.run.out / "checkpoints",
+            RunState,
+            keep=recipe.run.keep,
+            keep_best=recipe.run.keep_best,
+            world=world,
         )
         self.base = base_checksum(recipe.init) if recipe.lora is not None else None
         self.files = WorkingFolder(recipe.run.out)
@@ -208,7 +214,8 @@ class Run:
         if not is_broken and self.bad_steps < self.recipe.health.roll_back_after:
             return False
         path = self._latest(sound=True)
-        assert path is not None, "a run saves before its first step"
+        if path is None:
+            raise JobError(f"{self.checkpoints.folder}: no checkpoint is left to restore the weights from")
         self._restore(path, self.checkpoints.read(path).state.optimizer_steps)
         self.bad_steps = 0
         self._print(f"step {self.stream.step - 1}: restored the weights of {path.name}; continuing without its clips")
@@ -244,9 +251,8 @@ class Run:
             self._print("; ".join([f"resuming from {path.name}", *changed.free]))
 
     def _restore(self, path: Path, optimizer_steps: int) -> None:
-        self.engine.state.restore(read_tensors(self.checkpoints.at_hand(path)), optimizer_steps)
+        self.engine.state.restore(ShardedTensors(path), optimizer_steps)
         self.world.barrier()
-        self.checkpoints.let_go(path)
 
     def _track(self, run_id: str | None) -> None:
         """Begins to report, or continues; lines that a killed run wrote after its last checkpoint are replaced."""
@@ -268,19 +274,15 @@ class Run:
         self.tracker.params(self.recipe.model_dump(mode="json") | {"ranks": self.world.size})
 
     def _latest(self, *, sound: bool = False) -> Path | None:
-        """The checkpoint that all ranks read: rank 0 looks for it."""
-
-        def look() -> Path | None:
-            self.checkpoints.wait()
-            return self.checkpoints.latest(sound=sound)
-
-        return self.world.from_first(look)
+        """The checkpoint that all ranks read."""
+        self.checkpoints.wait()
+        return self.checkpoints.latest(sound=sound)
 
     def _save(self) -> None:
-        tensors = self.engine.state.tensors_on_first()
+        # The copy in host memory is the only one: that of the checkpoint before it is gone then.
+        self.checkpoints.wait()
+        fragments = self.engine.state.copied()
         self.saved = self.step
-        if not self.world.is_first:
-            return
         state = RunState(
             stream=self.stream.state(),
             optimizer_steps=self.engine.state.steps,
@@ -293,11 +295,19 @@ class Run:
             run_id=None if self.tracker is None else self.tracker.run_id,
         )
 
-        def write(folder: Path) -> None:
-            self.files.push()  # a run that resumes from the checkpoint continues its metrics
-            write_tensors(folder, tensors)
+        def write(part: Part) -> None:
+            if part.rank == 0:
+                self.files.push()  # a run that resumes from the checkpoint continues its metrics
+            part.add_tensors(fragments)
 
-        self.checkpoints.save(self.stream.step, write, state, score=self.validation_loss, is_sound=not self.bad_steps)
+        self.checkpoints.save(
+            self.step,
+            write,
+            state,
+            num_bytes=sum(fragment.num_bytes for fragment in fragments),
+            score=self.validation_loss,
+            is_sound=not self.bad_steps,
+        )
 
     def export(self) -> None:
         """Exports the trained weights, or their average where the recipe has one, in the released layout."""
@@ -308,7 +318,7 @@ class Run:
         if self.recipe.run.export == "best":
             best = next((path for path in self.checkpoints.best() if not damage(path)), None)
             if best is not None:
-                weights = weights_of(self.checkpoints, best, self.recipe)
+                weights = weights_of(best, self.recipe)
             self._print(f"exporting {best.name if best else 'the last weights: no checkpoint has a validation loss'}")
         folders = export(weights, self.recipe, self.settings)
         self._print(f"done: {', '.join(map(str, folders))}")

@@ -1,43 +1,54 @@
 """Checkpoints of a run: whole or not there, the sha256 of every file known, readable in any world and any ZeRO stage.
 
-    FOLDER/step-00001000/  manifest.json   sha256 of every other file
+    FOLDER/step-00001000/  manifest.json   sha256 and size of every other file
                            state.json      step, score, state of the run
-                           ...             files of the trainer's own layout; tensors as safetensors, no pickle
+                           ...             files of the trainer's own layout; tensors in files of the ranks, no pickle
 
-Rank 0 writes a checkpoint in the background: into a temporary folder, then manifest, fsync and rename. To object
-storage it is uploaded from this machine's scratch folder file by file, the manifest last; what is resumed from is
-copied there. A checkpoint that is cut off or altered is reported in the log and skipped: the one before it is used.
+Every rank writes its part in the background: into one temporary folder, which the first rank completes and renames once
+all parts are whole. To object storage each rank uploads its files from its machine's scratch folder, the first rank the
+manifest last. A checkpoint that is cut off or altered is reported in the log and skipped: the one before it is used.
 """
 
-import json
+import errno
 import logging
 import math
+import os
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+import torch
 from pydantic import JsonValue, TypeAdapter, ValidationError
-from safetensors import safe_open
-from safetensors.torch import save_file
 
-from training.run.zero_state import WEIGHT, Kinds
+from training.run.checkpoint_files import (
+    FORMAT,
+    MANIFEST,
+    MANIFEST_JSON,
+    STATE,
+    Part,
+    damage,
+    raise_unless_here,
+    refuse_old_format,
+)
+from training.run.world import World
 from voxmill.core.config import differences
 from voxmill.core.errors import JobError, UserError
-from voxmill.core.files import atomic_folder, remove_folder, uploads_of
-from voxmill.core.hashing import fingerprint, sha256_file
-from voxmill.core.local_copies import copy_lock
-from voxmill.core.storage import file_names, is_remote, raise_unavailable, scratch_folder, uri
+from voxmill.core.files import atomic_folder, remove_folder, temporary_beside, uploads_of
+from voxmill.core.sharded_tensors import (
+    INDEX,
+    index_text,
+    rank_file,
+)
+from voxmill.core.storage import file_names, is_remote, upload
 
 log = logging.getLogger("voxmill")
-MANIFEST, STATE = "manifest.json", "state.json"
-FORMAT = 2
-"""Of `state.json` and the layout around it; a checkpoint of another format cannot be resumed."""
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Failures after which a run goes on without the checkpoint: there may be room for the next one."""
 State = TypeVar("State")
-_MANIFEST_JSON = TypeAdapter(dict[str, str])
 
 
 # No slots: a frozen generic class with slots cannot be called as `Saved[State](...)`.
@@ -58,65 +69,180 @@ class Saved(Generic[State]):
 class Checkpoints(Generic[State]):
     """The checkpoints in a folder: the last `keep` sound ones stay, the newest, and the `keep_best` of lowest score.
 
-    A checkpoint saved among bad steps never replaces a sound one.
+    A checkpoint saved among bad steps never replaces a sound one. All ranks make one together, and together call
+    `save`, `wait`, `finish` and `latest`.
 
     Args:
         state_type: a dataclass; pydantic turns it into JSON and back.
         prefix: of the checkpoints' names, before eight digits or more.
+        world: the ranks of the run; None: this process is the only one.
     """
 
     def __init__(
-        self, folder: Path, state_type: type[State], *, keep: int, keep_best: int = 0, prefix: str = "step-"
+        self,
+        folder: Path,
+        state_type: type[State],
+        *,
+        keep: int,
+        keep_best: int = 0,
+        prefix: str = "step-",
+        world: World | None = None,
     ) -> None:
         self.folder, self.keep, self.keep_best, self.prefix = folder, keep, keep_best, prefix
         self._json = TypeAdapter(Saved[state_type])  # type: ignore[valid-type]
+        # Of the writer's thread, and of this one while nothing is being written.
+        self._ranks = World(0, 1, torch.device("cpu")) if world is None else world.apart()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
+        self._unsaved: tuple[Path, OSError] | None = None
+        """The newest checkpoint, where there was no room for it."""
+        self._newest: Path | None = None
 
     def save(
         self,
         step: int,
-        write: Callable[[Path], None],
+        write: Callable[[Part], None],
         state: State,
         *,
+        num_bytes: int = 0,
         score: float | None = None,
         is_sound: bool = True,
     ) -> Path:
         """Begins to write a checkpoint and returns its path; waits for the one before it first.
 
         Args:
-            write: writes the layout into a folder, in another thread: its tensors may not change meanwhile.
+            write: writes this rank's files, in another thread: its tensors may not change meanwhile.
+            state: that of the first rank is saved.
+            num_bytes: that this rank will write, about as many as any other; without so much room nothing is begun.
             score: validation loss, lower is better; None or not finite: never among the best.
 
         Raises:
-            OSError: the one before it could not be written.
+            OSError: the one before it could not be written, and not for want of room.
         """
         self.wait()
         # In the checkpoint itself, so that the order of the best survives whatever ends the run.
         finite = score if score is not None and math.isfinite(score) else None
         text = self._json.dump_json(Saved(step=step, score=finite, is_sound=is_sound, state=state))
-        path = self.folder / f"{self.prefix}{step:08d}"
-        self._pending = self._writer.submit(self._write, path, write, text)
+        self._newest = path = self.folder / f"{self.prefix}{step:08d}"
+        self._pending = self._writer.submit(self._write, path, write, text, num_bytes)
         return path
 
     def wait(self) -> None:
-        """Until the checkpoint that was begun is whole. Raises OSError where it could not be written."""
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.result()
+        """Until the checkpoint that was begun is whole. Where there was no room for it, that is reported in the log.
 
-    def _write(self, final: Path, write: Callable[[Path], None], state: bytes) -> None:
+        Raises:
+            OSError: it could not be written, and not for want of room.
+        """
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
+        self._unsaved = None
+        try:
+            pending.result()
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            assert self._newest is not None
+            self._unsaved = self._newest, error
+            if self._ranks.is_first:
+                log.warning(
+                    "%s: not saved (%s); training goes on, and saves again when the next checkpoint is due",
+                    self._newest,
+                    error.strerror,
+                )
+
+    def finish(self) -> None:
+        """As `wait`, after the last step.
+
+        Raises:
+            JobError: there was no room for the last checkpoint. OSError: as `wait`.
+        """
+        self.wait()
+        if self._unsaved is None:
+            return
+        path, error = self._unsaved
+        left = self.latest()
+        again = "start again" if left is None else f"run the same command again to resume from {left.name}"
+        raise JobError(f"{path}: not saved ({error.strerror})", resume_hint=f"make room and {again}")
+
+    def _write(self, final: Path, write: Callable[[Part], None], state: bytes, num_bytes: int) -> None:
+        """In the writer's thread, on all ranks; an error of one is raised on all, after all have ended."""
+        ranks = self._ranks
+        with ExitStack() as stack:
+            name = ranks.from_first(lambda: stack.enter_context(self._begun(final, num_bytes * ranks.size)))
+            with self._place_of(name) as place:
+                written = ranks.gathered(lambda: self._write_part(final, place, write))
+                ranks.from_first(lambda: self._complete(final, place, written, state))
+            ranks.from_first(stack.close)
+        ranks.from_first(lambda: self._remove_old(final))
+
+    @contextmanager
+    def _begun(self, final: Path, num_bytes: int) -> Iterator[str]:
+        """On the first rank: the name of a new folder, which becomes the checkpoint when the block ends well."""
+        if is_remote(self.folder):
+            (final / MANIFEST).unlink(missing_ok=True)  # first: what is half removed is no checkpoint
+            remove_folder(final)
+            try:
+                yield temporary_beside(final).name
+            except BaseException:
+                remove_folder(final)
+                raise
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # First, since there may be no room for another one beside what a killed run left.
+        self._sweep(self.folder)
+        if shutil.disk_usage(self.folder).free < num_bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(final))
         # One of that name is there where a run that rolled back reaches the step again, or where it is damaged.
-        with atomic_folder(final, replace=True, last=MANIFEST) as attempt:
-            write(attempt)
-            (attempt / STATE).write_bytes(state)
-            files = sorted(path for path in attempt.rglob("*") if path.is_file())
-            manifest = {path.relative_to(attempt).as_posix(): sha256_file(path) for path in files}
-            (attempt / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-        self._remove_old(final)
-        makes_in = uploads_of(self.folder) if is_remote(self.folder) else self.folder
-        for path in makes_in.glob(f".{self.prefix}*.tmp"):
-            shutil.rmtree(path)
+        with atomic_folder(final, replace=True) as folder:
+            yield folder.name
+
+    @contextmanager
+    def _place_of(self, name: str) -> Iterator[Path]:
+        """Where this rank writes its files: in the folder of that name, or for object storage in one of its own."""
+        if not is_remote(self.folder):
+            yield self.folder / name
+            return
+        scratch = uploads_of(self.folder)
+        # The ranks of this machine write at once, and none of them writes an older one any more.
+        self._sweep(scratch, but=name)
+        place = scratch / name / str(self._ranks.rank)
+        place.mkdir(parents=True)
+        try:
+            yield place
+        finally:
+            shutil.rmtree(scratch / name, ignore_errors=True)
+
+    def _sweep(self, folder: Path, *, but: str = "") -> None:
+        for path in folder.glob(f".{self.prefix}*.tmp"):
+            if path.name != but:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _write_part(self, final: Path, place: Path, write: Callable[[Part], None]) -> Part:
+        part = Part(place, self._ranks.rank)
+        write(part)
+        self._send(final, part)
+        return part
+
+    def _complete(self, final: Path, place: Path, parts: Sequence[Part], state: bytes) -> None:
+        """On the first rank, once all parts are whole: the indices, the state, and last the manifest."""
+        own = Part(place, self._ranks.rank)
+        for folder in dict.fromkeys(folder for part in parts for folder in part.extents):
+            extents = {rank_file(part.rank): part.extents[folder] for part in parts}
+            kinds = next(part.kinds[folder] for part in parts if part.kinds[folder])
+            own.add_text(f"{folder}/{INDEX}".lstrip("/"), index_text(kinds, extents))
+        own.add_text(STATE, state)
+        self._send(final, own)
+        files = {name: file for part in (*parts, own) for name, file in sorted(part.files.items())}
+        manifest = Part(place, self._ranks.rank)
+        manifest.add_text(MANIFEST, MANIFEST_JSON.dump_json(files, indent=1))
+        self._send(final, manifest)
+
+    def _send(self, final: Path, part: Part) -> None:
+        """To object storage; elsewhere the files are where they belong."""
+        for name in part.files if is_remote(final) else ():
+            upload(part.folder / name, final / name)
+            (part.folder / name).unlink()
 
     def _remove_old(self, final: Path) -> None:
         """Removes what is no longer kept beside `final`, the one just written, and all of later steps.
@@ -154,64 +280,26 @@ class Checkpoints(Generic[State]):
     def latest(self, *, sound: bool = False) -> Path | None:
         """The newest whole checkpoint, or None. Damaged ones are reported in the log and skipped.
 
+        All ranks call it together, while none is being written, and share the work of checking it.
+
         Args:
             sound: prefer sound checkpoints: another one only where none is whole and sound.
 
         Raises:
             UserError: the newest is of an older version.
         """
-        fallback = None
-        for path in self.paths():
-            reason = damage(path) or self._damage_of_copy(path)
+        fallback, ranks = None, self._ranks
+        for path in ranks.from_first(self.paths):
+            found = ranks.gathered(lambda path=path: damage(path, rank=ranks.rank, world=ranks.size))  # type: ignore[misc]
+            reason = next(filter(None, found), "")
             if reason:
-                log.warning("%s: %s; skipped for the checkpoint before it", path, reason)
+                if ranks.is_first:
+                    log.warning("%s: %s; skipped for the checkpoint before it", path, reason)
             elif sound and not self.read(path).is_sound:
                 fallback = fallback or path
             else:
                 return path
         return fallback
-
-    def at_hand(self, path: Path) -> Path:
-        """The checkpoint on this machine: itself, or a copy of one in object storage, until `let_go`.
-
-        Raises:
-            JobError: it is damaged. OSError: it cannot be read or copied.
-        """
-        reason = self._damage_of_copy(path)
-        if reason:
-            raise JobError(f"{path}: {reason}")
-        return self._copy_of(path)
-
-    def let_go(self, path: Path) -> None:
-        """Removes this machine's copy, where there is one, once no rank reads it any more."""
-        if is_remote(path):
-            shutil.rmtree(self._copy_of(path), ignore_errors=True)
-
-    def _copy_of(self, path: Path) -> Path:
-        if not is_remote(path):
-            return path
-        return scratch_folder() / f"voxmill-checkpoint-{fingerprint(uri(self.folder))[:24]}-{path.name}"
-
-    def _damage_of_copy(self, path: Path) -> str:
-        """Copies a checkpoint from object storage, where it is not there yet; why it cannot be used, or ""."""
-        copy = self._copy_of(path)
-        if copy == path:
-            return ""
-        with copy_lock(copy.with_name(copy.name.removesuffix(f"-{path.name}"))):
-            manifest = (path / MANIFEST).read_bytes()
-            if copy.is_dir() and (copy / MANIFEST).read_bytes() == manifest:
-                return ""
-            for other in copy.parent.glob(copy.name.replace(path.name, f"{self.prefix}*")):
-                shutil.rmtree(other)
-            reason = ""
-            with atomic_folder(copy) as attempt:
-                for name in (*_MANIFEST_JSON.validate_json(manifest), MANIFEST):
-                    (attempt / name).parent.mkdir(parents=True, exist_ok=True)
-                    path.fs.get_file((path / name).path, str(attempt / name))  # type: ignore[attr-defined]
-                reason = damage(attempt)
-            if reason:
-                shutil.rmtree(copy)
-            return reason
 
     def hint_without(self, step: int) -> str:
         """How to resume where the weights after `step` steps give no finite loss: without the checkpoints from then on.
@@ -242,7 +330,7 @@ class Checkpoints(Generic[State]):
         try:
             return self.read(path)
         except (OSError, ValidationError, ValueError, UserError) as error:
-            _raise_unavailable(path, error)
+            raise_unless_here(path, error)
             log.warning("%s: its state cannot be read (%s)", path, str(error).splitlines()[0])
             return None
 
@@ -264,71 +352,3 @@ def changed_settings(old: dict[str, JsonValue], new: dict[str, JsonValue], *, fr
     lines = differences(old, new)
     allowed = [line for line in lines if any(f"{line.partition(': ')[0]}.".startswith(f"{key}.") for key in free)]
     return ChangedSettings(fixed=[line for line in lines if line not in allowed], free=allowed)
-
-
-def refuse_old_format(path: Path, content: bytes) -> None:
-    """Raises UserError where a checkpoint's `state.json` is not of today's format, ValueError where it is no object."""
-    state = json.loads(content)
-    if not isinstance(state, dict):
-        raise ValueError(f"{STATE} holds no object")
-    if state.get("format") != FORMAT:
-        raise UserError(
-            f"{path}: a checkpoint of another version, which cannot be resumed; start again in an empty OUT"
-        )
-
-
-def damage(path: Path) -> str:
-    """Why a checkpoint cannot be used, or "". In object storage, which alters no file, it is only looked for all files.
-
-    Raises:
-        UserError: it is not damaged but of an older version, which wrote no manifest.
-    """
-    old = path / "training" / STATE
-    try:
-        if old.is_file() and not (path / MANIFEST).exists():
-            refuse_old_format(path, old.read_bytes())
-        manifest = _MANIFEST_JSON.validate_json((path / MANIFEST).read_bytes())
-        if STATE not in manifest:
-            return f"not whole (no {STATE} in its manifest)"
-        if any(name.startswith("/") or ".." in name.split("/") for name in manifest):
-            return "its manifest names files outside it"
-        if is_remote(path):
-            missing = manifest.keys() - _files_below(path)
-            return f"not whole (without {min(missing)})" if missing else ""
-        for name, expected in manifest.items():
-            if sha256_file(path / name) != expected:
-                return f"{name} was altered or cut off"
-        return ""
-    except ValidationError:
-        return f"not whole (its {MANIFEST} cannot be read)"
-    except (OSError, ValueError) as error:
-        _raise_unavailable(path, error)
-        return f"not whole ({error})"
-
-
-def _raise_unavailable(path: Path, error: Exception) -> None:
-    """A store that does not answer has the checkpoint; what a disk of this machine cannot read is lost."""
-    if is_remote(path):
-        raise_unavailable(error)
-
-
-def _files_below(path: Path) -> set[str]:
-    root = path.path.rstrip("/")  # type: ignore[attr-defined]
-    return {name.removeprefix(f"{root}/") for name in path.fs.find(root, refresh=True)}  # type: ignore[attr-defined]
-
-
-def write_tensors(folder: Path, tensors: Mapping[str, Kinds]) -> None:
-    """One safetensors file a kind (weight, exp_avg, ...); every parameter has the same kinds."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for kind in next(iter(tensors.values()), {}):
-        by_name = {name: values[kind].contiguous() for name, values in tensors.items()}
-        save_file(by_name, folder / f"{kind}.safetensors")
-
-
-def read_tensors(folder: Path) -> Iterator[tuple[str, Kinds]]:
-    """(name, tensors by kind) of every parameter that `write_tensors` wrote, read one by one."""
-    with ExitStack() as stack:
-        paths = sorted(folder.glob("*.safetensors"))
-        files = {file.stem: stack.enter_context(safe_open(file, framework="pt")) for file in paths}
-        for name in files[WEIGHT].keys():  # noqa: SIM118 (no mapping)
-            yield name, {kind: file.get_tensor(name) for kind, file in files.items()}

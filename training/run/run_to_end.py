@@ -41,17 +41,19 @@ def run_to_end(trainer: Trainer, hang_seconds: float | None) -> ExitStatus:
     try:
         with Watchdog(hang_seconds, trainer.world.rank) as watchdog:
             stopped = trainer.train(watchdog)
-        trainer.checkpoints.wait()
+        trainer.checkpoints.finish()
         if not stopped:
             trainer.export()
         elif trainer.world.is_first:
             done = f"after step {trainer.step}" if trainer.step else "before the first step"
             print(f"stopped by a signal {done}; {PROGRESS_SAVED}", flush=True)
     except BaseException as error:
-        try:
-            _finish(trainer, "FAILED")
-        except OSError as other:
-            error.add_note(f"its last files were not uploaded: {other}")
+        # Not left to be written while this rank leaves the others.
+        for end in (trainer.checkpoints.wait, lambda: _finish(trainer, "FAILED")):
+            try:
+                end()
+            except Exception as other:
+                error.add_note(f"and its last files were not written: {other}")
         raise
     _finish(trainer, "KILLED" if stopped else "FINISHED")
     return ExitStatus.STOPPED if stopped else ExitStatus.DONE

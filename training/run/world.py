@@ -14,11 +14,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from voxmill.core.errors import JobError, UserError
+from voxmill.core.errors import JobError, UserError, first_line
+from voxmill.core.storage import storage_failure
 
 T = TypeVar("T")
 TIMEOUT = timedelta(minutes=30)
 """A collective operation fails after this long; `run.hang_seconds` ends a hanging rank before it."""
+BACKGROUND_TIMEOUT = timedelta(hours=2)
+"""The same of what goes on beside the steps, such as writing a checkpoint to slow storage."""
+_REPORTED = (UserError, JobError, OSError)
+"""What one rank's failure is on all others, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +33,8 @@ class World:
     rank: int
     size: int
     device: torch.device
+    group: dist.ProcessGroup | None = None
+    """Through which the ranks communicate; None: the default one."""
 
     @property
     def is_first(self) -> bool:
@@ -46,7 +53,7 @@ class World:
         """The mean of each scalar over the ranks, in fp64."""
         total = torch.stack([value.detach().double() for value in values.values()])
         if self.size > 1:
-            dist.all_reduce(total)
+            dist.all_reduce(total, group=self.group)
         # One transfer from the device for all of them.
         return dict(zip(values, (total / self.size).tolist(), strict=True))
 
@@ -62,7 +69,7 @@ class World:
         if self.size == 1:
             return [float(value) for value in values]
         reduced = torch.tensor(values, dtype=torch.float64, device=self.device)
-        dist.all_reduce(reduced, op=operation)
+        dist.all_reduce(reduced, op=operation, group=self.group)
         result: list[float] = reduced.tolist()
         return result
 
@@ -72,16 +79,62 @@ class World:
         Raises:
             UserError, JobError, OSError: the first rank's, on every rank.
         """
-        result: list[T | UserError | JobError | OSError | None] = [None]
+        if self.size == 1:
+            return compute()
+        result: list[T | Exception | None] = [None]
         if self.is_first:
-            try:
-                result = [compute()]
-            except (UserError, JobError, OSError) as error:
-                result = [error]
-        dist.broadcast_object_list(result)
-        if isinstance(result[0], UserError | JobError | OSError):
-            raise result[0]
-        return cast(T, result[0])
+            result = [_value_or_error(compute)]
+        dist.broadcast_object_list(result, group=self.group)
+        return _checked(result[0])
+
+    def gathered(self, compute: Callable[[], T]) -> list[T]:
+        """What `compute` returns on each rank, on every rank; an error only after it has ended on all of them.
+
+        Raises:
+            UserError, JobError, OSError: the one of the first rank that has one, on every rank; any other error is a
+                JobError on the other ranks.
+        """
+        if self.size == 1:
+            return [compute()]
+        mine = _value_or_error(compute)
+        results: list[T | Exception | None] = [None] * self.size
+        dist.all_gather_object(results, mine, group=self.group)
+        results[self.rank] = mine  # itself, and not what pickle makes of an error
+        return [_checked(result) for result in results]
+
+    def apart(self) -> "World":
+        """The same ranks on the CPU with a group of their own, for a thread beside the steps; all ranks call it."""
+        if self.size == 1:
+            return World(self.rank, self.size, torch.device("cpu"))
+        group = dist.new_group(backend="gloo", timeout=BACKGROUND_TIMEOUT)
+        return World(self.rank, self.size, torch.device("cpu"), group)
+
+
+def _value_or_error(compute: Callable[[], T]) -> T | Exception:
+    try:
+        return compute()
+    # Whatever it is: the other ranks wait for this one.
+    except Exception as error:
+        return error if isinstance(error, _REPORTED) else storage_failure(error) or _Unreported(error)
+
+
+class _Unreported(Exception):
+    """An error that is raised as it is on its own rank, and is a JobError on the others."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(first_line(error))
+        self.error = error
+
+    def __reduce__(self) -> tuple[type[JobError], tuple[str]]:
+        return JobError, (str(self),)
+
+
+def _checked(result: T | Exception | None) -> T:
+    if isinstance(result, _Unreported):
+        raise result.error
+    if isinstance(result, _REPORTED):
+        raise result
+    return cast(T, result)
 
 
 @contextmanager

@@ -1,10 +1,10 @@
-"""Weights, moments and average of a model under DeepSpeed, whole and by parameter name, in and out.
+"""Weights, moments and average of a model under DeepSpeed by parameter name, in and out.
 
-The same tensors come out of every ZeRO stage and number of ranks, so a checkpoint is bound to neither. DeepSpeed's own
-checkpoints are pickles bound to both.
+Each rank saves the stretches of parameters that it holds and reads those that it will hold, so a checkpoint is bound to
+no ZeRO stage and number of ranks. DeepSpeed's own checkpoints are pickles bound to both.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from training.run.ema import move_average
 from training.run.world import World
+from voxmill.core.sharded_tensors import Fragment, ShardedTensors, Wanted
 
 WEIGHT, AVERAGE = "weight", "ema"
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -91,30 +92,99 @@ class ZeroState:
                 on_first[name] = values
         return on_first
 
-    def restore(self, tensors: Iterable[tuple[str, Kinds]], steps: int) -> None:
-        """Restores what `tensors` returned after `steps` steps, in any stage and world, on all ranks together."""
-        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
+    def copied(self) -> list[Fragment]:
+        """This rank's share of the state, copied into the memory of the CPU: those of all ranks are the whole state."""
+        fragments = [
+            Fragment(
+                name=item.name,
+                shape=item.shape,
+                start=item.start,
+                tensors={kind: _copied(tensor) for kind, tensor in item.tensors.items()},
+            )
+            for item in self._own()
+        ]
+        if self._world.device.type == "cuda":
+            torch.cuda.synchronize(self._world.device)
+        return fragments
 
-        parameters = {name: parameter for parameter, name in self.names.items()}
-        for name, saved in tensors:
-            parameter, values = parameters.pop(name), {kind: t.to(self._world.device) for kind, t in saved.items()}
-            if (master := self.own_masters.get(parameter)) is not None:
-                with torch.no_grad():
-                    master.copy_(values[WEIGHT])
-                    parameter.copy_(values[WEIGHT])
-                    for kind in self.kinds[1:]:
-                        self.adamw.state[master][kind].copy_(values[kind])
-            else:
-                safe_set_full_fp32_param(parameter, values[WEIGHT])
-                self._write(parameter, values[WEIGHT])
-                for kind in self.kinds[1:]:
-                    safe_set_full_optimizer_state(parameter, values[kind], kind)
-        assert not parameters, f"not in the checkpoint: {sorted(parameters)[:3]}"
+    def restore(self, saved: ShardedTensors, steps: int) -> None:
+        """Restores what all ranks `copied` after `steps` steps, in any stage and world, on all ranks together.
+
+        Raises:
+            UserError: a file is damaged, or lacks a parameter. OSError: it cannot be read.
+        """
+        with torch.no_grad():
+            saved.read_into(
+                Wanted(kind, item.name, item.start, tensor)
+                for item in self._held()
+                for kind, tensor in item.tensors.items()
+            )
+            self._compute_with_masters()
         self.steps = steps
         # AdamW corrects its moments by its own count.
         for state in self.adamw.state.values():
             if "step" in state:
                 state["step"] = torch.full_like(torch.as_tensor(state["step"], dtype=torch.float32), float(steps))
+
+    def _held(self) -> Iterator[Fragment]:
+        """What this rank holds: the optimizer's own memory. Under ZeRO 0 that is all."""
+        for parameter, name in self.names.items():
+            if (master := self.own_masters.get(parameter)) is not None:
+                tensors = {WEIGHT: master} | {kind: self._state_of(master)[kind] for kind in self.kinds[1:]}
+                start, length, shape = 0, master.numel(), tuple(master.shape)
+            elif hasattr(parameter, "ds_id"):
+                # Equal parts of every parameter, the last ones filled up.
+                state_of = self._optimizer._get_fp32_opt_state_partition
+                keys = {kind: None if kind == WEIGHT else kind for kind in self.kinds}
+                tensors = {
+                    kind: state_of(parameter, release_swap_buffers=True, optim_state_key=key)[0]
+                    for kind, key in keys.items()
+                }
+                size, shape = tensors[WEIGHT].numel(), tuple(parameter.ds_shape)  # type: ignore[attr-defined]
+                start = size * self._optimizer._get_param_partition_rank(parameter)
+                length = min(size, parameter.ds_numel - start)  # type: ignore[attr-defined]
+            elif parameter._hp_mapping is not None:  # type: ignore[attr-defined]
+                mapping = parameter._hp_mapping  # type: ignore[attr-defined]
+                start, length = mapping.lp_fragment_address.start, mapping.lp_fragment_address.numel
+                shape = tuple(parameter.shape)
+                tensors = {k: mapping.get_hp_fragment(None if k == WEIGHT else k) for k in self.kinds}
+            else:
+                continue
+            if length > 0:
+                flat = {kind: tensor.detach().view(-1)[:length] for kind, tensor in tensors.items()}
+                yield Fragment(name=name, shape=shape, start=start, tensors=flat)
+
+    def _own(self) -> Iterator[Fragment]:
+        """What this rank saves: all that it holds, or of what every rank holds an equal share."""
+        if not self.own_masters:
+            yield from self._held()
+            return
+        total = sum(master.numel() for master in self.own_masters.values())
+        first, end = (total * rank // self._world.size for rank in (self._world.rank, self._world.rank + 1))
+        place = 0
+        for item in self._held():
+            start, stop = max(first - place, 0), min(end - place, item.length)
+            place += item.length
+            if start < stop:
+                tensors = {kind: tensor[start:stop] for kind, tensor in item.tensors.items()}
+                yield Fragment(name=item.name, shape=item.shape, start=start, tensors=tensors)
+
+    def _compute_with_masters(self) -> None:
+        """Renews the weights that compute from the fp32 ones, as DeepSpeed does after a step; all ranks together."""
+        optimizer = self._optimizer
+        if self.own_masters:
+            for parameter, master in self.own_masters.items():
+                if parameter is not master:
+                    parameter.copy_(master)
+        elif hasattr(optimizer, "update_lp_params"):
+            optimizer.update_lp_params()
+        else:
+            optimizer._partition_all_parameters()
+            for group in range(len(optimizer.fp32_partitioned_groups_flat)):
+                optimizer._reassign_or_swap_out_partitioned_parameters(group)
+            if optimizer.persistent_parameters:
+                optimizer.persistent_parameters[0].all_gather(optimizer.persistent_parameters)
+            optimizer.invalidate_secondary_tensor()
 
     def whole(self, parameter: nn.Parameter, kind: str) -> Tensor:
         """One tensor of a parameter: whole, fp32, on every rank."""
@@ -187,3 +257,9 @@ class ZeroState:
 
         with deepspeed.zero.GatheredParameters(parameter, modifier_rank=0, enabled=hasattr(parameter, "ds_id")):
             parameter.data.copy_(value)
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    """On the CPU, in memory of its own; from a GPU into pinned memory, which `torch.cuda.synchronize` makes valid."""
+    copy = torch.empty(tensor.shape, dtype=torch.float32, pin_memory=tensor.is_cuda)
+    return copy.copy_(tensor, non_blocking=tensor.is_cuda)

@@ -270,10 +270,10 @@ def test_mistakes(
 def test_a_cut_off_checkpoint_is_reported_and_the_one_before_is_used(corpus: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(whole, out)
-    weights = out / "checkpoint-00000004" / "training" / "autoencoder" / "weight.safetensors"
+    weights = out / "checkpoint-00000004" / "training" / "autoencoder" / "rank-00000.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     said = run(corpus, out)
-    assert f"{weights.parents[2]}: training/autoencoder/weight.safetensors was altered or cut off" in said
+    assert f"{weights.parents[2]}: training/autoencoder/rank-00000.safetensors was altered or cut off" in said
     assert "from step 2, 1 ranks" in said
     assert numbers(out) == numbers(whole)
 

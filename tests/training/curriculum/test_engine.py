@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from torch import nn
 
 from model.checkpoint import load_model
 from model.config import read_config
 from model.sequence.text_tokenizer import TextTokenizer
 from samples.fabricate import CHECKPOINT
+from tests.support.saved_state import saved_to
 from training.curriculum.corpus import Corpus, read_corpus
 from training.curriculum.engine import Engine
 from training.curriculum.recipe import Recipe, load_recipe
@@ -17,6 +19,7 @@ from training.curriculum.sample_stream import SampleStream
 from training.curriculum.step import Stepper, StepResult, read_rows
 from training.run.world import World
 from training.run.zero_state import AVERAGE
+from voxmill.core.sharded_tensors import rank_file
 
 STAGES = [0, 1, 2, 3]
 State = dict[str, dict[str, torch.Tensor]]
@@ -125,19 +128,25 @@ def test_an_average_is_fp32_where_the_weights_compute_in_bf16(encoded: Path, wor
 
 @pytest.mark.parametrize("zero", STAGES)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_state_with_an_average_goes_into_another_engine(encoded: Path, world: World, zero: int, dtype: str) -> None:
+def test_a_state_with_an_average_goes_into_another_engine(
+    encoded: Path, world: World, zero: int, dtype: str, tmp_path: Path
+) -> None:
     settings = recipe(encoded, f"engine.zero={zero}", "optimizer.ema=0.5", f"engine.dtype={dtype}")
     corpus = read_corpus(settings)
     engine = engine_of(settings, world)
     steps(engine, corpus, settings, 2)
-    saved = [
-        (name, {kind: tensor.clone() for kind, tensor in values.items()}) for name, values in engine.state.tensors()
-    ]
+    before, saved = state(engine), saved_to(tmp_path, engine.state)
+    # What safetensors itself finds there is what DeepSpeed gathers.
+    with safe_open(tmp_path / rank_file(0), framework="pt") as file:
+        assert {f"{kind}/{name}" for name in before for kind in before[name]} == set(file.keys())
+        for name, values in before.items():
+            for kind, tensor in values.items():
+                assert torch.equal(file.get_tensor(f"{kind}/{name}").view(tensor.shape), tensor)
     wanted = losses(steps(engine, corpus, settings, 2, start=2))
     other = engine_of(settings, world)
     other.state.restore(saved, 2)
     assert losses(steps(other, corpus, settings, 2, start=2)) == wanted
-    assert all(values["exp_avg_sq"].abs().max() > 0 for _, values in saved)
+    assert all(values["exp_avg_sq"].abs().max() > 0 for values in before.values())
     ours, theirs = state(engine), state(other)
     assert all(torch.equal(ours[name][kind], theirs[name][kind]) for name in ours for kind in ours[name])
 

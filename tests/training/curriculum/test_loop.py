@@ -11,10 +11,10 @@ from tests.support.runs import metrics
 from training.curriculum.corpus import read_corpus
 from training.curriculum.loop import Run
 from training.curriculum.recipe import Recipe, load_recipe
-from training.run.checkpoints import read_tensors
 from training.run.stop_signal import StopSignal
 from training.run.world import World
 from voxmill.core.errors import ExitStatus, JobError, UserError, status_and_line
+from voxmill.core.sharded_tensors import ShardedTensors
 
 SHORT = ("steps=5", "rows=1", "optimizer.warmup_steps=1", "run.hang_seconds=null", "run.tracking_uri=none")
 
@@ -131,6 +131,6 @@ def test_the_best_checkpoint_stays_and_is_exported(
     assert [run.checkpoints.read(path).score for path in kept] == [1.0, 2.0, 4.0]
     assert "exporting step-00000002" in capsys.readouterr().out
     exported = load_checkpoint(tmp_path / "export", dtype=torch.float32).model.state_dict()
-    best, last = (dict(read_tensors(path)) for path in (kept[0], kept[-1]))
-    assert all(torch.equal(exported[name], values["ema"]) for name, values in best.items())
-    assert any(not torch.equal(exported[name], values["ema"]) for name, values in last.items())
+    best, last = (dict(ShardedTensors(path).whole("ema")) for path in (kept[0], kept[-1]))
+    assert all(torch.equal(exported[name], average) for name, average in best.items())
+    assert any(not torch.equal(exported[name], average) for name, average in last.items())

@@ -14,6 +14,7 @@ from model.config import read_config
 from model.sequence.packing import pack
 from model.sequence.text_tokenizer import TextTokenizer
 from samples.fabricate import CHECKPOINT
+from tests.support.saved_state import saved_to
 from training.curriculum.corpus import Corpus, read_corpus
 from training.curriculum.engine import Engine
 from training.curriculum.recipe import Recipe, load_recipe
@@ -133,13 +134,13 @@ def test_nothing_to_read_ends_the_run(engine: Engine, corpus: Corpus, recipe: Re
         Stepper(engine, recipe, patch_size=4, spike=None)(empty, [], step=0, rate=0.0)
 
 
-def test_state_goes_out_and_in_whole(engine: Engine, corpus: Corpus, recipe: Recipe) -> None:
+def test_state_goes_out_and_in_whole(engine: Engine, corpus: Corpus, recipe: Recipe, tmp_path: Path) -> None:
     stepper = Stepper(engine, recipe, patch_size=4, spike=None)
     rows = rows_of(engine, corpus, recipe)[0]
-    engine.state.restore(list(engine.state.tensors()), 0)
+    engine.state.restore(saved_to(tmp_path, engine.state), 0)
     stepper(rows, [], step=0, rate=1e-3)
-    saved = list(engine.state.tensors())
-    assert any(values["exp_avg_sq"].abs().max() > 0 for _, values in saved)
+    saved = saved_to(tmp_path, engine.state)
+    assert any(tensor.abs().max() > 0 for _, tensor in saved.whole("exp_avg_sq"))
     first = [stepper(rows, [], step=step, rate=1e-3).loss for step in (1, 2)]
     engine.state.restore(saved, 1)
     assert [stepper(rows, [], step=step, rate=1e-3).loss for step in (1, 2)] == first

@@ -9,16 +9,10 @@ import pytest
 import torch
 from pydantic import JsonValue
 
-from training.run.checkpoints import (
-    ChangedSettings,
-    Checkpoints,
-    Saved,
-    changed_settings,
-    damage,
-    read_tensors,
-    write_tensors,
-)
+from training.run.checkpoint_files import damage
+from training.run.checkpoints import ChangedSettings, Checkpoints, Saved, changed_settings
 from voxmill.core.errors import UserError
+from voxmill.core.sharded_tensors import Fragment, ShardedTensors
 
 KINDS = ("weight", "exp_avg", "exp_avg_sq")
 
@@ -32,15 +26,16 @@ def checkpoints(folder: Path, keep: int = 3, keep_best: int = 0) -> Checkpoints[
     return Checkpoints(folder, Counted, keep=keep, keep_best=keep_best)
 
 
-def filled_with(value: float) -> dict[str, dict[str, torch.Tensor]]:
-    return {"a.weight": {kind: torch.full((3, 2), value) for kind in KINDS}}
+def filled_with(value: float) -> list[Fragment]:
+    tensors = {kind: torch.full((6,), float(value)) for kind in KINDS}
+    return [Fragment(name="a.weight", shape=(3, 2), start=0, tensors=tensors)]
 
 
 def save(folder: Path, steps: range, keep: int = 3) -> Checkpoints[Counted]:
     made = checkpoints(folder, keep)
     for step in steps:
         tensors = filled_with(step)
-        made.save(step, lambda path, tensors=tensors: write_tensors(path, tensors), Counted(step * 10))  # type: ignore[misc]
+        made.save(step, lambda part, tensors=tensors: part.add_tensors(tensors), Counted(step * 10))  # type: ignore[misc]
     made.wait()
     return made
 
@@ -51,11 +46,12 @@ def test_what_was_saved_is_read_and_the_last_few_stay(tmp_path: Path) -> None:
     latest = made.latest()
     assert latest is not None
     assert made.read(latest) == Saved(step=4, score=None, is_sound=True, state=Counted(40))
-    ((name, values),) = read_tensors(latest)
-    assert name == "a.weight" and all(torch.equal(values[kind], torch.full((3, 2), 4.0)) for kind in KINDS)
+    for kind in KINDS:
+        ((name, tensor),) = ShardedTensors(latest).whole(kind)
+        assert name == "a.weight" and torch.equal(tensor, torch.full((3, 2), 4.0))
 
 
-@pytest.mark.parametrize("file", ["weight.safetensors", "state.json", "manifest.json"])
+@pytest.mark.parametrize("file", ["rank-00000.safetensors", "tensors.json", "state.json", "manifest.json"])
 @pytest.mark.parametrize("how", ["torn", "altered", "missing"])
 def test_a_damaged_one_is_reported_and_the_one_before_is_used(
     tmp_path: Path, file: str, how: str, caplog: pytest.LogCaptureFixture
@@ -69,7 +65,8 @@ def test_a_damaged_one_is_reported_and_the_one_before_is_used(
         victim.write_bytes(content[:-3] if how == "torn" else content[:-3] + bytes([content[-3] ^ 1]) + content[-2:])
     if file == "manifest.json" and how == "altered":
         manifest = json.loads(content)
-        victim.write_text(json.dumps(manifest | {"weight.safetensors": "0" * 64}))
+        manifest["rank-00000.safetensors"]["sha256"] = "0" * 64
+        victim.write_text(json.dumps(manifest))
     with caplog.at_level(logging.WARNING):
         latest = made.latest()
     assert latest is not None and latest.name == "step-00000001"
@@ -90,12 +87,12 @@ def test_one_with_a_manifest_that_names_nothing_is_damaged(tmp_path: Path) -> No
 def test_what_is_written_after_a_damaged_newer_one_stays(tmp_path: Path, keep: int, is_sound: bool) -> None:
     """The run fell back to the one before a torn one and saves earlier than that one had been."""
     made = save(tmp_path, range(10, 31, 10), keep=3)
-    torn = tmp_path / "step-00000030" / "weight.safetensors"
+    torn = tmp_path / "step-00000030" / "rank-00000.safetensors"
     torn.write_bytes(torn.read_bytes()[:-3])
     latest = made.latest()
     assert latest is not None and latest.name == "step-00000020"
     made = checkpoints(tmp_path, keep)
-    made.save(25, lambda path: write_tensors(path, filled_with(25.0)), Counted(25), is_sound=is_sound)
+    made.save(25, lambda part: part.add_tensors(filled_with(25.0)), Counted(25), is_sound=is_sound)
     made.wait()
     latest = made.latest()
     assert latest is not None and latest.name == "step-00000025" and not damage(latest)
@@ -120,18 +117,20 @@ def test_the_same_step_again_replaces_it(tmp_path: Path) -> None:
 
 def test_files_in_folders_are_in_the_manifest(tmp_path: Path) -> None:
     made = checkpoints(tmp_path)
-    made.save(0, lambda path: write_tensors(path / "training" / "part", filled_with(1.0)), Counted(0))
+    made.save(0, lambda part: part.add_tensors(filled_with(1.0), "training/part"), Counted(0))
     made.wait()
     (path,) = made.paths()
-    assert not damage(path) and "training/part/weight.safetensors" in json.loads((path / "manifest.json").read_text())
-    (path / "training" / "part" / "weight.safetensors").unlink()
+    assert not damage(path) and "training/part/rank-00000.safetensors" in json.loads(
+        (path / "manifest.json").read_text()
+    )
+    (path / "training" / "part" / "rank-00000.safetensors").unlink()
     assert "not whole" in damage(path)
 
 
 def test_a_failed_write_is_raised_at_the_next_call(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("a file where the folder should be")
     made = checkpoints(tmp_path / "checkpoints")
-    made.save(0, lambda path: None, Counted(0))
+    made.save(0, lambda part: None, Counted(0))
     with pytest.raises(OSError):
         made.wait()
 
@@ -155,7 +154,7 @@ def test_a_torn_one_of_an_older_version_is_damaged_and_no_traceback(tmp_path: Pa
 
 def test_the_hint_leaves_out_the_weights_that_give_no_finite_loss(tmp_path: Path) -> None:
     made = save(tmp_path, range(4))
-    made.save(4, lambda path: write_tensors(path, filled_with(4.0)), Counted(4))
+    made.save(4, lambda part: part.add_tensors(filled_with(4.0)), Counted(4))
     # The one that is still being written is named, too.
     assert made.hint_without(4) == (
         "lower optimizer.learning_rate, remove step-00000004, whose weights give none, "
@@ -175,7 +174,7 @@ def test_changed_settings_are_divided_into_those_that_may_change_and_others() ->
 def save_scored(folder: Path, scores: dict[int, float | None], *, keep: int, keep_best: int) -> Checkpoints[Counted]:
     made = checkpoints(folder, keep, keep_best)
     for step, score in scores.items():
-        made.save(step, lambda path: write_tensors(path, filled_with(0.0)), Counted(0), score=score)
+        made.save(step, lambda part: part.add_tensors(filled_with(0.0)), Counted(0), score=score)
     made.wait()
     return made
 
@@ -209,7 +208,7 @@ def test_a_best_one_that_cannot_be_read_is_reported_and_no_longer_kept(
 def test_those_saved_among_bad_steps_never_replace_sound_ones(tmp_path: Path) -> None:
     made = save(tmp_path, range(4), keep=2)
     for step in range(4, 9):
-        made.save(step, lambda path: write_tensors(path, filled_with(0.0)), Counted(0), is_sound=False)
+        made.save(step, lambda part: part.add_tensors(filled_with(0.0)), Counted(0), is_sound=False)
     made.wait()
     assert names(tmp_path) == [2, 3, 8]
     latest, sound = made.latest(), made.latest(sound=True)

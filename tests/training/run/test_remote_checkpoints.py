@@ -13,7 +13,8 @@ import torch
 from tests.support.runs import ROOT, environment
 from tests.support.s3_server import BUCKET, s3_server
 from tests.training.run.test_checkpoints import Counted, checkpoints, filled_with
-from training.run.checkpoints import damage, read_tensors, write_tensors
+from training.run.checkpoint_files import damage
+from voxmill.core.sharded_tensors import ShardedTensors
 from voxmill.core.storage import file_names, to_path, uri
 
 
@@ -32,7 +33,7 @@ def remote(server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 def save(folder: Path, steps: range, keep: int = 2) -> None:
     made = checkpoints(folder, keep)
     for step in steps:
-        made.save(step, lambda path, step=step: write_tensors(path / "a", filled_with(step)), Counted(step))  # type: ignore[misc]
+        made.save(step, lambda part, step=step: part.add_tensors(filled_with(step), "a"), Counted(step))  # type: ignore[misc]
     made.wait()
 
 
@@ -42,12 +43,9 @@ def test_what_was_saved_is_read_and_the_last_few_stay(remote: Path, tmp_path: Pa
     made = checkpoints(remote, 2)
     latest = made.latest()
     assert latest is not None and latest.name == "step-00000003" and made.read(latest).state == Counted(3)
-    ((_, values),) = read_tensors(made.at_hand(latest) / "a")
-    assert torch.equal(values["weight"], torch.full((3, 2), 3.0))
-    # One copy at a time, and none at the end: neither of this one nor of what was uploaded.
-    older = made.paths()[1]
-    made.at_hand(older)
-    made.let_go(older)
+    ((_, tensor),) = ShardedTensors(latest / "a").whole("weight")
+    assert torch.equal(tensor, torch.full((3, 2), 3.0))
+    # Nothing is left on this machine of what was uploaded, and what was read was never copied here.
     left = [path for path in (tmp_path / "scratch").rglob("*") if path.is_file() and path.suffix != ".lock"]
     assert not left
 
@@ -62,7 +60,7 @@ def test_the_same_step_again_replaces_it(remote: Path) -> None:
     assert not (latest / "of-before.safetensors").exists()
 
 
-@pytest.mark.parametrize("what", ["manifest.json", "state.json", "a/weight.safetensors"])
+@pytest.mark.parametrize("what", ["manifest.json", "state.json", "a/rank-00000.safetensors", "a/tensors.json"])
 @pytest.mark.parametrize("how", ["missing", "torn"])
 def test_a_torn_one_is_no_checkpoint(remote: Path, what: str, how: str, caplog: pytest.LogCaptureFixture) -> None:
     save(remote, range(2))
@@ -84,7 +82,7 @@ from tests.training.run.test_checkpoints import Counted, checkpoints
 from voxmill.core.storage import to_path
 
 made = checkpoints(to_path(sys.argv[1]))
-made.save(1, lambda path: [(path / f"{n:04d}").write_text("x") for n in range(500)], Counted(1))
+made.save(1, lambda part: [part.add_text(f"{n:04d}", "x") for n in range(500)], Counted(1))
 made.wait()
 """
 
@@ -111,5 +109,5 @@ def test_a_manifest_that_leaves_the_checkpoint_is_refused(remote: Path) -> None:
     save(remote, range(1))
     path = remote / "step-00000000"
     text = (path / "manifest.json").read_text()
-    (path / "manifest.json").write_text(text.replace("a/weight", "../weight"))
+    (path / "manifest.json").write_text(text.replace("a/rank", "../rank"))
     assert "outside" in damage(path) and checkpoints(remote).latest() is None
