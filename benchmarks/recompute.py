@@ -44,7 +44,7 @@ def step(preset: str, positions: int, recompute: bool) -> StepCost:
     """The cost of a step in this process."""
     import torch
 
-    from model.layers.transformer import MiniCPM
+    from model.layers.transformer import recompute_layers
     from model.presets import preset as preset_of
     from model.sequence.layouts import arrange
     from model.sequence.packing import pack
@@ -54,9 +54,7 @@ def step(preset: str, positions: int, recompute: bool) -> StepCost:
     torch.set_num_threads(1)
     config = preset_of(preset)
     model = VoxCPM2(config).train()
-    for module in model.modules():
-        if isinstance(module, MiniCPM):
-            module.recompute = recompute
+    recompute_layers(model, recompute)
     patch = (config.patch_size, config.feat_dim)
     layouts, room = [], positions
     while room > 0:

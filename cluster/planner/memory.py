@@ -4,10 +4,11 @@ States follow ZeRO (arXiv 1910.02054) as DeepSpeed 0.19 keeps them; activations 
 model, counted layer by layer (`Stack`). Tests hold both against tensors that were measured on a CPU. Sizes are bytes.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from cluster.deepspeed.files import read_buckets
+from cluster.deepspeed.files import Communication, read_buckets
 
 Dtype = Literal["bfloat16", "float32"]
 Zero = Literal[0, 1, 2, 3]
@@ -44,13 +45,28 @@ class Stack:
         attention = size * (2 * kept * heads + 2 * tokens * keys) + 4 * kept * self.heads
         return into + attention + out + kept * 4 * size * self.ffn
 
-    def activation_bytes(self, dtype: Dtype, units: float, *, recompute: bool) -> float:
-        """Bytes saved for `units` positions or patches; with `recompute`, layers' inputs and one whole layer."""
+    def activation_bytes(self, dtype: Dtype, units: float, *, recompute: float) -> float:
+        """Bytes saved for `units` positions or patches: of the first layers, the share `recompute`, their inputs."""
         tokens, kept = units * self.tokens, units * self.kept
-        if recompute:
-            inputs = self.layers * tokens * self.hidden * SIZES[dtype]
-            return inputs + self.layer_bytes(dtype, tokens, tokens)
-        return (self.layers - 1) * self.layer_bytes(dtype, tokens, tokens) + self.layer_bytes(dtype, tokens, kept)
+        again = self.recomputed(recompute)
+        inputs = again * tokens * self.hidden * SIZES[dtype]
+        if again == self.layers:
+            return inputs
+        whole = (self.layers - again - 1) * self.layer_bytes(dtype, tokens, tokens)
+        return inputs + whole + self.layer_bytes(dtype, tokens, kept)
+
+    def again_bytes(self, dtype: Dtype, units: float, *, recompute: float) -> float:
+        """Bytes that a layer which is computed again adds to those: by then the stack's kept layers are freed."""
+        again, tokens = self.recomputed(recompute), units * self.tokens
+        if not again:
+            return 0.0
+        layer = self.layer_bytes(dtype, tokens, tokens)
+        freed = self.activation_bytes(dtype, units, recompute=recompute) - again * tokens * self.hidden * SIZES[dtype]
+        return max(0.0, layer - freed)
+
+    def recomputed(self, share: float) -> int:
+        """Number of layers that are computed again at this share of them, 0..1."""
+        return math.ceil(share * self.layers - 1e-9)
 
 
 @dataclass(frozen=True)
@@ -74,8 +90,9 @@ class ModelShape:
 class Setup:
     """The layout of a run. `positions`: of a row; `audio`: share of them that are patches (targets), 0 to 1.
 
-    `trained`: number of trained parameters where they are adapters, beside the model's; None: the model's. `averaged`:
-    there is an fp32 average of the weights.
+    `recompute`: share of each stack's layers whose activations are computed again, 0 to 1. `trained`: number of trained
+    parameters where they are adapters, beside the model's; None: the model's. `averaged`: there is an fp32 average of
+    the weights.
     """
 
     zero: Zero
@@ -84,9 +101,10 @@ class Setup:
     positions: int
     audio: float = 1.0
     offload: bool = False
-    recompute: bool = False
+    recompute: float = 0.0
     trained: int | None = None
     averaged: bool = False
+    communication: Communication = Communication()
 
 
 @dataclass(frozen=True)
@@ -164,8 +182,12 @@ def rank_memory(shape: ModelShape, setup: Setup) -> Memory:
     size, mine = SIZES[setup.dtype], trained / (setup.world if setup.zero else 1)
     # The gradient in fp32, and what AdamW computes by: a second tensor of that length.
     copies = 0.0 if setup.offload else mine * (8 if setup.zero or setup.dtype == "bfloat16" else 4)
+    hpz = setup.communication.hpz
+    # hpZ keeps a second copy of the weights, divided by the ranks of one machine.
+    second = shape.parameters * size / hpz if hpz and setup.zero == 3 else 0.0
     return replace(
         held,
+        weights=held.weights + second,
         activations=activation_bytes(shape, setup),
         communication=_communication_numel(shape.parameters, setup) * size,
         step=copies,
@@ -174,20 +196,17 @@ def rank_memory(shape: ModelShape, setup: Setup) -> Memory:
 
 def activation_bytes(shape: ModelShape, setup: Setup) -> float:
     """Bytes that a row saves between forward and backward."""
-    stacks = shape.stacks(setup.positions, setup.audio)
-    saved = sum(stack.activation_bytes(setup.dtype, units, recompute=setup.recompute) for stack, units in stacks)
+    stacks, recompute = shape.stacks(setup.positions, setup.audio), setup.recompute
+    saved = sum(stack.activation_bytes(setup.dtype, units, recompute=recompute) for stack, units in stacks)
     # Last norms of the stacks, and what is between and around them.
     saved += sum(units * stack.kept * stack.norm_bytes(setup.dtype) for stack, units in stacks)
     saved += OUTSIDE * setup.positions * shape.base.hidden * SIZES[setup.dtype]
-    if setup.recompute:
-        # Only one stack at a time computes a layer again.
-        again = [s.layer_bytes(setup.dtype, units * s.tokens, units * s.tokens) for s, units in stacks]
-        saved -= sum(again) - max(again)
-    return saved
+    # Only one stack at a time computes a layer again.
+    return saved + max(stack.again_bytes(setup.dtype, units, recompute=recompute) for stack, units in stacks)
 
 
 def _communication_numel(parameters: int, setup: Setup) -> float:
-    buckets = read_buckets(setup.zero, offload=setup.offload)
+    buckets = read_buckets(setup.zero, offload=setup.offload, world=setup.world, communication=setup.communication)
     if setup.zero == 0:
         # Gradients are reduced as flat copies of at most one bucket; a single rank reduces nothing.
         return float(min(parameters, buckets.reduce_bucket_size)) if setup.world > 1 else 0.0

@@ -31,7 +31,8 @@ def choices(shape: ModelShape, base: Setup, gpu_bytes: float, *, zero: Zero | No
         stages = [0, 2]
     wanted = []
     for offload in (True,) if base.offload else (False, True):
-        for recompute in (True,) if base.recompute or offload and not base.offload else (False, True):
+        shares = (base.recompute,) if base.recompute else (0.0, 1.0)
+        for recompute in (1.0,) if offload and not base.offload else shares:
             wanted += [
                 replace(base, zero=stage, offload=offload, recompute=recompute)
                 for stage in stages

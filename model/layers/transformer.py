@@ -6,6 +6,7 @@ tokens whose output is read (`keep`).
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -51,6 +52,12 @@ class Attention(nn.Module):
         self, hidden: Tensor, rotation: Rotation | None, span: Span, *, layer: int, keep: slice | None
     ) -> Tensor:
         """[..., C] to [..., C]; with `keep`, only those tokens (of dimension -2) are queries."""
+        query, key, value = self.heads(hidden, rotation, keep)
+        result: Tensor = self.o_proj(attend(query, key, value, span, layer=layer).flatten(-2))
+        return result
+
+    def heads(self, hidden: Tensor, rotation: Rotation | None, keep: slice | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries of the tokens in `keep`, keys and values of all; rotated, [..., heads, head_dim] each."""
         heads = (-1, self.head_dim)
         kept = hidden if keep is None else hidden[..., keep, :]
         query = self.q_proj(kept).unflatten(-1, heads)
@@ -60,8 +67,7 @@ class Attention(nn.Module):
             cos, sin = rotation
             query = rotate(query, rotation if keep is None else (cos[..., keep, :, :], sin[..., keep, :, :]))
             key = rotate(key, rotation)
-        result: Tensor = self.o_proj(attend(query, key, value, span, layer=layer).flatten(-2))
-        return result
+        return query, key, value
 
 
 class MLP(nn.Module):
@@ -90,13 +96,39 @@ class Layer(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         depth = config.num_hidden_layers
         self.residual_scale = config.scale_depth / math.sqrt(depth) if config.use_mup else 1.0
+        self._compiled: tuple[Callable[..., tuple[Tensor, Tensor, Tensor]], Callable[..., Tensor]] | None = None
 
     def forward(
         self, hidden: Tensor, rotation: Rotation | None, span: Span, layer: int, keep: slice | None = None
     ) -> Tensor:
         stream = hidden if keep is None else hidden[..., keep, :]
+        # Compiled functions have no forward derivative, which MeanFlow's estimator asks for.
+        if self._compiled is not None and not _has_tangent(hidden):
+            before, after = self._compiled
+            query, key, value = before(hidden, rotation, keep)
+            return after(stream, attend(query, key, value, span, layer=layer))
         attended = self.self_attn(self.input_layernorm(hidden), rotation, span, layer=layer, keep=keep)
-        stream = stream + self._scaled(attended)
+        return self._with_mlp(stream + self._scaled(attended))
+
+    def compile_around_attention(self, backend: str, options: dict[str, bool] | None) -> None:
+        """Compiles what stands before and after the attention; `attend` itself is one kernel, or a loop over documents.
+
+        Row lengths are symbols: a row of another length compiles nothing again.
+        """
+        self._compiled = (
+            torch.compile(self._before_attention, dynamic=True, backend=backend, options=options),
+            torch.compile(self._after_attention, dynamic=True, backend=backend, options=options),
+        )
+
+    def _before_attention(
+        self, hidden: Tensor, rotation: Rotation | None, keep: slice | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return self.self_attn.heads(self.input_layernorm(hidden), rotation, keep)
+
+    def _after_attention(self, stream: Tensor, attended: Tensor) -> Tensor:
+        return self._with_mlp(stream + self._scaled(self.self_attn.o_proj(attended.flatten(-2))))
+
+    def _with_mlp(self, stream: Tensor) -> Tensor:
         return stream + self._scaled(self.mlp(self.post_attention_layernorm(stream)))
 
     def _scaled(self, branch: Tensor) -> Tensor:
@@ -106,8 +138,8 @@ class Layer(nn.Module):
 class MiniCPM(nn.Module):
     """A stack of layers and its final norm.
 
-    `recompute` trades time for memory in training: a layer's activations are computed again in the backward pass
-    instead of kept.
+    `recompute` trades time for memory in training: the activations of so many layers, the first ones, are computed
+    again in the backward pass instead of kept. That pass reaches them last, when those that were kept are freed.
     """
 
     def __init__(self, config: LanguageModelConfig, *, max_positions: int | None = None) -> None:
@@ -119,7 +151,7 @@ class MiniCPM(nn.Module):
         self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         length = max_positions or config.max_position_embeddings
         self.rotary = None if config.no_rope else RotaryTable(config, length=length)
-        self.recompute = False
+        self.recompute = 0
 
     def embed(self, tokens_N: Tensor) -> Tensor:
         """Text embeddings [..., C], times `scale_emb` under muP."""
@@ -148,12 +180,43 @@ class MiniCPM(nn.Module):
         rotation = self.rotation(hidden, span)
         last = len(self.layers) - 1
         # A recomputed layer would lose its forward derivative, so MeanFlow's estimator keeps its activations.
-        recompute = self.recompute and torch.is_grad_enabled() and unpack_dual(hidden).tangent is None
+        recomputed = self.recompute if self.recompute and torch.is_grad_enabled() and not _has_tangent(hidden) else 0
         for index, layer in enumerate(self.layers):
             wanted = keep if index == last else None
-            if recompute:
+            if index < recomputed:
                 hidden = checkpoint(layer, hidden, rotation, span, index, wanted, use_reentrant=False)
             else:
                 hidden = layer(hidden, rotation, span, index, wanted)
         result: Tensor = self.norm(hidden)
         return result
+
+
+def _has_tangent(hidden: Tensor) -> bool:
+    return unpack_dual(hidden).tangent is not None
+
+
+def recomputed_layers(share: float, layers: int) -> int:
+    """How many of a stack's layers are computed again at this share of them, 0..1: at least the share."""
+    return math.ceil(share * layers - 1e-9)
+
+
+def recompute_layers(model: nn.Module, share: float) -> None:
+    """Sets `MiniCPM.recompute` of every stack in `model` to this share of its layers, 0..1."""
+    for stack in model.modules():
+        if isinstance(stack, MiniCPM):
+            stack.recompute = recomputed_layers(share, len(stack.layers))
+
+
+def compile_layers(model: nn.Module, *, backend: str = "inductor") -> None:
+    """Compiles every layer of `model` but its attention, for training; where activations are recomputed, too.
+
+    Dropout draws the same numbers as without. The first rows take minutes; each combination of stack, precision and
+    mode is compiled once and shared by the stack's layers.
+    """
+    # One code object serves all stacks, with and without gradients; the default of 8 variants would silently leave
+    # what comes after them uncompiled.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+    options = {"fallback_random": True} if backend == "inductor" else None
+    for layer in model.modules():
+        if isinstance(layer, Layer):
+            layer.compile_around_attention(backend, options)

@@ -14,14 +14,17 @@ from torch import Tensor, nn
 
 from cluster.deepspeed.files import read_deepspeed
 from model.layers.rope import RotaryTable
-from model.layers.transformer import MiniCPM
+from model.layers.transformer import compile_layers, recompute_layers
 from model.lora import add_lora
 from model.sequence.packing import PackedBatch
 from model.voxcpm2 import VoxCPM2
 from training.curriculum.recipe import Recipe
 from training.run.world import World
 from training.run.zero_state import ZeroState
+from voxmill.core.errors import UserError
 
+COMPILER = "inductor"
+"""Backend of torch.compile where a recipe has `engine.compile`."""
 RowLosses = tuple[Tensor, Tensor, Tensor]
 """(diffusion, stop) sums of a packed row, fp32 scalars, and each sample's sums, [S, 6] by `SAMPLE_SUMS`."""
 
@@ -48,12 +51,19 @@ def deepspeed_config(recipe: Recipe, world_size: int) -> dict[str, JsonValue]:
     `world_size` divides the recipe's `rows`.
 
     Raises:
-        UserError: there is no file of this stage with offload.
+        UserError: there is no file of this stage with offload, or `engine.hpz` does not divide the ranks.
     """
-    return read_deepspeed(recipe.engine.zero, offload=recipe.engine.offload) | {
+    engine = recipe.engine
+    if engine.hpz is not None and (world_size % engine.hpz or world_size == engine.hpz):
+        raise UserError(
+            f"engine.hpz = {engine.hpz}: {world_size} ranks are not several machines of {engine.hpz} ranks; "
+            "set it to the ranks of one machine, or drop it"
+        )
+    values = read_deepspeed(engine.zero, offload=engine.offload, world=world_size, communication=engine.communication)
+    return values | {
         "gradient_accumulation_steps": recipe.rows // world_size,
         "gradient_clipping": recipe.optimizer.clip,
-        "bf16": {"enabled": recipe.engine.dtype == "bfloat16"},
+        "bf16": {"enabled": engine.dtype == "bfloat16"},
     }
 
 
@@ -81,6 +91,8 @@ class Engine:
         self._ds, wrapped, _, _ = deepspeed.initialize(
             model=self.losses, optimizer=optimizer, config=deepspeed_config(recipe, world.size)
         )
+        if recipe.engine.compile:
+            compile_layers(model, backend=COMPILER)
         for module in self.losses.modules():
             if isinstance(module, RotaryTable):
                 # The released trainer keeps them in fp32, too; DeepSpeed rounds all buffers.
@@ -148,7 +160,5 @@ def trainable(model: VoxCPM2, recipe: Recipe) -> VoxCPM2:
         with torch.random.fork_rng([]):
             torch.manual_seed(recipe.seed)
             add_lora(model, recipe.lora)
-    for module in model.modules():
-        if isinstance(module, MiniCPM):
-            module.recompute = recipe.engine.activation_checkpointing
+    recompute_layers(model, recipe.engine.activation_checkpointing)
     return model

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from cluster.deepspeed.files import Communication
 from model.lora import LoRAConfig
 from training.run.recipes import find_recipe
 from voxmill.core.config import Config, StoredPath, load_config
@@ -117,9 +118,10 @@ class LossConfig(Config):
 
 
 class EngineConfig(Config):
-    """DeepSpeed: ZeRO stage, and whether the optimizer's state lives in CPU memory.
+    """DeepSpeed, precision, and what trades time for memory.
 
-    `activation_checkpointing`: activations of a layer are computed again in the backward pass instead of kept.
+    `activation_checkpointing`: activations of a layer are computed again in the backward pass instead of kept. No key
+    but `zero`, `offload` and `dtype` changes a result beyond the rounding of sums, and by default none does.
     """
 
     zero: Literal[0, 1, 2, 3] = 2
@@ -128,10 +130,35 @@ class EngineConfig(Config):
     """Keep the optimizer's state in CPU memory."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Number format of weights and activations."""
-    activation_checkpointing: bool = False
-    """Compute activations again in the backward pass instead of keeping them."""
+    activation_checkpointing: bool | Annotated[float, Field(ge=0, le=1)] = False
+    """Compute activations again in the backward pass instead of keeping them: of all layers, or of a share (0..1)."""
+    compile: bool = False
+    """Compile the layers with torch.compile, which takes minutes at the start; ZeRO 0 to 2."""
+    overlap_comm: bool | None = None
+    """Reduce gradients during the backward pass; null: under ZeRO 3, and under 1 and 2 with more than 8 ranks."""
+    bucket_size: int | None = Field(None, ge=1_000_000)
+    """Gradients that are reduced at once; null: as many as `cluster/deepspeed/` says."""
+    hpz: int | None = Field(None, ge=2)
+    """ZeRO 3: ranks of one machine, which hold a second copy of the weights among them (ZeRO++ hpZ); null: none."""
     gpu_memory: float | None = Field(None, gt=0)
     """1e9 bytes of one GPU, which `--check` and the run hold the recipe against; null: that of the GPU here."""
+
+    @property
+    def communication(self) -> Communication:
+        """What is set over the file of the stage in `cluster/deepspeed/`."""
+        return Communication(overlap_comm=self.overlap_comm, bucket_size=self.bucket_size, hpz=self.hpz)
+
+    @model_validator(mode="after")
+    def _possible(self) -> "EngineConfig":
+        if self.hpz is not None and self.zero != 3:
+            raise ValueError(f"hpz = {self.hpz} divides the weights, which zero = {self.zero} does not; set zero to 3")
+        if self.compile and self.zero == 3:
+            raise ValueError(
+                "compile = true, but zero = 3 gathers weights by hooks that torch.compile cannot follow; set zero to 2"
+            )
+        if self.zero == 0 and (self.overlap_comm or self.bucket_size is not None):
+            raise ValueError("zero = 0 has no buckets: overlap_comm and bucket_size have no effect; drop them")
+        return self
 
 
 class HealthConfig(Config):

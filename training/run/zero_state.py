@@ -120,6 +120,7 @@ class ZeroState:
                 for kind, tensor in item.tensors.items()
             )
             self._compute_with_masters()
+        self._forget_second_copy()
         self.steps = steps
         # AdamW corrects its moments by its own count.
         for state in self.adamw.state.values():
@@ -222,6 +223,12 @@ class ZeroState:
                 average.copy_(kept)
             else:
                 self._write(parameter, self.whole(parameter, kind))
+        self._forget_second_copy()
+
+    def _forget_second_copy(self) -> None:
+        """Under hpZ weights are gathered from a second copy, which DeepSpeed renews at its own steps only."""
+        if hasattr(self._optimizer, "invalidate_secondary_tensor"):
+            self._optimizer.invalidate_secondary_tensor()
 
     def _make_moments(self) -> None:
         """Zeros where AdamW makes them at its first step: there is a state to save and to restore from the start."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from model.flow.flow_matching import FlowNoise, draw_flow_noise, times
 from model.flow.losses import SAMPLE_SUMS, LossSums, sample_sums
 from model.layers.attention import Packed
-from model.layers.transformer import MiniCPM
+from model.layers.transformer import recompute_layers
 from model.presets import preset
 from model.sequence.layouts import Layout, arrange
 from model.sequence.packing import PackedBatch, pack
@@ -213,17 +213,15 @@ def test_nothing_sees_what_comes_later(model: VoxCPM2) -> None:
         assert differs_N.nonzero()[:, 0].tolist() == [last]
 
 
-@pytest.mark.parametrize("mean_mode", [False, True])
-def test_recomputed_activations_change_no_gradient(mean_mode: bool) -> None:
+@pytest.mark.parametrize(("mean_mode", "share"), [(False, 1.0), (False, 0.5), (True, 1.0)])
+def test_recomputed_activations_change_no_gradient(mean_mode: bool, share: float) -> None:
     dit = CONFIG.dit_config.model_copy(update={"dit_mean_mode": mean_mode})
     torch.manual_seed(0)
     model = VoxCPM2(CONFIG.model_copy(update={"dit_config": dit}))
     batch = pack(samples())
     flow_noise = draw_flow_noise(batch.target_GPD, dit.cfm_config)
     kept = gradients(model, model(batch, flow_noise=flow_noise, progress=0.5).total())
-    for module in model.modules():
-        if isinstance(module, MiniCPM):
-            module.recompute = True
+    recompute_layers(model, share)
     recomputed = gradients(model, model(batch, flow_noise=flow_noise, progress=0.5).total())
     assert all(torch.equal(kept[name], recomputed[name]) for name in kept)
 

@@ -238,13 +238,19 @@ def report(recipe: Recipe, corpus: Corpus, plan: Plan, console: Console | None =
         reasons = ", ".join(f"{reason} {count}" for reason, count in corpus.left_out.most_common())
         console.print(f"left out: {reasons}", highlight=False)
     where = f"ZeRO {recipe.engine.zero}, {recipe.engine.dtype}"
-    again = ", activations computed again" if recipe.engine.activation_checkpointing else ""
+    share = float(recipe.engine.activation_checkpointing)
+    of = "" if share == 1 else f" in {share:.0%} of the layers"
+    again = f", activations computed again{of}" if share else ""
     adapters = f" and {plan.memory.trained / 1e6:.4g} M of adapters" if recipe.lora is not None else ""
     console.print(
         f"{plan.memory.shape.parameters / 1e6:.4g} M parameters{adapters}, {where}{again}; GB of a rank:",
         highlight=False,
     )
     console.print(_memory_table(recipe, plan))
+    gpu_bytes, worlds = gpu_bytes_of(recipe.engine), _worlds(recipe)
+    spare = "" if gpu_bytes is None else plan.memory.spare_recomputing(worlds[-1], gpu_bytes)
+    if spare:
+        console.print(f"{worlds[-1]} ranks fit with less computed again, too: {spare}", highlight=False)
 
 
 def _memory_table(recipe: Recipe, plan: Plan) -> Table:

@@ -15,6 +15,9 @@ from model.voxcpm2 import VoxCPM2
 from training.curriculum.recipe import EngineConfig, Recipe
 from voxmill.core.errors import UserError
 
+SHARES = tuple(number / 10 for number in range(1, 11))
+"""Shares of layers to compute again, of which the smallest is looked for."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecipeMemory:
@@ -37,6 +40,7 @@ class RecipeMemory:
             recompute=engine.activation_checkpointing,
             trained=None if self.recipe.lora is None else self.trained,
             averaged=self.recipe.optimizer.ema is not None,
+            communication=engine.communication,
         )
 
     def of_rank(self, world: int) -> Memory:
@@ -64,21 +68,38 @@ class RecipeMemory:
     def smallest_change(self, world: int, gpu_bytes: float) -> str:
         """What to set so that a rank fits: the fewest keys, and of those the fastest; else shorter rows, or GPUs."""
         setup = self.setup(world)
-        fitting = [
+        tried = [
             choice
-            for choice in choices(self.shape, replace(setup, offload=False, recompute=False), gpu_bytes)
-            if choice.fits
+            for share in sorted({0.0, float(setup.recompute)})
+            for choice in choices(self.shape, replace(setup, offload=False, recompute=share), gpu_bytes)
         ]
+        fitting = [choice for choice in tried if choice.fits]
         if fitting:
             # The sort is stable, and `choices` has the fastest first.
             best = min(fitting, key=lambda choice: len(_changes(choice, setup)))
+            if best.setup.recompute != setup.recompute:
+                best = self._least_recomputed(best, gpu_bytes)
             return f"set {' '.join(_changes(best, setup))} ({best.memory.peak / 1e9:.1f} GB)"
-        least = replace(setup, recompute=True, zero=3 if world > 1 else 2, offload=True)
+        least = replace(setup, recompute=1.0, zero=3 if world > 1 else 2, offload=True)
         longest = longest_row(self.shape, least, gpu_bytes)
         if longest >= self.recipe.max_positions:
             changes = _changes(choice_of(self.shape, least, gpu_bytes), setup)
             return f"set {' '.join([*changes, f'packing.positions={longest}'])}"
         return "more ranks, or GPUs with more memory, are needed"
+
+    def spare_recomputing(self, world: int, gpu_bytes: float) -> str:
+        """The smaller `engine.activation_checkpointing` that fits, too, as `key=value (GB)`; "" where there is none."""
+        now = choice_of(self.shape, self.setup(world), gpu_bytes)
+        least = self._least_recomputed(now, gpu_bytes)
+        if not now.fits or least.setup.recompute >= now.setup.recompute:
+            return ""
+        return f"{_changes(least, now.setup)[0]} ({least.memory.peak / 1e9:.1f} GB)"
+
+    def _least_recomputed(self, choice: Choice, gpu_bytes: float) -> Choice:
+        """The same layout with the smallest share of layers computed again with which it fits, or itself."""
+        shares = (share for share in (0.0, *SHARES) if share < choice.setup.recompute)
+        tried = (choice_of(self.shape, replace(choice.setup, recompute=share), gpu_bytes) for share in shares)
+        return next((other for other in tried if other.fits), choice)
 
 
 def memory_of(recipe: Recipe, settings: VoxCPM2Config) -> RecipeMemory:
@@ -133,8 +154,9 @@ def _stack(size: LanguageModelConfig, tokens: int = 1, kept: int = 1) -> Stack:
 
 def _changes(choice: Choice, setup: Setup) -> list[str]:
     """Keys of a recipe that a choice sets otherwise than `setup`."""
+    share = choice.setup.recompute
     values = {
-        "engine.activation_checkpointing": (choice.setup.recompute, setup.recompute),
+        "engine.activation_checkpointing": (bool(share) if share in (0, 1) else share, setup.recompute),
         "engine.zero": (choice.setup.zero, setup.zero),
         "engine.offload": (choice.setup.offload, setup.offload),
     }

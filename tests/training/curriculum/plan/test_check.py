@@ -70,7 +70,8 @@ def test_the_stages_as_they_are_fit(encoded: Path, name: str, world: int, gigaby
 @pytest.mark.parametrize(
     ("overrides", "world", "gigabytes", "change"),
     [
-        (["engine.activation_checkpointing=false"], 64, 80, "set engine.activation_checkpointing=true"),
+        (["engine.activation_checkpointing=false"], 64, 80, "set engine.activation_checkpointing=0"),
+        (["engine.activation_checkpointing=0.2"], 64, 40, "set engine.activation_checkpointing=0"),
         (["engine.zero=1"], 8, 24, "set engine.zero=2"),
         (["engine.zero=0"], 8, 40, "set engine.zero=1"),
         ([], 1, 40, "set engine.offload=true"),
@@ -89,6 +90,24 @@ def test_what_does_not_fit_is_refused_with_the_smallest_change(
     if changes:
         changed = recipe(encoded, *overrides, *changes, name="stage2")
         memory_of(changed, SIZE).refuse_unless_it_fits(world, gigabytes * 1e9)
+        assert memory_of(changed, SIZE).spare_recomputing(world, gigabytes * 1e9) == "" or "checkpoint" not in change
+
+
+def test_less_is_computed_again_where_it_fits(encoded: Path) -> None:
+    """The share that is offered fits, a tenth less does not, and what it costs lies between all and nothing."""
+    memory = memory_of(recipe(encoded, name="stage2"), SIZE)
+    offered = memory.spare_recomputing(64, 80e9)
+    key, _, share = offered.partition(" ")[0].partition("=")
+    assert key == "engine.activation_checkpointing" and 0 < float(share) < 1
+
+    def of(value: float) -> RecipeMemory:
+        return memory_of(recipe(encoded, f"{key}={value}", name="stage2"), SIZE)
+
+    assert of(float(share)).fits(64, 80e9) and not of(round(float(share) - 0.1, 1)).fits(64, 80e9)
+    peaks = [of(value).of_rank(64).peak for value in (0, 0.25, 0.5, 0.75, 1)]
+    assert peaks == sorted(peaks, reverse=True) and len(set(peaks)) == 5
+    assert of(0).of_rank(64) == memory_of(recipe(encoded, f"{key}=false", name="stage2"), SIZE).of_rank(64)
+    assert of(1).of_rank(64) == memory.of_rank(64)
 
 
 def test_a_plan_of_adapters_tells_what_is_trained(encoded: Path) -> None:
