@@ -203,6 +203,7 @@ def _label_figures(
     if "references" in labels:
         found["references"] = {
             "with_reference": figures.with_reference,
+            "across_languages": figures.across_languages,
             "reasons": figures.most_common(figures.reasons),
             "rule_violations": figures.rule_violations,
         }

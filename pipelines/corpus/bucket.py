@@ -120,6 +120,7 @@ def finish_bucket(out: Path, config: AnnotateConfig, inputs: BucketInputs, job: 
         other_names=tuple(others[:MAX_OTHERS]),
         errors=errors_of(collected.kept + collected.rejected),
         with_reference=0 if references is None else references["with_reference"],
+        across_languages=0 if references is None else references["across_languages"],
         reasons={} if references is None else references["reasons"],
         rule_violations=0 if references is None else references["rule_violations"],
         described=dict(job.counts),

@@ -30,6 +30,8 @@ class ReferenceFigures(TypedDict):
     """How many clips have a reference, why others have none, and broken rules, of which there must be none."""
 
     with_reference: int
+    across_languages: int
+    """Clips with a reference in another language."""
     reasons: dict[str, int]
     rule_violations: int
 
@@ -75,6 +77,7 @@ class BucketFigures:
     other_names: tuple[str, ...] = ()
     errors: dict[str, int] = field(default_factory=dict)
     with_reference: int = 0
+    across_languages: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
     rule_violations: int = 0
     described: dict[str, int] = field(default_factory=dict)
@@ -100,6 +103,7 @@ class BucketFigures:
             other_names=tuple(sorted({*self.other_names, *other.other_names})[:MAX_OTHERS]),
             errors=_added(self.errors, other.errors),
             with_reference=self.with_reference + other.with_reference,
+            across_languages=self.across_languages + other.across_languages,
             reasons=_added(self.reasons, other.reasons),
             rule_violations=self.rule_violations + other.rule_violations,
             described=_added(self.described, other.described),

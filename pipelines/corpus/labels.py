@@ -6,7 +6,7 @@ candidate clip, kept or not, so that a changed threshold changes none of them.
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,7 @@ from pipelines.corpus.collect import CollectedClips
 from pipelines.corpus.figures import EligibilityFigures, GivenVerdicts, ReferenceFigures
 from pipelines.corpus.measures import embeddings_of, prosody_of
 from pipelines.corpus.norms import CorpusNorms
-from voxmill.data.languages import DIALECTS
+from voxmill.data.languages import DIALECTS, base_language
 from voxmill.data.records import Axis, Ending, Fact, FactSource, StageName
 
 
@@ -168,26 +168,48 @@ def _passes(clip: CorpusClip, threshold: float | None, cutoff: Cutoff | None) ->
 
 
 def add_references(shards: list[list[CorpusClip]], config: CorpusLabelsConfig) -> ReferenceFigures:
-    """Reference candidates of every kept clip, from its own session and its own shard; returns counts of reasons."""
+    """Reference candidates of every kept clip, from its own session; returns counts of reasons.
+
+    Those of the clip's own language are of its own shard. Those of another language may lie in another one, as they
+    have to where shards are by language.
+    """
     reasons: Counter[str] = Counter()
-    num = broken = 0
-    for shard in shards:
-        sessions: dict[str, list[CorpusClip]] = {}
+    num = broken = across = 0
+    for session in _sessions(shards):
+        clips = [clip for _, clip in session]
+        columns = session_clips(clips, [shard for shard, _ in session])
+        references = find_references(columns, config.references)
+        broken += len(violations(columns, references, config.references))
+        reasons.update(references.reasons())
+        languages = {clip.clip_id: base_language(clip.candidate.language) for clip in clips}
+        for clip, candidates, reason in zip(clips, references.candidates, references.reason, strict=True):
+            clip.references, clip.no_reference = tuple(candidates), reason
+            num += bool(candidates)
+            across += any(languages[other.clip_id] != languages[clip.clip_id] for other in candidates)
+    return {
+        "with_reference": num,
+        "across_languages": across,
+        "reasons": dict(reasons.most_common()),
+        "rule_violations": broken,
+    }
+
+
+def _sessions(shards: list[list[CorpusClip]]) -> Iterator[list[tuple[int, CorpusClip]]]:
+    """Clips of each session with the number of their shard; a session of one language in each shard by itself."""
+    sessions: dict[str, dict[int, list[tuple[int, CorpusClip]]]] = {}
+    for number, shard in enumerate(shards):
         for clip in shard:
-            sessions.setdefault(clip.session, []).append(clip)
-        for clips in sessions.values():
-            columns = session_clips(clips)
-            references = find_references(columns, config.references)
-            broken += len(violations(columns, references, config.references))
-            reasons.update(references.reasons())
-            for clip, candidates, reason in zip(clips, references.candidates, references.reason, strict=True):
-                clip.references, clip.no_reference = tuple(candidates), reason
-                num += bool(candidates)
-    return {"with_reference": num, "reasons": dict(reasons.most_common()), "rule_violations": broken}
+            sessions.setdefault(clip.session, {}).setdefault(number, []).append((number, clip))
+    for by_shard in sessions.values():
+        parts = [*by_shard.values()]
+        if len({base_language(clip.candidate.language) for part in parts for _, clip in part}) == 1:
+            yield from parts
+        else:
+            yield [pair for part in parts for pair in part]
 
 
-def session_clips(clips: list[CorpusClip]) -> SessionClips:
-    """Columns that the reference rules look at."""
+def session_clips(clips: list[CorpusClip], shards: list[int]) -> SessionClips:
+    """Columns that the reference rules look at. `shards`: numbers of their shards."""
     return SessionClips(
         clip_id=[clip.clip_id for clip in clips],
         recording_id=[clip.recording_id for clip in clips],
@@ -199,6 +221,8 @@ def session_clips(clips: list[CorpusClip]) -> SessionClips:
         speaker=[clip.speaker or "" for clip in clips],
         speaker_is_sure=[clip.correction is not None and clip.correction.speaker is not None for clip in clips],
         embedding=embeddings_of(clips),
+        language=[clip.candidate.language for clip in clips],
+        shard=shards,
     )
 
 

@@ -39,6 +39,8 @@ def session(num: int, seed: int = 0, noise: float = 0.3, **columns: object) -> S
         speaker=["r:0"] * num,
         speaker_is_sure=[False] * num,
         embedding=embedding.astype(np.float32),
+        language=["en"] * num,
+        shard=[0] * num,
     )
     return replace(clips, **columns)  # type: ignore[arg-type]
 
@@ -142,14 +144,68 @@ def test_no_rule_is_ever_broken(seed: int) -> None:
         end=(start + rng.uniform(0.5, 30, num)).tolist(),
         text=[TEXTS[i] + " " + "now " * int(rng.integers(3)) for i in rng.integers(len(TEXTS), size=num)],
         quality=rng.uniform(2, 4, num).tolist(),
+        language=rng.choice(["", "en", "fr", "zh", "zh-yue"], num).tolist(),
+        shard=rng.integers(2, size=num).tolist(),
     )
-    config = ReferencesConfig(count=int(rng.integers(1, 6)), min_similarity=float(rng.uniform(0, 0.9)))
+    config = ReferencesConfig(
+        count=int(rng.integers(1, 6)),
+        min_similarity=float(rng.uniform(0, 0.9)),
+        other_languages=int(rng.integers(3)),
+        noisier=int(rng.integers(3)),
+    )
     result = find_references(clips, config, block=int(rng.integers(1, 64)))
     assert violations(clips, result, config) == []
     assert all(
         (reason is None) == bool(references)
         for reason, references in zip(result.reason, result.candidates, strict=True)
     )
+
+
+LANGUAGES = ["en", "en", "fr", "fr", "en", "en", "fr", "fr"]
+
+
+def test_one_reference_in_the_other_language_stands_beside_those_of_the_own() -> None:
+    result = find_references(session(8, language=LANGUAGES), CONFIG).candidates
+    language = dict(zip(session(8).clip_id, LANGUAGES, strict=True))
+    for i, references in enumerate(result):
+        found = [language[reference.clip_id] for reference in references]
+        other = {"en": "fr", "fr": "en"}[LANGUAGES[i]]
+        assert found == [LANGUAGES[i]] * (len(found) - 1) + [other] and len(found) in (3, 4)
+    none = find_references(session(8, language=LANGUAGES), ReferencesConfig(other_languages=0)).candidates
+    assert [[r for r in some if language[r.clip_id] == LANGUAGES[i]] for i, some in enumerate(result)] == none
+
+
+def test_where_one_language_is_spoken_nothing_changes_and_one_mistaken_clip_is_no_language() -> None:
+    before = find_references(replace(session(8), language=None), CONFIG)
+    for language in (["en"] * 8, [""] * 8, ["en"] * 7 + ["nn"], ["zh", "zh-yue"] * 4):
+        assert find_references(session(8, language=language), CONFIG) == before
+    # Two clips of 5 s are the 10 s from which a language counts, but not of two speakers.
+    two = ["en"] * 6 + ["fr"] * 2
+    assert find_references(session(8, language=two), CONFIG) != before
+    speakers = ["r:0"] * 7 + ["r:1"]
+    assert find_references(session(8, language=two, speaker=speakers), CONFIG) == before
+
+
+def test_another_language_may_lie_in_another_shard_and_the_own_may_not() -> None:
+    shard = [0 if language == "en" else 1 for language in LANGUAGES]
+    clips = session(8, language=LANGUAGES, shard=shard)
+    assert find_references(clips, CONFIG) == find_references(session(8, language=LANGUAGES), CONFIG)
+    apart = find_references(session(8, shard=[0, 0, 0, 0, 1, 1, 1, 1]), CONFIG)
+    assert all(int(r.clip_id[1:]) // 4 == i // 4 for i, some in enumerate(apart.candidates) for r in some)
+    assert violations(session(8, shard=[i % 2 for i in range(8)]), apart, CONFIG)
+
+
+def test_a_noisier_reference_is_never_a_better_recording_than_the_clip() -> None:
+    quality = [3.5, 2.0, 3.0, 2.5, 3.5, 3.1]
+    clips = session(6, quality=quality)
+    noisy = ReferencesConfig(noisier=1, count=1)
+    for i, references in enumerate(find_references(clips, noisy).candidates):
+        best, *noisier = [quality[int(r.clip_id[1:])] for r in references]
+        if min(quality[j] for j in range(6) if j not in (i, i - 1)) <= quality[i] - 0.3:
+            assert best >= 2.8 and len(noisier) == 1 and noisier[0] <= quality[i] - 0.3
+        else:
+            assert not noisier
+    assert chosen(clips) == chosen(clips, ReferencesConfig(noisier_by=9.0, noisier=1))
 
 
 def test_the_audit_sees_a_broken_rule() -> None:
