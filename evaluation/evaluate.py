@@ -29,7 +29,7 @@ from evaluation.benchmarks import read_benchmark
 from evaluation.benchmarks.benchmark import Benchmark, Utterance
 from evaluation.config import EvaluateConfig
 from evaluation.metrics.emotion_accuracy import classifier_name
-from evaluation.metrics.normalisation import NORMALISER_VERSION
+from evaluation.metrics.normalisation import NORMALISER_VERSION, normaliser_of
 from evaluation.metrics.score_cache import ScoreCache
 from evaluation.metrics.scoring import Work, in_process, on_ray, score_outputs
 from evaluation.metrics.similarity import encoder_name
@@ -193,6 +193,7 @@ def _run(
     languages = sorted({one.language for one in benchmark.utterances})
     recognisers = {recogniser_name(config.scoring.recognition, language).name for language in languages}
     models["recognition"] = ", ".join(sorted(recognisers))
+    models["strict mode"] = "; ".join(sorted({normaliser_of(language) for language in languages}))
     if any(one.emotion for one in benchmark.utterances):
         models["emotion"] = classifier_name(config.scoring.emotion).name
     if config.judge.endpoint.model:

@@ -18,7 +18,7 @@ from evaluation.metrics import error_rates
 from evaluation.metrics.audio_files import content_hash, load, status_of
 from evaluation.metrics.emotion_accuracy import EmotionScorer, EmotionScoringConfig, classifier_name
 from evaluation.metrics.measurement import AudioState, Cosine, Measurement, MetricName, RecognisedEmotion
-from evaluation.metrics.normalisation import NORMALISER_VERSION
+from evaluation.metrics.normalisation import NORMALISER_VERSION, normaliser_of
 from evaluation.metrics.score_cache import ScoreCache, score_key, text_hash
 from evaluation.metrics.similarity import Similarity, SimilarityConfig, encoder_name
 from evaluation.metrics.speech_recognition import Recognition, RecognitionConfig, recogniser_name
@@ -256,7 +256,7 @@ def _keys(
             text=text_hash(one.text, one.language, protocol),
             metric="errors",
             model=model,
-            normaliser=NORMALISER_VERSION,
+            normaliser=f"{NORMALISER_VERSION}:{normaliser_of(one.language)}",
         )
     if "similarity" in config.metrics and reference_hash:
         model = encoder_name(config.similarity).identity

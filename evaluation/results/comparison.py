@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal, NamedTuple
@@ -12,7 +12,19 @@ import numpy as np
 
 from evaluation.metrics.error_rates import all_wrong
 from evaluation.metrics.utterance_score import UtteranceScore
-from evaluation.results.statistics import Estimate, deviation, holm, mean, paired_p, ratio
+from evaluation.results.statistics import (
+    Estimate,
+    SeedVariance,
+    deviation,
+    effect_size,
+    holm,
+    least_p,
+    mean,
+    paired_p,
+    ratio,
+    seed_variance,
+    with_seeds,
+)
 from voxmill.core.audio import RATE_16K
 
 SIGNIFICANT = 0.05
@@ -74,7 +86,12 @@ class Score:
 
 @dataclass(frozen=True)
 class PairVerdict:
-    """Two systems on the same utterances. `difference` is first minus second; `p` is Holm's over the whole table."""
+    """Two systems on the same utterances. `difference` is first minus second, its interval for this pair alone.
+
+    `effect` is Cohen's d of the utterances' differences, nan where they do not vary. `p` is Holm's over the family:
+    the `comparisons` of one metric in one benchmark, all groups and pairs. `reachable`: whether any data on so many
+    utterances could have told the systems apart.
+    """
 
     benchmark: str
     group: str
@@ -82,8 +99,11 @@ class PairVerdict:
     first: str
     second: str
     difference: Estimate
+    effect: float
     raw_p: float
     p: float
+    comparisons: int
+    reachable: bool
 
     @property
     def better(self) -> str | None:
@@ -95,7 +115,9 @@ class PairVerdict:
     @property
     def sentence(self) -> str:
         """For a reader."""
-        return f"{self.better} is better" if self.better else "not distinguishable"
+        if self.better:
+            return f"{self.better} is better"
+        return "not distinguishable" if self.reachable else "not distinguishable (too few utterances)"
 
 
 class _Fraction(NamedTuple):
@@ -135,24 +157,41 @@ def _value(score: UtteranceScore, metric: MetricKey) -> _Fraction | None:
     return _Fraction(float(emotion.heard == emotion.wanted))
 
 
-def _values(scores: Sequence[UtteranceScore], metric: MetricKey) -> dict[str, _Fraction]:
-    """A metric by utterance, means over its seeds."""
-    by_id: dict[str, list[_Fraction]] = {}
+def _by_seed(scores: Sequence[UtteranceScore], metric: MetricKey) -> dict[str, dict[int, _Fraction]]:
+    """A metric by utterance and seed."""
+    by_id: dict[str, dict[int, _Fraction]] = {}
     for score in scores:
         value = _value(score, metric)
         if value is not None:
-            by_id.setdefault(score.id, []).append(value)
-    return {
-        id_: _Fraction(float(np.mean([one.numerator for one in values])), values[0].denominator)
-        for id_, values in by_id.items()
-    }
+            by_id.setdefault(score.id, {})[score.seed] = value
+    return by_id
 
 
-def _estimate(values: Mapping[str, _Fraction], metric: MetricKey) -> Estimate:
-    numerators = [value.numerator for value in values.values()]
+def _over_seeds(by_seed: Mapping[int, _Fraction]) -> _Fraction:
+    """An utterance's mean over its seeds."""
+    return _Fraction(
+        float(np.mean([one.numerator for one in by_seed.values()])), next(iter(by_seed.values())).denominator
+    )
+
+
+def _estimate(values: Sequence[_Fraction], metric: MetricKey) -> Estimate:
+    numerators = [value.numerator for value in values]
     if metric == "strict":
-        return ratio(numerators, [value.denominator for value in values.values()])
+        return ratio(numerators, [value.denominator for value in values])
     return mean(numerators)
+
+
+def _seed_variance(by_id: Mapping[str, Mapping[int, _Fraction]]) -> list[SeedVariance]:
+    """That of a system's score, of the utterances that have a value with every seed; empty with one seed."""
+    seeds = sorted({seed for by_seed in by_id.values() for seed in by_seed})
+    whole = [by_seed for by_seed in by_id.values() if len(by_seed) == len(seeds)]
+    if not whole:
+        return []
+    values_SU = np.array([[by_seed[seed].numerator for by_seed in whole] for seed in seeds])
+    # Sums over sums: numerators over the mean denominator, whose mean is that ratio.
+    scale = float(np.mean([next(iter(by_seed.values())).denominator for by_seed in whole]))
+    found = seed_variance(values_SU / scale) if scale else None
+    return [found] if found else []
 
 
 def groups_of(scores: Sequence[UtteranceScore]) -> list[str]:
@@ -167,53 +206,112 @@ def scores_of(benchmark: str, system: str, utterances: Sequence[UtteranceScore])
         members = [one for one in utterances if one.group == group]
         seeds = sorted({one.seed for one in members})
         for metric in METRICS:
-            values = _values(members, metric)
+            values = _by_seed(members, metric)
             if not values:
                 continue
-            by_seed = []
+            totals = []
             for seed in seeds:
-                own = _values([one for one in members if one.seed == seed], metric).values()
+                own = [by_seed[seed] for by_seed in values.values() if seed in by_seed]
                 if own:
-                    top, below = sum(value.numerator for value in own), sum(value.denominator for value in own)
-                    by_seed.append(top / below if below else 0.0)
-            scores.append(Score(benchmark, group, system, metric, _estimate(values, metric), deviation(by_seed)))
+                    below = sum(value.denominator for value in own)
+                    totals.append(sum(value.numerator for value in own) / below if below else 0.0)
+            estimate, _ = with_seeds(
+                _estimate([_over_seeds(one) for one in values.values()], metric), _seed_variance(values)
+            )
+            if METRICS[metric].lower and estimate.low < 0:
+                # Few seeds give a wide interval, but nobody makes fewer errors than none.
+                estimate = replace(estimate, low=0.0)
+            scores.append(Score(benchmark, group, system, metric, estimate, deviation(totals)))
     return scores
 
 
+@dataclass(frozen=True)
+class _Pair:
+    """The utterances that two systems both have a value of, by seed; same ids in both, in the same order."""
+
+    benchmark: str
+    group: str
+    metric: MetricKey
+    first: str
+    second: str
+    left: dict[str, dict[int, _Fraction]]
+    right: dict[str, dict[int, _Fraction]]
+
+    @property
+    def family(self) -> tuple[str, MetricKey]:
+        """What Holm's method corrects together."""
+        return self.benchmark, self.metric
+
+    def verdict(self, comparisons: int) -> PairVerdict:
+        """Not corrected so far."""
+        left = [_over_seeds(by_seed) for by_seed in self.left.values()]
+        right = [_over_seeds(by_seed) for by_seed in self.right.values()]
+        differences = [_Fraction(x.numerator - y.numerator, x.denominator) for x, y in zip(left, right, strict=True)]
+        difference, seeds_p = with_seeds(
+            _estimate(differences, self.metric), [*_seed_variance(self.left), *_seed_variance(self.right)]
+        )
+        # Permuting utterances says nothing of other seeds; the test that does is the larger of both.
+        p = max(paired_p([x.numerator for x in left], [y.numerator for y in right], comparisons=comparisons), seeds_p)
+        effect = effect_size([one.numerator for one in differences])
+        return PairVerdict(
+            benchmark=self.benchmark,
+            group=self.group,
+            metric=self.metric,
+            first=self.first,
+            second=self.second,
+            difference=difference,
+            effect=effect,
+            raw_p=p,
+            p=p,
+            comparisons=comparisons,
+            reachable=least_p(len(self.left)) < SIGNIFICANT,
+        )
+
+
 def verdicts_of(scores: Mapping[tuple[str, str], Sequence[UtteranceScore]]) -> list[PairVerdict]:
-    """Verdicts on every pair of systems of every benchmark, corrected over all of them by Holm's method.
+    """Verdicts on every pair of systems of every benchmark, corrected within a benchmark and metric by Holm's method.
 
     Args:
         scores: by (benchmark, system).
     """
-    verdicts: list[PairVerdict] = []
-    for benchmark in dict.fromkeys(name for name, _ in scores):
-        systems = [system for name, system in scores if name == benchmark]
-        for first, second in combinations(systems, 2):
-            one, other = scores[(benchmark, first)], scores[(benchmark, second)]
-            for group in groups_of(one):
-                left = [score for score in one if score.group == group]
-                right = [score for score in other if score.group == group]
-                for metric in COMPARED:
-                    compared = compare_pair(left, right, metric)
-                    if compared is not None:
-                        difference, p = compared
-                        verdicts.append(PairVerdict(benchmark, group, metric, first, second, difference, p, p))
-    corrected = holm([verdict.raw_p for verdict in verdicts])
-    return [replace(verdict, p=p) for verdict, p in zip(verdicts, corrected, strict=True)]
+    pairs = [
+        pair
+        for benchmark in dict.fromkeys(name for name, _ in scores)
+        for first, second in combinations([system for name, system in scores if name == benchmark], 2)
+        for pair in _pairs(benchmark, first, second, scores[(benchmark, first)], scores[(benchmark, second)])
+    ]
+    families = Counter(pair.family for pair in pairs)
+    verdicts = [pair.verdict(families[pair.family]) for pair in pairs]
+    for family, size in families.items():
+        numbers = [number for number, pair in enumerate(pairs) if pair.family == family]
+        corrected = holm([verdicts[number].raw_p for number in numbers])
+        # Holm's method rejects nothing unless the smallest p of all passes with the whole family's size.
+        any_reachable = size * min(least_p(len(pairs[number].left)) for number in numbers) < SIGNIFICANT
+        for number, p in zip(numbers, corrected, strict=True):
+            reachable = verdicts[number].reachable and any_reachable
+            verdicts[number] = replace(verdicts[number], p=p, reachable=reachable)
+    return verdicts
 
 
-def compare_pair(
-    first: Sequence[UtteranceScore], second: Sequence[UtteranceScore], metric: MetricKey
-) -> tuple[Estimate, float] | None:
-    """(first minus second, uncorrected p) on the utterances that both have a value of; None without any."""
-    one, other = _values(first, metric), _values(second, metric)
-    both = [id_ for id_ in one if id_ in other]
-    if not both:
-        return None
-    left, right = [one[id_].numerator for id_ in both], [other[id_].numerator for id_ in both]
-    differences = {id_: _Fraction(x - y, one[id_].denominator) for id_, x, y in zip(both, left, right, strict=True)}
-    return _estimate(differences, metric), paired_p(left, right)
+def _pairs(
+    benchmark: str, first: str, second: str, one: Sequence[UtteranceScore], other: Sequence[UtteranceScore]
+) -> Iterator[_Pair]:
+    for group in groups_of(one):
+        left = [score for score in one if score.group == group]
+        right = [score for score in other if score.group == group]
+        for metric in COMPARED:
+            here, there = _by_seed(left, metric), _by_seed(right, metric)
+            both = [id_ for id_ in here if id_ in there]
+            if both:
+                yield _Pair(
+                    benchmark,
+                    group,
+                    metric,
+                    first,
+                    second,
+                    {id_: here[id_] for id_ in both},
+                    {id_: there[id_] for id_ in both},
+                )
 
 
 def counts_of(scores: Sequence[UtteranceScore]) -> dict[str, int]:

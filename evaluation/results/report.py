@@ -57,6 +57,7 @@ class VerdictLine:
     metric: str
     pair: str
     difference: str
+    effect: str
     n: int
     p: str
     sentence: str
@@ -118,6 +119,7 @@ class Section:
     counts: list[tuple[str, str]]
     published: list[PublishedLine]
     verdicts: list[VerdictLine]
+    families: str
     examples: list[Examples]
     failures: list[FailureLine]
 
@@ -166,6 +168,7 @@ def _section(outcome: Outcome, benchmark: str) -> Section:
         counts=[(run.system, ", ".join(f"{n} {name}" for name, n in run.counts.items())) for run in runs],
         published=[_published_line(row) for row in published(benchmark, groups)],
         verdicts=[_verdict_line(runs[0], verdict) for verdict in outcome.verdicts if verdict.benchmark == benchmark],
+        families=_families(runs[0], [verdict for verdict in outcome.verdicts if verdict.benchmark == benchmark]),
         examples=[
             Examples(system=run.system, cards=[_card(place, one) for place, one in examples(run.utterances)])
             for run in runs
@@ -194,14 +197,28 @@ def _table(
     return Table(group=group, columns=[unit_of(runs[0], group, metric) for metric in columns], lines=lines)
 
 
+def _families(run: Run, verdicts: Sequence[PairVerdict]) -> str:
+    """What was corrected together, for a reader; "" without verdicts."""
+    sizes = {METRICS[verdict.metric].title: verdict.comparisons for verdict in verdicts}
+    listed = ", ".join(f"{title} {count}" for title, count in sizes.items())
+    return (
+        "Differences are first minus second with their own 95 % interval, d is Cohen's d of the utterances' "
+        "differences, p by a paired permutation test, corrected by Holm's method within "
+        f"{run.benchmark.name} and one metric (comparisons: {listed})."
+        if sizes
+        else ""
+    )
+
+
 def _verdict_line(run: Run, verdict: PairVerdict) -> VerdictLine:
     return VerdictLine(
         group=verdict.group,
         metric=unit_of(run, verdict.group, verdict.metric),
         pair=f"{verdict.first} - {verdict.second}",
         difference=interval_text(verdict.difference, verdict.metric),
+        effect=f"{verdict.effect:.2f}" if np.isfinite(verdict.effect) else "-",
         n=verdict.difference.n,
-        p=f"{verdict.p:.4f}",
+        p=f"{verdict.p:.4f}" if verdict.p >= 5e-5 else "<0.0001",
         sentence=verdict.sentence,
         better=verdict.better or "",
     )
@@ -289,8 +306,11 @@ def _markdown(outcome: Outcome, sections: Sequence[Section]) -> str:
         lines += [f"{_cell(system)}: {counts}." for system, counts in section.counts]
         lines += [f"Malformed: {_cell(line)}." for line in section.malformed]
         if section.verdicts:
-            body = [[v.group, v.metric, v.pair, v.difference, str(v.n), v.p, v.sentence] for v in section.verdicts]
-            lines += ["", *_rows(["group", "metric", "pair", "difference", "n", "p (Holm)", "verdict"], body)]
+            body = [
+                [v.group, v.metric, v.pair, v.difference, v.effect, str(v.n), v.p, v.sentence] for v in section.verdicts
+            ]
+            headings = ["group", "metric", "pair", "difference", "d", "n", "p (Holm)", "verdict"]
+            lines += ["", _cell(section.families), "", *_rows(headings, body)]
         if section.published:
             body = [[row.group, row.system, row.percent, row.source] for row in section.published]
             lines += [

@@ -54,7 +54,7 @@ def transcribed(
         id=id_,
         group="en",
         language="en",
-        text="one two three four five six seven eight nine ten",
+        text="when the sun comes out again we will go home",
         seed=seed,
         wav=Path(f"{id_}.wav"),
         status=status,

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from evaluation.metrics import error_rates
-from evaluation.metrics.normalisation import PROTOCOLS, official_hypothesis, strict
+from evaluation.metrics.normalisation import PROTOCOLS, normaliser_of, script_folded, strict
+from voxmill.data.languages import DIALECTS, LANGUAGES
 
 PAIRS = Path(__file__).parents[2] / "data" / "process_one" / "pairs.jsonl"
 
@@ -31,7 +32,7 @@ def test_official_errors_are_what_the_published_script_returned_for_every_pair()
 @pytest.mark.parametrize(
     ("text", "language", "expected"),
     [
-        ("It\u2019s well-known, and/or NOT!", "en", "it's well known and or not"),
+        ("It\u2019s well-known, and/or NOT!", "en", "it is well known and or not"),
         ("'tis rock 'n' roll", "en", "tis rock n roll"),
         ("Ｈｅｌｌｏ　１２３", "en", "hello 123"),
         ("Straße", "de", "strasse"),
@@ -40,6 +41,13 @@ def test_official_errors_are_what_the_published_script_returned_for_every_pair()
         ("नमस्ते।", "hi", "न म स ् त े"),
         ("AI模型 v2", "zh", "a i 模 型 v 2"),
         ("😀 … —", "en", ""),
+        # Contractions, titles and numbers by Whisper's normaliser; a bracket's text is spoken, so is a hesitation.
+        ("We'd seen Dr. Who (twice), um...", "en", "we would seen doctor who twice um"),
+        ("Fifty of 1,250 won, i.e. four percent: $2.50!", "en", "50 of 1250 won i e 4% $2.50"),
+        ("v2.0-rc1 is 10% off.", "en", "v 2 rc one is 10% off"),
+        # Digits of other scripts; number words of other languages stay.
+        ("٢٥ و२५", "ar", "2 5 و 2 5"),
+        ("zweiundfünfzig 52", "de", "zweiundfünfzig 52"),
         ("a\u200bb", "en", "ab"),
     ],
 )
@@ -57,7 +65,7 @@ def test_a_reference_without_units_is_none_officially_and_counts_insertions_stri
 
 
 def test_traditional_characters_are_no_errors_and_units_follow_the_protocol() -> None:
-    assert official_hypothesis("繁體中文", "zh") == "繁体中文" and official_hypothesis("繁體", "ja") == "繁體"
+    assert script_folded("繁體中文", "zh") == "繁体中文" and script_folded("繁體", "ja") == "繁體"
     errors = error_rates.score("今天天氣很好", "今天天气很好。", "zh", "seed-tts-eval")
     assert errors.official == error_rates.Errors(0, 0, 0, 6) == errors.strict
     assert set(PROTOCOLS) >= {"seed-tts-eval", "cv3-eval", "minimax-mls", "thirty-languages"}
@@ -66,6 +74,73 @@ def test_traditional_characters_are_no_errors_and_units_follow_the_protocol() ->
     assert error_rates.unit_name("minimax-mls", "ar", "official") == "WER"
     assert error_rates.unit_name("minimax-mls", "ar", "strict") == "CER"
     assert error_rates.unit_name("minimax-mls", "zh-yue", "official") == "CER"
+
+
+MODES = [(protocol, language) for protocol in PROTOCOLS for language in (*LANGUAGES, *DIALECTS)]
+TEXTS = [
+    "显著的进步，专著和土著。",
+    "顯著的進步，專著和土著；看著乾坤，藉口頭髮。",
+    "佢哋話今日會去飲茶，裏面有冇人？",
+    "It's fifty-two, isn't it? $1,000.50 (one) 25% — 3rd, o'clock 'n' so on",
+    "İstanbul’da Straße ﬁn ﬀ Å",
+    "สวัสดีครับ นะ ๒๕๖๗ नमस्ते २५। ١٢٣ ၁၂၃ 안녕하세요 カタカナ ﾊﾝｶｸ",
+]
+
+
+def test_identical_texts_have_no_errors_in_any_language_script_and_mode() -> None:
+    for protocol, language in MODES:
+        for text in TEXTS:
+            errors = error_rates.score(text, text, language, protocol)
+            assert errors.official and errors.official.total == 0 == errors.strict.total, (protocol, language, text)
+            assert errors.official.length > 0 < errors.strict.length
+    # Python refuses to convert numbers of so many digits.
+    assert error_rates.score("9" * 5000, "9" * 5000, "en", "texts").strict == error_rates.Errors(0, 0, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("traditional", "simplified"),
+    [
+        # Article 1 of the declaration of human rights as the United Nations have it in both scripts.
+        (
+            "人人生而自由，在尊嚴和權利上一律平等。他們賦有理性和良心，並應以兄弟關係的精神相對待。",
+            "人人生而自由，在尊严和权利上一律平等。他们赋有理性和良心，并应以兄弟关系的精神相对待。",
+        ),
+        # Taiwan's 著 where the mainland has 着 or 著, and words whose parts have several simplified forms.
+        ("為什麼他看著窗外？著名的專著在桌上，顯著。", "为什么他看着窗外？著名的专著在桌上，显著。"),
+        ("乾淨的乾坤，瞭解藉口，頭髮發現，皇后後來。", "干净的乾坤，了解借口，头发发现，皇后后来。"),
+        # Cantonese as Hong Kong and Taiwan write it.
+        ("佢哋話今日會去飲茶，裏面有冇人？", "佢哋话今日会去饮茶，里面有冇人？"),
+        ("佢說裡面冇人，眾人喺牀上。", "佢説裏面冇人，衆人喺床上。"),
+    ],
+)
+def test_a_chinese_text_in_the_other_script_has_no_errors(traditional: str, simplified: str) -> None:
+    for protocol, language in [one for one in MODES if one[1].startswith("zh")]:
+        for hypothesis, reference in ((traditional, simplified), (simplified, traditional)):
+            errors = error_rates.score(hypothesis, reference, language, protocol)
+            assert errors.official and errors.official.total == 0 == errors.strict.total
+
+
+@pytest.mark.parametrize(
+    ("heard", "written"),
+    [
+        ("50 people, 21 of them", "Fifty people, twenty-one of them."),
+        ("I cannot, it is, we will, they have", "I can't, it's, we'll, they've"),
+        (
+            "In 1987, 3.5 percent of $1,000,000",
+            "In nineteen eighty-seven, three point five percent of one million dollars",
+        ),
+        ("1, 2, 3: 4 - go", "one, two, three: four — go"),
+        ("Doctor Smith's 2nd visit", "Dr. Smith's second visit"),
+    ],
+)
+def test_numbers_and_contractions_are_errors_officially_and_none_strictly(heard: str, written: str) -> None:
+    errors = error_rates.score(heard, written, "en", "seed-tts-eval")
+    assert errors.official and errors.official.total > 0 == errors.strict.total
+    assert "transformers" in normaliser_of("en") and "as they are" in normaliser_of("de")
+    # What was said wrong stays wrong.
+    assert error_rates.score("15 people, um (sic)", "Fifty people", "en", "texts").strict == error_rates.Errors(
+        1, 0, 2, 2
+    )
 
 
 def test_alignment_shows_what_was_recognised_instead() -> None:

@@ -41,6 +41,64 @@ def test_verdicts_name_the_better_system_on_the_same_utterances_only() -> None:
     assert both["official"].difference.n == 20 and both["strict"].difference.value == pytest.approx(0.5)
 
 
+def test_a_table_of_many_languages_can_be_told_apart() -> None:
+    """24 languages, 3 systems, 4 metrics, 30 points apart: the smallest p was 0.0576 whatever the data."""
+    generator = np.random.default_rng(0)
+    languages = [f"l{number:02d}" for number in range(24)]
+    wrong = {"a": 0, "b": 3, "c": 6}
+    scores = {
+        ("b", system): [
+            replace(
+                transcribed(
+                    f"{group}-{i}", min(worse + int(generator.integers(0, 4)), 10), similarity=0.9 - worse / 10
+                ),
+                group=group,
+            )
+            for group in languages
+            for i in range(14)
+        ]
+        for system, worse in wrong.items()
+    }
+    verdicts = verdicts_of(scores)
+    assert {v.comparisons for v in verdicts} == {72} and len(verdicts) == 72 * 3
+    assert all(v.better == min(v.first, v.second) for v in verdicts)
+    strict = next(v for v in verdicts if v.metric == "strict")
+    assert strict.difference.low < -0.3 < strict.difference.high and strict.effect < -1
+    # Ten utterances cannot pass a family of 72, whatever the data: two in 1,024 choices of signs, times 72.
+    few = verdicts_of(
+        {key: [one for one in rows if int(one.id[-1]) < 5 and one.id[-2] == "-"] for key, rows in scores.items()}
+    )
+    assert few and all(v.sentence == "not distinguishable (too few utterances)" for v in few)
+
+
+def test_metrics_and_benchmarks_are_corrected_apart() -> None:
+    rows = {name: [transcribed(f"u{i}", wrong=wrong) for i in range(8)] for name, wrong in (("x", 0), ("y", 4))}
+    alone = verdicts_of({("b", name): own for name, own in rows.items()})
+    both = verdicts_of({(benchmark, name): own for benchmark in ("b", "c") for name, own in rows.items()})
+    assert [v.p for v in both] == [v.p for v in alone] * 2
+    by_metric = {v.metric: v for v in alone}
+    assert by_metric["strict"].p == by_metric["official"].p == 2 / 256 and by_metric["strict"].comparisons == 1
+
+
+def test_a_lucky_seed_is_no_verdict() -> None:
+    """Two seeds of one system that differ as much as two systems do: neither is better."""
+    rows = {
+        name: [transcribed(f"u{i}", wrong=wrong[seed], seed=seed) for seed in (0, 1) for i in range(30)]
+        for name, wrong in (("x", (1, 5)), ("y", (2, 8)))
+    }
+    verdict = next(v for v in verdicts_of({("b", n): own for n, own in rows.items()}) if v.metric == "strict")
+    assert verdict.better is None and verdict.difference.low < 0 < verdict.difference.high
+    steady = {
+        name: [transcribed(f"u{i}", wrong=wrong, seed=seed) for seed in (0, 1) for i in range(30)]
+        for name, wrong in (("x", 3), ("y", 5))
+    }
+    verdict = next(v for v in verdicts_of({("b", n): own for n, own in steady.items()}) if v.metric == "strict")
+    assert verdict.better == "x"
+    # The cell's interval holds for other seeds, too: 10 and 50 % are no 30 % without a width.
+    estimate = next(s.estimate for s in scores_of("b", "x", rows["x"]) if s.metric == "strict")
+    assert estimate.low < 0.1 and estimate.high > 0.5
+
+
 def test_the_published_rows_are_the_reports() -> None:
     rows = published("seed-tts-eval", ["test-en"])
     ours = PublishedRow(source="Table 3", system="VoxCPM2", group="test-en", official=1.84, similarity=75.3)
