@@ -35,9 +35,10 @@ from model.sequence.packing import pack  # noqa: E402
 from model.sequence.text_tokenizer import TextTokenizer  # noqa: E402
 from samples.fabricate import add_latents, rows, write_dataset  # noqa: E402
 from training.curriculum.corpus import Corpus, read_corpus  # noqa: E402
-from training.curriculum.mixture import DrawnSample  # noqa: E402
+from training.curriculum.plan_arrays import plan_arrays  # noqa: E402
 from training.curriculum.recipe import load_recipe  # noqa: E402
-from training.curriculum.sample_plan import PlannedSample, layout, plan_sample  # noqa: E402
+from training.curriculum.sample_plan import PlannedSample, plan_sample  # noqa: E402
+from training.curriculum.sample_reader import SampleReader  # noqa: E402
 from voxmill.core.errors import JobError, UserError, command  # noqa: E402
 from voxmill.data.dataset import is_dataset  # noqa: E402
 from voxmill.data.records import MODES, Mode  # noqa: E402
@@ -83,10 +84,11 @@ def voxmill(out: Path, *arguments: str, ranks: int = 1) -> None:
 def fixed_samples(corpus: Corpus, tokenizer: TextTokenizer, seed: int) -> dict[Mode, list[PlannedSample]]:
     """The first clips that can be shown in each mode."""
     samples: dict[Mode, list[PlannedSample]] = {}
+    arrays = plan_arrays(corpus)
     for column, mode in enumerate(MODES):
         clips = np.flatnonzero(corpus.modes_CM[:, column])
         shown = [
-            plan_sample(DrawnSample(number, 0, mode, int(clip)), corpus, tokenizer, seed=seed, max_positions=POSITIONS)
+            plan_sample(mode, int(clip), arrays, number=number, seed=seed, max_positions=POSITIONS)
             for number, clip in enumerate(clips)
         ]
         samples[mode] = [sample for sample in shown if isinstance(sample, PlannedSample)][:CLIPS_A_MODE]
@@ -94,12 +96,14 @@ def fixed_samples(corpus: Corpus, tokenizer: TextTokenizer, seed: int) -> dict[M
 
 
 @torch.no_grad()
-def losses(checkpoint: Path, corpus: Corpus, samples: dict[Mode, list[PlannedSample]], seed: int) -> dict[Mode, float]:
+def losses(
+    checkpoint: Path, reader: SampleReader, samples: dict[Mode, list[PlannedSample]], seed: int
+) -> dict[Mode, float]:
     """Diffusion and stop loss of each mode's samples together, with the same random numbers every time."""
     model = load_model(checkpoint, read_config(checkpoint), dtype=torch.float32)
     by_mode = {}
     for mode, shown in samples.items():
-        batch = pack([layout(sample, corpus, max_positions=POSITIONS) for sample in shown])
+        batch = pack([reader.layout(sample) for sample in shown])
         by_mode[mode] = float(model(batch, generator=torch.Generator().manual_seed(seed)).total())
     return by_mode
 
@@ -121,9 +125,11 @@ def main() -> None:
     prepare(out, options.dataset, options.vae, options.seed)
     start = [f"datasets.main.path={out / 'dataset'}", f"init={out / 'checkpoint'}"]
     corpus = read_corpus(load_recipe("tiny_stage2", start))
-    samples = fixed_samples(corpus, TextTokenizer.from_folder(out / "checkpoint"), options.seed)
+    tokenizer = TextTokenizer.from_folder(out / "checkpoint")
+    samples = fixed_samples(corpus, tokenizer, options.seed)
+    reader = SampleReader(corpus, tokenizer, max_positions=POSITIONS)
     checkpoint, seconds = out / "checkpoint", 0.0
-    columns = {"start": losses(checkpoint, corpus, samples, options.seed)}
+    columns = {"start": losses(checkpoint, reader, samples, options.seed)}
     for stage in STAGES:
         began = time.perf_counter()
         overrides = [f"steps={options.steps}", "optimizer.warmup_steps=1"] if options.steps else []
@@ -139,7 +145,7 @@ def main() -> None:
         )
         seconds += time.perf_counter() - began
         checkpoint = out / stage / "export"
-        columns[stage] = losses(checkpoint, corpus, samples, options.seed)
+        columns[stage] = losses(checkpoint, reader, samples, options.seed)
     began = time.perf_counter()
     speech = out / "speech.wav"
     voxmill(out, "generate", "--checkpoint", str(checkpoint), "--text", TEXT, "--seed", "0", "-o", str(speech))

@@ -30,7 +30,7 @@ from rich.console import Console  # noqa: E402
 
 from benchmarks.support.latent_readers import SIDES, read, state_after, write_all  # noqa: E402
 from benchmarks.support.tables import table  # noqa: E402
-from training.curriculum.sample_stream import SampleStreamState  # noqa: E402
+from training.curriculum.row_plan import SampleStreamState  # noqa: E402
 from voxmill.core.errors import UserError, command  # noqa: E402
 
 

@@ -127,12 +127,12 @@ class Released:
 
         steps = [
             [
-                Sample(s.tokens, audio_of(s.draw.clip), None if s.reference is None else audio_of(s.reference))
-                for s in step
+                Sample(tokens, audio_of(s.clip), None if s.reference is None else audio_of(s.reference))
+                for s, tokens in zip(step, stream.reader.tokens(step), strict=True)
             ]
             for step in shown
         ]
-        return steps, [float(sum(self.corpus.seconds[s.draw.clip] for s in step)) for step in shown]
+        return steps, [float(sum(self.corpus.seconds[s.clip] for s in step)) for step in shown]
 
     def __call__(self) -> Stretch:
         torch.manual_seed(self._seed)

@@ -20,7 +20,8 @@ from model.sequence.text_tokenizer import TextTokenizer
 from samples.turns import sample_texts
 from training.curriculum.corpus import read_corpus
 from training.curriculum.recipe import Recipe, load_recipe
-from training.curriculum.sample_stream import SampleStream, SampleStreamState
+from training.curriculum.row_plan import SampleStreamState
+from training.curriculum.sample_stream import SampleStream
 from voxmill.data.schemas import CLIPS, LATENTS, write_index
 from voxmill.data.shards import TarWriter, latent_bytes
 
@@ -178,12 +179,14 @@ def read(
 
 def _read_ours(folder: Path, seed: int, state: SampleStreamState | None) -> Iterator[Read]:
     stream = open_stream(folder, seed, state)
-    corpus = stream.corpus
+    corpus, reader = stream.corpus, stream.reader
     while True:
         for row in stream.next_step():
-            for sample in row:
-                clip = sample.draw.clip
-                yield corpus.clip_id(clip), list(sample.tokens), corpus.read(clip).flatten(0, 1)
+            latents = reader.latents([sample.clip for sample in row])
+            for sample, tokens in zip(row, reader.tokens(row), strict=True):
+                latent_GPD = latents[sample.clip]
+                assert isinstance(latent_GPD, Tensor)
+                yield corpus.clip_id(sample.clip), tokens, latent_GPD.flatten(0, 1)
 
 
 def _read_webdataset(folder: Path, seed: int, skip: int) -> Iterator[Read]:

@@ -42,15 +42,17 @@ class TextTokenizer:
         self._backend = backend
         self._ids: dict[str, int] = backend.get_vocab(with_added_tokens=True)
         self._unknown = self._ids.get("<unk>", 0)
-        self._words = {
-            token for token in self._ids if len(token) > 1 and all("\u4e00" <= char <= "\u9fff" for char in token)
+        words = {token for token in self._ids if len(token) > 1 and all("\u4e00" <= char <= "\u9fff" for char in token)}
+        self._split = {
+            number: tuple(self._ids.get(char, self._unknown) for char in token.replace(SPACE, ""))
+            for token, number in self._ids.items()
+            if token.replace(SPACE, "") in words
         }
+        """Ids of the characters of each token of several hanzi."""
         self._more: NDArray[np.int64] = np.zeros(self.size, dtype=np.int64)
         """By id: tokens that `encode` makes of it, minus one."""
-        for token, number in self._ids.items():
-            word = token.replace(SPACE, "")
-            if word in self._words:
-                self._more[number] = len(word) - 1
+        for number, parts in self._split.items():
+            self._more[number] = len(parts) - 1
 
     @classmethod
     def from_folder(cls, path: str | Path) -> Self:
@@ -87,15 +89,17 @@ class TextTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`; a hanzi that has no token of its own is `<unk>`."""
-        ids: list[int] = []
-        encoding = self._backend.encode(text, add_special_tokens=False)
-        for token, number in zip(encoding.tokens, encoding.ids, strict=True):
-            word = token.replace(SPACE, "")
-            if word in self._words:
-                ids += [self._ids.get(char, self._unknown) for char in word]
-            else:
-                ids.append(number)
-        return ids
+        return self._single(self._backend.encode(text, add_special_tokens=False).ids)
+
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of many texts, which the library computes in parallel."""
+        return [self._single(e.ids) for e in self._backend.encode_batch(texts, add_special_tokens=False)]
+
+    def _single(self, ids: list[int]) -> list[int]:
+        """With tokens of several hanzi split."""
+        if self._split.keys().isdisjoint(ids):
+            return ids
+        return [part for number in ids for part in self._split.get(number, (number,))]
 
     def count(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """`len(encode(text))` of each text, on all cores of this machine."""

@@ -12,7 +12,6 @@ from samples.fabricate import CHECKPOINT, add_latents, rows, write_dataset
 from samples.released import is_installed
 from training.curriculum.corpus import read_corpus
 from training.curriculum.recipe import load_recipe
-from training.curriculum.sample_plan import layout
 from training.curriculum.sample_stream import SampleStream
 
 needs_released = pytest.mark.skipif(not is_installed(), reason="pip install --no-deps voxcpm==2.0.3")
@@ -30,21 +29,22 @@ def test_the_released_packer_makes_the_sequences_that_we_train_on(tmp_path: Path
     ]
     recipe = load_recipe("tiny_stage2", overrides)
     corpus = read_corpus(recipe)
-    shown = SampleStream(corpus, recipe, TextTokenizer.from_folder(CHECKPOINT)).next_step()[0]
+    stream = SampleStream(corpus, recipe, TextTokenizer.from_folder(CHECKPOINT))
+    shown = stream.next_step()[0]
     assert {sample.reference is None for sample in shown} == {True, False}
     loop = ReleasedLoop(load_checkpoint(CHECKPOINT), learning_rate=1e-3)
     audio = audio_by_clip(tmp_path, 16000)
     samples = [
         Sample(
-            sample.tokens,
-            audio[corpus.clip_id(sample.draw.clip)],
+            tokens,
+            audio[corpus.clip_id(sample.clip)],
             None if sample.reference is None else audio[corpus.clip_id(sample.reference)],
         )
-        for sample in shown
+        for sample, tokens in zip(shown, stream.reader.tokens(shown), strict=True)
     ]
     packed = loop.packer(**collate(samples))
     for row, sample in enumerate(shown):
-        ours = layout(sample, corpus, max_positions=recipe.max_positions)
+        ours = stream.reader.layout(sample)
         length = len(ours)
         is_audio_T = packed["audio_mask"][row, :length] > 0
         assert torch.equal(packed["text_tokens"][row, :length].long(), ours.tokens_T)

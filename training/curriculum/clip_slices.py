@@ -2,21 +2,22 @@
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from training.curriculum.corpus import Corpus
+if TYPE_CHECKING:
+    from training.curriculum.corpus import Corpus
 
 Slice = tuple[int, int]
 
 
-class ClipSlices:
-    """Clip numbers at `slices` of `corpus.group_clips`, one slice after another; in each the shortest clip first."""
+class GroupSlices:
+    """Clip numbers at `slices` of a corpus' `group_clips`, one slice after another; in each the shortest clip first."""
 
-    def __init__(self, corpus: Corpus, slices: Sequence[Slice]) -> None:
-        self._corpus, self.slices = corpus, tuple(slices)
+    def __init__(self, group_clips: NDArray[Any], slices: Sequence[Slice]) -> None:
+        self.group_clips, self.slices = group_clips, tuple(slices)
         lengths = np.array([stop - start for start, stop in slices], dtype=np.int64)
         self._ends = np.cumsum(lengths)
         self._shifts = np.array([start for start, _ in slices], dtype=np.int64) - (self._ends - lengths)
@@ -35,14 +36,22 @@ class ClipSlices:
         if places.size and (places.min() < 0 or places.max() >= len(self)):
             raise IndexError(f"places 0 to {len(self) - 1}, asked for {places.min()} to {places.max()}")
         which = np.searchsorted(self._ends, places, side="right")
-        return self._corpus.group_clips[places + self._shifts[which]].astype(np.int64)
+        return self.group_clips[places + self._shifts[which]].astype(np.int64)
 
     def __iter__(self) -> Iterator[np.int64]:
         return (np.int64(clip) for clip in self.tolist())
 
     def tolist(self) -> list[int]:
         """All of them; of a small corpus."""
-        return [int(clip) for start, stop in self.slices for clip in self._corpus.group_clips[start:stop]]
+        return [int(clip) for start, stop in self.slices for clip in self.group_clips[start:stop]]
+
+
+class ClipSlices(GroupSlices):
+    """The same of a corpus whose lengths are known."""
+
+    def __init__(self, corpus: "Corpus", slices: Sequence[Slice]) -> None:
+        super().__init__(corpus.group_clips, slices)
+        self._corpus = corpus
 
     @property
     def seconds(self) -> float:
@@ -57,7 +66,7 @@ class ClipSlices:
 
     def longest(self) -> list[int]:
         """The longest clip of each slice."""
-        return [int(self._corpus.group_clips[stop - 1]) for _, stop in self.slices]
+        return [int(self.group_clips[stop - 1]) for _, stop in self.slices]
 
     def up_to(self, bounds: Sequence[float]) -> list["ClipSlices | None"]:
         """The clips of up to each bound in seconds and above the one before; None where there are none.
@@ -77,6 +86,6 @@ class ClipSlices:
 
     def _place_after(self, seconds: float, start: int, stop: int) -> int:
         """The first place between these whose clip is longer. Compared in the precision of the column."""
-        clips, lengths = self._corpus.group_clips, self._corpus.seconds
+        clips, lengths = self.group_clips, self._corpus.seconds
         limit = float(np.float32(seconds))
         return bisect_right(range(stop), limit, start, stop, key=lambda place: float(lengths[clips[place]]))

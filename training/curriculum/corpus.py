@@ -30,16 +30,16 @@ from training.curriculum.index.columns import (
 )
 from training.curriculum.index.origin import origin_of
 from training.curriculum.index.rules import AXES, BITS, DESCRIBED, held_out_fraction
+from training.curriculum.latent_reading import LatentPlace, Latents, by_shard, read_shard
 from training.curriculum.recipe import DatasetConfig, Recipe
 from voxmill.core.config import differences
 from voxmill.core.errors import UserError
 from voxmill.core.files import remove_folder
-from voxmill.core.hashing import fingerprint, sha256_bytes
+from voxmill.core.hashing import fingerprint
 from voxmill.core.progress import Progress
 from voxmill.core.storage import file_names, read_nearby, scratch_folder
 from voxmill.data.dataset import Dataset, LatentSpace
 from voxmill.data.records import MODES, Mode
-from voxmill.data.shards import latent_of, path_inside
 
 __all__ = ["ClipTexts", "Corpus", "Source", "held_out_fraction", "read_corpus"]
 OWN = "index"
@@ -196,30 +196,34 @@ class Corpus:
         return self.read_latents([clip])[0]
 
     def read_latents(self, clips: Sequence[int]) -> list[Tensor]:
-        """Latent patches [P, patch_size, D] of each clip, bf16; near-by ones of a shard are one read.
+        """Latent patches [P, patch_size, D] of each clip, bf16.
 
         Raises:
             ValueError, OSError: of one of them a shard does not match the index, or cannot be read.
         """
+        found: dict[int, Latents] = {}
+        for places in by_shard(self.latent_places(clips)):
+            found |= read_shard(places, patch_size=self.patch_size)
+        latents = [found[clip] for clip in clips]
+        for one in latents:
+            if not isinstance(one, Tensor):
+                raise one
+        return [one for one in latents if isinstance(one, Tensor)]
+
+    def latent_places(self, clips: Sequence[int]) -> list[LatentPlace]:
+        """Where the latents of these clips lie, in their order."""
         chosen = np.asarray(clips, dtype=np.int64)
-        shard, offset, size = (self._places[name][chosen].tolist() for name in ("shard", "offset", "size"))
-        datasets = self.dataset_of(chosen).tolist()
-        by_shard: dict[tuple[int, int], list[int]] = {}
-        for place, key in enumerate(zip(datasets, shard, strict=True)):
-            by_shard.setdefault(key, []).append(place)
-        latents: dict[int, Tensor] = {}
-        for (dataset, number), places in by_shard.items():
-            source, name = self.datasets[dataset], self.facts.shards[number]
-            path = path_inside(source.path, name, follow_symlinks=source.follow_symlinks)
-            contents = read_nearby(path, [(offset[place], size[place]) for place in places])
-            for place, content in zip(places, contents, strict=True):
-                if bytes.fromhex(sha256_bytes(content))[:8] != self._places["sha256"][chosen[place]].tobytes():
-                    raise ValueError(
-                        f"{name}: the {size[place]} bytes at {offset[place]} are not those that latents.parquet names"
-                    )
-                latent_LD = latent_of(content, f"{name}: no latents at {offset[place]}")
-                latents[place] = latent_LD.view(-1, self.patch_size, latent_LD.shape[1])
-        return [latents[place] for place in range(len(chosen))]
+        columns = (self._places[name][chosen].tolist() for name in ("shard", "offset", "size"))
+        sums = [checksum.tobytes() for checksum in self._places["sha256"][chosen]]
+        places = []
+        for clip, dataset, shard, offset, size, checksum in zip(
+            chosen.tolist(), self.dataset_of(chosen).tolist(), *columns, sums, strict=True
+        ):
+            source = self.datasets[dataset]
+            places.append(
+                LatentPlace(clip, source.path, self.facts.shards[shard], source.follow_symlinks, offset, size, checksum)
+            )
+        return places
 
 
 class _Datasets:

@@ -20,9 +20,10 @@ from model.sequence.text_tokenizer import TextTokenizer
 from training.curriculum.corpus import Corpus
 from training.curriculum.engine import Engine
 from training.curriculum.export import base_checksum, export, exported_kind, weights_of, write_recipe
+from training.curriculum.feed.feed import Feed
 from training.curriculum.recipe import Recipe
-from training.curriculum.sample_stream import SampleStream, SampleStreamState
-from training.curriculum.step import NotFinite, Stepper, StepResult, read_rows
+from training.curriculum.row_plan import SampleStreamState
+from training.curriculum.step import NotFinite, Row, Stepper, StepResult, all_clips
 from training.curriculum.telemetry import Groups, Pace, StepMetrics, ValidationMetrics, peak_of, progress_line, total
 from training.curriculum.validation import Validation
 from training.curriculum.vitals import Vitals, VitalSigns, VitalsState
@@ -89,7 +90,6 @@ class Run:
         model = load_model(recipe.init, self.settings, dtype=torch.float32)
         self.engine = Engine(model, recipe, world)
         tokenizer, groups = TextTokenizer.from_folder(recipe.init), Groups(corpus)
-        self.stream = SampleStream(corpus, recipe, tokenizer)
         self.stepper = Stepper(
             self.engine, recipe, patch_size=corpus.patch_size, spike=recipe.health.spike, groups=groups
         )
@@ -115,6 +115,9 @@ class Run:
         self.vitals, self.changes = Vitals(recipe), list[str]()
         self.bad_steps = self.saved = 0
         """Bad steps in a row; the step after which it was last saved."""
+        self.plan_seconds = 0.0
+        """CPU of the planning process for the last step."""
+        self.stream = Feed(corpus, recipe, tokenizer, world)
 
     @property
     def step(self) -> int:
@@ -128,7 +131,10 @@ class Run:
             UserError: the recipe or the data are not those of the checkpoint.
             JobError: no clip can be read, or the loss of a good row is not finite either.
         """
-        return run_to_end(self, self.recipe.run.hang_seconds)
+        try:
+            return run_to_end(self, self.recipe.run.hang_seconds)
+        finally:
+            self.stream.close()
 
     def train(self, watchdog: Watchdog) -> bool:
         """Whether a stop signal ended it."""
@@ -157,9 +163,8 @@ class Run:
         """One step: (result, learning rate, seconds with its data, whether earlier weights were restored after it)."""
         began, step, optimizer = time.perf_counter(), self.stream.step, self.recipe.optimizer
         self.validation_loss = None
-        rows = self.stream.next_step()
-        mine, unreadable = read_rows(rows, self.engine, self.corpus, self.recipe)
-        read = time.perf_counter()
+        feed = self.stream.next_step()
+        self.plan_seconds, waited = feed.plan_seconds, time.perf_counter() - began
         rate = warmup_then_cosine(
             step,
             steps=self.recipe.steps,
@@ -168,12 +173,13 @@ class Run:
             final=optimizer.final,
         )
         try:
-            result = self.stepper(mine, unreadable, step=step, rate=rate, waited=read - began)
+            result = self.stepper(
+                feed.rows, feed.unreadable, step=step, rate=rate, waited=waited, read=feed.read_seconds
+            )
         except NotFinite as error:
             hint = self.world.from_first(lambda: self.checkpoints.hint_without(step))
             raise JobError(str(error), resume_hint=hint) from None
-        clips = [clip for row in rows for sample in row for clip in sample.clips]
-        rolled_back = self._handle_bad_rows(result, sorted(set(clips)))
+        rolled_back = self._handle_bad_rows(result, feed.rows)
         if rolled_back:
             self.vitals.forget()
         else:
@@ -198,14 +204,17 @@ class Run:
         self.validation_loss = metrics.loss
         return metrics
 
-    def _handle_bad_rows(self, result: StepResult, clips: list[int]) -> bool:
+    def _handle_bad_rows(self, result: StepResult, rows: list[Row]) -> bool:
         """Quarantines the clips of bad rows; after too many bad steps restores the last good weights and returns True.
 
         Args:
-            clips: all clips of the step.
+            rows: this rank's of the step.
         """
         is_broken = not result.norm < float("inf")
-        suspects = clips if is_broken else result.bad_clips
+        suspects = result.bad_clips
+        if is_broken:
+            clips = [clip for row in rows for sample in row.samples for clip in sample.clips]
+            suspects = all_clips(self.world, clips)
         for clip in suspects:
             self._print(f"step {self.stream.step - 1}: quarantined clip {self.corpus.clip_id(clip)}")
         if suspects:
@@ -344,6 +353,8 @@ class Run:
             positions_per_second=result.positions / seconds,
             audio_seconds_per_second=result.audio_seconds / seconds,
             data_seconds=result.waited,
+            read_seconds=result.read,
+            plan_seconds=self.plan_seconds,
             teraflops=result.flops / 1e12,
             mfu=mfu,
             quarantined=len(self.stream.quarantined),
@@ -372,12 +383,12 @@ class Run:
 
 
 def settings_of(recipe: Recipe) -> dict[str, JsonValue]:
-    """What a resumed run may not change, and `MAY_CHANGE`: all settings but `engine`, `run` and `init`.
+    """What a resumed run may not change, and `MAY_CHANGE`: all settings but `engine`, `feed`, `run` and `init`.
 
     Of `validation` only what is held out counts: when and how it is validated changes no weight.
     """
     # As a checkpoint gives them back, in which infinity is null.
-    values: dict[str, JsonValue] = json.loads(recipe.model_dump_json(exclude={"engine", "run", "init"}))
+    values: dict[str, JsonValue] = json.loads(recipe.model_dump_json(exclude={"engine", "feed", "run", "init"}))
     validation = recipe.validation
     del values["validation"]
     if validation is not None:

@@ -1,13 +1,9 @@
-"""Which clip is drawn next and in which mode, so that target seconds come in the wanted shares at every moment.
+"""The streams that a recipe mixes: the clips of a mode, a language and a dataset, and their wanted share.
 
-A stream is a mode, a language and a dataset; its clips have an order of their own and each is drawn once an epoch of
-the stream. The next sample comes from the stream that is furthest behind: every drawn second is credited to all streams
-by their wanted share and charged to the one it came from. No randomness, so a resumed run restores sums and cursors
-alone, and the achieved seconds stay within about a clip's length of the wanted ones, however short the run.
+Which stream the next sample comes from is decided in `sample_draws.py`.
 """
 
 import dataclasses
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,10 +12,9 @@ from numpy.typing import NDArray
 
 from training.curriculum.clip_slices import ClipSlices, Slice
 from training.curriculum.corpus import Corpus
-from training.curriculum.index.columns import Column
 from training.curriculum.index.rules import BITS
-from training.curriculum.recipe import MixtureConfig, Recipe, share_at
-from training.curriculum.sample_order import SampleOrder
+from training.curriculum.recipe import MixtureConfig, Recipe
+from training.curriculum.sample_draws import share_at
 from voxmill.core.errors import UserError
 from voxmill.data.records import Mode
 
@@ -48,35 +43,6 @@ class Stream:
         style = f"/{self.style}" if self.style else ""
         length = "" if self.up_to is None else f"/{self.up_to:g}s"
         return f"{self.mode}/{self.language or 'unknown'}/{self.dataset}{style}{length}"
-
-
-@dataclass(frozen=True, slots=True)
-class DrawnSample:
-    """The sample at position `number` of the whole run: a clip in a mode. `stream`: its index."""
-
-    number: int
-    stream: int
-    mode: Mode
-    clip: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamState:
-    """Where a stream is: clips drawn so far, seconds that it is behind, seconds drawn and wanted, its size."""
-
-    cursor: int
-    credit: float
-    achieved: float
-    wanted: float
-    num_clips: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MixtureState:
-    """What a resumed run needs: the number of samples drawn, and each stream's state by its name."""
-
-    number: int
-    streams: dict[str, StreamState]
 
 
 def streams_of(corpus: Corpus, recipe: Recipe) -> list[Stream]:
@@ -183,99 +149,3 @@ def language_shares(hours: Sequence[float], config: MixtureConfig) -> list[float
     """Shares of languages with these hours; they add up to 1."""
     powers = [1.0 if config.balanced_languages else amount ** (1 / config.temperature) for amount in hours]
     return [power / sum(powers) for power in powers]
-
-
-class Mixture:
-    """Draws samples. Its state is the same for any number of ranks."""
-
-    def __init__(
-        self,
-        streams: Sequence[Stream],
-        config: MixtureConfig,
-        seed: int,
-        seconds: NDArray[np.float64] | Column[np.float64],
-    ) -> None:
-        """`seconds`: of every clip of the corpus."""
-        self.streams, self._config, self._seconds = list(streams), config, seconds
-        # A stream's order depends on its name, not on which other streams there are.
-        self._orders = [SampleOrder(len(s.clips), seed * 2**32 + zlib.crc32(s.name.encode())) for s in streams]
-        self._credit: NDArray[np.float64] = np.zeros(len(streams))
-        self.achieved: NDArray[np.float64] = np.zeros(len(streams))
-        """Seconds drawn from each stream."""
-        self.wanted: NDArray[np.float64] = np.zeros(len(streams))
-        """Seconds that each should have given by now."""
-        self.number = 0
-
-    def shares(self, progress: float) -> NDArray[np.float64]:
-        """What each stream should give of the next seconds; adds up to 1."""
-        shares: NDArray[np.float64] = np.array(
-            [share_at(self._config.modes[s.mode], progress) * s.share_of_mode for s in self.streams]
-        )
-        shares /= shares.sum()
-        return shares
-
-    def draw(self, progress: float) -> DrawnSample:
-        """The next sample at `progress` of the stage, 0 to 1."""
-        shares = self.shares(progress)
-        # A stream whose share has not risen yet is not behind, even where all others are ahead by a hair.
-        stream = int(np.argmax(np.where(shares > 0, self._credit, -np.inf)))
-        clip = int(self.streams[stream].clips[self._orders[stream].take()])
-        seconds = float(self._seconds[clip])
-        self._credit += shares * seconds
-        self.wanted += shares * seconds
-        self._credit[stream] -= seconds
-        self.achieved[stream] += seconds
-        drawn = DrawnSample(self.number, stream, self.streams[stream].mode, clip)
-        self.number += 1
-        return drawn
-
-    def take_back(self, sample: DrawnSample, progress: float) -> None:
-        """Undoes the sums of a sample that could not be used, so that its stream does not count it as drawn."""
-        seconds = float(self._seconds[sample.clip])
-        self._credit -= self.shares(progress) * seconds
-        self.wanted -= self.shares(progress) * seconds
-        self._credit[sample.stream] += seconds
-        self.achieved[sample.stream] -= seconds
-
-    def epochs(self) -> dict[str, float]:
-        """Passes over each stream so far."""
-        return {s.name: order.cursor / order.size for s, order in zip(self.streams, self._orders, strict=True)}
-
-    def state(self) -> MixtureState:
-        """What `restore` takes."""
-        return MixtureState(
-            number=self.number,
-            streams={
-                stream.name: StreamState(
-                    cursor=order.cursor,
-                    credit=float(credit),
-                    achieved=float(achieved),
-                    wanted=float(wanted),
-                    num_clips=len(stream.clips),
-                )
-                for stream, order, credit, achieved, wanted in zip(
-                    self.streams, self._orders, self._credit, self.achieved, self.wanted, strict=True
-                )
-            },
-        )
-
-    def restore(self, state: MixtureState) -> None:
-        """Continues from `state`.
-
-        Raises:
-            UserError: the streams or their clips are not those of the state: data or recipe changed.
-        """
-        before = {name: stream.num_clips for name, stream in state.streams.items()}
-        now = {stream.name: len(stream.clips) for stream in self.streams}
-        changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
-        if changed:
-            name = changed[0]
-            raise UserError(
-                f"the data changed since the checkpoint: {name} had {before.get(name, 0)} clips and has "
-                f"{now.get(name, 0)}; restore the old dataset and recipe, or start a new run from this run's export"
-            )
-        self.number = state.number
-        for index, stream in enumerate(self.streams):
-            saved = state.streams[stream.name]
-            self._orders[index].cursor = saved.cursor
-            self._credit[index], self.achieved[index], self.wanted[index] = saved.credit, saved.achieved, saved.wanted

@@ -10,14 +10,13 @@ from pydantic import Field, model_validator
 
 from cluster.deepspeed.files import Communication
 from model.lora import LoRAConfig
+from training.curriculum.sample_draws import Curve, share_at
 from training.run.recipes import find_recipe
 from voxmill.core.config import Config, StoredPath, load_config
 from voxmill.core.errors import UserError
 from voxmill.data.records import Mode, Origin
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes" / "speech"
-Curve = float | tuple[tuple[float, float], ...]
-"""A share, or points (progress of the stage from 0 to 1, share) with straight lines between."""
 
 
 class DatasetConfig(Config):
@@ -161,6 +160,19 @@ class EngineConfig(Config):
         return self
 
 
+class FeedConfig(Config):
+    """How batches come to a step; no key here changes a result."""
+
+    ahead: int = Field(2, ge=1)
+    """Steps whose batches are ready before they are asked for."""
+    threads: int = Field(4, ge=1)
+    """Threads of a rank that read latents."""
+    cache: Path | None = None
+    """Folder on this machine's own disk for shards from object storage; null reads ranges of them."""
+    cache_gb: float = Field(200.0, gt=0)
+    """Size of `cache` in 1e9 bytes, over all ranks of the machine; shards not used for longest are removed."""
+
+
 class HealthConfig(Config):
     """When a row is bad, besides a loss that is not finite, and how many bad steps in a row restore a checkpoint."""
 
@@ -258,6 +270,7 @@ class Recipe(Config):
     """Adapters that are trained instead of the weights; null trains the weights."""
     loss: LossConfig = LossConfig()
     engine: EngineConfig = EngineConfig()
+    feed: FeedConfig = FeedConfig()
     health: HealthConfig = HealthConfig()
     validation: ValidationConfig | None = None
     run: RunConfig
@@ -284,20 +297,6 @@ def load_recipe(name: str | Path, overrides: list[str] | None = None) -> Recipe:
     if wrong:
         raise UserError(f"{path}: {wrong}")
     return recipe
-
-
-def share_at(curve: Curve, progress: float) -> float:
-    """The value of a curve at `progress`, 0 to 1; before its first point and after its last it stays level."""
-    if not isinstance(curve, tuple):
-        return float(curve)
-    before = curve[0]
-    for point in curve:
-        if progress <= point[0]:
-            width = point[0] - before[0]
-            place = (progress - before[0]) / width if width else 1.0
-            return before[1] + place * (point[1] - before[1])
-        before = point
-    return before[1]
 
 
 def _against_stage(recipe: Recipe) -> str:

@@ -6,6 +6,7 @@ which the ranks divide equally, so every rank has the same number of micro-batch
 """
 
 from bisect import bisect_right, insort
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Generic, Protocol, TypeVar
 
@@ -33,7 +34,10 @@ class Packer(Generic[Item]):
     def __init__(self, budget: int, window: int, waiting: Iterable[Item] = ()) -> None:
         self.budget, self.window = budget, window
         self._waiting: dict[int, Item] = {}
-        self._by_length: list[tuple[int, int]] = []
+        self._lengths: list[int] = []
+        """Of all that wait, sorted."""
+        self._by_length: dict[int, deque[int]] = {}
+        """Numbers of the items of a length, longest waiting first."""
         self._next = 0
         for item in waiting:
             self._add(item)
@@ -49,28 +53,28 @@ class Packer(Generic[Item]):
         Raises:
             ValueError: an item longer than the budget.
         """
-        while len(self._waiting) < self.window:
+        for _ in range(self.window - len(self._waiting)):
             self._add(draw())
-        number, first = next(iter(self._waiting.items()))
-        row = [self._remove(first.length, number)]
-        left = self.budget - first.length
-        while self._by_length:
-            # Of equal lengths the one that has waited longest: numbers count down in the list.
-            place = bisect_right(self._by_length, (left, 1)) - 1
-            if place < 0:
-                break
-            length, negative = self._by_length[place]
-            row.append(self._remove(length, -negative))
+        waiting, lengths, by_length = self._waiting, self._lengths, self._by_length
+        # The one that has waited longest is first of its length, too.
+        length = next(iter(waiting.values())).length
+        place = bisect_right(lengths, length) - 1
+        row, left = [], self.budget
+        while place >= 0:
+            length = lengths.pop(place)
+            row.append(waiting.pop(by_length[length].popleft()))
             left -= length
+            place = bisect_right(lengths, left) - 1
         return row
 
     def _add(self, item: Item) -> None:
-        if item.length > self.budget:
-            raise ValueError(f"a sample of {item.length} positions does not fit into a row of {self.budget}")
+        length = item.length
+        if length > self.budget:
+            raise ValueError(f"a sample of {length} positions does not fit into a row of {self.budget}")
         self._waiting[self._next] = item
-        insort(self._by_length, (item.length, -self._next))
+        insort(self._lengths, length)
+        same = self._by_length.get(length)
+        if same is None:
+            same = self._by_length[length] = deque()
+        same.append(self._next)
         self._next += 1
-
-    def _remove(self, length: int, number: int) -> Item:
-        del self._by_length[bisect_right(self._by_length, (length, -number)) - 1]
-        return self._waiting.pop(number)

@@ -1,11 +1,12 @@
-"""The order of samples as a function, not a list: a seeded permutation that any rank evaluates at any place.
+"""The order of samples as a function, not a list: a seeded permutation that any process evaluates at any place.
 
 No rank keeps a state of its own. The number of samples taken is the cursor; which rank takes which follows from the
 cursor, the rank and the world size, so a run resumes with another world size and still takes every sample exactly once
-an epoch.
+an epoch. Neighbours in the index, whose latents lie side by side in a shard, come within one window: a run reads
+a few shards at a time, and not all of them.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,17 @@ def mix(values: Numbers) -> Numbers:
     values = (values ^ (values >> np.uint64(30))) * _MULTIPLIERS[0]
     values = (values ^ (values >> np.uint64(27))) * _MULTIPLIERS[1]
     return values ^ (values >> np.uint64(31))
+
+
+def hashed(seed: int, *numbers: NDArray[Any] | int) -> Numbers:
+    """64 random bits that belong to a seed and some numbers, or arrays of them, of any range."""
+    with np.errstate(over="ignore"):
+        value = np.asarray(mix(np.array(seed % 2**64, dtype=np.uint64)))
+        for number in numbers:
+            if isinstance(number, int):
+                number = np.array(number % 2**64, dtype=np.uint64)
+            value = mix(value + (number.astype(np.uint64) + np.uint64(1)) * _STEP)
+    return value
 
 
 @dataclass(frozen=True)
@@ -56,49 +68,51 @@ class Permutation:
         return values
 
 
-BLOCK = 1024
-"""Places that are evaluated together: the network costs the same for one."""
+BLOCK = 64
+"""Neighbouring samples that stay together: 2 to 4 MB of latents."""
+WINDOW = 32
+"""Blocks whose samples are shuffled together: 2048 samples, twice what streaming loaders hold."""
 
 
-@dataclass
 class SampleOrder:
-    """An endless order over `size` samples, each epoch a permutation of its own; `cursor` samples were taken so far."""
+    """An endless order over `size` samples, each epoch a permutation of its own.
 
-    size: int
-    seed: int
-    cursor: int = 0
-    _block: tuple[int, list[int]] = field(default=(-1, []), repr=False, compare=False)
+    Blocks of `BLOCK` neighbours come in random order, and the samples of each `WINDOW` blocks in random order. Up to
+    2048 samples that is any permutation. Where blocks begin is another in each epoch.
+    """
 
-    @property
-    def epoch(self) -> int:
-        """Whole passes so far."""
-        return self.cursor // self.size
+    def __init__(self, size: int, seed: int) -> None:
+        self.size, self.seed = size, seed
+        self._known: tuple[int, int, NDArray[np.int64]] | None = None
 
-    def at(self, number: int) -> int:
-        """The sample at place `number` of the endless order."""
-        block, place = divmod(number, BLOCK)
-        if self._block[0] != block:
-            self._block = (block, self._evaluate(block * BLOCK, BLOCK))
-        return self._block[1][place]
+    def samples(self, start: int, count: int) -> NDArray[np.int64]:
+        """The samples at the places from `start` on."""
+        found = []
+        while count > 0:
+            epoch, place = divmod(start, self.size)
+            number, within = divmod(place, BLOCK * WINDOW)
+            some = self._window(epoch, number)[within : within + count]
+            found.append(some)
+            start, count = start + len(some), count - len(some)
+        return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
 
-    def take(self) -> int:
-        """The next sample; the cursor moves on."""
-        sample = self.at(self.cursor)
-        self.cursor += 1
-        return sample
-
-    def _evaluate(self, start: int, count: int) -> list[int]:
-        samples: list[int] = []
-        while len(samples) < count:
-            epoch, place = divmod(start + len(samples), self.size)
-            stop = min(self.size, place + count - len(samples))
-            samples += Permutation(self.size, self._key(epoch))[np.arange(place, stop)].tolist()
-        return samples
-
-    def _key(self, epoch: int) -> int:
-        with np.errstate(over="ignore"):
-            seeds = np.array([self.seed % 2**64, epoch], dtype=np.uint64)
-            return int(mix(mix(seeds[:1]) + seeds[1:] * _STEP)[0])
+    def _window(self, epoch: int, number: int) -> NDArray[np.int64]:
+        """The samples of a window of an epoch, the last one of which may be smaller. It is kept for the next call."""
+        if self._known is None or self._known[:2] != (epoch, number):
+            first = number * BLOCK * WINDOW
+            size = min(BLOCK * WINDOW, self.size - first)
+            keys = hashed(self.seed, epoch, 1 + number, np.arange(size))
+            block, within = np.divmod(np.argsort(keys, kind="stable") + first, BLOCK)
+            whole = self.size // BLOCK
+            if whole:
+                # What is left of the last block stays last: the shift below makes it another block in each epoch.
+                places = np.arange(number * WINDOW, min((number + 1) * WINDOW, whole))
+                moved = Permutation(whole, int(hashed(self.seed, epoch, 0)))[places].astype(np.int64)
+                inside = block < whole
+                block[inside] = moved[block[inside] - number * WINDOW]
+            shift = int(hashed(self.seed, epoch)) % self.size
+            self._known = (epoch, number, (block * BLOCK + within + shift) % self.size)
+        return self._known[2]
 
 
 def share(count: int, rank: int, world: int) -> range:

@@ -1,113 +1,207 @@
-"""The plan of a sample: a clip's text, description and reference in a mode, and how many positions they take.
+"""The plan of samples: a clip's description and reference in a mode, and how many positions they take.
 
-Random choices depend on the run's seed and the sample's number alone, so that any rank, in any world, at any time,
-plans the same sample. Lengths are known before any audio is read.
+Random choices depend on the run's seed, the stream and the sample's number in it alone, so that any process, in any
+world, at any time, plans the same sample. Lengths come from the index: planning reads no text and no audio. Free of
+torch, since a process of its own plans (`feed/planner.py`).
 """
 
-import random
-from collections.abc import Container
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from model.sequence.layouts import Layout, arrange, compose_text
-from model.sequence.text_tokenizer import TextTokenizer
-from training.curriculum.corpus import Corpus
-from training.curriculum.mixture import DrawnSample
-from voxmill.core.errors import UserError
+from training.curriculum.sample_order import hashed
 from voxmill.data.records import Mode
-from voxmill.data.transcript import plain_text
 
 NOT_PACKED = 2
 """A target's last patch and AUDIO_END are no input (`model.packing`)."""
+AXES: dict[Mode, int] = {"design": 0, "controllable": 1}
+"""Number of the axis whose descriptions a mode takes, in `description_axis`."""
+REFERENCED: tuple[Mode, ...] = ("reference", "controllable")
+REASONS = ("", "quarantined", "no_text", "no_description", "no_reference", "too_many_positions")
+"""Why a sample cannot be used, by its code; 0: it can."""
+Ints = NDArray[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedSample:
-    """A sample before its audio is read. `reference`: a clip; `length`: positions in a packed row."""
+class PlannedSample(NamedTuple):
+    """A sample before its text and audio are read.
 
-    draw: DrawnSample
-    tokens: tuple[int, ...]
+    Args:
+        stream: its index; `number`: its place in the stream's endless order.
+        description: which of the clip's descriptions. reference: a clip. length: positions in a packed row.
+    """
+
+    mode: Mode
+    stream: int
+    number: int
+    clip: int
+    description: int | None
     reference: int | None
     length: int
 
     @property
-    def mode(self) -> Mode:
-        """The mode it is trained in."""
-        return self.draw.mode
-
-    @property
     def clips(self) -> tuple[int, ...]:
         """The clips whose audio it holds: its own, and its reference."""
-        return (self.draw.clip,) if self.reference is None else (self.draw.clip, self.reference)
+        return (self.clip,) if self.reference is None else (self.clip, self.reference)
 
 
-def plan_sample(
-    draw: DrawnSample,
-    corpus: Corpus,
-    tokenizer: TextTokenizer,
-    *,
-    seed: int,
-    max_positions: int,
-    avoid: Container[int] = frozenset(),
-) -> PlannedSample | str:
-    """The sample, or why it cannot be one: `quarantined`, `no_text`, `too_many_positions`.
+@dataclass(frozen=True)
+class PlanArrays:
+    """What planning knows of N clips; integers of any width, which may be mapped from files.
+
+    tokens: of the text without a description, 0 for no text. description_starts [N + 1]: where a clip's descriptions
+    begin in the two arrays after it. description_tokens: of the whole text with it. reference_starts [N + 1]: where a
+    clip's references begin in `references`, clip numbers that can be used.
+    """
+
+    seconds: NDArray[Any]
+    patches: Ints
+    tokens: Ints
+    description_starts: Ints
+    description_axis: Ints
+    description_tokens: Ints
+    reference_starts: Ints
+    references: Ints
+
+
+@dataclass(frozen=True)
+class PlannedBlock:
+    """Plans of some samples: `codes` by `REASONS`; -1 in `descriptions` and `references` for none."""
+
+    codes: NDArray[np.int64]
+    descriptions: NDArray[np.int64]
+    references: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+
+
+def plan_block(
+    clips: Ints, numbers: Ints, mode: Mode, arrays: PlanArrays, *, seed: int, max_positions: int, avoid: Ints
+) -> PlannedBlock:
+    """Plans the samples of these clips in a mode.
 
     A description is chosen among those of the mode's axis, a reference among the mined candidates. Where the chosen
     candidate makes the sample too long or is in `avoid`, the next one that fits is taken.
+
+    Args:
+        numbers: of the samples, on which choices depend, with `seed`. avoid: clips that may not be used.
     """
-    if draw.clip in avoid:
-        return "quarantined"
-    choose = random.Random(f"{seed}/{draw.number}")
-    description = None
-    if draw.mode in ("design", "controllable"):
-        description = choose.choice(corpus.descriptions(draw.clip, draw.mode))
-    try:
-        text = compose_text(plain_text(corpus.text(draw.clip)), description=description)
-    except UserError:
-        return "no_text"
-    tokens = tuple(tokenizer.encode(text))
-    if not tokens:
-        return "no_text"
-    whole = positions(len(tokens), int(corpus.patches[draw.clip]))
-    reference = None
-    if draw.mode in ("reference", "controllable"):
-        candidates = corpus.candidates(draw.clip)
-        # Avoided clips are removed after the shuffle: it does not change which reference other samples get.
-        choose.shuffle(candidates)
-        candidates = [clip for clip in candidates if clip not in avoid]
-        if not candidates:
-            return "quarantined"
-        room = [clip for clip in candidates if whole + 2 + int(corpus.patches[clip]) <= max_positions]
-        if not room:
-            return "too_many_positions"
-        reference = room[0]
-        whole += 2 + int(corpus.patches[reference])
-    if whole > max_positions:
-        return "too_many_positions"
-    return PlannedSample(draw, tokens, reference, whole - NOT_PACKED)
+    codes = np.zeros(len(clips), dtype=np.int64)
+    descriptions, references = np.full(len(clips), -1), np.full(len(clips), -1)
+    tokens = arrays.tokens[clips].astype(np.int64)
+
+    def refuse(code: str, wrong: NDArray[np.bool_]) -> None:
+        codes[wrong & (codes == 0)] = REASONS.index(code)
+
+    refuse("quarantined", np.isin(clips, avoid))
+    refuse("no_text", tokens == 0)
+    if mode in AXES:
+        descriptions, with_description = _choose_descriptions(clips, numbers, AXES[mode], arrays, seed)
+        refuse("no_description", descriptions < 0)
+        tokens = with_description
+    lengths = positions(tokens, arrays.patches[clips].astype(np.int64))
+    if mode in REFERENCED:
+        places = _Ragged(arrays.reference_starts, clips)
+        candidates = arrays.references[places.flat].astype(np.int64)
+        takes = 2 + arrays.patches[candidates].astype(np.int64)
+        allowed = ~np.isin(candidates, avoid)
+        fits = allowed & (lengths[places.owner] + takes <= max_positions)
+        # The order of the candidates is random; leaving one out changes it for no other sample.
+        keys = hashed(seed, numbers, 1)[places.owner]
+        chosen = places.lowest(hashed(0, keys, places.within), fits)
+        refuse("no_reference", places.counts == 0)
+        refuse("quarantined", ~places.any(allowed))
+        refuse("too_many_positions", chosen < 0)
+        known = chosen >= 0
+        references[known] = candidates[chosen[known]]
+        lengths[known] += takes[chosen[known]]
+    refuse("too_many_positions", lengths > max_positions)
+    return PlannedBlock(codes, descriptions, references, lengths - NOT_PACKED)
 
 
-def positions(num_tokens: int, num_patches: int) -> int:
+Counts = TypeVar("Counts", int, Ints)
+
+
+def positions(num_tokens: Counts, num_patches: Counts) -> Counts:
     """Of a whole sequence without a reference: text, AUDIO_START, target, AUDIO_END."""
     return num_tokens + num_patches + 2
 
 
-def layout(sample: PlannedSample, corpus: Corpus, *, max_positions: int) -> Layout:
-    """The training sequence of a sample, its latents read from the shards.
-
-    Raises:
-        ValueError, OSError: a shard does not match the index, or cannot be read.
-    """
-    target_GPD = corpus.read(sample.draw.clip).float()
-    reference_RPD: Tensor | None = None if sample.reference is None else corpus.read(sample.reference).float()
-    arranged = arrange(
-        sample.tokens,
-        reference_RPD=reference_RPD,
-        target_GPD=target_GPD,
-        closed=True,
-        patch_shape=(target_GPD.shape[1], target_GPD.shape[2]),
-        max_length=max_positions,
+def plan_sample(
+    mode: Mode,
+    clip: int,
+    arrays: PlanArrays,
+    *,
+    number: int = 0,
+    seed: int,
+    max_positions: int,
+    avoid: Iterable[int] = (),
+) -> PlannedSample | str:
+    """One sample outside of all streams, or why it cannot be one, from `REASONS`."""
+    avoided = np.array(sorted(avoid), dtype=np.int64)
+    block = plan_block(
+        np.array([clip]), np.array([number]), mode, arrays, seed=seed, max_positions=max_positions, avoid=avoided
     )
-    assert len(arranged) - NOT_PACKED == sample.length, "the index and the shard differ in length"
-    return arranged
+    if block.codes[0]:
+        return REASONS[block.codes[0]]
+    description, reference = int(block.descriptions[0]), int(block.references[0])
+    return PlannedSample(
+        mode,
+        0,
+        number,
+        clip,
+        None if description < 0 else description,
+        None if reference < 0 else reference,
+        int(block.lengths[0]),
+    )
+
+
+class _Ragged:
+    """The elements that belong to some clips, one clip's after another's.
+
+    flat: their places in the corpus' array; owner: which of the clips; within: which of its elements.
+    """
+
+    def __init__(self, starts: Ints, clips: Ints) -> None:
+        begins = starts[clips].astype(np.int64)
+        self.counts = starts[clips + 1].astype(np.int64) - begins
+        self.firsts = np.cumsum(self.counts) - self.counts
+        self.owner = np.repeat(np.arange(len(clips)), self.counts)
+        self.within = np.arange(len(self.owner)) - self.firsts[self.owner]
+        self.flat = begins[self.owner] + self.within
+
+    def any(self, flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """By clip: whether a flag is set on one of its elements."""
+        found: NDArray[np.bool_] = np.bincount(self.owner[flags], minlength=len(self.counts)) > 0
+        return found
+
+    def lowest(self, values: NDArray[np.uint64], among: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """By clip: the element with the lowest value among the flagged ones; -1 where there is none."""
+        chosen = np.full(len(self.counts), -1)
+        places = np.flatnonzero(among)
+        if not len(places):
+            return chosen
+        owner, values = self.owner[places], values[places]
+        firsts = np.flatnonzero(np.diff(owner, prepend=-1))
+        least = np.repeat(np.minimum.reduceat(values, firsts), np.diff(np.append(firsts, len(owner))))
+        best = np.flatnonzero(values == least)[::-1]
+        # Backwards, so that of equal values the first one stays.
+        chosen[owner[best]] = places[best]
+        return chosen
+
+
+def _choose_descriptions(
+    clips: Ints, numbers: Ints, axis: int, arrays: PlanArrays, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(which of the clip's descriptions, -1 for none; tokens of the text with it)."""
+    places = _Ragged(arrays.description_starts, clips)
+    fitting = np.flatnonzero(arrays.description_axis[places.flat] == axis)
+    counts = np.bincount(places.owner[fitting], minlength=len(clips))
+    chosen, tokens = np.full(len(clips), -1), np.zeros(len(clips), dtype=np.int64)
+    known = counts > 0
+    drawn = (hashed(seed, numbers, 0) % np.maximum(counts, 1).astype(np.uint64)).astype(np.int64)
+    picked = fitting[(np.cumsum(counts) - counts + drawn)[known]]
+    chosen[known] = places.within[picked]
+    tokens[known] = arrays.description_tokens[places.flat[picked]]
+    return chosen, tokens

@@ -10,6 +10,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 import numpy as np
 import torch
@@ -18,13 +19,14 @@ from torch import Tensor
 
 from model.sequence.layouts import Layout
 from model.sequence.packing import PackedBatch, pack
-from training.curriculum.corpus import Corpus
 from training.curriculum.engine import Engine
 from training.curriculum.plan.flops import RowFlops
 from training.curriculum.recipe import Recipe
 from training.curriculum.sample_order import mix, share
-from training.curriculum.sample_plan import PlannedSample, layout
-from training.curriculum.telemetry import Groups, Sums
+from training.curriculum.sample_plan import PlannedSample
+from training.curriculum.sample_reader import SampleReader
+from training.curriculum.telemetry import Groups, Spread, Sums
+from training.run.world import World
 from voxmill.core.errors import JobError
 from voxmill.core.storage import raise_unavailable
 
@@ -63,33 +65,41 @@ class StepResult:
     norm: float
     flops: float
     """Model FLOPs of all rows."""
-    waited: float
-    """Seconds that the step waited for data, mean over ranks."""
+    waited: Spread
+    """Seconds that the step waited for data."""
+    read: Spread
+    """Seconds that reading and tokenizing took, in the background."""
     groups: dict[str, Sums] = field(default_factory=dict)
     """Sums of the good rows, by mode, language and source."""
     bad_clips: list[int] = field(default_factory=list)
     unreadable: list[int] = field(default_factory=list)
 
 
-def read_rows(
-    rows: Sequence[list[PlannedSample]], engine: Engine, corpus: Corpus, recipe: Recipe
-) -> tuple[list[Row], list[int]]:
+def read_rows(rows: Sequence[list[PlannedSample]], world: World, reader: SampleReader) -> tuple[list[Row], list[int]]:
     """(this rank's rows with their latents, clips that cannot be read); the latter are reported and skipped."""
-    mine, unreadable = [], []
-    for number in share(len(rows), engine.world.rank, engine.world.size):
-        layouts: list[Layout] = []
+    return build_rows([(number, rows[number]) for number in share(len(rows), world.rank, world.size)], reader)
+
+
+def build_rows(
+    numbered: Sequence[tuple[int, list[PlannedSample]]], reader: SampleReader
+) -> tuple[list[Row], list[int]]:
+    """The same of rows with their numbers in the step."""
+    corpus, built, unreadable = reader.corpus, list[Row](), list[int]()
+    layouts = iter(reader.layouts([sample for _, samples in numbered for sample in samples]))
+    for number, samples in numbered:
+        read: list[Layout] = []
         readable: list[PlannedSample] = []
-        for sample in rows[number]:
-            try:
-                layouts.append(layout(sample, corpus, max_positions=recipe.max_positions))
+        for sample, found in zip(samples, islice(layouts, len(samples)), strict=True):
+            if isinstance(found, Layout):
+                read.append(found)
                 readable.append(sample)
-            except (ValueError, OSError) as error:
-                raise_unavailable(error)
-                unreadable.append(sample.draw.clip)
-                log.warning("skipped clip %s: %s", corpus.clip_id(sample.draw.clip), error)
-        seconds = float(sum(corpus.seconds[sample.draw.clip] for sample in readable))
-        mine.append(Row(number, readable, pack(layouts) if layouts else None, seconds))
-    return mine, unreadable
+                continue
+            raise_unavailable(found)
+            unreadable.append(sample.clip)
+            log.warning("skipped clip %s: %s", corpus.clip_id(sample.clip), found)
+        seconds = float(sum(corpus.seconds[sample.clip] for sample in readable))
+        built.append(Row(number, readable, pack(read) if read else None, seconds))
+    return built, unreadable
 
 
 def row_generator(seed: int, step: int, number: int, device: torch.device) -> torch.Generator:
@@ -132,12 +142,19 @@ class Stepper:
         """The last good row of this rank, which stands in for bad ones."""
 
     def __call__(
-        self, rows: Sequence[Row], unreadable: Sequence[int], *, step: int, rate: float, waited: float = 0.0
+        self,
+        rows: Sequence[Row],
+        unreadable: Sequence[int],
+        *,
+        step: int,
+        rate: float,
+        waited: float = 0.0,
+        read: float = 0.0,
     ) -> StepResult:
         """One step over this rank's rows; the other ranks call it with theirs.
 
         Args:
-            rate: learning rate. waited: seconds that this rank waited for data.
+            rate: learning rate. waited: seconds that this rank waited for data; read: that it took to read them.
 
         Raises:
             JobError: no clip of some rank can be read.
@@ -145,13 +162,13 @@ class Stepper:
         """
         mine = [row.batch for row in rows if row.batch is not None]
         self._good = self._good or (mine[0] if mine else None)
-        patches, positions, seconds, flops, waited = self.engine.world.sums(
+        spreads = Spread.over(self.engine.world, waited, read)
+        patches, positions, seconds, flops = self.engine.world.sums(
             [
                 sum(len(batch.target_GPD) for batch in mine),
                 sum(len(batch.tokens_N) for batch in mine),
                 sum(row.seconds for row in rows),
                 sum(self._flops(batch) for batch in mine),
-                waited,
             ]
         )
         if not patches or self.engine.world.any(self._good is None):
@@ -187,10 +204,11 @@ class Stepper:
             audio_seconds=seconds,
             norm=norm,
             flops=flops,
-            waited=waited / self.engine.world.size,
+            waited=spreads[0],
+            read=spreads[1],
             groups=groups,
-            bad_clips=self._all(bad),
-            unreadable=self._all(unreadable),
+            bad_clips=all_clips(self.engine.world, bad),
+            unreadable=all_clips(self.engine.world, unreadable),
         )
         if math.isfinite(result.loss):
             self.history = [*self.history, result.loss][-self.HISTORY :]
@@ -238,10 +256,12 @@ class Stepper:
         whole, table = sums[: len(counted)].tolist(), sums[len(counted) :].view(table_MK.shape).tolist()
         return whole, self.groups.read(table)
 
-    def _all(self, clips: Sequence[int]) -> list[int]:
-        """The clips that all ranks named, sorted; the ranks exchange them only where one named any."""
-        if not self.engine.world.any(bool(clips)):
-            return []
-        by_rank: list[list[int]] = [[] for _ in range(self.engine.world.size)]
+
+def all_clips(world: World, clips: Sequence[int]) -> list[int]:
+    """The clips that all ranks named, sorted; the ranks exchange them only where one named any."""
+    if not world.any(bool(clips)):
+        return []
+    by_rank: list[list[int]] = [list(clips)] * world.size
+    if world.size > 1:
         dist.all_gather_object(by_rank, list(clips))
-        return sorted({clip for named in by_rank for clip in named})
+    return sorted({clip for named in by_rank for clip in named})

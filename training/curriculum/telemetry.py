@@ -15,9 +15,30 @@ from model.flow.losses import SAMPLE_SUMS
 from training.curriculum.corpus import Corpus
 from training.curriculum.plan.flops import peak_flops
 from training.curriculum.recipe import LossConfig, Recipe
+from training.curriculum.row_plan import Share
 from training.curriculum.sample_plan import PlannedSample
-from training.curriculum.sample_stream import Share
+from training.run.world import World
 from voxmill.data.records import MODES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """A figure of every rank: its minimum, mean and maximum."""
+
+    minimum: float
+    mean: float
+    maximum: float
+
+    @classmethod
+    def over(cls, world: World, *values: float) -> list["Spread"]:
+        """Of each of this rank's values over all ranks, which call it together."""
+        ends = world.maxima([*values, *(-value for value in values)])
+        sums = world.sums(values)
+        count = len(values)
+        return [
+            cls(minimum=-ends[count + place], mean=sums[place] / world.size, maximum=ends[place])
+            for place in range(count)
+        ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,8 +117,12 @@ class StepMetrics:
     positions: int
     positions_per_second: float
     audio_seconds_per_second: float
-    data_seconds: float
-    """Waiting for data, mean over ranks."""
+    data_seconds: "Spread"
+    """Waiting for data."""
+    read_seconds: "Spread"
+    """Reading, tokenizing and packing in the background."""
+    plan_seconds: float
+    """CPU of the planning process."""
     teraflops: float
     """Model FLOPs of all rows, in 1e12."""
     mfu: float | None
@@ -117,6 +142,7 @@ class StepMetrics:
     def as_json(self) -> dict[str, JsonValue]:
         """The line, without keys that have no value."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values |= {name: asdict(values[name]) for name in ("data_seconds", "read_seconds")}
         values |= asdict(values.pop("stops")) | {"shares": _each(self.shares), "losses": _each(self.losses)}
         values["validation"] = None if self.validation is None else self.validation.as_json()
         return _present(values)
@@ -150,10 +176,7 @@ class Groups:
         """Adds a row's samples, in their order, to the table."""
         language, dataset = self.corpus.language, self.corpus.dataset
         rows_S3 = torch.tensor(
-            [
-                [self._modes[s.mode], self._languages[language[s.draw.clip]], self._sources[dataset[s.draw.clip]]]
-                for s in samples
-            ]
+            [[self._modes[s.mode], self._languages[language[s.clip]], self._sources[dataset[s.clip]]] for s in samples]
         )
         table_MK.index_add_(0, rows_S3.flatten().to(table_MK.device), samples_SK.repeat_interleave(3, dim=0))
 

@@ -18,19 +18,19 @@ from model.generation.continuous_batch import ContinuousBatch
 from model.generation.request import Settings
 from model.generation.streaming import context_of, decode
 from model.sequence.layouts import arrange
-from model.sequence.packing import PackedBatch, pack
+from model.sequence.packing import PackedBatch
 from model.sequence.text_tokenizer import TextTokenizer
 from training.curriculum.corpus import Corpus, held_out_fraction
 from training.curriculum.engine import Engine
-from training.curriculum.mixture import DrawnSample
+from training.curriculum.plan_arrays import plan_arrays
 from training.curriculum.recipe import Recipe, ValidationConfig
 from training.curriculum.row_packer import Packer
-from training.curriculum.sample_plan import PlannedSample, layout, plan_sample
-from training.curriculum.step import row_generator
+from training.curriculum.sample_plan import PlannedSample, plan_sample
+from training.curriculum.sample_reader import SampleReader
+from training.curriculum.step import build_rows, row_generator
 from training.curriculum.telemetry import Groups, ValidationMetrics, total
 from voxmill.core.audio_plots import mel_picture
 from voxmill.core.errors import JobError, UserError
-from voxmill.core.storage import raise_unavailable
 from voxmill.core.tracking import Tracker
 from voxmill.data.records import Mode
 
@@ -67,6 +67,7 @@ class Validation:
     ) -> None:
         self.config, self.recipe, self.corpus, self.engine, self.groups = config, recipe, corpus, engine, groups
         self.settings = settings
+        self._reader = SampleReader(corpus, tokenizer, max_positions=recipe.max_positions)
         self.samples = _samples(config, recipe, corpus, tokenizer)
         packer = Packer(recipe.packing.positions, 0, self.samples)
         self.rows: list[list[PlannedSample]] = []
@@ -78,7 +79,7 @@ class Validation:
     def describe(self) -> str:
         """One line for people."""
         modes = ", ".join(f"{mode} {count}" for mode, count in Counter(s.mode for s in self.samples).items())
-        clips = len({sample.draw.clip for sample in self.samples})
+        clips = len({sample.clip for sample in self.samples})
         quiet = "; without sample audio under ZeRO 3" if self.config.listen and self.recipe.engine.zero == 3 else ""
         return f"validation every {self.config.every} steps on {clips} held-out clips ({modes}){quiet}"
 
@@ -125,15 +126,8 @@ class Validation:
     def _row(self, number: int) -> tuple[list[PlannedSample], PackedBatch | None]:
         """A row with its latents, read once and kept; clips that cannot be read are reported and left out."""
         if number not in self._read:
-            readable, layouts = [], []
-            for sample in self.rows[number]:
-                try:
-                    layouts.append(layout(sample, self.corpus, max_positions=self.recipe.max_positions))
-                    readable.append(sample)
-                except (ValueError, OSError) as error:
-                    raise_unavailable(error)
-                    log.warning("validation: skipped clip %s: %s", self.corpus.clip_id(sample.draw.clip), error)
-            self._read[number] = (readable, pack(layouts) if layouts else None)
+            ((row,), _) = build_rows([(number, self.rows[number])], self._reader)
+            self._read[number] = (row.samples, row.batch)
         return self._read[number]
 
     def _generate(self, step: int, tracker: Tracker) -> None:
@@ -144,11 +138,11 @@ class Validation:
         batch = ContinuousBatch(model)
         rows = []
         for number, sample in enumerate(chosen):
-            limit = round(SPARE * int(self.corpus.patches[sample.draw.clip]))
+            limit = round(SPARE * int(self.corpus.patches[sample.clip]))
             generator = torch.Generator(device).manual_seed(self.recipe.seed + number)
             reference_RPD = None if sample.reference is None else self.corpus.read(sample.reference).float()
             prompt = arrange(
-                sample.tokens,
+                self._reader.tokens([sample])[0],
                 reference_RPD=reference_RPD,
                 closed=False,
                 patch_shape=(self.settings.patch_size, self.settings.feat_dim),
@@ -162,7 +156,7 @@ class Validation:
             batch.step()
         rate = self.settings.audio_vae_config.out_sample_rate
         for number, (sample, row) in enumerate(zip(chosen, rows, strict=True)):
-            target_GPD = self.corpus.read(sample.draw.clip).float()
+            target_GPD = self.corpus.read(sample.clip).float()
             recorded_GPD = target_GPD.to(device)
             no_context_CPD = context_of(row.layout).to(device)
             with torch.inference_mode():
@@ -183,7 +177,7 @@ class Validation:
         """Samples to generate: the first short enough one of every mode, then the second ones, and so on."""
         by_mode: dict[Mode, list[PlannedSample]] = {}
         for sample in self.samples:
-            if self.corpus.seconds[sample.draw.clip] <= self.config.max_seconds:
+            if self.corpus.seconds[sample.clip] <= self.config.max_seconds:
                 by_mode.setdefault(sample.mode, []).append(sample)
         deepest = max((len(some) for some in by_mode.values()), default=0)
         turns = [some[turn] for turn in range(deepest) for some in by_mode.values() if turn < len(some)]
@@ -202,8 +196,14 @@ def _samples(config: ValidationConfig, recipe: Recipe, corpus: Corpus, tokenizer
         for clip in sorted(clips.tolist(), key=lambda clip: held_out_fraction(corpus.clip_id(clip))):
             if of_mode == config.count:
                 break
-            draw = DrawnSample(len(samples), 0, mode, clip)
-            sample = plan_sample(draw, corpus, tokenizer, seed=recipe.seed, max_positions=recipe.max_positions)
+            sample = plan_sample(
+                mode,
+                clip,
+                plan_arrays(corpus),
+                number=len(samples),
+                seed=recipe.seed,
+                max_positions=recipe.max_positions,
+            )
             if isinstance(sample, str):
                 reasons[sample] += 1
                 continue

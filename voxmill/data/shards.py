@@ -149,18 +149,22 @@ def read_latent(out: Path, shard: str, offset: int, size: int, sha256: str | Non
     content = read_member(out, shard, offset, size)
     if sha256 is not None and sha256_bytes(content) != sha256:
         raise ValueError(f"{shard}: the {size} bytes at {offset} are not those that latents.parquet names")
-    return latent_of(content, f"{shard}: no latents at {offset}")
+    return tensor_of(content, f"{shard} at {offset}")
 
 
-def latent_of(content: bytes, problem: str) -> "Tensor":
-    """Latents [L, D], bf16, out of the content of their member. Raises ValueError, `problem`, where it is none."""
+def tensor_of(content: bytes, place: str) -> "Tensor":
+    """Latents [L, D], bf16, of what `latent_bytes` gave.
+
+    Raises:
+        ValueError: it is something else; names the place.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
         return load(content)["latent"]
     except (SafetensorError, KeyError) as error:
-        raise ValueError(f"{problem} ({error})") from None
+        raise ValueError(f"{place}: no latents ({error})") from None
 
 
 def to_json(value: object) -> bytes:

@@ -41,7 +41,7 @@ def steps(engine: Engine, corpus: Corpus, settings: Recipe, count: int, start: i
     for step in range(start + count):
         rows = stream.next_step()
         if step >= start:
-            found.append(stepper(*read_rows(rows, engine, corpus, settings), step=step, rate=2e-3))
+            found.append(stepper(*read_rows(rows, engine.world, stream.reader), step=step, rate=2e-3))
     return found
 
 
@@ -70,9 +70,8 @@ def test_the_average_follows_the_weights_and_is_put_to_use(encoded: Path, world:
         torch.testing.assert_close(values[AVERAGE], wanted[name], rtol=1e-5, atol=1e-7)
     assert any((values[AVERAGE] - values["weight"]).abs().max() > 1e-4 for values in now.values())
     plain = load_model(CHECKPOINT, read_config(CHECKPOINT), dtype=torch.float32)
-    (rows, _) = read_rows(
-        SampleStream(corpus, settings, TextTokenizer.from_folder(CHECKPOINT)).next_step(), engine, corpus, settings
-    )
+    stream = SampleStream(corpus, settings, TextTokenizer.from_folder(CHECKPOINT))
+    (rows, _) = read_rows(stream.next_step(), engine.world, stream.reader)
     assert rows[0].batch is not None
 
     def both(model: nn.Module | None) -> list[float]:
@@ -111,9 +110,8 @@ def test_an_average_is_fp32_where_the_weights_compute_in_bf16(encoded: Path, wor
         for tensor in values.values()
     ]
     assert sum(rounded) < len(rounded) / 2
-    (rows, _) = read_rows(
-        SampleStream(corpus, settings, TextTokenizer.from_folder(CHECKPOINT)).next_step(), engine, corpus, settings
-    )
+    stream = SampleStream(corpus, settings, TextTokenizer.from_folder(CHECKPOINT))
+    (rows, _) = read_rows(stream.next_step(), engine.world, stream.reader)
 
     def loss() -> float:
         assert rows[0].batch is not None
@@ -207,7 +205,7 @@ def test_gradients_of_rows_are_added_up_in_fp32(encoded: Path, world: World, zer
         corpus = read_corpus(settings)
         engine = engine_of(settings, world)
         stream = SampleStream(corpus, settings, TextTokenizer.from_folder(CHECKPOINT))
-        batch = read_rows(stream.next_step(), engine, corpus, settings)[0][0].batch
+        batch = read_rows(stream.next_step(), engine.world, stream.reader)[0][0].batch
         assert batch is not None
         for row in range(rows):
             diffusion, stop, _ = engine.forward(batch, torch.Generator().manual_seed(1), 0.0)

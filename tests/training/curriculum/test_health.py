@@ -102,7 +102,7 @@ def test_a_bad_clip_in_the_very_first_row_ends_nothing(encoded: Path, world: Wor
     engine = Engine(load_model(CHECKPOINT, read_config(CHECKPOINT), dtype=torch.float32), recipe, world)
     stepper = Stepper(engine, recipe, patch_size=4, spike=None)
     stream = SampleStream(corpus, recipe, TextTokenizer.from_folder(CHECKPOINT))
-    result = stepper(*read_rows(stream.next_step(), engine, corpus, recipe), step=0, rate=1e-3)
+    result = stepper(*read_rows(stream.next_step(), engine.world, stream.reader), step=0, rate=1e-3)
     assert bad[0] in {corpus.clip_id(clip) for clip in result.bad_clips}
     assert math.isfinite(result.norm) and all(v["weight"].isfinite().all() for _, v in engine.state.tensors())
 
@@ -116,7 +116,7 @@ def test_a_spike_is_quarantined_by_the_names_of_its_clips(encoded: Path, world: 
     stepper = Stepper(engine, recipe, patch_size=4, spike=recipe.health.spike)
     stream = SampleStream(corpus, recipe, TextTokenizer.from_folder(CHECKPOINT))
     for step in range(3):
-        rows = read_rows(stream.next_step(), engine, corpus, recipe)
+        rows = read_rows(stream.next_step(), engine.world, stream.reader)
         result = stepper(*rows, step=step, rate=1e-4)
         stepper.history *= stepper.ENOUGH if step == 0 else 1
     named = {corpus.clip_id(clip) for clip in result.bad_clips}

@@ -12,50 +12,88 @@ import pytest
 from samples.fabricate import CHECKPOINT
 from tests.support.runs import through_json
 from training.curriculum.corpus import Corpus, read_corpus
-from training.curriculum.mixture import Mixture, Stream, language_shares, streams_of
+from training.curriculum.mixture import language_shares, streams_of
 from training.curriculum.recipe import MixtureConfig, Recipe, load_recipe
+from training.curriculum.sample_draws import Curve, DrawnStream, Mixture, NothingUsable
+from training.curriculum.sample_plan import PlanArrays
 from voxmill.core.errors import UserError
 from voxmill.data.dataset import Dataset
 from voxmill.data.records import MODES
 
-CONFIG = MixtureConfig(modes={"basic": ((0, 0.9), (1, 0.5)), "design": ((0, 0.1), (1, 0.5))})
+BASIC, DESIGN = ((0, 0.9), (1, 0.5)), ((0, 0.1), (1, 0.5))
+LENGTHS = np.random.default_rng(0).lognormal(1.5, 0.8, 1200)
 
 
-def streams() -> tuple[list[Stream], "np.ndarray"]:
-    lengths = np.random.default_rng(0).lognormal(1.5, 0.8, 1200)
-    parts = [("basic", "en", 0, 700, 0.7), ("basic", "fr", 700, 900, 0.3), ("design", "en", 0, 50, 1.0)]
+def streams(basic: Curve = BASIC, design: Curve = DESIGN) -> list[DrawnStream]:
     return [
-        Stream(mode, lang, "main", np.arange(a, b), float(lengths[a:b].sum()), share)  # type: ignore[arg-type]
-        for mode, lang, a, b, share in parts
-    ], lengths
+        DrawnStream("basic/en/main", "basic", "en", np.arange(700), 0.7, basic),
+        DrawnStream("basic/fr/main", "basic", "fr", np.arange(700, 900), 0.3, basic),
+        DrawnStream("design/en/main", "design", "en", np.arange(50), 1.0, design),
+    ]
+
+
+def arrays(tokens: "np.ndarray | None" = None) -> PlanArrays:
+    """Every clip has a text of three tokens, one description and no reference."""
+    count = len(LENGTHS)
+    return PlanArrays(
+        seconds=LENGTHS,
+        patches=np.ceil(LENGTHS * 6.25).astype(np.int64),
+        tokens=np.full(count, 3) if tokens is None else tokens,
+        description_starts=np.arange(count + 1),
+        description_axis=np.zeros(count, dtype=np.uint8),
+        description_tokens=np.full(count, 9),
+        reference_starts=np.zeros(count + 1, dtype=np.int64),
+        references=np.empty(0, dtype=np.int64),
+    )
+
+
+def mixture_of(made: list[DrawnStream], seed: int = 0, known: PlanArrays | None = None) -> Mixture:
+    return Mixture(made, known or arrays(), seed=seed, max_positions=4096)
 
 
 def test_achieved_follows_wanted_along_the_curve() -> None:
-    made, lengths = streams()
-    mixture = Mixture(made, CONFIG, 0, lengths)
-    worst = 0.0
-    for number in range(5000):
-        mixture.draw(number / 5000)
-        worst = max(worst, float(np.abs(mixture.achieved - mixture.wanted).max()))
-    assert worst < 2 * lengths.max()
+    mixture, worst = mixture_of(streams()), 0.0
+    for step in range(500):
+        mixture.begin(step / 500)
+        for _ in range(10):
+            mixture.draw()
+            worst = max(worst, float(np.abs(mixture.achieved - mixture.wanted).max()))
+    assert worst < LENGTHS.max()
     assert mixture.achieved / mixture.achieved.sum() == pytest.approx([0.49, 0.21, 0.30], abs=0.01)
 
 
+def test_many_streams_with_small_shares_stay_within_a_clip_each() -> None:
+    """Sixty streams from half of all seconds down to a ten-thousandth."""
+    shares = np.geomspace(0.5, 1e-4, 60)
+    made = [
+        DrawnStream(f"basic/{number}", "basic", "en", np.arange(number * 20, number * 20 + 20), share, 1.0)
+        for number, share in enumerate(shares / shares.sum())
+    ]
+    mixture = mixture_of(made)
+    worst = np.zeros(60)
+    for _ in range(300):
+        mixture.begin(0.5)
+        for _ in range(20):
+            mixture.draw()
+        worst = np.maximum(worst, np.abs(mixture.achieved - mixture.wanted))
+    assert (worst < LENGTHS.max()).all()
+
+
 def test_a_share_of_zero_gives_nothing() -> None:
-    made, lengths = streams()
-    config = MixtureConfig(modes={"basic": 1.0, "design": ((0.5, 0.0), (1, 0.5))})
-    mixture = Mixture(made, config, 0, lengths)
-    assert {mixture.draw(0.4).mode for _ in range(500)} == {"basic"}
-    assert {mixture.draw(1.0).mode for _ in range(500)} == {"basic", "design"}
+    mixture = mixture_of(streams(1.0, ((0.5, 0.0), (1, 0.5))))
+    for progress, modes in ((0.4, {"basic"}), (1.0, {"basic", "design"})):
+        mixture.begin(progress)
+        assert {mixture.draw().mode for _ in range(500)} == modes
 
 
 def test_every_clip_once_an_epoch_of_its_stream() -> None:
-    made, lengths = streams()
-    mixture = Mixture(made, CONFIG, 5, lengths)
+    made = streams()
+    mixture = mixture_of(made, seed=5)
+    mixture.begin(0.0)
     drawn: list[list[int]] = [[], [], []]
     while len(drawn[0]) < 1400:
-        draw = mixture.draw(0.0)
-        drawn[draw.stream].append(draw.clip)
+        sample = mixture.draw()
+        drawn[sample.stream].append(sample.clip)
     for stream, clips in zip(made, drawn, strict=True):
         size = len(stream.clips)
         for start in range(0, len(clips) - size + 1, size):
@@ -64,32 +102,45 @@ def test_every_clip_once_an_epoch_of_its_stream() -> None:
 
 
 def test_it_resumes_exactly_from_json() -> None:
-    made, lengths = streams()
-    mixture = Mixture(made, CONFIG, 5, lengths)
-    for number in range(333):
-        mixture.draw(number / 1000)
-    again = Mixture(made, CONFIG, 5, lengths)
+    mixture = mixture_of(streams(), seed=5)
+    for step in range(33):
+        mixture.begin(step / 100)
+        for _ in range(10):
+            mixture.draw()
+    again = mixture_of(streams(), seed=5)
     again.restore(through_json(mixture.state()))
-    assert [mixture.draw(0.5) for _ in range(500)] == [again.draw(0.5) for _ in range(500)]
+    for one in (mixture, again):
+        one.begin(0.5)
+    assert [mixture.draw() for _ in range(500)] == [again.draw() for _ in range(500)]
     assert np.array_equal(mixture.achieved, again.achieved)
+    assert mixture.state() == again.state()
 
 
 def test_other_data_than_the_checkpoint_s_are_refused() -> None:
-    made, lengths = streams()
-    state = Mixture(made, CONFIG, 5, lengths).state()
+    made = streams()
+    state = mixture_of(made).state()
     with pytest.raises(UserError, match="basic/fr/main had 200"):
-        Mixture([made[0], made[2]], CONFIG, 5, lengths).restore(state)
+        mixture_of([made[0], made[2]]).restore(state)
 
 
-def test_what_is_taken_back_was_not_given() -> None:
-    made, lengths = streams()
-    mixture = Mixture(made, CONFIG, 0, lengths)
-    for _ in range(3000):
-        draw = mixture.draw(0.5)
-        if draw.clip % 3 == 0:
-            mixture.take_back(draw, 0.5)
+def test_what_cannot_be_used_counts_for_no_stream() -> None:
+    """Every third clip has no text: the others get the shares."""
+    tokens = np.where(np.arange(len(LENGTHS)) % 3 == 0, 0, 3)
+    mixture = mixture_of(streams(), known=arrays(tokens))
+    mixture.begin(0.5)
+    drawn = [mixture.draw() for _ in range(3000)]
+    assert all(sample.clip % 3 for sample in drawn)
+    passed = sum(queue.cursor for queue in mixture.queues)
+    assert mixture.skipped == {"no_text": passed - 3000} and passed == pytest.approx(4500, rel=0.02)
     assert mixture.achieved / mixture.achieved.sum() == pytest.approx([0.49, 0.21, 0.30], abs=0.01)
     assert mixture.wanted.sum() == pytest.approx(mixture.achieved.sum())
+
+
+def test_a_stream_without_a_usable_sample_names_its_reasons() -> None:
+    mixture = mixture_of(streams(), known=arrays(np.zeros(len(LENGTHS), dtype=np.int64)))
+    with pytest.raises(NothingUsable) as caught:
+        mixture.begin(0.0)
+    assert list(caught.value.examples) == ["no_text"]
 
 
 def test_languages_by_temperature() -> None:

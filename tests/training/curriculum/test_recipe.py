@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from training.curriculum.recipe import RECIPES, load_recipe, share_at
+from training.curriculum.recipe import RECIPES, load_recipe
+from training.curriculum.sample_draws import share_at
 from training.run.recipes import find_recipe, shipped
 from voxmill.core.errors import UserError
 

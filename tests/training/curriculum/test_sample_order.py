@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from training.curriculum.sample_order import Permutation, SampleOrder, share
+from training.curriculum.sample_order import BLOCK, WINDOW, Permutation, SampleOrder, share
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 16, 17, 1000, 4097, 65536, 100_003])
@@ -37,10 +37,28 @@ def test_no_thing_to_permute_is_refused() -> None:
 
 
 def test_every_epoch_has_every_sample_once_in_its_own_order() -> None:
-    order = SampleOrder(101, seed=3)
-    epochs = [[order.take() for _ in range(101)] for _ in range(4)]
-    assert all(sorted(epoch) == list(range(101)) for epoch in epochs)
-    assert len({tuple(epoch) for epoch in epochs}) == 4 and order.epoch == 4
+    for size in (1, 63, 64, 65, 101, BLOCK * WINDOW, BLOCK * WINDOW + 1, 10_007):
+        order = SampleOrder(size, seed=3)
+        epochs = [order.samples(start * size, size).tolist() for start in range(4)]
+        assert all(sorted(epoch) == list(range(size)) for epoch in epochs)
+        assert len({tuple(epoch) for epoch in epochs}) == 4 or size == 1
+
+
+def test_neighbours_come_within_a_window_and_in_no_order_there() -> None:
+    size = 50_000
+    samples = SampleOrder(size, seed=1).samples(0, size)
+    for start in range(0, size - BLOCK * WINDOW, BLOCK * WINDOW):
+        window = np.sort(samples[start : start + BLOCK * WINDOW])
+        runs = np.split(window, np.flatnonzero(np.diff(window) > 1) + 1)
+        assert len(runs) <= WINDOW + 1, "a window is made of whole blocks"
+    for distance in (1, 2, 7):
+        assert abs(np.corrcoef(samples[:-distance], samples[distance:])[0, 1]) < 0.05
+        assert (np.abs(np.diff(samples)) < BLOCK).mean() < 2 / WINDOW
+    other = SampleOrder(size, seed=1).samples(size, size)
+    assert abs(np.corrcoef(samples, other)[0, 1]) < 0.05
+    # Who are neighbours in a block is not the same in each epoch.
+    shift = (other[np.argsort(samples)][1:] - other[np.argsort(samples)][:-1]) % size
+    assert len(np.unique(shift)) > size / 20
 
 
 def test_exactly_once_over_changing_worlds_up_to_1024() -> None:
@@ -50,19 +68,19 @@ def test_exactly_once_over_changing_worlds_up_to_1024() -> None:
         count = choose.choice([1, 6, 24, 64, 1024])
         worlds = [world for world in (1, 2, 3, 4, 6, 8, 12, 64, 256, 512, 1024) if count % world == 0]
         size, seed = choose.randrange(20, 3000), choose.randrange(2**63)
-        reference, order, taken = SampleOrder(size, seed), SampleOrder(size, seed), []
+        order, cursor, taken = SampleOrder(size, seed), 0, list[int]()
         steps = max(3, 2 * size // count)
         for _ in range(steps):
             if choose.random() < 0.3:
-                order = SampleOrder(size, seed, cursor=order.cursor)
+                order = SampleOrder(size, seed)
             world = choose.choice(worlds)
-            step = [order.at(order.cursor + place) for place in range(count)]
+            step = order.samples(cursor, count).tolist()
             places = [place for rank in range(world) for place in share(count, rank, world)]
             assert len({len(share(count, rank, world)) for rank in range(world)}) == 1
             assert sorted(places) == list(range(count))
             taken += [step[place] for place in sorted(places)]
-            order.cursor += count
-        assert taken == [reference.take() for _ in range(steps * count)]
+            cursor += count
+        assert taken == SampleOrder(size, seed).samples(0, steps * count).tolist()
         for start in range(0, len(taken) - size + 1, size):
             assert sorted(taken[start : start + size]) == list(range(size))
 

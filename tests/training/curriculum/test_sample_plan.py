@@ -13,10 +13,11 @@ from model.sequence.text_tokenizer import TextTokenizer
 from samples.fabricate import CHECKPOINT
 from tests.support.runs import through_json
 from training.curriculum.corpus import Corpus, read_corpus
-from training.curriculum.mixture import DrawnSample
+from training.curriculum.plan_arrays import plan_arrays
 from training.curriculum.recipe import Recipe, load_recipe
 from training.curriculum.sample_order import share
-from training.curriculum.sample_plan import PlannedSample, layout, plan_sample
+from training.curriculum.sample_plan import PlannedSample, plan_sample
+from training.curriculum.sample_reader import SampleReader
 from training.curriculum.sample_stream import SampleStream
 from voxmill.core.errors import UserError
 from voxmill.data.records import MODES, Mode
@@ -37,15 +38,15 @@ def corpus(encoded: Path) -> Corpus:
 def plan(
     corpus: Corpus, mode: Mode, clip: int = 3, number: int = 0, seed: int = 0, max_positions: int = 250
 ) -> PlannedSample | str:
-    draw = DrawnSample(number, 0, mode, clip)
-    return plan_sample(draw, corpus, TOKENIZER, seed=seed, max_positions=max_positions)
+    arrays = plan_arrays(corpus)
+    return plan_sample(mode, clip, arrays, number=number, seed=seed, max_positions=max_positions)
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_clip_in_every_mode_is_what_the_report_s_table_says(corpus: Corpus, mode: Mode) -> None:
     sample = plan(corpus, mode)
     assert isinstance(sample, PlannedSample)
-    made = layout(sample, corpus, max_positions=250)
+    made = SampleReader(corpus, TOKENIZER, max_positions=250).layout(sample)
     assert pack([made]).tokens_N.shape[0] == sample.length
     target = corpus.read(3).float()
     assert torch.equal(made.target_GPD, target) and len(target) == corpus.patches[3]
@@ -70,7 +71,7 @@ def test_references_and_descriptions_vary_with_the_sample_s_number_alone(corpus:
     samples = [plan(corpus, "controllable", number=number) for number in range(60)]
     assert samples == [plan(corpus, "controllable", number=number) for number in range(60)]
     assert {s.reference for s in samples if isinstance(s, PlannedSample)} == set(corpus.candidates(3))
-    assert len({s.tokens for s in samples if isinstance(s, PlannedSample)}) == 2
+    assert len({s.description for s in samples if isinstance(s, PlannedSample)}) == 2
     assert samples != [plan(corpus, "controllable", number=number, seed=1) for number in range(60)]
 
 
@@ -92,8 +93,8 @@ def test_only_verified_descriptions_where_the_recipe_says_so(encoded: Path) -> N
     assert verified.descriptions(0, "controllable") == ["slowly"]
 
 
-def keys(rows: list[list[PlannedSample]]) -> list[list[tuple[int, str, int]]]:
-    return [[(s.draw.number, s.mode, s.draw.clip) for s in row] for row in rows]
+def keys(rows: list[list[PlannedSample]]) -> list[list[tuple[int, str, int, int | None]]]:
+    return [[(s.number, s.mode, s.clip, s.reference) for s in row] for row in rows]
 
 
 def test_rows_are_bounded_modes_come_as_wanted_and_no_sample_comes_twice(encoded: Path) -> None:
@@ -101,10 +102,10 @@ def test_rows_are_bounded_modes_come_as_wanted_and_no_sample_comes_twice(encoded
     stream = SampleStream(read_corpus(settings), settings, TOKENIZER)
     rows = [row for _ in range(50) for row in stream.next_step()]
     assert all(sum(s.length for s in row) <= 512 for row in rows)
-    numbers = [s.draw.number for row in rows for s in row]
+    numbers = [(s.stream, s.number) for row in rows for s in row]
     assert len(set(numbers)) == len(numbers)
-    left = set(range(stream.mixture.number)) - set(numbers)
-    assert len(left) <= settings.packing.window + stream.skipped.total()
+    drawn = sum(queue.cursor for queue in stream.mixture.queues)
+    assert drawn - len(numbers) <= settings.packing.window + stream.skipped.total()
     for name, share_of in stream.shares().items():
         assert share_of.achieved == pytest.approx(share_of.wanted, abs=0.01), name
     assert set(Counter(s.mode for row in rows for s in row)) == set(MODES)
@@ -131,9 +132,9 @@ def test_a_run_resumed_anywhere_has_the_same_rows_in_any_world(encoded: Path) ->
 def test_quarantined_clips_are_not_shown_and_others_take_their_share(encoded: Path) -> None:
     settings = recipe(encoded, "steps=30")
     stream = SampleStream(read_corpus(settings), settings, TOKENIZER)
-    stream.quarantined = {2, 5}
+    stream.quarantine([2, 5])
     rows = [row for _ in range(30) for row in stream.next_step()]
-    assert not {s.draw.clip for row in rows for s in row} & {2, 5}
+    assert not {s.clip for row in rows for s in row} & {2, 5}
     assert stream.skipped["quarantined"] > 0
     assert all(abs(part.wanted - part.achieved) < 0.02 for part in stream.shares().values())
 

@@ -18,7 +18,6 @@ from tests.support.saved_state import saved_to
 from training.curriculum.corpus import Corpus, read_corpus
 from training.curriculum.engine import Engine
 from training.curriculum.recipe import Recipe, load_recipe
-from training.curriculum.sample_plan import layout
 from training.curriculum.sample_stream import SampleStream
 from training.curriculum.step import Row, Stepper, read_rows, row_generator
 from training.run.world import World
@@ -46,7 +45,7 @@ def rows_of(engine: Engine, corpus: Corpus, recipe: Recipe, step: int = 0) -> tu
     stream = SampleStream(corpus, recipe, TextTokenizer.from_folder(CHECKPOINT))
     for _ in range(step):
         stream.next_step()
-    return read_rows(stream.next_step(), engine, corpus, recipe)
+    return read_rows(stream.next_step(), engine.world, stream.reader)
 
 
 def weights(engine: Engine) -> dict[str, torch.Tensor]:
@@ -79,7 +78,8 @@ def test_a_row_that_is_not_finite_is_left_out_and_named(
     stepper(*rows_of(engine, corpus, recipe), step=0, rate=0.0)
     rows, _ = rows_of(engine, corpus, recipe, step=1)
     victim = rows[bad_place]
-    layouts = [layout(sample, corpus, max_positions=recipe.max_positions) for sample in victim.samples]
+    reader = SampleStream(corpus, recipe, TextTokenizer.from_folder(CHECKPOINT)).reader
+    layouts = [reader.layout(sample) for sample in victim.samples]
     layouts[0].audio_APD[0] = math.nan
     victim.batch = pack(layouts)
     before = weights(engine)
@@ -110,7 +110,7 @@ def test_a_damaged_shard_is_named_counted_and_skipped(
 ) -> None:
     stream = SampleStream(corpus, recipe, TextTokenizer.from_folder(CHECKPOINT))
     step = stream.next_step()
-    victim = step[0][0].draw.clip
+    victim = step[0][0].clip
     copy = Path(shutil.copytree(corpus.datasets[0].path, tmp_path / "copy"))
     (place,) = [
         row for row in pq.read_table(copy / "latents.parquet").to_pylist() if row["clip_id"] == corpus.clip_id(victim)
@@ -119,9 +119,9 @@ def test_a_damaged_shard_is_named_counted_and_skipped(
         shard.seek(place["offset"] + place["size"] // 2)
         shard.write(b"torn")
     corpus.datasets[0] = dataclasses.replace(corpus.datasets[0], path=copy)
-    rows, unreadable = read_rows(step, engine, corpus, recipe)
+    rows, unreadable = read_rows(step, engine.world, stream.reader)
     assert set(unreadable) == {victim}
-    kept = {sample.draw.clip for row in rows for sample in row.samples if sample.reference != victim}
+    kept = {sample.clip for row in rows for sample in row.samples if sample.reference != victim}
     assert victim not in kept
     result = Stepper(engine, recipe, patch_size=4, spike=None)(rows, unreadable, step=0, rate=0.0)
     assert result.unreadable == [victim] and math.isfinite(result.loss)

@@ -8,14 +8,14 @@ import torch
 
 from samples.fabricate import CHECKPOINT
 from training.curriculum.corpus import read_corpus
-from training.curriculum.mixture import DrawnSample
 from training.curriculum.recipe import LossConfig, load_recipe
+from training.curriculum.row_plan import Share
 from training.curriculum.sample_plan import PlannedSample
-from training.curriculum.sample_stream import Share
 from training.curriculum.telemetry import (
     GroupLosses,
     Groups,
     Pace,
+    Spread,
     StepMetrics,
     StopScores,
     Sums,
@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
 
 
 def sample(clip: int, mode: Mode) -> PlannedSample:
-    return PlannedSample(DrawnSample(0, 0, mode, clip), (1,), None, 5)
+    return PlannedSample(mode, 0, 0, clip, None, None, 5)
 
 
 def test_sums_by_mode_language_and_source(encoded: Path) -> None:
@@ -97,7 +97,9 @@ def step_metrics() -> StepMetrics:
         positions=16,
         positions_per_second=4.0,
         audio_seconds_per_second=123.4,
-        data_seconds=0.1,
+        data_seconds=Spread(minimum=0.0, mean=0.1, maximum=0.2),
+        read_seconds=Spread(minimum=0.5, mean=0.5, maximum=0.5),
+        plan_seconds=0.01,
         teraflops=0.5,
         mfu=None,
         quarantined=0,

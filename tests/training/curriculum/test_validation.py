@@ -20,7 +20,6 @@ from tests.support.runs import figures, metrics, train
 from training.curriculum.corpus import read_corpus
 from training.curriculum.engine import Engine
 from training.curriculum.recipe import Recipe, load_recipe
-from training.curriculum.sample_plan import layout
 from training.curriculum.sample_stream import SampleStream
 from training.curriculum.step import Stepper, read_rows, row_generator
 from training.curriculum.telemetry import Groups
@@ -67,7 +66,7 @@ def test_held_out_clips_are_neither_trained_on_nor_references(encoded: Path) -> 
     assert set(np.flatnonzero(corpus.held_out_CM.any(axis=1)).tolist()) == held
     stream = SampleStream(corpus, settings, TextTokenizer.from_folder(CHECKPOINT))
     shown = [s for _ in range(60) for row in stream.next_step() for s in row]
-    used = {s.draw.clip for s in shown} | {s.reference for s in shown if s.reference is not None}
+    used = {s.clip for s in shown} | {s.reference for s in shown if s.reference is not None}
     assert used == set(range(len(corpus))) - held
 
 
@@ -102,7 +101,7 @@ def test_the_losses_are_those_of_the_samples_with_the_same_noise(encoded: Path, 
     by_mode: dict[str, list[torch.Tensor]] = {}
     model = load_model(CHECKPOINT, read_config(CHECKPOINT), dtype=torch.float32)
     for place, row in enumerate(validation.rows):
-        batch = pack([layout(sample, validation.corpus, max_positions=settings.max_positions) for sample in row])
+        batch = pack([stream.reader.layout(sample) for sample in row])
         generator = row_generator(settings.seed, NO_STEP, place, torch.device("cpu"))
         with torch.no_grad():
             sums_SK = model(batch, generator=generator, progress=1.0, by_sample=True).samples_SK
@@ -113,7 +112,7 @@ def test_the_losses_are_those_of_the_samples_with_the_same_noise(encoded: Path, 
         diffusion, stop, patches, *_ = torch.stack(sums).sum(dim=0).tolist()
         mean = diffusion / (4 * patches) + stop / patches
         assert found.losses[name].loss == pytest.approx(mean, rel=1e-6)
-    rows = read_rows(stream.next_step(), engine, stream.corpus, settings)
+    rows = read_rows(stream.next_step(), engine.world, stream.reader)
     stepper(*rows, step=0, rate=1e-2)
     assert validation.run(3, None).loss != found.loss
 
@@ -137,7 +136,7 @@ def test_a_run_learns_the_same_with_and_without_it(
                 metrics = validation.run(step, tracker)
                 assert metrics == validation.run(step, None), "nothing is dropped, the same noise each time"
                 assert torch.equal(torch.get_rng_state(), before)
-            rows = read_rows(stream.next_step(), engine, stream.corpus, settings)
+            rows = read_rows(stream.next_step(), engine.world, stream.reader)
             result = stepper(*rows, step=step, rate=1e-3)
             found.append((result.loss, result.norm))
         return found
@@ -158,7 +157,7 @@ def test_generated_audio_is_kept_with_pictures(encoded: Path, world: World, tmp_
     recorded, rate = soundfile.read(folder / "0-basic-recorded.wav")
     assert rate == 48000 and np.abs(recorded).max() > 0
     first = validation.samples[0]
-    assert len(recorded) / rate == pytest.approx(float(validation.corpus.patches[first.draw.clip]) * 0.16, rel=0.01)
+    assert len(recorded) / rate == pytest.approx(float(validation.corpus.patches[first.clip]) * 0.16, rel=0.01)
 
 
 def test_shards_that_cannot_be_read_are_reported(encoded: Path, world: World) -> None:

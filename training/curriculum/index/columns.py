@@ -92,23 +92,23 @@ class Column(Generic[T]):
     """A column in its file: what is taken out of it has the width of a calculation, not that of the file."""
 
     def __init__(self, stored: NDArray[Any], kind: type[T]) -> None:
-        self._stored, self._kind = stored, kind
+        self.stored, self._kind = stored, kind
 
     def __len__(self) -> int:
-        return len(self._stored)
+        return len(self.stored)
 
     @overload
     def __getitem__(self, key: int | np.integer[Any]) -> T: ...
     @overload
     def __getitem__(self, key: Any) -> NDArray[T]: ...
     def __getitem__(self, key: Any) -> Any:
-        return self._stored[key].astype(self._kind)
+        return self.stored[key].astype(self._kind)
 
     def __iter__(self) -> Iterator[T]:
         return iter(self[:])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        return self._stored.astype(self._kind if dtype is None else dtype)
+        return self.stored.astype(self._kind if dtype is None else dtype)
 
 
 def read_facts(folder: Path) -> IndexFacts:

@@ -18,9 +18,11 @@ from model.codec.latent_space import latent_space
 from model.config import VoxCPM2Config, read_config
 from training.curriculum.clip_slices import ClipSlices
 from training.curriculum.corpus import Corpus, Source, read_corpus
-from training.curriculum.mixture import Mixture, Stream, streams_of
+from training.curriculum.mixture import Stream, streams_of
 from training.curriculum.plan.memory import RecipeMemory, gpu_bytes_of, memory_of
+from training.curriculum.plan_arrays import drawn_streams
 from training.curriculum.recipe import Recipe
+from training.curriculum.sample_draws import shares_at
 from training.curriculum.sample_plan import NOT_PACKED, positions
 from voxmill.core.errors import UserError
 from voxmill.core.progress import Progress
@@ -92,8 +94,8 @@ def check(recipe: Recipe, *, keep_index: bool = False) -> tuple[Corpus, Plan]:
     for stream in streams:
         _longest_fits(stream, corpus, recipe)
         rates[stream.name] = _seconds_a_position(stream, corpus, recipe)
-    mixture = Mixture(streams, recipe.mixture, recipe.seed, corpus.seconds)
-    shares = np.mean([mixture.shares((k + 0.5) / PROGRESS_POINTS) for k in range(PROGRESS_POINTS)], axis=0)
+    drawn = drawn_streams(streams, recipe)
+    shares = np.mean([shares_at(drawn, (k + 0.5) / PROGRESS_POINTS) for k in range(PROGRESS_POINTS)], axis=0)
     all_positions = recipe.steps * recipe.rows * recipe.packing.positions
     positions_a_second = sum(share / rates[s.name] for share, s in zip(shares, streams, strict=True))
     total = all_positions * ROW_FILL / positions_a_second
@@ -162,7 +164,7 @@ def _longest_fits(stream: Stream, corpus: Corpus, recipe: Recipe) -> None:
     if needed > recipe.max_positions:
         raise UserError(
             f"max_positions = {recipe.max_positions}: too short for clip {corpus.clip_id(clip)} of "
-            f"{corpus.seconds[clip]:.1f} s as {stream.mode}, which takes {needed}; "
+            f"{float(corpus.seconds[clip]):.1f} s as {stream.mode}, which takes {needed}; "
             "raise it or lower clips.max_seconds"
         )
 
