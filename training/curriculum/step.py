@@ -261,7 +261,4 @@ def all_clips(world: World, clips: Sequence[int]) -> list[int]:
     """The clips that all ranks named, sorted; the ranks exchange them only where one named any."""
     if not world.any(bool(clips)):
         return []
-    by_rank: list[list[int]] = [list(clips)] * world.size
-    if world.size > 1:
-        dist.all_gather_object(by_rank, list(clips))
-    return sorted({clip for named in by_rank for clip in named})
+    return sorted({clip for named in world.gather(list(clips)) for clip in named})

@@ -73,6 +73,13 @@ class World:
         result: list[float] = reduced.tolist()
         return result
 
+    def gather(self, value: T) -> list[T]:
+        """The value of every rank, by rank, on every rank."""
+        values = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(values, value)
+        return values
+
     def from_first(self, compute: Callable[[], T]) -> T:
         """What `compute` returns on the first rank, on every rank.
 

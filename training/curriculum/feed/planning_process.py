@@ -9,9 +9,6 @@ import tempfile
 from contextlib import suppress
 from multiprocessing.connection import Client, Connection
 from pathlib import Path
-from typing import Any
-
-import torch.distributed as dist
 
 from training.curriculum.feed import planner
 from training.curriculum.feed.planner import Ask, Failure, Join, PlanInputs, Reply, Restart, Stale, StepPlan, in_files
@@ -44,7 +41,7 @@ class PlanningProcess:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        nodes = _gathered(world, _node())
+        nodes = world.gather(_node())
         self._mates = [rank for rank, node in enumerate(nodes) if node == nodes[world.rank]]
         self.leads = self._mates[0] == world.rank
         self._process: subprocess.Popen[bytes] | None = None
@@ -64,7 +61,7 @@ class PlanningProcess:
             address = str(Path(folder.name) / "planner")
             self._process = _started(address)
             reply = self._join(address, Join(self.world.rank, in_files(inputs)))
-        addresses = _gathered(self.world, address)
+        addresses = self.world.gather(address)
         if reply is None:
             reply = self._join(addresses[self._mates[0]], Join(self.world.rank))
         self.world.barrier()
@@ -142,14 +139,6 @@ class PlanningProcess:
             return
         self._process.kill()
         self._process.wait()
-
-
-def _gathered(world: World, value: Any) -> list[Any]:
-    """The value of every rank."""
-    values = [value] * world.size
-    if world.size > 1:
-        dist.all_gather_object(values, value)
-    return values
 
 
 def _node() -> tuple[str, int, int]:
