@@ -167,10 +167,6 @@ class FeedConfig(Config):
     """Steps whose batches are ready before they are asked for."""
     threads: int = Field(4, ge=1)
     """Threads of a rank that read latents."""
-    cache: Path | None = None
-    """Folder on this machine's own disk for shards from object storage; null reads ranges of them."""
-    cache_gb: float = Field(200.0, gt=0)
-    """Size of `cache` in 1e9 bytes, over all ranks of the machine; shards not used for longest are removed."""
 
 
 class HealthConfig(Config):
