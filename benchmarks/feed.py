@@ -35,7 +35,7 @@ from benchmarks.support.tables import table  # noqa: E402
 from model.sequence.text_tokenizer import TextTokenizer  # noqa: E402
 from training.curriculum.corpus import Corpus, read_corpus  # noqa: E402
 from training.curriculum.feed.feed import Feed  # noqa: E402
-from training.curriculum.feed.planner import Ask, Planner, PlanInputs  # noqa: E402
+from training.curriculum.feed.planner import Ask, PlanInputs, Planner  # noqa: E402
 from training.curriculum.plan_arrays import drawn_streams, plan_arrays, settings_of_plan  # noqa: E402
 from training.curriculum.recipe import Recipe, load_recipe  # noqa: E402
 from training.curriculum.sample_order import share  # noqa: E402
