@@ -99,7 +99,7 @@ def rank_of_many(recipe: Recipe, corpus: Corpus, options: argparse.Namespace) ->
 def node(recipe: Recipe, corpus: Corpus, world: int, steps: int) -> float:
     """CPU seconds a step of planning and of sending the rows of the first 8 ranks, median of `steps`."""
     streams, settings = drawn_streams(corpus, recipe), settings_of_plan(recipe)
-    arrays = plan_arrays(corpus, TextTokenizer.from_folder(recipe.init))
+    arrays = plan_arrays(corpus)
     planner = Planner(PlanInputs(streams, arrays, settings, world, NODE))
     seconds = []
     for step in range(steps):

@@ -1,20 +1,16 @@
-"""The clips of a stream: slices of the corpus' sorted groups, as one sequence that takes no memory."""
+"""The clips of a stream: slices of the corpus' groups, as one sequence that takes no memory. Free of torch."""
 
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from training.curriculum.corpus import Corpus
-
 Slice = tuple[int, int]
 
 
-class GroupSlices:
-    """Clip numbers at `slices` of a corpus' `group_clips`, one slice after another; in each the shortest clip first."""
+class ClipSlices:
+    """Clip numbers at `slices` of a corpus' `group_clips`, one slice after another."""
 
     def __init__(self, group_clips: NDArray[Any], slices: Sequence[Slice]) -> None:
         self.group_clips, self.slices = group_clips, tuple(slices)
@@ -44,48 +40,3 @@ class GroupSlices:
     def tolist(self) -> list[int]:
         """All of them; of a small corpus."""
         return [int(clip) for start, stop in self.slices for clip in self.group_clips[start:stop]]
-
-
-class ClipSlices(GroupSlices):
-    """The same of a corpus whose lengths are known."""
-
-    def __init__(self, corpus: "Corpus", slices: Sequence[Slice]) -> None:
-        super().__init__(corpus.group_clips, slices)
-        self._corpus = corpus
-
-    @property
-    def seconds(self) -> float:
-        """Of all of them together."""
-        return sum(self._corpus.group_seconds(start, stop) for start, stop in self.slices)
-
-    def seconds_over(self, seconds: float) -> float:
-        """Of those that are longer than this."""
-        return sum(
-            self._corpus.group_seconds(self._place_after(seconds, start, stop), stop) for start, stop in self.slices
-        )
-
-    def longest(self) -> list[int]:
-        """The longest clip of each slice."""
-        return [int(self.group_clips[stop - 1]) for _, stop in self.slices]
-
-    def up_to(self, bounds: Sequence[float]) -> list["ClipSlices | None"]:
-        """The clips of up to each bound in seconds and above the one before; None where there are none.
-
-        Args:
-            bounds: rising; clips longer than the last are in no part.
-        """
-        parts: list[list[Slice]] = [[] for _ in bounds]
-        for start, stop in self.slices:
-            first = start
-            for number, bound in enumerate(bounds):
-                last = self._place_after(bound, first, stop)
-                if last > first:
-                    parts[number].append((first, last))
-                first = last
-        return [ClipSlices(self._corpus, part) if part else None for part in parts]
-
-    def _place_after(self, seconds: float, start: int, stop: int) -> int:
-        """The first place between these whose clip is longer. Compared in the precision of the column."""
-        clips, lengths = self.group_clips, self._corpus.seconds
-        limit = float(np.float32(seconds))
-        return bisect_right(range(stop), limit, start, stop, key=lambda place: float(lengths[clips[place]]))

@@ -20,7 +20,6 @@ from torch import Tensor
 from model.sequence.text_tokenizer import TextTokenizer
 from training.curriculum.index.build import build_index
 from training.curriculum.index.columns import (
-    SUMMED,
     TEXTS,
     Column,
     Group,
@@ -106,8 +105,8 @@ class Corpus:
         self.references = Column(columns["references"], np.int64)
         """Clips that can be a reference, a clip's most similar first; of clips that may need one."""
         self.group_clips = columns["group_clips"]
-        """Training clips by `groups`, within one by length. As stored, for slices of it."""
-        self._sums, self._text_starts = columns["group_seconds"], columns["text_starts"]
+        """Training clips by `groups`, within one in their order. As stored, for slices of it."""
+        self._text_starts = columns["text_starts"]
         self._places = {name: columns[f"latent_{name}"] for name in ("shard", "offset", "size", "sha256")}
 
     def __len__(self) -> int:
@@ -144,14 +143,6 @@ class Corpus:
     def held_out_in(self, mode: Mode) -> NDArray[np.int64]:
         """Clips that are held out in a mode."""
         return np.flatnonzero(np.asarray(self.held_out[:]) & BITS[mode])
-
-    def group_seconds(self, start: int, stop: int) -> float:
-        """Seconds of `group_clips[start:stop]`."""
-        return self._seconds_before(stop) - self._seconds_before(start)
-
-    def _seconds_before(self, place: int) -> float:
-        block = place // SUMMED
-        return float(self._sums[block]) + float(self.seconds[self.group_clips[block * SUMMED : place]].sum())
 
     def candidates(self, clip: int) -> list[int]:
         """Clips that can be its reference, most similar first."""

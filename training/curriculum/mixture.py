@@ -7,11 +7,9 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from training.curriculum.clip_slices import ClipSlices, Slice
+from training.curriculum.clip_slices import ClipSlices
 from training.curriculum.corpus import Corpus
+from training.curriculum.index.columns import Group
 from training.curriculum.index.rules import BITS
 from training.curriculum.recipe import MixtureConfig, Recipe
 from training.curriculum.sample_draws import share_at
@@ -21,9 +19,9 @@ from voxmill.data.records import Mode
 
 @dataclass(frozen=True)
 class Stream:
-    """Clips of one mode, language and dataset. `share_of_mode` is this stream's part of its mode's seconds.
+    """Clips of one mode, language and dataset, which are some groups of the corpus.
 
-    clips: indexed by an int or an array of places, from 0 on.
+    clips: their numbers. share_of_mode: the stream's part of its mode's seconds.
     up_to: longest of its clips in seconds, where the recipe has shares by length. style: where it has shares by style,
     "" for the others.
     """
@@ -31,11 +29,16 @@ class Stream:
     mode: Mode
     language: str
     dataset: str
-    clips: NDArray[np.int64] | ClipSlices
-    seconds: float
+    groups: tuple[Group, ...]
+    clips: ClipSlices
     share_of_mode: float
     up_to: float | None = None
     style: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """Of all its clips."""
+        return sum(group.seconds for group in self.groups)
 
     @property
     def name(self) -> str:
@@ -56,15 +59,15 @@ def streams_of(corpus: Corpus, recipe: Recipe) -> list[Stream]:
     for mode, curve in config.modes.items():
         if share_at(curve, 0) <= 0 and not isinstance(curve, tuple):
             continue
-        slices = _slices_of_mode(corpus, mode, config)
-        if not slices:
+        groups = _groups_of_mode(corpus, mode, config)
+        if not groups:
             raise UserError(f"mixture.modes.{mode}: no clip can be used in this mode{_why(corpus)}")
-        of_mode = _streams_of_mode(corpus, mode, slices, config)
+        of_mode = _streams_of_mode(corpus, mode, groups, config)
         if not of_mode:
             raise UserError(
                 f"mixture.styles: no clip of mode {mode} has one of them{_why(corpus)}; leave room for others"
             )
-        streams += [part for stream in of_mode for part in _by_length(stream, config)]
+        streams += [part for stream in of_mode for part in _by_length(stream, corpus, config)]
     for name in recipe.datasets:
         if not any(stream.dataset == name for stream in streams):
             raise UserError(f"datasets.{name}: none of its clips enters{_why(corpus)}; drop it or change clips.*")
@@ -77,27 +80,27 @@ def streams_of(corpus: Corpus, recipe: Recipe) -> list[Stream]:
     return streams
 
 
-ByStyle = dict[str, list[Slice]]
-"""Slices of the clips of each style that the recipe names, and under "" of all others."""
+ByStyle = dict[str, list[Group]]
+"""Groups of each style that the recipe names, and under "" of all others."""
 
 
-def _slices_of_mode(corpus: Corpus, mode: Mode, config: MixtureConfig) -> dict[tuple[int, int], ByStyle]:
-    """The clips of a mode by (language, dataset) and style."""
-    slices: dict[tuple[int, int], ByStyle] = {}
+def _groups_of_mode(corpus: Corpus, mode: Mode, config: MixtureConfig) -> dict[tuple[int, int], ByStyle]:
+    """Groups of clips of a mode by (language, dataset) and style."""
+    groups: dict[tuple[int, int], ByStyle] = {}
     for group in corpus.groups:
         if group.modes & BITS[mode]:
             name = corpus.styles[group.style]
-            by_style = slices.setdefault((group.language, group.dataset), {})
-            by_style.setdefault(name if name in config.styles else "", []).append((group.start, group.stop))
-    return slices
+            by_style = groups.setdefault((group.language, group.dataset), {})
+            by_style.setdefault(name if name in config.styles else "", []).append(group)
+    return groups
 
 
 def _streams_of_mode(
-    corpus: Corpus, mode: Mode, slices: dict[tuple[int, int], ByStyle], config: MixtureConfig
+    corpus: Corpus, mode: Mode, groups: dict[tuple[int, int], ByStyle], config: MixtureConfig
 ) -> list[Stream]:
     hours: dict[int, dict[int, float]] = {}
-    for (language, dataset), by_style in slices.items():
-        seconds = sum(corpus.group_seconds(*one) for some in by_style.values() for one in some)
+    for (language, dataset), by_style in groups.items():
+        seconds = sum(group.seconds for some in by_style.values() for group in some)
         hours.setdefault(language, {})[dataset] = seconds * corpus.datasets[dataset].weight
     order = sorted(hours, key=lambda language: corpus.languages[language])
     shares = language_shares([sum(hours[language].values()) for language in order], config)
@@ -105,38 +108,43 @@ def _streams_of_mode(
     for language, share in zip(order, shares, strict=True):
         for dataset, amount in sorted(hours[language].items()):
             part = share * amount / sum(hours[language].values())
-            for style, of_style in _by_style(slices[language, dataset], config):
-                clips = ClipSlices(corpus, slices[language, dataset][style])
+            for style, of_style in _by_style(groups[language, dataset], config):
+                own = tuple(groups[language, dataset][style])
                 names = (corpus.languages[language], corpus.datasets[dataset].name)
-                streams.append(Stream(mode, *names, clips, clips.seconds, part * of_style, style=style))
+                streams.append(Stream(mode, *names, own, _clips(corpus, own), part * of_style, style=style))
     return streams
 
 
-def _by_style(slices: ByStyle, config: MixtureConfig) -> list[tuple[str, float]]:
+def _clips(corpus: Corpus, groups: Sequence[Group]) -> ClipSlices:
+    return ClipSlices(corpus.group_clips, [(group.start, group.stop) for group in groups])
+
+
+def _by_style(groups: ByStyle, config: MixtureConfig) -> list[tuple[str, float]]:
     """(style, its share) of the styles that are there; shares of those that are not go to the others."""
     shares = {**config.styles, "": max(1 - sum(config.styles.values()), 0.0)}
-    total = sum(shares[style] for style in slices)
+    total = sum(shares[style] for style in groups)
     # Without any total all are to be of styles that are not there.
-    return [(style, shares[style] / total) for style in shares if style in slices and shares[style] > 0]
+    return [(style, shares[style] / total) for style in shares if style in groups and shares[style] > 0]
 
 
-def _by_length(stream: Stream, config: MixtureConfig) -> list[Stream]:
+def _by_length(stream: Stream, corpus: Corpus, config: MixtureConfig) -> list[Stream]:
     """The stream in streams of clips of like length; shares of lengths that it lacks go to those that it has."""
     if not config.lengths:
         return [stream]
-    assert isinstance(stream.clips, ClipSlices)
-    bounds = sorted(config.lengths)
-    present = [(bound, clips) for bound, clips in zip(bounds, stream.clips.up_to(bounds), strict=True) if clips]
-    total = sum(config.lengths[bound] for bound, _ in present)
+    present: dict[float, list[Group]] = {}
+    for group in stream.groups:
+        assert group.up_to is not None, "an index of a recipe with shares by length"
+        present.setdefault(group.up_to, []).append(group)
+    total = sum(config.lengths[bound] for bound in present)
     return [
         dataclasses.replace(
             stream,
-            clips=clips,
-            seconds=clips.seconds,
+            groups=tuple(present[bound]),
+            clips=_clips(corpus, present[bound]),
             share_of_mode=stream.share_of_mode * config.lengths[bound] / total,
             up_to=bound,
         )
-        for bound, clips in present
+        for bound in sorted(present)
     ]
 
 

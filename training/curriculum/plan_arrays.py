@@ -1,10 +1,9 @@
 """What the corpus and the recipe give to planning: columns, streams and settings, free of torch and of tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from training.curriculum.clip_slices import ClipSlices, GroupSlices
 from training.curriculum.corpus import Corpus
-from training.curriculum.mixture import Stream
+from training.curriculum.mixture import streams_of
 from training.curriculum.recipe import Recipe
 from training.curriculum.row_plan import PlanSettings
 from training.curriculum.sample_draws import GIVE_UP_AFTER, DrawnStream
@@ -24,20 +23,22 @@ def settings_of_plan(recipe: Recipe) -> PlanSettings:
     )
 
 
-def drawn_streams(streams: Sequence[Stream], recipe: Recipe) -> list[DrawnStream]:
-    """The recipe's streams as planning takes them."""
+def drawn_streams(corpus: Corpus, recipe: Recipe) -> list[DrawnStream]:
+    """The recipe's streams as planning takes them.
+
+    Raises:
+        UserError: as `streams_of`.
+    """
     return [
         DrawnStream(
             stream.name,
             stream.mode,
             stream.language,
-            GroupSlices(stream.clips.group_clips, stream.clips.slices)
-            if isinstance(stream.clips, ClipSlices)
-            else stream.clips,
+            stream.clips,
             stream.share_of_mode,
             recipe.mixture.modes[stream.mode],
         )
-        for stream in streams
+        for stream in streams_of(corpus, recipe)
     ]
 
 

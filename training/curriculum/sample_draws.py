@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.curriculum.clip_slices import GroupSlices
+from training.curriculum.clip_slices import ClipSlices
 from training.curriculum.sample_order import SampleOrder, hashed
 from training.curriculum.sample_plan import REASONS, PlanArrays, PlannedSample, plan_block
 from voxmill.core.errors import UserError
@@ -46,7 +46,7 @@ class DrawnStream:
     name: str
     mode: Mode
     language: str
-    clips: NDArray[Any] | GroupSlices
+    clips: NDArray[Any] | ClipSlices
     share_of_mode: float
     curve: Curve
 

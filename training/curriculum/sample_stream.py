@@ -2,7 +2,6 @@
 
 from model.sequence.text_tokenizer import TextTokenizer
 from training.curriculum.corpus import Corpus
-from training.curriculum.mixture import streams_of
 from training.curriculum.plan_arrays import drawn_streams, plan_arrays, settings_of_plan, unusable
 from training.curriculum.recipe import Recipe
 from training.curriculum.row_plan import RowPlan, Share, shares_of
@@ -16,9 +15,7 @@ class SampleStream(RowPlan):
 
     def __init__(self, corpus: Corpus, recipe: Recipe, tokenizer: TextTokenizer) -> None:
         self.corpus, self.recipe = corpus, recipe
-        super().__init__(
-            drawn_streams(streams_of(corpus, recipe), recipe), plan_arrays(corpus), settings_of_plan(recipe)
-        )
+        super().__init__(drawn_streams(corpus, recipe), plan_arrays(corpus), settings_of_plan(recipe))
         self.reader = SampleReader(corpus, tokenizer, max_positions=recipe.max_positions)
 
     def next_step(self) -> list[list[PlannedSample]]:

@@ -1,5 +1,6 @@
 """The index holds what its datasets say, clip by clip, is small, is made again when they change, and refuses others."""
 
+import dataclasses
 import json
 import pickle
 import random
@@ -232,20 +233,26 @@ def test_streams_are_the_clips_of_a_mode_sorted_by_length(datasets: dict[str, Pa
 def test_groups_are_the_same_in_small_chunks(
     datasets: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A million clips are sorted by the piece; here a piece is 16, and sums stand at every 8th place."""
-    whole = read_corpus(recipe(datasets, tmp_path))
-    for name, value in (("CHUNK", 16), ("SUMMED", 8)):
-        monkeypatch.setattr(index_groups, name, value)
-    by_piece = read_corpus(recipe(datasets, tmp_path))
-    assert np.array_equal(whole.group_clips, by_piece.group_clips) and whole.groups == by_piece.groups
-    lengths = whole.seconds[whole.group_clips]
-    sums = np.fromfile(by_piece.folder / "group_seconds.bin")
-    assert sums[: len(lengths) // 8 + 1] == pytest.approx(
-        [lengths[: 8 * k].sum() for k in range(len(lengths) // 8 + 1)]
-    )
-    for group in whole.groups:
-        assert (np.diff(lengths[group.start : group.stop]) >= 0).all()
-        assert whole.group_seconds(group.start, group.stop) == pytest.approx(lengths[group.start : group.stop].sum())
+    """A million clips are grouped by the piece; here a piece is 16."""
+    monkeypatch.setattr(index_groups, "LONG_SECONDS", (3, 5))
+    lengths = "mixture.lengths={4: 1.0, 60: 1.0}"
+    whole = read_corpus(recipe(datasets, tmp_path, lengths))
+    monkeypatch.setattr(index_groups, "CHUNK", 16)
+    by_piece = read_corpus(recipe(datasets, tmp_path, lengths))
+    assert np.array_equal(whole.group_clips, by_piece.group_clips)
+    assert {group.up_to for group in whole.groups} == {4.0, 60.0}
+    for group, other in zip(whole.groups, by_piece.groups, strict=True):
+        clips = whole.group_clips[group.start : group.stop].astype(int)
+        seconds = whole.seconds[clips]
+        assert (np.diff(clips) > 0).all(), "in the order of the index"
+        assert ((seconds <= 4.0) == (group.up_to == 4.0)).all()
+        over = [seconds[seconds > limit].sum() for limit in (3, 5)]
+        assert group.seconds_over == pytest.approx(over) and group.seconds == pytest.approx(seconds.sum())
+        assert whole.patches[group.longest] == whole.patches[clips].max() and group.longest in clips
+        assert dataclasses.replace(other, seconds=0.0, seconds_over=()) == dataclasses.replace(
+            group, seconds=0.0, seconds_over=()
+        )
+        assert other.seconds == pytest.approx(group.seconds)
 
 
 def test_latents_are_read_many_at_once_as_one_by_one(datasets: dict[str, Path], tmp_path: Path) -> None:

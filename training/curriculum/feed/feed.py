@@ -18,7 +18,6 @@ from model.sequence.text_tokenizer import TextTokenizer
 from training.curriculum.corpus import Corpus
 from training.curriculum.feed.planner import PlanInputs
 from training.curriculum.feed.planning_process import PlanningProcess, Unusable
-from training.curriculum.mixture import streams_of
 from training.curriculum.plan_arrays import drawn_streams, plan_arrays, settings_of_plan, unusable
 from training.curriculum.recipe import Recipe
 from training.curriculum.row_plan import SampleStreamState, Share, shares_of
@@ -55,7 +54,7 @@ class Feed:
         self._streams: list[DrawnStream] = []
         inputs = None
         if self._planner.leads:
-            self._streams = drawn_streams(streams_of(corpus, recipe), recipe)
+            self._streams = drawn_streams(corpus, recipe)
             arrays, settings = plan_arrays(corpus), settings_of_plan(recipe)
             inputs = PlanInputs(self._streams, arrays, settings, world.size, self._planner.here)
         self._state = self._planner.start(inputs)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.curriculum.clip_slices import GroupSlices
+from training.curriculum.clip_slices import ClipSlices
 from training.curriculum.row_plan import PlanSettings, RowPlan, SampleStreamState
 from training.curriculum.sample_draws import DrawnStream, NothingUsable
 from training.curriculum.sample_order import share
@@ -115,8 +115,8 @@ def in_files(inputs: PlanInputs) -> PlanInputs:
 
 def _with_clips(clips: Any, change: Callable[[Any], Any]) -> Any:
     """A stream's clips with another array."""
-    if isinstance(clips, GroupSlices):
-        return GroupSlices(change(clips.group_clips), clips.slices)
+    if isinstance(clips, ClipSlices):
+        return ClipSlices(change(clips.group_clips), clips.slices)
     return change(clips)
 
 

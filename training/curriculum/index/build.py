@@ -38,7 +38,8 @@ from voxmill.data.transcript import plain_text
 
 BATCH = 2048
 """Clips whose texts are in memory at once."""
-_WHILE_WRITTEN = ("group_clips", "group_seconds")
+_GROUPS = "group_clips"
+"""The column that is made from the others."""
 _line = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -95,7 +96,7 @@ def build_index(
             selection = Selection(recipe, selection.lowest)
             writer = _Writer(inside, selection, patch_size, tokenizer, shown)
             writer.write(latent_space)
-        groups = group_clips(inside, writer.starts)
+        groups = group_clips(inside, writer.starts, sorted(recipe.mixture.lengths))
         facts = IndexFacts(
             made_from=made_from,
             latent_space=latent_space,
@@ -131,7 +132,7 @@ class _Writer:
         """Writes all columns but those of the groups; returns the number of clips that are held out."""
         held_out = 0
         with ExitStack() as open_files:
-            for name in (name for name in WIDTHS if name not in _WHILE_WRITTEN):
+            for name in (name for name in WIDTHS if name != _GROUPS):
                 self._files[name] = open_files.enter_context(open(self._folder / f"{name}.bin", "wb"))
             self._files[TEXTS] = open_files.enter_context(open(self._folder / TEXTS, "wb"))
             for name in self._ends:

@@ -23,8 +23,8 @@ from voxmill.data.records import from_json_text
 
 FORMAT = 1
 FILE, TEXTS = "index.json", "texts/texts.jsonl"
-SUMMED = 1024
-"""Places of `group_clips` between two entries of `group_seconds`."""
+LONG_SECONDS = (30, 60, 180)
+"""Lengths that the stages differ by (60 and 180, report 3.5), and what is recognised at once."""
 CAP = 65_535
 """Tokens and patches are stored in 16 bits: a clip with as many or more is too long for every context."""
 WIDTHS: dict[str, str] = {
@@ -48,23 +48,30 @@ WIDTHS: dict[str, str] = {
     "description_axis": "|u1",
     "description_tokens": "<u2",
     "references": "<u4",
-    # One entry a clip that enters: clips of a group stand together, the shortest first.
+    # One entry a clip that enters: clips of a group stand together.
     "group_clips": "<u4",
-    "group_seconds": "<f8",
 }
 T = TypeVar("T", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Clips `group_clips[start:stop]`, all of one dataset, language and style and with the same modes (a bit mask)."""
+    """Clips `group_clips[start:stop]`, all of one dataset, language and style and with the same modes (a bit mask).
+
+    up_to: longest of their range of lengths in seconds, where the recipe has ranges.
+    seconds_over: of those that are longer than each of `LONG_SECONDS`. longest: the clip of most patches.
+    """
 
     dataset: int
     language: int
     style: int
     modes: int
+    up_to: float | None
     start: int
     stop: int
+    seconds: float
+    seconds_over: tuple[float, ...]
+    longest: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

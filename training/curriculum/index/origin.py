@@ -26,6 +26,7 @@ def origin_of(recipe: Recipe, latent_space: str) -> dict[str, JsonValue]:
         "format": FORMAT,
         "stage": recipe.stage,
         "clips": clips,
+        "lengths": list[JsonValue](sorted(recipe.mixture.lengths)),
         "validation": None if held_out is None else {"share": held_out.share, "clips": list(held_out.clips)},
         "tokenizer": sha256_bytes((local_copy(recipe.init) / TOKENIZER).read_bytes()),
         "latent_space": latent_space,

@@ -16,8 +16,8 @@ from rich.table import Table
 from model.checkpoint import load_vae
 from model.codec.latent_space import latent_space
 from model.config import VoxCPM2Config, read_config
-from training.curriculum.clip_slices import ClipSlices
 from training.curriculum.corpus import Corpus, Source, read_corpus
+from training.curriculum.index.columns import LONG_SECONDS
 from training.curriculum.mixture import Stream, streams_of
 from training.curriculum.plan.memory import RecipeMemory, gpu_bytes_of, memory_of
 from training.curriculum.plan_arrays import drawn_streams
@@ -39,10 +39,6 @@ ROW_FILL = 0.99
 """Share of a row that is used, as `benchmarks/packing.py` measures it at window 1024."""
 
 
-LONG_SECONDS = (30, 60, 180)
-"""Lengths that the stages differ by (60 and 180, report 3.5), and what is recognised at once."""
-
-
 @dataclass(frozen=True)
 class Plan:
     """The plan of a recipe. Seconds are of target audio over the whole stage."""
@@ -55,12 +51,17 @@ class Plan:
     """Hours of audio in the datasets, by stream."""
     memory: RecipeMemory
 
-    def share_over(self, seconds: float) -> float:
-        """Share of the seconds that are drawn that come from clips longer than this, 0..1."""
-        longer = 0.0
-        for stream in self.streams:
-            longer += self.seconds[stream.name] * _slices(stream).seconds_over(seconds) / stream.seconds
-        return longer / sum(self.seconds.values())
+    def shares_over(self) -> dict[int, float]:
+        """Share of the seconds that are drawn that come from clips longer than each of `LONG_SECONDS`, 0..1."""
+        total = sum(self.seconds.values())
+        return {
+            length: sum(
+                self.seconds[stream.name] * sum(group.seconds_over[place] for group in stream.groups) / stream.seconds
+                for stream in self.streams
+            )
+            / total
+            for place, length in enumerate(LONG_SECONDS)
+        }
 
     def epochs(self) -> dict[str, float]:
         """Passes over each stream in the stage."""
@@ -94,7 +95,7 @@ def check(recipe: Recipe, *, keep_index: bool = False) -> tuple[Corpus, Plan]:
     for stream in streams:
         _longest_fits(stream, corpus, recipe)
         rates[stream.name] = _seconds_a_position(stream, corpus, recipe)
-    drawn = drawn_streams(streams, recipe)
+    drawn = drawn_streams(corpus, recipe)
     shares = np.mean([shares_at(drawn, (k + 0.5) / PROGRESS_POINTS) for k in range(PROGRESS_POINTS)], axis=0)
     all_positions = recipe.steps * recipe.rows * recipe.packing.positions
     positions_a_second = sum(share / rates[s.name] for share, s in zip(shares, streams, strict=True))
@@ -137,11 +138,6 @@ def _refuse_links(source: Source, shards: Sequence[str]) -> None:
             ) from None
 
 
-def _slices(stream: Stream) -> ClipSlices:
-    assert isinstance(stream.clips, ClipSlices), "a corpus' own stream"
-    return stream.clips
-
-
 def _choices(clip: int, mode: Mode, corpus: Corpus) -> tuple[list[int], list[int]]:
     """(tokens of each text, patches of each reference) that a sample of this clip may have; no tokens: no text."""
     texts, references = [int(corpus.tokens[clip])], list[int]()
@@ -156,7 +152,7 @@ def _choices(clip: int, mode: Mode, corpus: Corpus) -> tuple[list[int], list[int
 
 def _longest_fits(stream: Stream, corpus: Corpus, recipe: Recipe) -> None:
     """Refuses a context that the longest clip of the stream does not fit into, alone and in its mode."""
-    clip = max(_slices(stream).longest(), key=lambda clip: int(corpus.patches[clip]))
+    clip = max((group.longest for group in stream.groups), key=lambda clip: int(corpus.patches[clip]))
     texts, references = _choices(clip, stream.mode, corpus)
     if not texts:
         return
@@ -234,7 +230,7 @@ def report(recipe: Recipe, corpus: Corpus, plan: Plan, console: Console | None =
             f"{epochs[s.name]:.3g}",
         )
     console.print(table)
-    shares = ", ".join(f"{plan.share_over(length):.1%} over {length} s" for length in LONG_SECONDS)
+    shares = ", ".join(f"{share:.1%} over {length} s" for length, share in plan.shares_over().items())
     console.print(f"of the seconds drawn, in clips: {shares}", highlight=False)
     if corpus.left_out:
         reasons = ", ".join(f"{reason} {count}" for reason, count in corpus.left_out.most_common())

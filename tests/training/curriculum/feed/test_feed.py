@@ -1,10 +1,8 @@
 """The feed gives what planning and reading in one process give, ahead of it, and its process ends with its rank."""
 
+import dataclasses
 import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,12 +12,13 @@ import torch
 
 from model.sequence.text_tokenizer import TextTokenizer
 from samples.fabricate import CHECKPOINT
-from tests.support.runs import environment, through_json
+from tests.support.runs import through_json
 from training.curriculum.corpus import Corpus, read_corpus
 from training.curriculum.feed.feed import Feed, FeedStep
 from training.curriculum.feed.planner import Ask, PlanInputs, Planner, Restart, StepPlan
 from training.curriculum.plan_arrays import drawn_streams, plan_arrays, settings_of_plan
 from training.curriculum.recipe import Recipe, load_recipe
+from training.curriculum.sample_draws import MixtureState
 from training.curriculum.sample_plan import PlannedSample
 from training.curriculum.sample_stream import SampleStream
 from training.curriculum.step import build_rows
@@ -80,7 +79,7 @@ def test_steps_and_states_are_those_of_one_process_through_a_quarantine_and_a_re
             # Steps with these clips are ready by now.
             bad = planned[1][0].clips
             for one in (stream, feed):
-                one.quarantine(bad)  # type: ignore[attr-defined]
+                one.quarantine(bad)
             assert set(bad) <= set(feed.quarantined) and feed.state() == stream.state()
         if step in (0, 5):
             state = through_json(feed.state())
@@ -93,7 +92,7 @@ def test_steps_and_states_are_those_of_one_process_through_a_quarantine_and_a_re
 
 def test_a_process_plans_for_all_ranks_of_its_node_and_once(corpus: Corpus, recipe: Recipe) -> None:
     reference = [stream.next_step() for stream in [SampleStream(corpus, recipe, TOKENIZER)] for _ in range(4)]
-    arrays, settings = plan_arrays(corpus, TOKENIZER), settings_of_plan(recipe)
+    arrays, settings = plan_arrays(corpus), settings_of_plan(recipe)
     for world, node in ((1, [0]), (2, [0, 1]), (4, [2, 3])):
         planner = Planner(PlanInputs(drawn_streams(corpus, recipe), arrays, settings, world, len(node)))
         # One rank asks ahead of the other.
@@ -107,7 +106,7 @@ def test_a_process_plans_for_all_ranks_of_its_node_and_once(corpus: Corpus, reci
 
 
 def test_ranks_that_restart_one_after_another_get_the_same(corpus: Corpus, recipe: Recipe) -> None:
-    arrays, settings = plan_arrays(corpus, TOKENIZER), settings_of_plan(recipe)
+    arrays, settings = plan_arrays(corpus), settings_of_plan(recipe)
     planner = Planner(PlanInputs(drawn_streams(corpus, recipe), arrays, settings, 2, 2))
     first, other = (planner.answer(rank, Ask(0, 0)) for rank in (0, 1))
     assert isinstance(first, StepPlan) and isinstance(other, StepPlan)
@@ -160,37 +159,6 @@ def test_a_state_of_other_data_is_refused_and_the_process_goes_on(corpus: Corpus
     other = dict(state.mixture.streams)
     other.pop(next(iter(other)))
     with pytest.raises(UserError, match="the data changed since the checkpoint"):
-        feed.restore(type(state)(**{**_fields(state), "mixture": type(state.mixture)(streams=other)}))
+        feed.restore(dataclasses.replace(state, mixture=MixtureState(streams=other)))
     feed.restore(state)
     assert rows_of(feed.next_step()) == SampleStream(corpus, recipe, TOKENIZER).next_step()
-
-
-def _fields(state: object) -> dict[str, object]:
-    return {name: getattr(state, name) for name in ("step", "mixture", "waiting", "quarantined", "skipped")}
-
-
-STARTED = """
-import sys, time, torch
-from tests.training.curriculum.feed.test_feed import ALONE, Feed, TOKENIZER, planner_of, read_corpus, recipe_of
-from pathlib import Path
-recipe = recipe_of(Path(sys.argv[1]))
-feed = Feed(read_corpus(recipe), recipe, TOKENIZER, ALONE)
-feed.next_step()
-print(planner_of(feed).pid, flush=True)
-time.sleep(100)
-"""
-
-
-def test_it_ends_with_its_rank_even_where_that_is_killed_and_needs_no_torch(encoded: Path) -> None:
-    rank = subprocess.Popen([sys.executable, "-c", STARTED, str(encoded)], env=environment(), stdout=subprocess.PIPE)
-    assert rank.stdout is not None
-    planner = psutil.Process(int(rank.stdout.readline()))
-    # numpy alone: torch would take ten times as much, and seconds to start.
-    assert planner.memory_info().rss < 120e6
-    assert not [name for name in (file.path for file in planner.memory_maps()) if "libtorch" in name]
-    rank.kill()
-    rank.wait()
-    deadline = time.monotonic() + 20
-    while planner.is_running() and planner.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not planner.is_running() or planner.status() == psutil.STATUS_ZOMBIE

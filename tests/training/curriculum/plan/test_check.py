@@ -3,12 +3,12 @@
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from model.presets import preset
 from model.sequence.text_tokenizer import TextTokenizer
 from samples.fabricate import CHECKPOINT
+from training.curriculum.index import groups as index_groups
 from training.curriculum.plan.check import check
 from training.curriculum.plan.memory import RecipeMemory, memory_of, shape_of
 from training.curriculum.recipe import Recipe, load_recipe
@@ -127,15 +127,16 @@ def test_the_command_prints_the_plan(encoded: Path, capsys: pytest.CaptureFixtur
     assert "of the seconds drawn, in clips: 0.0% over 30 s, 0.0% over 60 s, 0.0% over 180 s" in output
 
 
-def test_the_plan_tells_how_much_is_in_long_clips(encoded: Path) -> None:
+def test_the_plan_tells_how_much_is_in_long_clips(encoded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_groups, "LONG_SECONDS", (4,))
+    monkeypatch.setattr("training.curriculum.plan.check.LONG_SECONDS", (4,))
     corpus, plan = check(recipe(encoded))
-    limit = float(np.median(corpus.seconds[:]))
     drawn, long = 0.0, 0.0
     for stream in plan.streams:
         lengths = corpus.seconds[stream.clips]
         drawn += plan.seconds[stream.name]
-        long += plan.seconds[stream.name] * lengths[lengths > limit].sum() / lengths.sum()
-    assert plan.share_over(limit) == pytest.approx(long / drawn) and 0.3 < long / drawn < 0.9
+        long += plan.seconds[stream.name] * lengths[lengths > 4].sum() / lengths.sum()
+    assert plan.shares_over() == pytest.approx({4: long / drawn}) and 0.1 < long / drawn < 0.95
 
 
 @pytest.mark.parametrize(
