@@ -45,7 +45,7 @@ def train(recipe: "Recipe", launch: "LaunchConfig | None", *, only_check: bool =
     ranks = launch.num_workers if launch is not None else int(os.environ.get("WORLD_SIZE", "0")) or None
 
     def open_checked() -> "Corpus":
-        corpus, plan = check(recipe, keep_index=not only_check)
+        corpus, plan = check(recipe, index="forget" if only_check else "keep" if first else "expect")
         if first:
             report(recipe, corpus, plan)
         # A process that no launcher has started trains as the only rank.

@@ -56,6 +56,30 @@ def test_a_run_reads_and_writes_object_storage(
     load_checkpoint(out / "export")
 
 
+def test_an_index_in_object_storage_is_one_here(
+    encoded: Path, bucket: Path, scratch: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its columns are copied to this machine once; texts are read where they lie. A run keeps its own below run.out."""
+    dataset, out = put(encoded, bucket / "indexed"), bucket / "indexed-run"
+    start = [f"init={CHECKPOINT}", f"datasets.main.path={uri(dataset)}", f"run.out={uri(out)}"]
+    recipe = load_recipe("tiny_stage2", start)
+    made, local = (
+        read_corpus(recipe, index="keep"),
+        read_corpus(load_recipe("tiny_stage2", [*start, f"run.out={tmp_path}"])),
+    )
+    assert file_names(out / "index") == {made.folder.name} and "texts" in file_names(made.folder)
+    clips = list(range(len(local)))[::-1]
+    assert made.read_texts(clips) == local.read_texts(clips)
+    assert all(a.equal(b) for a, b in zip(made.read_latents(clips), local.read_latents(clips), strict=True))
+    copied = [path for path in scratch.glob("voxmill-copy-*/*.bin")]
+    assert copied and not list(scratch.rglob("texts.jsonl"))
+    again = read_corpus(recipe, index="keep")
+    assert again.folder == made.folder and [path for path in scratch.glob("voxmill-copy-*/*.bin")] == copied
+    assert voxmill(["index", "tiny_stage2", *start, "-o", uri(out / "elsewhere")]) == 0
+    explicit = load_recipe("tiny_stage2", [*start, f"run.index={uri(out / 'elsewhere')}"])
+    assert "16 clips" in capsys.readouterr().out and len(read_corpus(explicit)) == len(made)
+
+
 @pytest.mark.slow
 def test_a_curriculum_run_resumes_after_a_kill(encoded: Path, bucket: Path, scratch: Path, tmp_path: Path) -> None:
     dataset, init = put(encoded, bucket / "dataset"), put(CHECKPOINT, bucket / "init")

@@ -6,12 +6,13 @@ and latents are read for the clips that a rank shows.
 """
 
 import json
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from torch import Tensor
 from model.sequence.text_tokenizer import TextTokenizer
 from training.curriculum.index.build import build_index
 from training.curriculum.index.columns import (
+    FILE,
     TEXTS,
     Column,
     Group,
@@ -41,6 +43,8 @@ from voxmill.data.dataset import Dataset, LatentSpace
 from voxmill.data.records import MODES, Mode
 
 __all__ = ["ClipTexts", "Corpus", "Source", "held_out_fraction", "read_corpus"]
+SEEN_AFTER = 90.0
+"""Seconds after which a file that another machine wrote has to be seen here; NFS remembers for up to a minute."""
 OWN = "index"
 """Folder of `run.out` with the index that a run makes for itself."""
 
@@ -235,14 +239,18 @@ def _flags(masks_C: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def read_corpus(
-    recipe: Recipe, *, latent_space: str | None = None, keep: bool = False, progress: Progress | None = None
+    recipe: Recipe,
+    *,
+    latent_space: str | None = None,
+    index: Literal["keep", "forget", "expect"] = "forget",
+    progress: Progress | None = None,
 ) -> Corpus:
-    """The corpus of a recipe from `run.index`, or from an index that is made here where there is none for it.
+    """The corpus of a recipe from `run.index`, or else from the index in `run.out`.
 
     Args:
         latent_space: of the checkpoint that is trained; None: whatever the datasets have.
-        keep: an index that is made stays in `run.out`, for the other ranks and the next start; otherwise it goes with
-            the corpus.
+        index: where there is none in `run.out`, it is made there (`keep`), made for this corpus alone (`forget`), or
+            another rank has just made it (`expect`).
 
     Raises:
         UserError: a dataset is missing, has no latents, or its latents are of another AudioVAE (the message names the
@@ -261,9 +269,16 @@ def read_corpus(
             )
         return corpus
     own = own_index(recipe, origin)
-    if (own / "index.json").is_file():
+    until = time.monotonic() + (SEEN_AFTER if index == "expect" else 0.0)
+    while not (is_there := (own / FILE).is_file()) and time.monotonic() < until:
+        time.sleep(1.0)
+    if is_there:
         return Corpus(own, sources_of(recipe))
-    if keep:
+    if index == "expect":
+        raise UserError(
+            f"run.out: {own}, which the first rank has made, is not on this machine; name a run.out that all ranks see"
+        )
+    if index == "keep":
         make_index(recipe, own, space, origin, progress=progress)
         for name in file_names(own.parent) - {own.name}:
             remove_folder(own.parent / name)

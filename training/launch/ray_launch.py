@@ -173,7 +173,7 @@ def _rank(config: dict[str, RankSettings]) -> ExitStatus | None:
         if not settings.folder.is_dir():
             raise UserError(f"{settings.folder}: not there on a node of the cluster; submit with --working-dir")
         os.chdir(settings.folder)
-        corpus, plan = check(settings.recipe, keep_index=True)
+        corpus, plan = check(settings.recipe, index="expect")
         stop = StopSignal()
         with join_world() as world:
             # Here, because the driver may be on a machine without a GPU.

@@ -2,6 +2,8 @@
 
 import re
 
+_BRACKETS = {ord(char): " " for char in "()（）﹙﹚"}
+
 
 def plain_text(text: str) -> str:
     """A transcript without round brackets and on one line.
@@ -9,4 +11,4 @@ def plain_text(text: str) -> str:
     At its start, brackets would read as a description: `"(" + description + ")" + text` is the format of described
     clips.
     """
-    return re.sub(r"\s+", " ", text.translate({ord(c): " " for c in "()（）﹙﹚"})).strip()
+    return re.sub(r"\s+", " ", text.translate(_BRACKETS)).strip()

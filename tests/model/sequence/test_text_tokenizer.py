@@ -71,6 +71,14 @@ def test_equals_the_library_of_the_released_code(tokenizer: TextTokenizer) -> No
         assert tokenizer.encode(text) == expected, text
 
 
+def test_counts_are_lengths(tokenizer: TextTokenizer) -> None:
+    choose = random.Random(1)
+    pieces = [" ", "hello", "test", "你好世界", "一个", "é", "，", "😀", "<|background|>", "</s>", "▁", "(a voice)"]
+    texts = ["".join(choose.choices(pieces, k=choose.randint(0, 9))) for _ in range(3000)]
+    assert tokenizer.count(texts).tolist() == [len(tokenizer.encode(text)) for text in texts]
+    assert tokenizer.count([]).tolist() == []
+
+
 def test_hanzi_without_a_token_is_unknown(tokenizer: TextTokenizer, tmp_path: Path) -> None:
     values = json.loads((read_oracle().checkpoint / "tokenizer.json").read_text(encoding="utf-8"))
     row = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)

@@ -19,8 +19,10 @@ import torch
 from model.sequence.layouts import compose_text
 from model.sequence.text_tokenizer import TextTokenizer
 from samples.fabricate import ALL, CHECKPOINT
+from training.curriculum import corpus as corpus_module
 from training.curriculum.corpus import Corpus, held_out_fraction, read_corpus
 from training.curriculum.index import groups as index_groups
+from training.curriculum.index.rules import DESCRIBED
 from training.curriculum.mixture import streams_of
 from training.curriculum.recipe import Recipe, load_recipe
 from voxmill.cli.app import run
@@ -32,6 +34,7 @@ from voxmill.data.shards import TarWriter, latent_bytes
 from voxmill.data.transcript import plain_text
 
 PATCH, BUCKETS = 4, 4
+TEXTS = ["Hello there.", " ", "(sad) Well, no!", "你好世界，今天天气很好", "a\u2028b\x00\n(🎙", None]
 TOKENIZER = TextTokenizer.from_folder(CHECKPOINT)
 
 
@@ -53,7 +56,9 @@ def labels(number: int, choose: random.Random) -> dict[str, Any]:
         "recording_id": f"r{session}",
         "session": session,
         "duration": round(choose.uniform(0.2, 14.0), 3),
-        "text": choose.choice(["Hello there.", " ", "(sad) Well, no!", "你好世界，今天天气很好", None]),
+        "text": choose.choice(
+            ["Hello there.", " ", "(sad) Well, no!", "你好世界，今天天气很好", "a\u2028b\x00\n(🎙", None]
+        ),
         "language": choose.choice(["en", "fr", "zh"]),
         "dialect": choose.choice([None, None, {"label": "zh-yue"}]),
         "style": choose.choice([None, {"label": "song"}, {"label": "news"}]),
@@ -147,8 +152,8 @@ def expected(settings: Recipe) -> tuple[list[dict[str, Any]], Counter[str]]:
         out["held_out"] = sum(row["held"] for row in rows)
     numbers = {(row["dataset"], row["clip_id"]): number for number, row in enumerate(rows)}
     for row in rows:
-        named = [numbers.get((row["dataset"], other["clip_id"])) for other in row["references"]]
-        row["refs"] = [n for n in named if n is not None and rows[n]["place"] is not None and not rows[n]["held"]]
+        others = [numbers.get((row["dataset"], other["clip_id"])) for other in row["references"]]
+        row["refs"] = [n for n in others if n is not None and rows[n]["place"] is not None and not rows[n]["held"]]
         if row["is_in"] & {"reference", "controllable"} and not row["refs"]:
             row["is_in"] -= {"reference", "controllable"}
             out["mode_without_reference"] += 1
@@ -201,7 +206,7 @@ def test_the_columns_are_what_the_labels_say(
         if row["is_in"] & {"reference", "controllable"}:
             assert found.candidates(clip) == row["refs"]
         start, stop = found.description_starts[clip], found.description_starts[clip + 1]
-        for axis, mode in enumerate(("design", "controllable")):
+        for axis, mode in enumerate(DESCRIBED.values()):
             assert found.descriptions(clip, mode) == row[mode]
             counts = found.description_tokens[start:stop][found.description_axis[start:stop] == axis]
             composed = [len(TOKENIZER.encode(compose_text(text, description=d))) if text else 0 for d in row[mode]]
@@ -273,13 +278,13 @@ def changing(datasets: dict[str, Path], tmp_path: Path) -> Iterator[dict[str, Pa
 
 def test_an_index_is_that_of_its_recipe_and_its_datasets(changing: dict[str, Path], tmp_path: Path) -> None:
     out, place = tmp_path / "out", tmp_path / "index"
-    first = read_corpus(recipe(changing, out), keep=True)
+    first = read_corpus(recipe(changing, out), index="keep")
     assert first.folder.parent == out / "index"
     stamp = (first.folder / "index.json").stat().st_mtime_ns
     # What is no part of it: mixture, weights, another place of the same files.
     moved = {name: path.rename(tmp_path / f"moved-{name}") for name, path in changing.items()}
     same = recipe(moved, out, "mixture.temperature=3", "datasets.main.weight=2", "seed=4", "steps=9")
-    assert read_corpus(same, keep=True).folder == first.folder
+    assert read_corpus(same, index="keep").folder == first.folder
     assert (first.folder / "index.json").stat().st_mtime_ns == stamp
     first.folder.rename(place)
     explicit = f"run.index={place}"
@@ -297,7 +302,7 @@ def test_an_index_is_that_of_its_recipe_and_its_datasets(changing: dict[str, Pat
     write_index(part, CLIPS, rows.to_pylist()[:-1])
     with pytest.raises(UserError, match=r"run.index: .*datasets.main.clips"):
         read_corpus(recipe(moved, out, explicit))
-    again = read_corpus(recipe(moved, out), keep=True)
+    again = read_corpus(recipe(moved, out), index="keep")
     assert len(again) == len(first) - 1 and [path.name for path in (out / "index").iterdir()] == [again.folder.name]
     with pytest.raises(UserError, match="holds no index; run: voxmill index"):
         read_corpus(recipe(moved, out, f"run.index={tmp_path / 'nowhere'}"))
@@ -305,7 +310,7 @@ def test_an_index_is_that_of_its_recipe_and_its_datasets(changing: dict[str, Pat
 
 @pytest.mark.parametrize("name", ["tokens.bin", "texts/texts.jsonl", "index.json"])
 def test_a_torn_index_is_refused(datasets: dict[str, Path], tmp_path: Path, name: str) -> None:
-    corpus = read_corpus(recipe(datasets, tmp_path), keep=True)
+    corpus = read_corpus(recipe(datasets, tmp_path), index="keep")
     content = (corpus.folder / name).read_bytes()
     (corpus.folder / name).write_bytes(content[:-3])
     with pytest.raises(UserError, match=name):
@@ -315,8 +320,30 @@ def test_a_torn_index_is_refused(datasets: dict[str, Path], tmp_path: Path, name
 def test_a_name_that_is_no_clip_is_refused_and_leaves_nothing(datasets: dict[str, Path], tmp_path: Path) -> None:
     settings = recipe(datasets, tmp_path, "validation={every: 1, clips: [s1-1, nobody]}")
     with pytest.raises(UserError, match="validation.clips: nobody is no clip"):
-        read_corpus(settings, keep=True)
+        read_corpus(settings, index="keep")
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "line"),
+    [("sha256", "zz", "sha256 is none"), ("offset", -5, "offset is no place"), ("size", 2**32, "size is no place")],
+)
+def test_a_place_that_is_none_is_one_line(
+    changing: dict[str, Path], tmp_path: Path, column: str, value: object, line: str
+) -> None:
+    part = changing["other"] / "latents.parquet" / "0002.parquet"
+    rows = pq.read_table(part).to_pylist()
+    write_index(part, LATENTS, [*rows[:-1], {**rows[-1], column: value}])
+    with pytest.raises(UserError, match=f"datasets.other: latents.parquet: a clip's {line}.*voxmill encode"):
+        read_corpus(recipe(changing, tmp_path / "out"))
+
+
+def test_an_index_that_the_first_rank_made_elsewhere_is_missed(
+    datasets: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus_module, "SEEN_AFTER", 0.0)
+    with pytest.raises(UserError, match="run.out: .*is not on this machine; name a run.out that all ranks see"):
+        read_corpus(recipe(datasets, tmp_path), index="expect")
 
 
 @pytest.mark.slow

@@ -13,7 +13,19 @@ from voxmill.cli.settings import is_override, split_settings
 from voxmill.core.errors import ExitStatus, UserError
 
 ROOT = Path(__file__).resolve().parents[3]
-COMMANDS = ("annotate", "finish", "encode", "train", "train-vae", "generate", "report", "export", "fetch", "doctor")
+COMMANDS = (
+    "annotate",
+    "finish",
+    "encode",
+    "index",
+    "train",
+    "train-vae",
+    "generate",
+    "report",
+    "export",
+    "fetch",
+    "doctor",
+)
 GROUPS = ("evaluate", "evaluate benchmark", "evaluate reconstruction", "evaluate efficiency")
 LISTENING = ("listening", "listening build", "listening read")
 PLANS = ("plan", "plan data", "plan train")

@@ -21,6 +21,11 @@ COMMANDS = {
         "train stage1 init={}/init datasets.main.path={}/dataset run.out={}/out tracking.mlflow=false",
         "train --check finetune_lora init={}/init datasets.main.path={}/dataset run.out={}/out",
     ],
+    "index": [
+        "index {}/recipe.yaml -o {}/index",
+        "index stage1 -o {}/index init={}/init datasets.main.path={}/dataset run.out={}/out",
+        "index stage1 init={}/init datasets.main.path={}/dataset run.out={}/out run.index={}/index",
+    ],
     "export-checkpoint": ["export-checkpoint {}/run -o {}/out", "export-checkpoint {}/run"],
     "train-vae": ["train-vae {}/dataset {}/out", "train-vae {}/dataset {}/out {}/recipe.yaml"],
     "generate": [

@@ -18,6 +18,7 @@ from voxmill.core.storage import (
     create_exclusively,
     file_names,
     is_remote,
+    read_nearby,
     read_range,
     read_ranges,
     read_whole,
@@ -87,6 +88,22 @@ def test_ranges(folder: Path) -> None:
     assert read_ranges(target, [(0, 1), (8, 9)]) == [b"0", b"89"]
     with pytest.raises(FileNotFoundError):
         read_range(folder / "none", 0, 1)
+
+
+def test_near_spans_are_one_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, content = folder / "long", bytes(number % 251 for number in range(400_000))
+    write_atomically(target, content)
+    asked: list[list[tuple[int, int]]] = []
+
+    def noted(path: Path, spans: list[tuple[int, int]]) -> list[bytes]:
+        asked.append(list(spans))
+        return read_ranges(path, spans)
+
+    monkeypatch.setattr("voxmill.core.storage.read_ranges", noted)
+    spans = [(390_000, 50), (100, 20), (0, 10), (90, 30), (390_000, 50), (5, 0), (399_990, 10)]
+    assert read_nearby(target, spans) == [content[start : start + size] for start, size in spans]
+    assert asked == [[(0, 120), (390_000, 10_000)]]
+    assert read_nearby(target, []) == [] and len(read_nearby(target, [(399_999, 9)])[0]) == 1
 
 
 ODD = ["a b", "a#b", "a?b", "a%20b", "é", unicodedata.normalize("NFD", "é"), "[1]", "*", "a\\b", "🎙", "..b", "x" * 900]

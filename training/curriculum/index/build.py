@@ -190,10 +190,16 @@ class _Writer:
         frames = table["latent_num_frames"].fill_null(0).to_numpy()
         self._append("patches", np.minimum(frames // self._patch_size, CAP))
         self._append("latent_shard", self.shards.encode(table["latent_shard"]))
-        self._append("latent_offset", table["latent_offset"].fill_null(0).to_numpy())
-        self._append("latent_size", table["latent_size"].fill_null(0).to_numpy())
-        sums = b"".join(bytes.fromhex(text) for text in table["latent_sha256"].fill_null("0" * 64).to_pylist())
-        self._append("latent_sha256", np.frombuffer(sums, dtype="V32").view("V8")[::4])
+        for name, limit in (("offset", 2**63 - 1), ("size", 2**32 - 1)):
+            values = table[f"latent_{name}"].fill_null(0).to_numpy()
+            if len(values) and not 0 <= values.min() <= values.max() <= limit:
+                raise UserError(f"latents.parquet: a clip's {name} is no place in a shard; run `voxmill encode` again")
+            self._append(f"latent_{name}", values)
+        try:
+            sums = b"".join(bytes.fromhex(text) for text in table["latent_sha256"].fill_null("0" * 64).to_pylist())
+            self._append("latent_sha256", np.frombuffer(sums, dtype="V32")[: table.num_rows].view("V8")[::4])
+        except ValueError:
+            raise UserError("latents.parquet: a clip's sha256 is none; run `voxmill encode` again") from None
 
     def _texts(self, piece: pa.Table, clip_ids: list[str], modes_C: NDArray[np.uint8]) -> None:
         """Appends texts, descriptions and their tokens of some clips; takes away modes that lack a description."""
@@ -202,17 +208,18 @@ class _Writer:
             piece["descriptions"].combine_chunks(), modes_C, verified_only=self._recipe.clips.verified_only
         )
         for number, mode in enumerate(DESCRIBED.values()):
-            described = np.bincount(found.rows[found.axes == number], minlength=len(texts)) > 0
-            without = (modes_C & BITS[mode] > 0) & ~described
+            has_one = np.bincount(found.rows[found.axes == number], minlength=len(texts)) > 0
+            without = (modes_C & BITS[mode] > 0) & ~has_one
             self._count(f"mode_{mode}_without_description", without)
             modes_C[without] &= ~np.uint8(BITS[mode])
         plain = [plain_text(text) if modes_C[row] else "" for row, text in enumerate(texts)]
         rows = [row for row, text in enumerate(plain) if text]
         described_rows = [place for place, row in enumerate(found.rows.tolist()) if plain[row]]
-        composed = [compose_text(plain[row]) for row in rows]
-        for place in described_rows:
-            composed.append(compose_text(plain[found.rows[place]], description=found.texts[place]))
-        counts = np.minimum(self._tokenizer.count(composed), CAP)
+        # What stands before a text does not depend on it, and few words describe many clips.
+        before = {text: compose_text("x", description=text)[:-1] for text in dict.fromkeys(found.texts)}
+        alone = {row: compose_text(plain[row]) for row in rows}
+        described = [before[found.texts[place]] + alone[found.rows[place]] for place in described_rows]
+        counts = np.minimum(self._tokenizer.count([*alone.values(), *described]), CAP)
         tokens_C, tokens_D = np.zeros(len(texts), np.int64), np.zeros(len(found.texts), np.int64)
         tokens_C[rows] = counts[: len(rows)]
         tokens_D[described_rows] = counts[len(rows) :]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from training.curriculum.index.columns import LONG_SECONDS, WIDTHS, Group, map_file
 
-CHUNK = 1 << 20
+CHUNK = 1 << 18
 """Clips in memory at once."""
 _COLUMNS = ("seconds", "patches", "language", "style", "modes")
 Key = tuple[int, ...]

@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from rich.console import Console
@@ -68,11 +69,11 @@ class Plan:
         return {s.name: self.seconds[s.name] / 3600 / self.hours[s.name] for s in self.streams}
 
 
-def check(recipe: Recipe, *, keep_index: bool = False) -> tuple[Corpus, Plan]:
+def check(recipe: Recipe, *, index: Literal["keep", "forget", "expect"] = "forget") -> tuple[Corpus, Plan]:
     """Opens the corpus and plans the stage.
 
     Args:
-        keep_index: an index that has to be made stays in `run.out`.
+        index: as in `read_corpus`.
 
     Raises:
         UserError: the checkpoint or a dataset is missing or they do not fit together, a mode or dataset has no clips, a
@@ -85,7 +86,7 @@ def check(recipe: Recipe, *, keep_index: bool = False) -> tuple[Corpus, Plan]:
     corpus = read_corpus(
         recipe,
         latent_space=latent_space(load_vae(recipe.init, settings)),
-        keep=keep_index,
+        index=index,
         progress=Progress(first, transient=True),
     )
     for source in corpus.datasets:
