@@ -76,7 +76,7 @@ def make(folder: Path) -> dict[str, float]:
     watching.start()
     began = time.perf_counter()
     space = corpora.space_of(recipe, None)
-    corpora.TextTokenizer = RememberingTokenizer  # type: ignore[misc, attr-defined]
+    corpora.TextTokenizer = RememberingTokenizer  # type: ignore[attr-defined]
     corpora.make_index(
         recipe, folder / "index", space, origin_of(recipe, space.latent_space), progress=Progress(file=sys.stderr)
     )
