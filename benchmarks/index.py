@@ -156,7 +156,7 @@ def repeat(folder: Path, times: int) -> None:
         for _ in range(times):
             file.write(texts)
     clips = facts.clips * times
-    groups = group_clips(folder, [0, clips])
+    groups = group_clips(folder, [0, clips], [6.0, 20.0, 180.0])
     sizes = {name: (folder / name).stat().st_size for name in facts.sizes}
     (folder / FILE).write_text(to_json_text(replace(facts, clips=clips, groups=groups, sizes=sizes)), encoding="utf-8")
 
