@@ -14,6 +14,7 @@ from torch import nn
 from model.codec.audio_vae import AudioVAE
 from model.config import Dtype, VoxCPM2Config, read_config, write_config
 from model.layers.rope import RotaryTable
+from model.run_checkpoint import RunWeights, base_of, is_run_checkpoint
 from model.sequence.text_tokenizer import FILE as TOKENIZER
 from model.sequence.text_tokenizer import TextTokenizer
 from model.voxcpm2 import VoxCPM2
@@ -21,7 +22,7 @@ from voxmill.core.errors import UserError
 from voxmill.core.files import atomic_folder
 from voxmill.core.local_copies import local_copy
 from voxmill.core.storage import to_path
-from voxmill.core.tensor_files import INDEX_SUFFIX, differences, open_weights, shapes
+from voxmill.core.tensor_files import INDEX_SUFFIX, WeightFile, differences, open_weights, shapes
 
 MODEL_FILES = ("model.safetensors", f"model{INDEX_SUFFIX}", "pytorch_model.bin")
 VAE_FILES = ("audiovae.safetensors", "audiovae.pth")
@@ -60,7 +61,7 @@ class Checkpoint:
 def load_checkpoint(
     folder: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
 ) -> Checkpoint:
-    """Reads a released checkpoint folder.
+    """Reads a released checkpoint folder, or a checkpoint of a run in training (`model.run_checkpoint`).
 
     Args:
         folder: a local path, or a URI, of which this machine keeps a copy in its scratch folder.
@@ -71,7 +72,8 @@ def load_checkpoint(
         UserError: a file is missing, damaged or holds anything but tensors; a tensor is missing, unexpected or of
             another shape; the tokenizer has more ids than the model has embeddings. Names the file and the tensor.
     """
-    folder, device = local_copy(to_path(folder)), torch.device(device)
+    folder, device = to_path(folder), torch.device(device)
+    folder = folder if is_run_checkpoint(folder) else local_copy(folder)
     config = read_config(folder)
     tokenizer = TextTokenizer.from_folder(folder)
     if tokenizer.size > config.lm_config.vocab_size:
@@ -94,7 +96,12 @@ def load_model(
     device, dtype = torch.device(device), dtype or torch_dtype(config.dtype)
     with torch.device("meta"):
         model = VoxCPM2(config)
-    _fill(model, _first(local_copy(to_path(folder)), MODEL_FILES), device, dtype)
+    place = to_path(folder)
+    if is_run_checkpoint(place):
+        _fill(model, RunWeights(place), place, device, dtype)
+    else:
+        path = _first(local_copy(place), MODEL_FILES)
+        _fill(model, open_weights(path), path, device, dtype)
     for module in model.modules():
         if isinstance(module, RotaryTable):
             module.to_empty(device=device).fill()
@@ -107,7 +114,8 @@ def load_vae(folder: str | Path, config: VoxCPM2Config, *, device: str | torch.d
     """The AudioVAE alone, fp32 and frozen; errors as in `load_checkpoint`."""
     with torch.device("meta"):
         vae = AudioVAE(config.audio_vae_config)
-    _fill(vae, _first(local_copy(to_path(folder)), VAE_FILES), torch.device(device), torch.float32)
+    path = _first(local_copy(base_of(folder)), VAE_FILES)
+    _fill(vae, open_weights(path), path, torch.device(device), torch.float32)
     _check_filled(vae)
     return vae.freeze()
 
@@ -148,7 +156,7 @@ def save_checkpoint(
     """
     from huggingface_hub import save_torch_state_dict
 
-    folder, source = to_path(folder), local_copy(to_path(tokenizer_from))
+    folder, source = to_path(folder), local_copy(base_of(tokenizer_from))
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: is not empty; name a new folder")
     if not (source / TOKENIZER).is_file():
@@ -182,9 +190,9 @@ def _first(folder: Path, names: tuple[str, ...]) -> Path:
     raise UserError(f"{folder}: has neither {' nor '.join(names)}; name a released checkpoint folder")
 
 
-def _fill(module: nn.Module, path: Path, device: torch.device, dtype: torch.dtype) -> None:
-    """Gives `module`, built on the meta device, the tensors of the file."""
-    expected, stored = module.state_dict(), open_weights(path)
+def _fill(module: nn.Module, stored: WeightFile, path: Path, device: torch.device, dtype: torch.dtype) -> None:
+    """Gives `module`, built on the meta device, the tensors of the file or folder at `path`."""
+    expected = module.state_dict()
     wrong = differences(stored.shapes(), shapes(expected))
     if wrong:
         raise UserError(f"{path}: {wrong}; copy the weights and the config.json of one model")

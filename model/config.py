@@ -11,10 +11,11 @@ from typing import Literal
 
 from pydantic import Field, JsonValue, ValidationError, model_validator
 
+from model.run_checkpoint import base_of
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
 from voxmill.core.local_copies import local_copy
-from voxmill.core.storage import is_remote, to_path
+from voxmill.core.storage import is_remote
 
 Dtype = Literal["bfloat16", "bf16", "float16", "fp16", "float32", "fp32"]
 LAST_SPECIAL_TOKEN = 104
@@ -223,7 +224,7 @@ def read_config(path: str | Path) -> VoxCPM2Config:
     Raises:
         UserError: unreadable, not JSON, another architecture, or a field with a wrong value; names file and field.
     """
-    path = to_path(path)
+    path = base_of(path)
     if is_remote(path):
         # The folder's other files will be read, too.
         path = path if path.name == "config.json" else local_copy(path)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from model.run_checkpoint import base_of
 from voxmill.core.errors import UserError
 from voxmill.core.local_copies import local_copy
-from voxmill.core.storage import to_path
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -63,7 +63,7 @@ class TextTokenizer:
         """
         from tokenizers import Tokenizer
 
-        file = local_copy(to_path(path)) / FILE
+        file = local_copy(base_of(path)) / FILE
         if not file.is_file():
             raise UserError(f"{file}: no such file; name a checkpoint folder with its tokenizer")
         try:

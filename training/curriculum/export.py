@@ -9,21 +9,19 @@ from torch import Tensor
 from model.checkpoint import MODEL_FILES, load_model, load_vae, save_checkpoint, torch_dtype
 from model.config import VoxCPM2Config, read_config
 from model.lora import CONFIG_FILE, add_lora, lora_state, merge_lora, save_lora
+from model.run_checkpoint import RECIPE, is_run_checkpoint
 from model.voxcpm2 import VoxCPM2
 from training.curriculum.recipe import Recipe
-from training.run.checkpoint_files import damage
+from training.run.checkpoint_files import MANIFEST, damage
 from training.run.checkpoints import Checkpoints
 from training.run.zero_state import AVERAGE, WEIGHT
 from voxmill.core.errors import UserError
 from voxmill.core.files import atomic_folder, remove_folder, write_atomically
-from voxmill.core.hashing import fingerprint, sha256_file
+from voxmill.core.hashing import fingerprint, sha256_bytes, sha256_file
 from voxmill.core.local_copies import local_copy
 from voxmill.core.sharded_tensors import ShardedTensors
-from voxmill.core.storage import absolute, is_remote, uri
+from voxmill.core.storage import absolute, is_remote, read_whole, uri
 from voxmill.core.tensor_files import INDEX_SUFFIX
-
-RECIPE = "recipe.json"
-"""In a run's folder: the recipe as it was last started, with absolute paths."""
 
 
 def write_recipe(recipe: Recipe) -> None:
@@ -127,6 +125,8 @@ def _save(folder: Path, model: VoxCPM2, recipe: Recipe, settings: VoxCPM2Config)
 
 def base_checksum(init: Path) -> str:
     """sha256 of a checkpoint's weights: adapters belong to the weights that they were trained on."""
+    if is_run_checkpoint(init):
+        return sha256_bytes(read_whole(init / MANIFEST))
     folder = local_copy(init)
     file = next(path for name in MODEL_FILES if (path := folder / name).is_file())
     if not file.name.endswith(INDEX_SUFFIX):

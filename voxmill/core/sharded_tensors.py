@@ -16,14 +16,15 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
 from pydantic import TypeAdapter, ValidationError
-from torch import Tensor
 
 from voxmill.core.errors import UserError
 from voxmill.core.storage import read_range, read_ranges, read_whole
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 INDEX = "tensors.json"
 SPAN_BYTES, BATCH_BYTES = 16 << 20, 64 << 20
@@ -41,7 +42,7 @@ class Fragment:
     shape: tuple[int, ...]
     """Of the whole tensor."""
     start: int
-    tensors: Mapping[str, Tensor]
+    tensors: "Mapping[str, Tensor]"
 
     @property
     def length(self) -> int:
@@ -76,6 +77,8 @@ def write_fragments(path: Path, fragments: Sequence[Fragment]) -> WrittenFile:
     Raises:
         OSError: it cannot be written.
     """
+    import torch
+
     slices = [(f"{kind}/{item.name}", tensor) for item in fragments for kind, tensor in item.tensors.items()]
     header, offset = dict[str, object](), 0
     for key, tensor in slices:
@@ -99,7 +102,7 @@ def write_fragments(path: Path, fragments: Sequence[Fragment]) -> WrittenFile:
     return WrittenFile(sha256=digest.hexdigest(), size=size)
 
 
-def _bytes_of(tensor: Tensor) -> memoryview:
+def _bytes_of(tensor: "Tensor") -> memoryview:
     return memoryview(tensor.numpy().data).cast("B") if tensor.numel() else memoryview(b"")
 
 
@@ -142,14 +145,14 @@ class Wanted(NamedTuple):
     kind: str
     name: str
     start: int
-    target: Tensor
+    target: "Tensor"
 
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
     offset: int
     """In the file, bytes."""
-    target: Tensor
+    target: "Tensor"
 
     @property
     def end(self) -> int:
@@ -204,8 +207,10 @@ class ShardedTensors:
         """Shape of every tensor by name."""
         return {name: shape for name, (shape, _) in self._tensors.items()}
 
-    def whole(self, kind: str) -> Iterator[tuple[str, Tensor]]:
+    def whole(self, kind: str) -> "Iterator[tuple[str, Tensor]]":
         """(name, fp32 tensor on the CPU) of one kind, read one by one."""
+        import torch
+
         for name, shape in self.shapes.items():
             tensor = torch.empty(math.prod(shape))
             self.read_into([Wanted(kind, name, 0, tensor)])
@@ -265,6 +270,8 @@ class ShardedTensors:
         return self._headers[file]
 
     def _read(self, file: str, spans: Sequence[_Span]) -> None:
+        import torch
+
         contents = read_ranges(self.folder / file, [span.place for span in spans])
         for span, content in zip(spans, contents, strict=True):
             first, size = span.place

@@ -1,5 +1,6 @@
 """Runs of the script: exact after a kill, in any world and ZeRO stage, and what comes out is a released checkpoint."""
 
+import json
 import shutil
 import signal
 from pathlib import Path
@@ -9,17 +10,20 @@ import torch
 from safetensors.torch import load_file
 
 from model.checkpoint import load_checkpoint
+from model.config import read_config
 from samples.fabricate import CHECKPOINT
 from tests.support.runs import STEPS, arguments, figures, metrics, stop, train
 from training.curriculum.corpus import read_corpus
+from training.curriculum.export import export_checkpoint
 from training.curriculum.loop import Run
+from training.curriculum.plan.check import check
 from training.curriculum.recipe import load_recipe
 from training.run.stop_signal import StopSignal
 from training.run.world import World
 from voxmill.cli.app import run as command_line
 from voxmill.core.errors import UserError
 from voxmill.core.machine.lease import Lease
-from voxmill.core.sharded_tensors import ShardedTensors
+from voxmill.core.sharded_tensors import ShardedTensors, index_text
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +65,43 @@ def test_checkpoints_are_exported_by_step(
     ):
         assert command_line(["export-checkpoint", *words_given]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_a_run_is_read_as_what_it_is_exported_to(whole: Path, tmp_path: Path) -> None:
+    (exported,) = export_checkpoint(whole, tmp_path / "exported", 6)
+    checkpoint = whole / "checkpoints" / "step-00000006"
+    found, wanted = load_checkpoint(checkpoint), load_checkpoint(exported)
+    for ours, theirs in ((found.model, wanted.model), (found.vae, wanted.vae)):
+        expected = theirs.state_dict()
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in ours.state_dict().items())
+    assert (found.config, found.tokenizer.size) == (wanted.config, wanted.tokenizer.size)
+    alone = Path(shutil.copytree(checkpoint, tmp_path / "alone" / checkpoint.name))
+    with pytest.raises(UserError, match=r"whose .*recipe.json cannot be read .*voxmill export-checkpoint"):
+        load_checkpoint(alone)
+
+
+def test_a_run_begins_from_a_checkpoint_of_another(encoded: Path, whole: Path, world: World, tmp_path: Path) -> None:
+    init = whole / "checkpoints" / "step-00000006"
+    name, *overrides = arguments(encoded, tmp_path / "out", "run.tracking_uri=none", f"init={init}", "steps=2")
+    recipe = load_recipe(name, overrides)
+    run = Run(recipe, check(recipe)[0], world, StopSignal())
+    started = {name: values["weight"] for name, values in run.engine.state.tensors(["weight"])}
+    assert all(torch.equal(started[name], tensor) for name, tensor in ShardedTensors(init).whole("weight"))
+    assert run() == 0 and load_checkpoint(tmp_path / "out" / "export").config == load_checkpoint(init).config
+    # And another one from that, whose configuration, tokenizer and codec are those of the first.
+    assert read_config(tmp_path / "out" / "checkpoints" / "step-00000002") == read_config(CHECKPOINT)
+
+
+def test_adapters_alone_are_no_init(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints" / "step-00000001"
+    folder.mkdir(parents=True)
+    (folder / "tensors.json").write_text(index_text(["weight"], {}))
+    (tmp_path / "recipe.json").write_text(json.dumps({"init": str(CHECKPOINT), "lora": {"r": 8}}))
+    with pytest.raises(UserError, match=r"holds adapters alone; name the merged folder .* run.merged=true"):
+        load_checkpoint(folder)
+    (tmp_path / "recipe.json").write_text(json.dumps({"init": str(folder), "lora": None}))
+    with pytest.raises(UserError, match="name each other as init"):
+        load_checkpoint(folder)
 
 
 def test_a_second_run_in_the_same_folder_is_refused(

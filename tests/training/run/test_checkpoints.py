@@ -2,6 +2,9 @@
 
 import json
 import logging
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +14,7 @@ from pydantic import JsonValue
 
 from training.run.checkpoint_files import damage
 from training.run.checkpoints import ChangedSettings, Checkpoints, Saved, changed_settings
-from voxmill.core.errors import UserError
+from voxmill.core.errors import JobError, UserError, status_and_line
 from voxmill.core.sharded_tensors import Fragment, ShardedTensors
 
 KINDS = ("weight", "exp_avg", "exp_avg_sq")
@@ -133,6 +136,56 @@ def test_a_failed_write_is_raised_at_the_next_call(tmp_path: Path) -> None:
     made.save(0, lambda part: None, Counted(0))
     with pytest.raises(OSError):
         made.wait()
+
+
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """Inside, the system lets no file grow beyond so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def large(value: float) -> list[Fragment]:
+    return [Fragment(name="a", shape=(99, 99), start=0, tensors={"weight": torch.full((9801,), value)})]
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_without_room_one_line_is_said_nothing_is_left_and_the_next_one_is_saved(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, is_known: bool
+) -> None:
+    """Known: by how much will be written, so that nothing is begun. Otherwise the write itself fails, half way."""
+    made = save(tmp_path, range(1))
+    with room_for(10**9 if is_known else 20_000):
+        num_bytes = 1 << 60 if is_known else 0
+        made.save(1, lambda part: part.add_tensors(large(1.0)), Counted(1), num_bytes=num_bytes)
+        made.wait()
+        assert names(tmp_path) == [0]
+        (line,) = [record.message for record in caplog.records]
+        assert "step-00000001: not saved (" in line and "saves again when the next checkpoint is due" in line
+        made.save(2, lambda part: part.add_tensors(large(1.0)), Counted(2), num_bytes=num_bytes)
+        with pytest.raises(JobError) as caught:
+            made.finish()
+    assert names(tmp_path) == [0]
+    status, said = status_and_line(caught.value)
+    assert status == 1 and "step-00000002: not saved (" in said
+    assert said.endswith("make room and run the same command again to resume from step-00000000")
+    made.save(3, lambda part: part.add_tensors(large(3.0)), Counted(3), num_bytes=40_000)
+    made.finish()
+    assert names(tmp_path) == [0, 3] and not damage(tmp_path / "step-00000003")
+
+
+def test_one_of_format_2_is_refused_in_one_line(tmp_path: Path) -> None:
+    """Its manifest has no sizes, and is no damage."""
+    made = save(tmp_path, range(1))
+    (path,) = made.paths()
+    (path / "state.json").write_text(json.dumps({"step": 0, "format": 2}))
+    (path / "manifest.json").write_text(json.dumps({"state.json": "0" * 64}))
+    with pytest.raises(UserError, match="another version.*start again in an empty OUT"):
+        made.latest()
 
 
 def test_one_of_an_older_version_is_refused_in_one_line(tmp_path: Path) -> None:
