@@ -15,13 +15,14 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
 from voxmill.core.errors import UserError
-from voxmill.core.storage import read_range, read_ranges, read_whole
+from voxmill.core.storage import is_remote, read_range, read_ranges, read_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -272,15 +273,36 @@ class ShardedTensors:
     def _read(self, file: str, spans: Sequence[_Span]) -> None:
         import torch
 
-        contents = read_ranges(self.folder / file, [span.place for span in spans])
+        path = self.folder / file
+        if not is_remote(path):
+            with open(path, "rb", buffering=0) as local:
+                for piece in (piece for span in spans for piece in span.pieces):
+                    _read_into(local, piece)
+            return
+        contents = read_ranges(path, [span.place for span in spans])
         for span, content in zip(spans, contents, strict=True):
             first, size = span.place
             if len(content) != size:
-                raise OSError(f"{self.folder / file} ends before byte {first + size}")
+                raise OSError(f"{path} ends before byte {first + size}")
             values = torch.frombuffer(bytearray(content), dtype=torch.float32)
             for piece in span.pieces:
                 begin = (piece.offset - first) // ITEM
                 piece.target.copy_(values[begin : begin + piece.target.numel()])
+
+
+def _read_into(file: FileIO, piece: _Piece) -> None:
+    """Straight into the target where it is on the CPU."""
+    target = piece.target
+    place = target if target.device.type == "cpu" else target.new_empty(target.shape, device="cpu")
+    left = _bytes_of(place)
+    file.seek(piece.offset)
+    while left:
+        count = file.readinto(left)
+        if not count:
+            raise OSError(f"{file.name!s} ends before byte {piece.end}")
+        left = left[count:]
+    if place is not target:
+        target.copy_(place)
 
 
 def _spans(pieces: Iterable[_Piece]) -> Iterator[_Span]:

@@ -5,6 +5,7 @@ nothing. What it missed waits in memory, in order, and goes out when it answers;
 reported. Numbers that a killed run had not sent yet are sent from the file when the run is resumed.
 """
 
+import errno
 import json
 import os
 import re
@@ -76,6 +77,7 @@ class Tracker:
         self.path = out / "metrics.jsonl"
         lines = _forget_after(self.path, step)
         self._num_lines = len(lines)
+        self._unwritten, self._is_full = "", False
         if self._is_new:
             (out / SENT).unlink(missing_ok=True)
         if self._address != OFF:
@@ -106,10 +108,30 @@ class Tracker:
     def metrics(self, step: int, values: Mapping[str, Any]) -> None:
         """Numbers of one step, nested or not: `{"a": {"b": 1}}` is `a/b` in MLflow; the rest is in the file only."""
         line = {"step": step, "time": round(time.time(), 3), **values}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        self._unwritten += json.dumps(line) + "\n"
+        self._write_lines()
         self._num_lines += 1
         self._send_line(line, self._num_lines)
+
+    def _write_lines(self) -> None:
+        """To the file; where the disk is full they wait in memory for the next step, and none is left half written."""
+        content = self._unwritten.encode()
+        with self.path.open("ab", buffering=0) as file:
+            before = file.tell()
+            try:
+                while content:
+                    content = content[file.write(content) :]
+            except OSError as error:
+                file.truncate(before)
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                    raise
+                if not self._is_full:
+                    print(
+                        f"{self.path}: {error.strerror}; its lines wait in memory for room", file=sys.stderr, flush=True
+                    )
+                self._is_full = True
+                return
+        self._unwritten, self._is_full = "", False
 
     def _send_line(self, line: Mapping[str, Any], number: int) -> None:
         step, stamp = line["step"], int(line["time"] * 1000)
@@ -168,6 +190,8 @@ class Tracker:
 
     def finish(self, status: str = "FINISHED") -> None:
         """Ends the run as FINISHED, FAILED or KILLED, and reports what MLflow never got. Takes a minute at most."""
+        if self._unwritten:
+            self._write_lines()
         self._later(_Entry([], lambda client, run_id: client.set_terminated(run_id, status)))
         if not self.wait():
             print(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -256,3 +257,21 @@ def test_a_server_that_is_killed_and_started_again(
         assert len(client.search_runs([run.info.experiment_id])) == 1
     finally:
         kill(server)
+
+
+def test_lines_wait_where_the_disk_is_full(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tracker = Tracker(tmp_path, uri="none", experiment="e", name="n")
+    tracker.metrics(0, {"loss": 1.0})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (tracker.path.stat().st_size + 10, before[1]))
+    try:
+        for step in (1, 2):
+            tracker.metrics(step, {"loss": 1.0})
+        # No half of a line is there, of which ten bytes would have had room.
+        assert len(tracker.path.read_text().splitlines()) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    tracker.metrics(3, {"loss": 1.0})
+    tracker.finish()
+    assert [json.loads(line)["step"] for line in tracker.path.read_text().splitlines()] == [0, 1, 2, 3]
+    assert capsys.readouterr().err.count("its lines wait in memory for room") == 1
