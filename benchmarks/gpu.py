@@ -1,7 +1,13 @@
-"""What a GPU gives: generation at full size beside the released code, and the labelling graph of `annotate`.
+"""What a GPU gives: training and generation at full size, and the labelling graph of `annotate`.
 
+    python benchmarks/gpu.py train [--steps 8] [--positions 8192] [--rows 2] [--tiny] [key=value ...]
     python benchmarks/gpu.py generate [--repeats 3] [--patches 20] [--preset voxcpm2] [--no-released]
     python benchmarks/gpu.py annotate [--hours 2] [--cpu-hours 0.5] [key=value ...]
+
+`train`: random weights in bf16 through the trainer's engine, one rank (nccl), with torch.compile (`engine.compile`)
+and without, one after the other; memory beside the planner's figure for these rows, MFU by the model's own operations
+(`training/curriculum/plan/flops.py`). The goal: an MFU of 45 % on an H100. `attention`: the kernel for rows of documents
+in bf16 beside the loop over documents in fp32, relative errors. `--tiny`: the benchmark itself, on a CPU.
 
 `generate`: random weights in bf16, 1, 8 and 64 requests.
 
@@ -108,6 +114,56 @@ def generate(arguments: argparse.Namespace) -> int:
     return ExitStatus.FAILED if any("error" in part for part in found.values()) else ExitStatus.DONE
 
 
+def train(arguments: argparse.Namespace) -> int:
+    """Trains with torch.compile and without, and compares attention; FAILED where one has no result."""
+    if arguments.tiny:
+        arguments.device, arguments.preset, arguments.positions, arguments.steps = "cpu", "tiny", 256, 2
+    gpu = device_name(arguments.device)
+    shared = ["--device", arguments.device, "--preset", arguments.preset, "--compiler", arguments.compiler]
+    sized = ["--positions", str(arguments.positions), "--rows", str(arguments.rows), "--steps", str(arguments.steps)]
+    script = [str(PARTS / "training.py"), *shared, *sized]
+    commands = {"attention": [str(PARTS / "agreement.py"), "--device", arguments.device, "--attention"]}
+    commands |= {"eager": [*script, *arguments.overrides]}
+    commands |= {} if arguments.no_compile else {"compiled": [*script, "--compiled", *arguments.overrides]}
+    environment = dict(os.environ) | ({"OMP_NUM_THREADS": "1"} if arguments.device == "cpu" else {})
+    found: dict[str, Found] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, words in commands.items():  # one after the other: two models of the full size fit on no GPU
+            found |= run_parts(
+                {name: words},
+                patience=arguments.patience,
+                turn=arguments.patience,
+                logs=Path(arguments.logs or folder),
+                environment=environment,
+                on_found=lambda name, found: print(json.dumps({"part": name} | found), flush=True),
+            )
+    rows = []
+    for name, part in found.items():
+        if "positions_s" in part:
+            mfu = f"{part['mfu']:.1%}" if "mfu" in part else ""
+            cells = [f"{part['positions_s']:.0f}", f"{part['step_s']:.3f} s", f"{part['teraflops']:.1f}", mfu]
+            cells += [f"{part['memory_gb']:.1f} GB" if "memory_gb" in part else "", f"{part['planned_gb']:.1f} GB"]
+            rows.append(
+                [name, *cells, f"{part['recomputed']:.0%}", f"{part['loss'][-1]:.4f}", f"{part['ready_s']:.0f} s"]
+            )
+    headings = [
+        "layers",
+        "positions/s",
+        "step",
+        "TFLOP/s",
+        "MFU",
+        "memory",
+        "planned",
+        "recomputed",
+        "loss",
+        "ready in",
+    ]
+    title = f"{gpu}, {arguments.preset} in bf16, {arguments.rows} rows of {arguments.positions} positions a step"
+    Console(width=120).print(table(title, headings, rows))
+    print(json.dumps({"gpu": gpu, "preset": arguments.preset, "positions": arguments.positions} | found))
+    return ExitStatus.FAILED if any("error" in part for part in found.values()) else ExitStatus.DONE
+
+
 def annotate(arguments: argparse.Namespace) -> int:
     """Runs the graph with the GPU and without; FAILED where one has no result."""
     gpu = device_name("cuda" if arguments.hours else "cpu")
@@ -154,6 +210,21 @@ def main() -> int:
     speech.add_argument("--no-compile", action="store_true", help="CUDA graphs only")
     speech.add_argument("--no-released", action="store_true", help="voxmill only")
     speech.add_argument("--no-agreement", action="store_true", help="speed only")
+    learning = parts.add_parser("train", help="training of the full size, with torch.compile and without")
+    learning.set_defaults(run=train)
+    learning.add_argument("--tiny", action="store_true", help="the tiny preset on a CPU: to try the benchmark itself")
+    learning.add_argument("--preset", default="voxcpm2")
+    learning.add_argument("--positions", type=int, default=8192, help="of a row")
+    learning.add_argument("--rows", type=int, default=2, help="of a step")
+    learning.add_argument("--steps", type=int, default=8, help="that count, after three that do not")
+    learning.add_argument("--device", default="cuda")
+    learning.add_argument("--compiler", default="inductor", help="backend of torch.compile")
+    learning.add_argument(
+        "--patience", type=float, default=150, help="seconds until a part is ready, and for its steps"
+    )
+    learning.add_argument("--logs", help="folder for what the parts write to stderr")
+    learning.add_argument("--no-compile", action="store_true", help="without torch.compile only")
+    learning.add_argument("overrides", nargs="*", metavar="key=value", help="of the recipe stage1")
     labels = parts.add_parser("annotate", help="the labelling graph, with the GPU and without")
     labels.set_defaults(run=annotate)
     labels.add_argument("--hours", type=float, default=2.0, help="audio hours with the GPU; 0: without it only")

@@ -72,7 +72,12 @@ def main() -> None:
     parser.add_argument("--preset", default="small")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--compiled", action="store_true", help="steps through torch.compile, which takes a minute")
+    parser.add_argument("--attention", action="store_true", help="packed attention alone")
     arguments = parser.parse_args()
+    if arguments.attention:
+        names = ("attention_bf16", "attention_bf16_gradients")
+        take_turn(lambda: None, lambda: dict(zip(names, attention_errors(arguments.device), strict=True)))
+        return
     device, config = arguments.device, preset(arguments.preset)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     tokenizer = TextTokenizer.from_folder(TOKENIZER)

@@ -7,6 +7,7 @@ tokens whose output is read (`keep`).
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,8 @@ from torch.utils.checkpoint import checkpoint
 from model.config import LanguageModelConfig
 from model.layers.attention import Packed, Span, Step, attend
 from model.layers.rope import RotaryTable, Rotation, rotate
+
+CompileOptions = dict[str, str | int | bool | Callable[..., Any]] | None
 
 
 class RMSNorm(nn.Module):
@@ -110,7 +113,7 @@ class Layer(nn.Module):
         attended = self.self_attn(self.input_layernorm(hidden), rotation, span, layer=layer, keep=keep)
         return self._with_mlp(stream + self._scaled(attended))
 
-    def compile_around_attention(self, backend: str, options: dict[str, bool] | None) -> None:
+    def compile_around_attention(self, backend: str, options: CompileOptions) -> None:
         """Compiles what stands before and after the attention; `attend` itself is one kernel, or a loop over documents.
 
         Row lengths are symbols: a row of another length compiles nothing again.
@@ -216,7 +219,7 @@ def compile_layers(model: nn.Module, *, backend: str = "inductor") -> None:
     # One code object serves all stacks, with and without gradients; the default of 8 variants would silently leave
     # what comes after them uncompiled.
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
-    options = {"fallback_random": True} if backend == "inductor" else None
+    options: CompileOptions = {"fallback_random": True} if backend == "inductor" else None
     for layer in model.modules():
         if isinstance(layer, Layer):
             layer.compile_around_attention(backend, options)

@@ -10,6 +10,8 @@ from model.config import AudioVAEConfig
 from model.presets import Preset
 from training.run.recipes import find_recipe
 from voxmill.core.config import Config, StoredPath, load_config
+from voxmill.core.errors import UserError
+from voxmill.core.tracking import wrong_uri
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes" / "codec"
 
@@ -193,4 +195,7 @@ def read_recipe(name: str | None, overrides: list[str]) -> VAETrainConfig:
     Raises:
         UserError: no such recipe, an unknown key, a wrong value.
     """
-    return load_config(VAETrainConfig, None if name is None else find_recipe(name, RECIPES), overrides)
+    config = load_config(VAETrainConfig, None if name is None else find_recipe(name, RECIPES), overrides)
+    if wrong := wrong_uri(config.run.tracking_uri):
+        raise UserError(f"run.tracking_uri: {wrong}")
+    return config

@@ -14,6 +14,7 @@ from training.curriculum.sample_draws import Curve, share_at
 from training.run.recipes import find_recipe
 from voxmill.core.config import Config, StoredPath, load_config
 from voxmill.core.errors import UserError
+from voxmill.core.tracking import wrong_uri
 from voxmill.data.records import Mode, Origin
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes" / "speech"
@@ -331,6 +332,8 @@ def _against_stage(recipe: Recipe) -> str:
 
 
 def _against_sense(recipe: Recipe) -> str:
+    if wrong := wrong_uri(recipe.run.tracking_uri):
+        return f"run.tracking_uri: {wrong}"
     longest = max(recipe.mixture.lengths, default=recipe.clips.max_seconds)
     if longest < recipe.clips.max_seconds:
         return (

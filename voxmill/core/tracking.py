@@ -1,26 +1,29 @@
 """The record of a run: `metrics.jsonl` always, MLflow beside it.
 
 The file is the truth and MLflow a copy, sent by a thread of its own: a server that is down or hangs costs the run
-nothing. What it missed waits in memory, in order, and goes out when it answers; what still waits at the end is
-reported. Numbers that a killed run had not sent yet are sent from the file when the run is resumed.
+neither time nor memory. Numbers that it missed are read from the file, in order, when it answers, also by the next
+process of a run that was killed; of settings and media the last `MOST_WAITING` wait. What still waits at the end is
+reported.
 """
 
 import errno
 import json
 import os
-import re
 import sys
 import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from voxmill.core.errors import UserError
 from voxmill.core.files import write_atomically
+from voxmill.core.metrics_file import Metrics, flat, forget_after, numbers_of
 
 RETRY_SECONDS = 60.0
 """Between two attempts to reach a server that did not answer."""
@@ -29,6 +32,9 @@ FINISH_SECONDS = 60.0
 AT_ONCE = 1000
 PARAMS_AT_ONCE = 100
 """Metrics and params that MLflow takes in one request."""
+MOST_WAITING = 1000
+"""Settings and files that wait for MLflow at most; older ones are given up, and counted."""
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 OFF = "none"
 TAG = "voxmill.run"
 SENT = "mlflow-sent.json"
@@ -36,18 +42,24 @@ SENT = "mlflow-sent.json"
 REFUSED = ("BAD_REQUEST", "INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST")
 """MLflow's answers to what it will never take; asking again would hold up all that comes after."""
 Send = Callable[[Any, str], None]
-Metrics = list[tuple[str, float, int, int]]
-"""(name, value, milliseconds, step) each."""
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """One thing for MLflow: metrics, which go out many together, or whatever `send` does."""
+    """One thing for MLflow that is no number."""
+
+    send: Send
+    after: int
+    """So many lines of the file go out before it."""
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """Lines of the file that go out together. `bytes`: their length; a line may have more numbers than a request."""
 
     metrics: Metrics
-    send: Send | None = None
-    line: int | None = None
-    """So many lines of the file are at MLflow with it."""
+    count: int
+    bytes: int
 
 
 class Tracker:
@@ -59,6 +71,9 @@ class Tracker:
         experiment: name in MLflow. name: of the run.
         run_id: an earlier `run_id`, to resume that run; None: a new one.
         step: lines of `metrics.jsonl` after this step are dropped: they are about to be made again.
+
+    Raises:
+        UserError: a URI that MLflow has no store for.
     """
 
     def __init__(
@@ -72,18 +87,20 @@ class Tracker:
         self._waiting: deque[_Entry] = deque()
         self._change = threading.Condition()
         self._silent_until, self._trying, self._hurry = 0.0, False, False
-        self._is_reported, self._num_refused = False, 0
+        self._is_reported, self._num_refused, self._num_dropped = False, 0, 0
+        wrong = wrong_uri(self._address)
+        if wrong:
+            raise UserError(wrong)
         out.mkdir(parents=True, exist_ok=True)
         self.path = out / "metrics.jsonl"
-        lines = _forget_after(self.path, step)
-        self._num_lines = len(lines)
         self._unwritten, self._is_full = "", False
         if self._is_new:
             (out / SENT).unlink(missing_ok=True)
+        known = None if self._is_new else self._num_sent()
+        self._num_lines, sent = forget_after(self.path, step, known)
+        self._sent_lines, self._sent_bytes = sent
+        """Of the file, what MLflow has; the thread's own."""
         if self._address != OFF:
-            first = self._num_lines if self._is_new else self._num_sent()
-            for number, line in enumerate(lines[first:], start=first + 1):
-                self._send_line(line, number)
             # MLflow's own patience is minutes, in which nothing else would go out.
             for variable, value in (("REQUEST_MAX_RETRIES", "0"), ("REQUEST_TIMEOUT", "10")):
                 os.environ.setdefault(f"MLFLOW_HTTP_{variable}", value)
@@ -93,25 +110,22 @@ class Tracker:
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Settings of the run, nested or not. Those that MLflow has already stay as they were, as it wants it."""
-        flat = {key: str(value)[:500] for key, value in _flat(values, ".")}
+        named = {key: str(value)[:500] for key, value in flat(values, ".")}
 
         def send(client: Any, run_id: str) -> None:
             from mlflow.entities import Param
 
             known = client.get_run(run_id).data.params
-            new = [Param(key, value) for key, value in flat.items() if key not in known]
+            new = [Param(key, value) for key, value in named.items() if key not in known]
             for start in range(0, len(new), PARAMS_AT_ONCE):
                 client.log_batch(run_id, params=new[start : start + PARAMS_AT_ONCE])
 
-        self._later(_Entry([], send))
+        self._later(send)
 
     def metrics(self, step: int, values: Mapping[str, Any]) -> None:
         """Numbers of one step, nested or not: `{"a": {"b": 1}}` is `a/b` in MLflow; the rest is in the file only."""
-        line = {"step": step, "time": round(time.time(), 3), **values}
-        self._unwritten += json.dumps(line) + "\n"
+        self._unwritten += json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n"
         self._write_lines()
-        self._num_lines += 1
-        self._send_line(line, self._num_lines)
 
     def _write_lines(self) -> None:
         """To the file; where the disk is full they wait in memory for the next step, and none is left half written."""
@@ -131,19 +145,10 @@ class Tracker:
                     )
                 self._is_full = True
                 return
+        with self._change:
+            self._num_lines += self._unwritten.count("\n")
+            self._change.notify_all()
         self._unwritten, self._is_full = "", False
-
-    def _send_line(self, line: Mapping[str, Any], number: int) -> None:
-        step, stamp = line["step"], int(line["time"] * 1000)
-        flat = _flat({key: value for key, value in line.items() if key not in ("step", "time")}, "/")
-        numbers = [
-            (re.sub(r"[^\w\-. :/]", "_", key), float(value), stamp, step)
-            for key, value in flat
-            if isinstance(value, (int, float))
-        ]
-        for start in range(0, len(numbers), AT_ONCE):
-            is_last = start + AT_ONCE >= len(numbers)
-            self._later(_Entry(numbers[start : start + AT_ONCE], line=number if is_last else None))
 
     def _num_sent(self) -> int:
         """Lines of the file that this MLflow has from before; 0 where that is not known."""
@@ -158,7 +163,7 @@ class Tracker:
 
     def file(self, path: Path, folder: str | None = None) -> None:
         """A file of `out` as an artifact, into `folder` there."""
-        self._later(_Entry([], lambda client, run_id: client.log_artifact(run_id, str(path), folder)))
+        self._later(lambda client, run_id: client.log_artifact(run_id, str(path), folder))
 
     def audio(self, name: str, step: int, samples: Any, sample_rate: int) -> Path:
         """Mono audio [T] in [-1, 1] as `media/<step>/<name>.wav`, and as an artifact."""
@@ -183,20 +188,21 @@ class Tracker:
             Whether nothing waits any more.
         """
         with self._change:
-            self._hurry = bool(self._waiting)
+            self._hurry = bool(self._num_waiting)
             self._change.notify_all()
-            self._change.wait_for(lambda: not self._waiting or not (self._hurry or self._trying), timeout=seconds)
-            return not self._waiting
+            self._change.wait_for(lambda: not self._num_waiting or not (self._hurry or self._trying), timeout=seconds)
+            return not self._num_waiting
 
     def finish(self, status: str = "FINISHED") -> None:
         """Ends the run as FINISHED, FAILED or KILLED, and reports what MLflow never got. Takes a minute at most."""
         if self._unwritten:
             self._write_lines()
-        self._later(_Entry([], lambda client, run_id: client.set_terminated(run_id, status)))
-        if not self.wait():
+        self._later(lambda client, run_id: client.set_terminated(run_id, status))
+        self.wait()
+        lost = self._num_waiting + self._num_dropped
+        if lost:
             print(
-                f"tracking: {len(self._waiting)} entries never reached MLflow ({self._address}); "
-                f"{self.path} has every number",
+                f"tracking: {lost} entries never reached MLflow ({self._address}); {self.path} has every number",
                 file=sys.stderr,
             )
         if self._num_refused:
@@ -220,68 +226,92 @@ class Tracker:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def _later(self, entry: _Entry) -> None:
+    @property
+    def _num_waiting(self) -> int:
+        """Lines of the file and other entries that MLflow has not got; 0 where it is off."""
+        if self._address == OFF:
+            return 0
+        return self._num_lines - self._sent_lines + len(self._waiting)
+
+    def _later(self, send: Send) -> None:
         if self._address == OFF:
             return
         with self._change:
-            self._waiting.append(entry)
+            # Under a request its entry is the first: it stays, and the one behind it goes.
+            if len(self._waiting) >= MOST_WAITING:
+                del self._waiting[1]
+                self._num_dropped += 1
+            self._waiting.append(_Entry(send, self._num_lines))
             self._change.notify_all()
 
     def _work(self) -> None:
         """The thread: sends what waits, in order; after a failure nothing for a while, unless somebody waits for it."""
         while True:
             with self._change:
-                while not self._waiting or not (self._hurry or time.monotonic() >= self._silent_until):
+                while not self._num_waiting or not (self._hurry or time.monotonic() >= self._silent_until):
                     left = self._silent_until - time.monotonic()
-                    self._change.wait(left if self._waiting else None)
-                entries = self._next()
+                    self._change.wait(left if self._num_waiting else None)
+                entry = self._waiting[0] if self._waiting and self._waiting[0].after <= self._sent_lines else None
+                until = self._waiting[0].after if self._waiting else self._num_lines
                 self._trying, self._hurry = True, False
-            is_done = self._sent(entries)
+            lines = None
+            try:
+                lines = None if entry is not None else self._read_lines(until)
+                is_done = self._sent(entry if lines is None else lines)
+            except (OSError, ValueError) as error:  # the file is away or damaged
+                is_done = self._report(error)
             with self._change:
                 self._trying = False
-                if is_done:
-                    for _ in entries:
-                        self._waiting.popleft()
-                    self._hurry = bool(self._waiting)
-                else:
+                if not is_done:
                     self._silent_until = time.monotonic() + RETRY_SECONDS
+                else:
+                    if lines is None:
+                        self._waiting.popleft()
+                    else:
+                        self._sent_lines += lines.count
+                        self._sent_bytes += lines.bytes
+                    self._hurry = bool(self._num_waiting)
                 self._change.notify_all()
 
-    def _next(self) -> list[_Entry]:
-        """The first entry, or the first ones together where they are metrics that fit into one request."""
-        entries, room = [self._waiting[0]], AT_ONCE - len(self._waiting[0].metrics)
-        if entries[0].send is None:
-            for entry in islice(self._waiting, 1, None):
-                room -= len(entry.metrics)
-                if entry.send is not None or room < 0:
+    def _read_lines(self, until: int) -> _Lines:
+        """The next lines of the file, one at least, up to line `until`, whose numbers fit into one request."""
+        metrics, count, size = Metrics(), 0, 0
+        with self.path.open("rb") as file:
+            file.seek(self._sent_bytes)
+            while self._sent_lines + count < until:
+                text = file.readline()
+                numbers = numbers_of(json.loads(text))
+                if count and len(metrics) + len(numbers) > AT_ONCE:
                     break
-                entries.append(entry)
-        return entries
+                metrics += numbers
+                count, size = count + 1, size + len(text)
+        return _Lines(metrics, count, size)
 
-    def _sent(self, entries: list[_Entry]) -> bool:
-        """Whether these are dealt with: taken by MLflow, or refused for good."""
+    def _sent(self, entry: _Entry | _Lines | None) -> bool:
+        """Whether it is dealt with: taken by MLflow, or refused for good."""
         from mlflow.entities import Metric
 
         try:
             client = self._connect()
         except Exception as error:  # whatever it is, the thread must live on and try again
             return self._report(error)
+        lines = entry if isinstance(entry, _Lines) else None
         try:
-            for entry in entries[:1]:
-                if entry.send is not None:
-                    entry.send(client, self.run_id)
-            metrics = [Metric(*values) for entry in entries for values in entry.metrics]
-            if metrics:
+            if isinstance(entry, _Entry):
+                entry.send(client, self.run_id)
+            for start in range(0, len(lines.metrics) if lines else 0, AT_ONCE):
+                assert lines is not None
+                metrics = [Metric(*values) for values in lines.metrics[start : start + AT_ONCE]]
                 client.log_batch(self.run_id, metrics=metrics)
         except Exception as error:
             if getattr(error, "error_code", None) not in REFUSED and not isinstance(error, FileNotFoundError):
                 return self._report(error)
-            self._num_refused += len(entries)
-            print(f"tracking: MLflow refused {len(entries)} entries ({first_line(error)})", file=sys.stderr)
-        lines = [entry.line for entry in entries if entry.line is not None]
-        if lines:
+            count = 1 if lines is None else lines.count
+            self._num_refused += count
+            print(f"tracking: MLflow refused {count} entries ({first_line(error)})", file=sys.stderr)
+        if lines is not None:
             try:
-                self._note_sent(lines[-1])
+                self._note_sent(self._sent_lines + lines.count)
             except OSError as error:  # at worst these lines are sent again
                 print(f"tracking: {self.out / SENT} cannot be written ({first_line(error)})", file=sys.stderr)
         if self._is_reported:
@@ -358,30 +388,25 @@ def find_experiment(client: Any, name: str, database_folder: Path | None) -> str
     return made_id
 
 
-def _forget_after(path: Path, step: int) -> list[dict[str, Any]]:
-    """Drops the lines after this step and gives the others."""
-    if not path.exists():
-        return []
-    kept = []
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue  # the last line of a run that was killed while it wrote
-        if line["step"] <= step:
-            kept.append((text, line))
-    write_atomically(path, "".join(text + "\n" for text, _ in kept))
-    return [line for _, line in kept]
+def wrong_uri(uri: str | None) -> str:
+    """Why MLflow cannot be at `uri` (None: at MLFLOW_TRACKING_URI), and what to write; "" where it may be there.
+
+    A folder, a server, a database, Databricks, and what a plug-in of MLflow is for may be.
+    """
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or OFF
+    scheme, colon, rest = uri.partition(":")
+    kind = scheme.partition("+")[0].lower()
+    known = not colon or kind in ("databricks", "databricks-uc", "uc", "file") or Path(uri).is_absolute()
+    known |= kind in DATABASES and rest.startswith("//")
+    known |= kind in ("http", "https") and bool(urlsplit(uri).hostname)
+    if known or kind in {plugin.name for plugin in entry_points(group="mlflow.tracking_store")}:
+        return ""
+    return (
+        f"tracking URI {uri}: MLflow has no such store; write http://HOST:PORT, sqlite:///FILE or another database's "
+        f"URI, or {OFF} for metrics.jsonl alone"
+    )
 
 
 def first_line(error: Exception) -> str:
     """The first line of an error's text, or its type where it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
-def _flat(values: Mapping[str, Any], between: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, between, f"{prefix}{key}{between}")
-        else:
-            yield f"{prefix}{key}", value

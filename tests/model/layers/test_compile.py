@@ -52,7 +52,7 @@ def test_a_compiled_stack_is_traced_once_for_rows_of_every_length() -> None:
 
     def slope(stack: MiniCPM) -> Tensor:
         with sdpa_kernel(SDPBackend.MATH):
-            _, slope_BTC = torch.func.jvp(lambda x: stack(x, Bidirectional()), (hidden_BTC,), (tangent_BTC,))
+            slope_BTC: Tensor = torch.func.jvp(lambda x: stack(x, Bidirectional()), (hidden_BTC,), (tangent_BTC,))[1]
             return slope_BTC
 
     assert torch.equal(slope(compiled), slope(plain))

@@ -3,11 +3,13 @@
 import json
 import os
 import resource
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+import tracemalloc
 import urllib.request
 from pathlib import Path
 
@@ -15,8 +17,9 @@ import numpy as np
 import pytest
 
 from voxmill.core import tracking
+from voxmill.core.errors import UserError
 from voxmill.core.local_ray import free_port
-from voxmill.core.tracking import Tracker
+from voxmill.core.tracking import Tracker, wrong_uri
 
 
 def start_server(folder: Path, port: int) -> subprocess.Popen[bytes]:
@@ -172,6 +175,50 @@ def test_a_server_that_is_down(
     stderr = capsys.readouterr().err
     assert stderr.count("MLflow does not answer") == 1 and "51 entries never reached MLflow" in stderr
     assert len(tracker.path.read_text().splitlines()) == 50
+
+
+def test_what_a_server_misses_costs_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """200 numbers a step and files beside them: what waits is in the file, not in memory."""
+    pytest.importorskip("mlflow")
+    monkeypatch.setattr(tracking, "FINISH_SECONDS", 0.0)
+    monkeypatch.setattr(tracking, "MOST_WAITING", 20)
+    tracker = Tracker(tmp_path, uri=f"http://127.0.0.1:{free_port()}", experiment="e", name="lost", step=-1)
+    values = {"losses": {f"mode/{number}": float(number) for number in range(200)}}
+
+    def steps(first: int, count: int) -> None:
+        for step in range(first, first + count):
+            tracker.metrics(step, values)
+            tracker.file(tmp_path / f"{step}.wav")
+
+    steps(0, 100)
+    tracemalloc.start()
+    try:
+        steps(100, 1000)
+        grown = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert grown < 1_000_000, "1000 steps with 200 numbers each"
+    assert len(tracker._waiting) == 20 and tracker._num_waiting == 1100 + 20
+
+
+@pytest.mark.parametrize(
+    "uri", ["htp:/nonsense", "http:/host", "https://", "sqlite:runs.db", "s3://bucket/runs", "foo://x"]
+)
+def test_a_uri_that_mlflow_has_no_store_for_is_refused(tmp_path: Path, uri: str) -> None:
+    with pytest.raises(
+        UserError, match=rf"tracking URI {re.escape(uri)}: MLflow has no such store; write http://"
+    ) as it:
+        Tracker(tmp_path / "out", uri=uri, experiment="e", name="n")
+    assert "\n" not in str(it.value) and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["none", "runs", "/data/runs", "file:///data/runs", "sqlite:////data/m.db", "postgresql+psycopg2://u:p@h/d"]
+    + ["mysql://h/d", "http://h:5000", "https://h/mlflow", "databricks", "databricks://profile"],
+)
+def test_what_mlflow_may_have_a_store_for_is_taken(uri: str) -> None:
+    assert wrong_uri(uri) == ""
 
 
 def test_a_server_that_hangs_slows_nothing(
