@@ -5,9 +5,9 @@
     python benchmarks/gpu.py annotate [--hours 2] [--cpu-hours 0.5] [key=value ...]
 
 `train`: random weights in bf16 through the trainer's engine, one rank (nccl), with torch.compile (`engine.compile`)
-and without, one after the other; memory beside the planner's figure for these rows, MFU by the model's own operations
-(`training/curriculum/plan/flops.py`). The goal: an MFU of 45 % on an H100. `attention`: the kernel for rows of documents
-in bf16 beside the loop over documents in fp32, relative errors. `--tiny`: the benchmark itself, on a CPU.
+and without, one after the other; memory beside the planner's figure for these rows, MFU by the model's own
+operations (`training/curriculum/plan/flops.py`). The goal: an MFU of 45 % on an H100. `attention`: the kernel for rows
+of documents in bf16 beside the loop over documents in fp32, relative errors. `--tiny`: the benchmark itself, on a CPU.
 
 `generate`: random weights in bf16, 1, 8 and 64 requests.
 
@@ -220,7 +220,7 @@ def main() -> int:
     learning.add_argument("--device", default="cuda")
     learning.add_argument("--compiler", default="inductor", help="backend of torch.compile")
     learning.add_argument(
-        "--patience", type=float, default=150, help="seconds until a part is ready, and for its steps"
+        "--patience", type=float, default=150, help="seconds for a part to get ready, and for its steps"
     )
     learning.add_argument("--logs", help="folder for what the parts write to stderr")
     learning.add_argument("--no-compile", action="store_true", help="without torch.compile only")

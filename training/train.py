@@ -1,6 +1,6 @@
 """Training of one curriculum stage (report 3.5).
 
-    voxmill train [--check] RECIPE [key=value ...]
+    voxmill train [--check] [--nproc N] RECIPE [key=value ...]
     torchrun --nproc-per-node 8 training/train.py RECIPE [key=value ...]
     deepspeed training/train.py RECIPE [key=value ...]
     ray job submit --working-dir . -- python training/train.py RECIPE num_workers=8 [key=value ...]
@@ -19,6 +19,8 @@ if __name__ == "__main__":
     script("train")
 
 import os
+import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from voxmill.core.errors import ExitStatus
@@ -29,12 +31,22 @@ if TYPE_CHECKING:
     from training.launch.launch_config import LaunchConfig
 
 
-def train(recipe: "Recipe", launch: "LaunchConfig | None", *, only_check: bool = False) -> ExitStatus:
+def start_ranks(arguments: Sequence[str], count: int) -> int:
+    """Runs this script as `count` ranks of this machine; returns the exit status of the run."""
+    from training.launch.local_ranks import run_ranks
+
+    return run_ranks([sys.executable, "-u", __file__, *arguments], count)
+
+
+def train(
+    recipe: "Recipe", launch: "LaunchConfig | None", *, only_check: bool = False, ranks: int | None = None
+) -> ExitStatus:
     """Checks the recipe against its datasets, prints the plan, and trains; returns the exit status of the run.
 
     Args:
         launch: ranks to start with Ray Train; None: this process is the one rank, or one of torchrun's or deepspeed's.
         only_check: return after the plan.
+        ranks: that the plan is made for, where nobody has started them yet.
 
     Raises:
         UserError: a recipe, dataset or checkpoint that does not fit. JobError: the run failed.
@@ -42,7 +54,8 @@ def train(recipe: "Recipe", launch: "LaunchConfig | None", *, only_check: bool =
     from training.curriculum.plan.check import check, check_memory, report
 
     first = os.environ.get("RANK", "0") == "0"
-    ranks = launch.num_workers if launch is not None else int(os.environ.get("WORLD_SIZE", "0")) or None
+    started = launch.num_workers if launch is not None else int(os.environ.get("WORLD_SIZE", "0")) or None
+    ranks = ranks or started
 
     def open_checked() -> "Corpus":
         corpus, plan = check(recipe, index="forget" if only_check else "keep" if first else "expect")

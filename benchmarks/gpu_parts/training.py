@@ -1,7 +1,7 @@
 """Training of the full size with random weights in bf16 through the trainer's own engine, one way a process.
 
-The recipe is `stage1`'s engine on one rank (nccl on a GPU), with the least recomputed activations with which the planner
-says that this GPU holds it. Rows are full, of samples of 3 to 12 s with their texts.
+The recipe is `stage1`'s engine on one rank (nccl on a GPU), with the least recomputed activations with which this GPU
+holds it by the planner. Rows are full, of samples of 3 to 12 s with their texts.
 """
 
 import argparse

@@ -53,6 +53,8 @@ def _train(values: Values) -> str:
         "of GPUs that divides the rows."
     )
     entrypoint = script("training/train", [*train_words(values), *launch_words(values)])
+    longer = values.kuberay.model_copy(update={"grace_seconds": values.kuberay.train_grace_seconds})
+    values = values.model_copy(update={"kuberay": longer})
     return _job(values, "train", entrypoint, {values.train.group: values.train.nodes}, header)
 
 
@@ -198,6 +200,8 @@ def _container(values: Values, name: str, cpus: int, memory_gib: int, gpus: int)
         {"name": "VOXMILL_SCRATCH", "value": values.scratch.path},
         # `ray start` drains its node for so long when it gets SIGTERM.
         {"name": "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", "value": str(drain)},
+        # Between SIGTERM and SIGKILL of a job that is stopped; by default three seconds, in which nothing is saved.
+        {"name": "RAY_JOB_STOP_WAIT_TIME_S", "value": str(drain)},
     ]
     env += [{"name": key, "value": value} for key, value in values.storage.env.items()]
     container: dict[str, Tree] = {"name": name, "image": values.image, "env": env}

@@ -132,6 +132,8 @@ class KubeRay(Config):
     """Labels of spot nodes, tolerated as taints, too. GKE: cloud.google.com/gke-spot: "true"."""
     grace_seconds: int = Field(120, ge=30)
     """Time of a pod to end, in seconds; Ray moves its work away for all but the last 30. AWS gives 120, GKE 30."""
+    train_grace_seconds: int = Field(600, ge=30)
+    """The same in kuberay_train.yaml, where a step must end and a checkpoint be written."""
     idle_seconds: int = Field(300, ge=0)
     """A node without work goes after this many seconds."""
     retries: int = Field(3, ge=0)

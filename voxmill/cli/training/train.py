@@ -16,7 +16,7 @@ from voxmill.cli.settings import (
     path_text,
     split_settings,
 )
-from voxmill.core.errors import PROGRESS_SAVED, command
+from voxmill.core.errors import PROGRESS_SAVED, UserError, command
 from voxmill.core.storage import to_path
 
 
@@ -29,29 +29,39 @@ def train(
     check: Annotated[
         bool, typer.Option("--check", help="read recipe and index, print the plan, train nothing")
     ] = False,
+    nproc: Annotated[
+        int | None, typer.Option(min=1, help="ranks to start on this machine, a GPU each; SIGTERM reaches all of them")
+    ] = None,
     keys: Annotated[bool, show_keys("train")] = False,
     local_rank: LocalRank = 0,
 ) -> int:
     """Trains one stage of the curriculum, or fine-tunes.
 
-    `num_workers=N` runs N ranks under Ray Train, on a cluster or on this machine. `run.out` gets checkpoints/,
-    metrics.jsonl and, at the end, export/ in the released layout. The same command resumes after a crash, with any
-    number of ranks.
+    `--nproc N` starts N ranks on this machine; `num_workers=N` runs them under Ray Train, on a cluster or here.
+    `run.out` gets checkpoints/, metrics.jsonl and, at the end, export/ in the released layout. The same command
+    resumes after a crash, with any number of ranks.
 
     \b
     Examples:
       voxmill train --check stage1 init=first/ datasets.main.path=dataset/
+      voxmill train --nproc 8 stage1 init=first/ datasets.main.path=dataset/
       torchrun --nproc-per-node 8 training/train.py stage1 init=first/ datasets.main.path=dataset/
       deepspeed training/train.py stage1 init=first/ datasets.main.path=dataset/
       ray job submit --working-dir . -- python training/train.py stage1 num_workers=16 init=/data/first
     """
     from training.curriculum.recipe import load_recipe
     from training.launch.launch_config import read_launch
+    from training.train import start_ranks
     from training.train import train as run
 
     _, overrides = split_settings(settings, recipe="")
     launch, overrides = read_launch(overrides)
-    return run(load_recipe(recipe, overrides), launch, only_check=check)
+    if nproc is not None and launch is not None:
+        raise UserError("--nproc starts ranks on this machine, num_workers=N under Ray Train; give one of them")
+    loaded = load_recipe(recipe, overrides)
+    if nproc is not None and not check:
+        return start_ranks([recipe, *overrides], nproc)
+    return run(loaded, launch, only_check=check, ranks=nproc)
 
 
 @command("voxmill export-checkpoint")
