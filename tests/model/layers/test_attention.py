@@ -1,6 +1,7 @@
 """`attend()` and its spans against attention written out."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -44,6 +45,39 @@ def test_documents() -> None:
     assert documents.ids_N.tolist() == [0, 0, 0, 1, 2, 2]
     assert documents.offsets_S.tolist() == [0, 3, 4, 6]
     assert documents.ends == (2, 3, 5)
+
+
+@pytest.mark.parametrize("lengths", [(6,), (3, 1, 2), (1, 1, 1), (40, 17, 129, 1)])
+def test_the_kernel_for_rows_of_documents_sees_what_the_mask_lets_through(lengths: tuple[int, ...]) -> None:
+    """Its rule (a query sees the keys from its document's offset on, up to itself), applied to our offsets, against the
+    mask that document numbers and positions give."""
+    documents = Documents(lengths)
+    offsets = documents.offsets_S.tolist()
+    assert documents.offsets_S.dtype == torch.int32 and offsets[-1] == sum(lengths)
+    seen_NN = torch.zeros(sum(lengths), sum(lengths), dtype=torch.bool)
+    for start, end in pairwise(offsets):
+        for query in range(start, end):
+            seen_NN[query, start : query + 1] = True
+    ids_N, positions_N = documents.ids_N, documents.positions_N
+    same_NN = ids_N[:, None] == ids_N[None]
+    assert torch.equal(seen_NN, same_NN & (positions_N[:, None] >= positions_N[None]))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="the kernel is CUDA's")
+@pytest.mark.parametrize("lengths", [(6,), (3, 1, 2), (40, 17, 129, 1)])
+def test_the_kernel_computes_what_the_loop_computes(lengths: tuple[int, ...]) -> None:
+    """bf16 on a GPU beside fp32 on the CPU, values and gradients."""
+    shapes = [(sum(lengths), heads, 64) for heads in (HEADS, KEYS, KEYS)]
+    wide = [torch.randn(shape, generator=torch.Generator().manual_seed(1)).requires_grad_() for shape in shapes]
+    half = [x.detach().to("cuda", torch.bfloat16).requires_grad_() for x in wide]
+    expected = attend(wide[0], wide[1], wide[2], Packed(Documents(lengths)))
+    found = attend(half[0], half[1], half[2], Packed(Documents(lengths, torch.device("cuda"))))
+    expected.square().sum().backward()
+    found.square().sum().backward()
+    assert error(found.cpu(), expected) <= 0.02
+    for ours, theirs in zip(half, wide, strict=True):
+        assert ours.grad is not None and theirs.grad is not None
+        assert error(ours.grad.cpu(), theirs.grad) <= 0.04
 
 
 def test_bidirectional() -> None:
