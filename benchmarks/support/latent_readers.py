@@ -66,6 +66,8 @@ def write_all(folder: Path, count: int, seed: int) -> None:
     for side, write in zip(SIDES, (_write_ours, _write_webdataset, _write_lhotse), strict=True):
         (folder / side).mkdir(parents=True)
         write(folder / side, draw_clips(count, seed))
+    # The index that a run makes at its first start.
+    read_corpus(recipe_of(folder, seed), index="keep")
 
 
 def _shards(clips: Iterator[Clip]) -> Iterator[tuple[int, list[Clip]]]:
@@ -140,7 +142,7 @@ def recipe_of(folder: Path, seed: int) -> Recipe:
         "packing={positions: 8192, window: 1024}",
         "rows=1",
         "clips.max_seconds=60",
-        "run.out=unused",
+        f"run.out={folder / 'run'}",
     ]
     return load_recipe("tiny_stage1", overrides)
 
@@ -182,11 +184,12 @@ def _read_ours(folder: Path, seed: int, state: SampleStreamState | None) -> Iter
     corpus, reader = stream.corpus, stream.reader
     while True:
         for row in stream.next_step():
-            latents = reader.latents([sample.clip for sample in row])
-            for sample, tokens in zip(row, reader.tokens(row), strict=True):
-                latent_GPD = latents[sample.clip]
+            clips = [sample.clip for sample in row]
+            latents = reader.latents(clips)
+            for clip, written, tokens in zip(clips, corpus.read_texts(clips), reader.tokens(row), strict=True):
+                latent_GPD = latents[clip]
                 assert isinstance(latent_GPD, Tensor)
-                yield corpus.clip_id(sample.clip), tokens, latent_GPD.flatten(0, 1)
+                yield written.clip_id, tokens, latent_GPD.flatten(0, 1)
 
 
 def _read_webdataset(folder: Path, seed: int, skip: int) -> Iterator[Read]:
