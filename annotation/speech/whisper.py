@@ -90,7 +90,7 @@ class WhisperRecogniser:
 
     def listen(self, clips: Sequence[np.ndarray]) -> list[Heard]:
         """Encodes clips and tells their languages, clips of all lengths in few batches."""
-        bounds = [(index, start, end) for index, clip in enumerate(clips) for start, end in _bounds(clip)]
+        bounds = [(index, start, end) for index, clip in enumerate(clips) for start, end in piece_bounds(clip)]
         audio = [clips[index][start:end] for index, start, end in bounds]
         encoded: dict[int, np.ndarray] = {}
         probabilities: dict[int, np.ndarray] = {}
@@ -265,7 +265,7 @@ def _better(first: Decoded, second: Decoded, reasons: tuple[str, ...], language:
     return _Text(decoded=chosen, reasons=reasons, agreement=agreement(first.text, second.text, language))
 
 
-def _bounds(clip: np.ndarray) -> list[tuple[int, int]]:
+def piece_bounds(clip: np.ndarray) -> list[tuple[int, int]]:
     """Sample ranges of at most 30 s, cut at the quietest 50 ms of each last third."""
     limit, hop = int(CHUNK_SECONDS * RATE), RATE // 20
     start, result = 0, []

@@ -19,6 +19,7 @@ from evaluation.metrics.audio_files import content_hash, load, status_of
 from evaluation.metrics.emotion_accuracy import EmotionScorer, EmotionScoringConfig, classifier_name
 from evaluation.metrics.measurement import AudioState, Cosine, Measurement, MetricName, RecognisedEmotion
 from evaluation.metrics.normalisation import NORMALISER_VERSION, normaliser_of
+from evaluation.metrics.repetition import repetition
 from evaluation.metrics.score_cache import ScoreCache, score_key, text_hash
 from evaluation.metrics.similarity import Similarity, SimilarityConfig, encoder_name
 from evaluation.metrics.speech_recognition import Recognition, RecognitionConfig, recogniser_name
@@ -290,6 +291,7 @@ def _score(output: SystemOutput, measured: Measurement, *, wants_errors: bool) -
         rate=audio.rate,
         hypothesis=measured.transcript,
         errors=measured.errors,
+        repetition=(None if measured.transcript is None else repetition(measured.transcript, one.text, one.language)),
         similarity=measured.similarity.value if measured.similarity else None,
         dnsmos=measured.dnsmos,
         emotion=_emotion(one, measured.emotion),

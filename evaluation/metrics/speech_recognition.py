@@ -1,22 +1,29 @@
-"""Transcripts of a system's speech: Whisper through faster-whisper, or Paraformer for Chinese.
+"""Transcripts of a system's speech: Whisper by CTranslate2, or Paraformer for Chinese.
 
-One clip at a time: in a batch Whisper's answer depends on the neighbours' lengths, and a score must not. Audio over
-30 s is cut at its quietest moments and transcribed whole, where the official scripts transcribe the first 30 s.
+Whisper decodes as the official scripts do: greedily, over 30 s of input, once, without timestamps and without anything
+that keeps it from repeating itself. What repairs a transcript for annotation would repair a system's errors here. One
+clip at a time: in a batch Whisper's answer depends on the neighbours' lengths, and a score must not. Audio over 30 s is
+cut at its quietest moments and transcribed whole, where the official scripts transcribe the first 30 s.
 """
 
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
+from pydantic import Field
 
 from voxmill.core.assets import asset_path, asset_sha256
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
 from voxmill.core.hashing import sha256_file
 from voxmill.core.local_copies import local_model
-from voxmill.data.languages import base_language
+from voxmill.data.languages import base_language, to_whisper
+from voxmill.data.scripts import joined
+
+if TYPE_CHECKING:
+    from faster_whisper.tokenizer import Tokenizer
 
 
 class RecognitionConfig(Config):
@@ -29,8 +36,8 @@ class RecognitionConfig(Config):
     """`embedded` (Whisper base), or a CTranslate2 Whisper folder or hub id such as `large-v3`."""
     compute_type: str = "int8"
     """Number format of CTranslate2, such as int8, float16 or float32."""
-    beam_size: int = 5
-    """Beams of the decoder."""
+    beam_size: int = Field(1, ge=1)
+    """Beams of the decoder; 1 is greedy, as the official scripts decode."""
     chinese: Literal["whisper", "paraformer"] = "whisper"
     """Recogniser of Chinese; `paraformer` is the official one and needs `voxmill[funasr]`."""
 
@@ -53,8 +60,9 @@ def recogniser_name(config: RecognitionConfig, language: str) -> ModelName:
         return ModelName("paraformer-zh (FunASR)", "paraformer-zh:1")
     embedded = config.model == "embedded"
     digest = asset_sha256("whisper-base") if embedded else _digest(config.model)
-    name = f"Whisper {'base (embedded)' if embedded else config.model}"
-    return ModelName(name, f"whisper:{digest}:{config.compute_type}:beam{config.beam_size}:1")
+    beams = "" if config.beam_size == 1 else f", {config.beam_size} beams"
+    name = f"Whisper {'base (embedded)' if embedded else config.model}{beams}"
+    return ModelName(name, f"whisper:{digest}:{config.compute_type}:beam{config.beam_size}:plain")
 
 
 class Recogniser(Protocol):
@@ -64,31 +72,54 @@ class Recogniser(Protocol):
         """The transcript of float32 [T] at 16 kHz; `language` as in `voxmill.data.languages`."""
 
 
-WHISPER_CODES = {"zh-yue": "yue"}
-
-
 class Whisper:
-    """faster-whisper, greedy in temperature, with the repository's own second decoding where in doubt."""
+    """The weights of annotation's transcriber without its repairs: no crop of the input, no second decoding."""
 
     def __init__(self, config: RecognitionConfig, device: str = "cpu", threads: int = 1):
-        from annotation.speech.transcription import TranscriptionConfig
-        from annotation.speech.whisper import WhisperRecogniser
+        from annotation.speech.cropped_whisper import CroppedWhisper
 
         place = str(asset_path("whisper-base")) if config.model == "embedded" else local_model(config.model)
-        # One piece at a time: in a batch the text of one depends on the others' lengths.
-        decoding = TranscriptionConfig(
-            model=config.model, compute_type=config.compute_type, beam_size=config.beam_size, batch_seconds=1.0
-        )
-        self._recogniser = WhisperRecogniser(decoding, place, device, threads)
+        self._weights = CroppedWhisper(place, config.compute_type, device, threads)
+        self._beam_size = config.beam_size
+        self._tokenizers: dict[str, Tokenizer] = {}
 
     def __call__(self, samples: np.ndarray, language: str) -> str:
-        code = WHISPER_CODES.get(language, base_language(language))
-        # For a language that this Whisper does not know it chooses one itself.
-        heard = self._recogniser.listen([samples])
-        known = self._recogniser.languages
-        if code not in known:
-            code = known[int(np.argmax(heard[0].probabilities))]
-        return self._recogniser.transcribe(heard, [code])[0].text
+        from annotation.speech.cropped_whisper import FULL_SECONDS
+        from annotation.speech.whisper import piece_bounds
+
+        pieces = [samples[start:end] for start, end in piece_bounds(samples)]
+        encoded = [self._weights.encode([piece], FULL_SECONDS) for piece in pieces]
+        known = self._weights.languages
+        code = to_whisper(language, known)
+        if code is None:
+            # For a language that this Whisper does not know it chooses one itself.
+            probabilities_NL = [self._weights.language_probabilities(own_BFD)[0] for own_BFD in encoded]
+            weights = [len(piece) for piece in pieces]
+            code = known[int(np.argmax(np.average(probabilities_NL, axis=0, weights=weights)))]
+        return joined(self._decode(own_BFD, code) for own_BFD in encoded)
+
+    def _decode(self, encoded_BFD: np.ndarray, code: str) -> str:
+        """The text of one encoded piece."""
+        from ctranslate2 import StorageView
+        from faster_whisper.tokenizer import Tokenizer
+        from faster_whisper.transcribe import get_suppressed_tokens
+
+        whisper = self._weights.model
+        if code not in self._tokenizers:
+            self._tokenizers[code] = Tokenizer(
+                whisper.hf_tokenizer, whisper.model.is_multilingual, task="transcribe", language=code
+            )
+        tokenizer = self._tokenizers[code]
+        (result,) = whisper.model.generate(
+            StorageView.from_array(np.ascontiguousarray(encoded_BFD, dtype=np.float32)),
+            [whisper.get_prompt(tokenizer, [], without_timestamps=True)],
+            beam_size=self._beam_size,
+            length_penalty=1,
+            max_length=whisper.max_length,
+            suppress_tokens=get_suppressed_tokens(tokenizer, [-1]),
+            sampling_temperature=0.0,
+        )
+        return str(tokenizer.decode([token for token in result.sequences_ids[0] if token < tokenizer.eot])).strip()
 
 
 class Paraformer:

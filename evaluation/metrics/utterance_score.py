@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from evaluation.metrics.error_rates import UtteranceErrors
 from evaluation.metrics.instruction_judge import InstructionVerdict
+from evaluation.metrics.repetition import Repetition
 
 Status = Literal["ok", "failed", "missing", "unreadable", "empty", "silent", "not_numbers", "too_long"]
 """`failed`: the system reported why. `missing`: there is no wav and no reason. `empty`: shorter than 0.05 s."""
@@ -58,6 +59,7 @@ class UtteranceScore:
     rate: int = 0
     hypothesis: str | None = None
     errors: UtteranceErrors | None = None
+    repetition: Repetition | None = None
     similarity: float | None = None
     dnsmos: Dnsmos | None = None
     emotion: EmotionScore | None = None
@@ -68,6 +70,9 @@ class UtteranceScore:
         """One line without its end."""
         plain = _ADAPTER.dump_python(self, mode="json")
         instruction = plain.pop("instruction")
+        if self.repetition is None:
+            # Lines of earlier versions have none, and stay what they were.
+            del plain["repetition"]
         if self.wants_errors:
             del plain["wants_errors"]
         if instruction is not None:

@@ -32,6 +32,8 @@ SIGNIFICANT = 0.05
 MetricKey = Literal[
     "official",
     "strict",
+    "repetition",
+    "length_ratio",
     "similarity",
     "dnsmos",
     "emotion",
@@ -59,6 +61,8 @@ METRICS: dict[MetricKey, Metric] = {
     for metric in (
         Metric("official", "error rate, official", True, 100, 2),
         Metric("strict", "error rate, strict", True, 100, 2),
+        Metric("repetition", "clips that repeat", True, 100, 1),
+        Metric("length_ratio", "length of transcript", True, 100, 1),
         Metric("similarity", "SIM", False, 100, 1),
         Metric("dnsmos", "DNSMOS", False, 1, 2),
         Metric("emotion", "emotion accuracy", False, 100, 1),
@@ -69,7 +73,15 @@ METRICS: dict[MetricKey, Metric] = {
         Metric("followed_nulls_true", "followed, nulls as true", False, 100, 1),
     )
 }
-COMPARED: tuple[MetricKey, ...] = ("official", "strict", "similarity", "dnsmos", "emotion", "followed")
+COMPARED: tuple[MetricKey, ...] = (
+    "official",
+    "strict",
+    "repetition",
+    "similarity",
+    "dnsmos",
+    "emotion",
+    "followed",
+)
 
 
 @dataclass(frozen=True)
@@ -140,6 +152,10 @@ def _value(score: UtteranceScore, metric: MetricKey) -> _Fraction | None:
         else:
             return None
         return _Fraction(float(errors.total), float(errors.length))
+    if metric == "repetition":
+        return None if score.repetition is None else _Fraction(float(score.repetition.is_repeating))
+    if metric == "length_ratio":
+        return None if score.repetition is None else _Fraction(score.repetition.length_ratio)
     if metric == "similarity":
         return None if score.similarity is None else _Fraction(score.similarity)
     if metric == "dnsmos":

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from evaluation.metrics.error_rates import Errors, UtteranceErrors
 from evaluation.metrics.instruction_judge import InstructionVerdict
+from evaluation.metrics.repetition import Repetition
 from evaluation.metrics.utterance_score import EmotionScore, Status, UtteranceScore
 
 
@@ -45,9 +46,9 @@ def score_of(
 
 
 def transcribed(
-    id_: str, wrong: int, *, seed: int = 0, status: Status = "ok", similarity: float | None = 0.5
+    id_: str, wrong: int, *, seed: int = 0, status: Status = "ok", similarity: float | None = 0.5, repeated: int = 0
 ) -> UtteranceScore:
-    """Ten words, of which so many are wrong."""
+    """Ten words, of which so many are wrong, and so many n-grams said again."""
     is_ok = status == "ok"
     errors = Errors(wrong, 0, 0, 10)
     return UtteranceScore(
@@ -61,6 +62,7 @@ def transcribed(
         seconds=1.0,
         rate=16000,
         errors=UtteranceErrors(errors, errors) if is_ok else None,
+        repetition=Repetition(repeated=repeated, length_ratio=1.0) if is_ok else None,
         hypothesis="one two" if is_ok else None,
         similarity=similarity if is_ok else None,
     )

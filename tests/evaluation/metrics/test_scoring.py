@@ -103,11 +103,11 @@ def test_real_speech_and_every_bad_wav_get_their_scores(outputs: list[SystemOutp
     )
     (score,) = score_outputs([changed], "texts", CONFIG, cache, refuse)
     assert score.errors and score.errors.strict.length == 2
-    other = ScoringConfig.model_validate({"recognition": {"beam_size": 1}})
+    other = ScoringConfig.model_validate({"recognition": {"beam_size": 5}})
     with pytest.raises(AssertionError, match="transcript"):
         score_outputs([outputs[0]], "texts", other, cache, refuse)
     verdicts = verdicts_of({("b", "one"): scores, ("b", "two"): scores})
-    assert verdicts and all(v.p == 1.0 and v.sentence == "not distinguishable" for v in verdicts)
+    assert verdicts and all(v.p == 1.0 and v.sentence.startswith("not distinguishable") for v in verdicts)
 
 
 def test_long_audio_is_transcribed_to_its_end(tmp_path: Path) -> None:
