@@ -36,9 +36,10 @@ from evaluation.metrics.similarity import encoder_name
 from evaluation.metrics.speech_recognition import recogniser_name
 from evaluation.metrics.utterance_score import UtteranceScore
 from evaluation.results.comparison import counts_of, scores_of, verdicts_of
+from evaluation.results.notes import skipped_lines, without_score
 from evaluation.results.records import Outcome, Run, write_results
 from evaluation.systems import read_system
-from evaluation.systems.base import System, SystemOutput, speech_folder
+from evaluation.systems.base import System, SystemOutput, identity_of, speech_folder
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.local_copies import WorkingFolder
 from voxmill.core.local_ray import join_ray
@@ -95,10 +96,21 @@ def _evaluate(benchmarks: list[str], systems: list[str], files: WorkingFolder, c
     work = _work(config, files)
     runs: list[Run] = []
     problems: list[str] = []
+    notes = [system.covered() for system in used if system.covered()]
     for benchmark in read:
         digest = benchmark.fingerprint()
+        notes += skipped_lines(benchmark)
         for system in used:
-            runs.append(_run(benchmark, digest, system, out, config, cache, work, problems))
+            run, spoken_before = _run(benchmark, digest, system, out, config, cache, work, problems)
+            runs.append(run)
+            notes += [f"{run.system} on {benchmark.name}: {spoken_before} spoken before, used again"] * bool(
+                spoken_before
+            )
+            notes += without_score(run)
+            if not run.counts["ok"]:
+                problems.append(
+                    f"{run.system} on {benchmark.name}: none of {len(run.utterances)} utterances has a score"
+                )
             files.push()
     outcome = Outcome(
         out=out,
@@ -106,6 +118,7 @@ def _evaluate(benchmarks: list[str], systems: list[str], files: WorkingFolder, c
         scores=tuple(score for run in runs for score in scores_of(run.benchmark.name, run.system, run.utterances)),
         verdicts=tuple(verdicts_of({(run.benchmark.name, run.system): run.utterances for run in runs})),
         problems=tuple(problems),
+        notes=tuple(notes),
         config=config,
         versions={name: version(name) for name in VERSIONS} | {"normaliser": NORMALISER_VERSION},
         cached=cache.hits,
@@ -166,13 +179,16 @@ def _run(
     cache: ScoreCache,
     work: Work,
     problems: list[str],
-) -> Run:
-    """One system on one benchmark: speech, scores, verdicts of the judge."""
+) -> tuple[Run, int]:
+    """One system on one benchmark: speech, scores, verdicts of the judge. And how many wavs were spoken before."""
     clock = time.perf_counter()
     progress = Progress(config.progress, file=sys.stderr)
     outputs: list[SystemOutput] = []
+    spoken_before = 0
     for seed in config.seeds if system.takes_seed else config.seeds[:1]:
-        folder = speech_folder(out, system, digest, seed)
+        folder = speech_folder(out, system, seed)
+        paths = [system.path_of(folder, one) for one in benchmark.utterances]
+        spoken_before += sum(path.exists() for path in paths if path.is_relative_to(folder))
         failed: dict[str, str] = {}
         try:
             for failure in system.speak(benchmark.utterances, folder, seed):
@@ -198,17 +214,18 @@ def _run(
         models["emotion"] = classifier_name(config.scoring.emotion).name
     if config.judge.endpoint.model:
         models["judge"] = config.judge.endpoint.model
-    return Run(
+    run = Run(
         benchmark=benchmark,
         dataset_sha256=digest,
         system=system.name,
-        identity=system.identity(),
+        identity=identity_of(system),
         models=models,
         utterances=tuple(utterances),
         counts=counts_of(utterances),
         seconds_speaking=speaking,
         seconds=time.perf_counter() - clock,
     )
+    return run, spoken_before
 
 
 def _judge(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
 
 from voxmill.core.errors import UserError
-from voxmill.core.hashing import sha256_file
+from voxmill.core.hashing import sha256_file, sha256_text
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,12 @@ class Utterance:
     description: str | None = None
     emotion: str | None = None
     emotion_level: str | None = None
+
+    @cached_property
+    def key(self) -> str:
+        """Ten hex digits of all that its speech depends on; of the reference the content, not the path."""
+        parts = (self.text, self.language, self.reference_text or "", self.description or "", _content(self.reference))
+        return sha256_text("\0".join(parts))[:10]
 
 
 @dataclass(frozen=True)
@@ -56,17 +63,28 @@ class Benchmark:
     def fingerprint(self) -> str:
         """sha256 (hex) of all utterances, in order; of references the contents, not the paths."""
         digest = hashlib.sha256()
-        contents: dict[Path, str] = {}
         for one in self.utterances:
-            if one.reference is not None and one.reference not in contents:
-                try:
-                    contents[one.reference] = sha256_file(one.reference)
-                except FileNotFoundError:
-                    contents[one.reference] = "missing"
             parts = (one.id, one.text, one.language, one.reference_text or "", one.description or "")
-            joined = "\0".join([*parts, contents[one.reference] if one.reference else ""])
+            joined = "\0".join([*parts, _content(one.reference)])
             digest.update(joined.encode() + b"\n")
         return digest.hexdigest()
+
+
+def _content(reference: Path | None) -> str:
+    """sha256 of a reference, "" without one."""
+    if reference is None:
+        return ""
+    try:
+        state = reference.stat()
+    except FileNotFoundError:
+        return "missing"
+    return _hashed(reference, state.st_size, state.st_mtime_ns)
+
+
+@cache
+def _hashed(path: Path, size: int, mtime_ns: int) -> str:
+    """Many utterances share a reference, which is read once as long as it stays what it is."""
+    return sha256_file(path)
 
 
 class Collector:

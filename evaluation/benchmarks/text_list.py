@@ -1,5 +1,5 @@
 """A user's own list: JSONL of `text`, `language` and optional `id`, `group`, `reference`, `reference_text`,
-`description`.
+`description`, which may be null.
 """
 
 import json
@@ -27,9 +27,11 @@ def read_text_list(path: Path) -> Benchmark:
         except ValueError as error:
             collector.fail(path, number, f"not valid JSON ({error})")
             continue
-        if not isinstance(record, dict) or not all(isinstance(value, str) for value in record.values()):
-            collector.fail(path, number, "must be an object whose values are strings")
+        if not isinstance(record, dict) or not all(isinstance(value, str | None) for value in record.values()):
+            collector.fail(path, number, "must be an object whose values are strings or null")
             continue
+        # Null is what a table's empty cell becomes: not there.
+        record = {key: value for key, value in record.items() if value is not None}
         unknown = sorted(record.keys() - FIELDS)
         missing = [key for key in ("text", "language") if not record.get(key)]
         if unknown or missing:

@@ -41,13 +41,17 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """A whole comparison. `problems`: one line each on work that was not done; none of the results is lost."""
+    """A whole comparison. `problems`: one line each on work that was not done; none of the results is lost.
+
+    `notes`: one line each on what was skipped or used again, and why.
+    """
 
     out: Path
     runs: tuple[Run, ...]
     scores: tuple[Score, ...]
     verdicts: tuple[PairVerdict, ...]
     problems: tuple[str, ...]
+    notes: tuple[str, ...]
     config: EvaluateConfig
     versions: dict[str, str]
     cached: int
@@ -73,6 +77,7 @@ def write_results(outcome: Outcome) -> None:
         "started": outcome.started,
         "seconds": outcome.seconds,
         "problems": outcome.problems,
+        "notes": outcome.notes,
         "versions": outcome.versions,
         "config": outcome.config.model_dump(mode="json"),
         "cached": outcome.cached,

@@ -5,6 +5,7 @@ cont=checkpoint:VoxCPM2/#continuation  or #reference; #description speaks withou
 peer=wavs:outputs/                     outputs/ID.wav (flac, mp3, ogg)
 espeak=command:espeak-ng -v {language} -w {output} -- {text}
 api=speech:http://127.0.0.1:8000/v1#MODEL/VOICE
+espeak=command,version=2:...           another version, for what changed without this name changing
 """
 
 from evaluation.systems.base import System
@@ -28,6 +29,16 @@ def read_system(named: str, *, device: str = "auto", workers: int = 1) -> System
     kind, colon, rest = spec.partition(":")
     if not equals or not colon or not name or set(name) & set('/\\:*?"<>| \0') or name.startswith("."):
         raise UserError(f"--system {named!r}: write NAME=KIND:REST, such as espeak=command:... or peer=wavs:FOLDER")
+    kind, comma, option = kind.partition(",")
+    key, _, version = option.partition("=")
+    if comma and (key != "version" or not version):
+        raise UserError(f"--system {named!r}: {option!r} is unknown; write NAME={kind},version=2:REST")
+    system = _read(name, kind, rest, named, device, workers)
+    system.version = version
+    return system
+
+
+def _read(name: str, kind: str, rest: str, named: str, device: str, workers: int) -> System:
     if kind == "wavs":
         return WavFolder(name, rest)
     if kind == "command":

@@ -37,13 +37,22 @@ class System(Protocol):
 
     name: str
     takes_seed: bool = False
+    version: str = ""
+    """What the user names so that speech of another version is spoken anew; "" without."""
 
     def identity(self) -> dict[str, str]:
         """What its speech depends on: kind, checksums, recipe."""
 
+    def covered(self) -> str:
+        """What of its files the identity covers, for the user to know when to name a version; "" where it is plain."""
+        return ""
+
     def path_of(self, folder: Path, utterance: Utterance) -> Path:
-        """Where its speech of an utterance lies; `folder` is the one of this system, benchmark and seed."""
-        return folder / f"{utterance.id}.wav"
+        """Where its speech of an utterance lies; `folder` is the one of this system and seed.
+
+        Another text, description or reference has another name, so what is asked again is there whatever list it is in.
+        """
+        return folder / f"{utterance.id}-{utterance.key}.wav"
 
     def speak(self, utterances: Sequence[Utterance], folder: Path, seed: int) -> Iterator[Failure]:
         """Writes the wavs that are missing and yields the utterances that could not be spoken.
@@ -53,10 +62,14 @@ class System(Protocol):
         """
 
 
-def speech_folder(out: Path, system: System, benchmark_sha256: str, seed: int) -> Path:
-    """Where a run keeps a system's speech of a benchmark; another system, text or seed has another folder."""
-    key = fingerprint({"system": system.identity(), "benchmark": benchmark_sha256, "seed": seed})
-    return out / "wavs" / f"{system.name}-{key[:12]}"
+def identity_of(system: System) -> dict[str, str]:
+    """A system's identity with the version that the user named."""
+    return system.identity() | ({"version": system.version} if system.version else {})
+
+
+def speech_folder(out: Path, system: System, seed: int) -> Path:
+    """Where a run keeps a system's speech; another system or seed has another folder."""
+    return out / "wavs" / f"{system.name}-{fingerprint({'system': identity_of(system), 'seed': seed})[:12]}"
 
 
 def partial_wav(path: Path) -> Path:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 
 from evaluation.benchmarks.benchmark import Utterance
@@ -49,14 +50,20 @@ class Checkpoint(System):
             raise UserError(f"--system {name}=checkpoint:{place}: no config.json there; name a checkpoint folder")
 
     def identity(self) -> dict[str, str]:
-        return {"kind": "checkpoint", "checkpoint_sha256": self._sha256, "recipe": self.recipe}
+        return {
+            "kind": "checkpoint",
+            "checkpoint_sha256": self._sha256,
+            "recipe": self.recipe,
+            "voxmill": version("voxmill"),
+        }
 
     @cached_property
     def _sha256(self) -> str:
         digest = hashlib.sha256()
         for path in sorted(self.folder.iterdir()):
-            if path.suffix in (".safetensors", ".pth", ".json"):
-                digest.update(bytes.fromhex(sha256_file(path)))
+            # Weights, tokenizer and settings, whatever the layout calls them; a page for people is none of these.
+            if path.is_file() and not path.name.startswith(".") and path.suffix != ".md":
+                digest.update(f"{path.name}\0{sha256_file(path)}\n".encode())
         return digest.hexdigest()
 
     def speak(self, utterances: Sequence[Utterance], folder: Path, seed: int) -> Iterator[Failure]:

@@ -7,14 +7,23 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 
 from evaluation.benchmarks.benchmark import Utterance
 from evaluation.systems.base import Failure, System, partial_wav
 from voxmill.core.errors import UserError
 from voxmill.core.files import publish
-from voxmill.core.hashing import sha256_file
+from voxmill.core.hashing import fingerprint, sha256_file
 from voxmill.data.languages import base_language
+
+
+def _is_file(word: str) -> bool:
+    try:
+        return Path(word).is_file()
+    except (OSError, ValueError):
+        # A word may be longer than any file's name, or hold a null.
+        return False
 
 
 class Command(System):
@@ -47,7 +56,22 @@ class Command(System):
         self.takes_seed = "{seed}" in template
 
     def identity(self) -> dict[str, str]:
-        return {"kind": "command", "command": self.template, "program_sha256": sha256_file(self.program)}
+        own = {"kind": "command", "command": self.template, "program_sha256": sha256_file(self.program)}
+        files = self._files
+        return own | ({"files": ", ".join(files), "files_sha256": fingerprint(files)} if files else {})
+
+    def covered(self) -> str:
+        named = ", ".join([self.program, *self._files])
+        return (
+            f"{self.name}: speech is spoken anew when the line, {named} changes; for anything else that it "
+            f"depends on, write --system {self.name}=command,version=2:..."
+        )
+
+    @cached_property
+    def _files(self) -> dict[str, str]:
+        """sha256 of the files that the line names: a script, a model, a configuration; also as `--model=FILE`."""
+        candidates = [part for word in self.words[1:] for part in (word, word.partition("=")[2])]
+        return {part: sha256_file(part) for part in candidates if part and "{" not in part and _is_file(part)}
 
     def speak(self, utterances: Sequence[Utterance], folder: Path, seed: int) -> Iterator[Failure]:
         missing = [one for one in utterances if not self.path_of(folder, one).exists()]

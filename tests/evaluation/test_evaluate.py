@@ -135,6 +135,68 @@ def test_a_folder_of_wavs_is_scored_and_texts_are_escaped(tmp_path: Path) -> Non
     assert "<script" not in (out / "report.md").read_text(encoding="utf-8")
 
 
+SPEAKING = """
+import sys, shutil
+with open(__file__ + ".log", "a") as log: log.write(sys.argv[1] + chr(10))
+shutil.copy(sys.argv[3], sys.argv[2])
+"""
+
+
+def test_what_was_spoken_is_used_again_and_the_screen_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start, end, _ = turns("en-1", 1)[0]
+    cut("en-1", start, end, tmp_path / "voice.wav")
+    (tmp_path / "tts.py").write_text(SPEAKING)
+    texts = ["first", "second", "third"]
+    lines = [json.dumps({"id": text, "text": text, "language": "en", "reference": None}) for text in texts]
+    (tmp_path / "list.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    program = f"{shlex.quote(sys.executable)} {tmp_path / 'tts.py'}"
+    line = f"{program} {{text}} {{output}} {tmp_path / 'voice.wav'}"
+    settings = ["scoring.metrics=[]", "tracking.enabled=false", "progress=false"]
+
+    def speak(*more: str) -> str:
+        system = ["--system", f"mine=command:{line}", "--out", str(tmp_path / "out")]
+        assert voxmill(["evaluate", f"texts:{tmp_path / 'list.jsonl'}", *system, *settings, *more]) == 0
+        return capsys.readouterr().err
+
+    def spoken() -> list[str]:
+        return (tmp_path / "tts.py.log").read_text().split()
+
+    assert "spoken before" not in speak("limit=2") and sorted(spoken()) == ["first", "second"]
+    # Another limit: two are there. Another text: that one is spoken.
+    assert "mine on texts: 2 spoken before, used again" in speak("limit=3") and spoken()[2:] == ["third"]
+    (tmp_path / "list.jsonl").write_text("\n".join([lines[2], lines[0].replace("first", "other")]), encoding="utf-8")
+    assert "mine on texts: 1 spoken before" in speak() and spoken()[3:] == ["other"]
+    # Another program: all of it.
+    (tmp_path / "tts.py").write_text(SPEAKING + "# better\n")
+    said = speak()
+    assert "spoken before" not in said and sorted(spoken()[4:]) == ["other", "third"]
+    assert "tts.py changes" in said or "tts.py," in said
+
+
+def test_a_list_without_speech_is_no_success_and_all_that_is_wrong_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "wavs").mkdir()
+    lines = [json.dumps({"id": f"u{number}", "text": "Hello.", "language": "en"}) for number in range(7)]
+    path = tmp_path / "list.jsonl"
+    path.write_text("\n".join([*lines, "no JSON"]), encoding="utf-8")
+    arguments = [
+        "evaluate",
+        f"texts:{path}",
+        "--system",
+        f"peer=wavs:{tmp_path / 'wavs'}",
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    assert voxmill([*arguments, "tracking.enabled=false", "progress=false"]) == 1
+    said = capsys.readouterr().err
+    assert f"skipped: {path}, line 8: not valid JSON" in said
+    assert "peer on texts: 7 missing (u0: u0.wav is not there; u1" in said and "; and 2 more)" in said
+    assert "peer on texts: none of 7 utterances has a score" in said and "Traceback" not in said
+
+
 @pytest.mark.slow
 def test_two_ray_workers_give_the_same_scores(tmp_path: Path) -> None:
     lines = []

@@ -164,6 +164,21 @@ def test_thirty_languages_reads_common_voice_and_fleurs_and_clones_from_another_
     assert {(line.path.parent.name, line.line) for line in benchmark.malformed} == {("sv-SE", 5), ("eo", 1)}
 
 
+def test_null_is_not_there(tmp_path: Path) -> None:
+    lines = [
+        json.dumps({"id": None, "text": "Hello.", "language": "en", "reference": None, "description": None}),
+        json.dumps({"text": None, "language": "en"}),
+        json.dumps({"text": 3, "language": "en"}),
+    ]
+    benchmark = read_benchmark(f"texts:{write(tmp_path / 'list.jsonl', *lines)}")
+    (one,) = benchmark.utterances
+    assert (one.id, one.reference, one.description) == ("000001", None, None)
+    assert [(line.line, line.reason.partition(";")[0]) for line in benchmark.malformed] == [
+        (2, "no text"),
+        (3, "must be an object whose values are strings or null"),
+    ]
+
+
 def test_fingerprints_follow_contents_and_not_places(tmp_path: Path) -> None:
     lines = [json.dumps({"id": "a", "text": "Hello.", "language": "en", "reference": "r.wav"})]
     prints = []

@@ -123,6 +123,9 @@ def test_a_chinese_text_in_the_other_script_has_no_errors(traditional: str, simp
 @pytest.mark.parametrize(
     ("heard", "written"),
     [
+        # What seed-tts-eval's users met (its issue 12).
+        ("The primary coil has 50 turns.", "The primary coil has fifty turns."),
+        ("My grandmother has type 1 diabetes.", "My grandmother has Type One diabetes."),
         ("50 people, 21 of them", "Fifty people, twenty-one of them."),
         ("I cannot, it is, we will, they have", "I can't, it's, we'll, they've"),
         (

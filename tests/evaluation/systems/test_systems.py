@@ -13,7 +13,7 @@ import soundfile
 
 from evaluation.benchmarks.benchmark import Utterance
 from evaluation.systems import read_system
-from evaluation.systems.base import speech_folder
+from evaluation.systems.base import identity_of, speech_folder
 from evaluation.systems.checkpoint import Checkpoint
 from evaluation.systems.command import Command
 from evaluation.systems.speech_endpoint import SpeechEndpoint
@@ -46,12 +46,13 @@ def test_a_command_speaks_what_is_missing_and_says_what_it_could_not(tmp_path: P
     asked = [utterance("a", 'say "this"; $(touch no) {text}'), utterance("deep/b", "fail"), utterance("c", "nothing")]
     failed = {failure.utterance.id: failure.reason for failure in system.speak(asked, tmp_path / "wavs", 0)}
     assert failed == {"deep/b": "exit status 1: cannot say that", "c": "exit status 0: wrote no wav"}
-    first = soundfile.read(tmp_path / "wavs" / "a.wav")[0]
+    path = system.path_of(tmp_path / "wavs", asked[0])
+    first = soundfile.read(path)[0]
     assert first[0] == pytest.approx(len(asked[0].text) / 100, abs=1e-3)
-    assert sorted(path.name for path in (tmp_path / "wavs").rglob("*") if path.is_file()) == ["a.wav"]
-    before = (tmp_path / "wavs" / "a.wav").stat().st_mtime_ns
+    assert sorted(path.name for path in (tmp_path / "wavs").rglob("*") if path.is_file()) == [path.name]
+    before = path.stat().st_mtime_ns
     assert list(system.speak([asked[0]], tmp_path / "wavs", 0)) == []
-    assert (tmp_path / "wavs" / "a.wav").stat().st_mtime_ns == before
+    assert path.stat().st_mtime_ns == before
     assert not (tmp_path / "no").exists()
 
 
@@ -64,9 +65,42 @@ def test_a_command_that_never_ends_or_wants_what_is_not_there(tmp_path: Path, pr
 
 def test_places_follow_everything_that_the_speech_depends_on(tmp_path: Path, program: str) -> None:
     one, other = (Command("mine", f"{program} {{text}} {{output}} {flag}") for flag in ("", "--loud"))
-    places = {speech_folder(tmp_path, s, d, seed) for s in (one, other) for d in ("d1", "d2") for seed in (0, 1)}
-    assert len(places) == 8 and speech_folder(tmp_path, one, "d1", 0) in places
+    places = {speech_folder(tmp_path, s, seed) for s in (one, other) for seed in (0, 1)}
+    assert len(places) == 4 and speech_folder(tmp_path, one, 0) in places
+    (tmp_path / "r.wav").write_text("voice")
+    asked = [utterance("a", "x"), utterance("a", "y"), utterance("a", "x", description="calm")]
+    asked += [utterance("a", "x", reference=tmp_path / "r.wav", reference_text=text) for text in (None, "hi")]
+    assert len({one.path_of(tmp_path, u) for u in asked}) == 5
+    before = one.path_of(tmp_path, asked[-1])
+    (tmp_path / "r.wav").write_text("another voice")
+    # The group and the list that it is in change nothing of an utterance's speech; its reference does.
+    again = utterance("a", "x", reference=tmp_path / "r.wav", reference_text="hi")
+    assert one.path_of(tmp_path, again) != before
+    assert one.path_of(tmp_path, Utterance("a", "x", "en", "another group")) == one.path_of(tmp_path, asked[0])
     assert not one.takes_seed and Command("seeded", f"{program} {{seed}} {{output}}").takes_seed
+
+
+def test_a_command_is_another_one_when_its_files_are_or_the_user_says_so(tmp_path: Path) -> None:
+    (tmp_path / "tts.sh").write_text("echo one")
+    (tmp_path / "voice.bin").write_text("weights")
+    line = f"bash {tmp_path / 'tts.sh'} --voice={tmp_path / 'voice.bin'} {{text}} {{output}} {'x' * 300}"
+    places = []
+    for named, script, voice in (
+        ("command", "echo one", "weights"),
+        ("command", "echo two", "weights"),
+        ("command", "echo two", "more weights"),
+        ("command,version=2", "echo two", "more weights"),
+    ):
+        (tmp_path / "tts.sh").write_text(script)
+        (tmp_path / "voice.bin").write_text(voice)
+        system = read_system(f"mine={named}:{line}")
+        places.append(speech_folder(tmp_path, system, 0))
+    assert len(set(places)) == 4
+    assert "tts.sh" in system.covered() and "voice.bin" in system.covered() and "version=2" in system.covered()
+    assert identity_of(system)["version"] == "2" and "tts.sh" in identity_of(system)["files"]
+    for named in ("mine=command,v=2:x", "mine=command,version=:x"):
+        with pytest.raises(UserError, match="version=2"):
+            read_system(named)
 
 
 def test_a_folder_of_wavs_is_read_and_not_written(tmp_path: Path) -> None:
@@ -98,12 +132,12 @@ def test_a_checkpoint_speaks_in_every_recipe_and_the_same_with_the_same_seed(tmp
         if recipe != "description":
             assert "none.wav" in failed.pop("m")
         assert not failed
-        spoken[recipe] = soundfile.read(folder / "v.wav")[0]
+        spoken[recipe] = soundfile.read(system.path_of(folder, voiced))[0]
         assert len(spoken[recipe]) > 0 and np.isfinite(spoken[recipe]).all()
     again = Checkpoint("ours", str(oracle.checkpoint), "continuation", device="cpu")
     assert list(again.speak([voiced], tmp_path / "again", 3)) == []
     # Alone and in a batch, sums are taken in another order: the last bit may differ.
-    assert np.allclose(soundfile.read(tmp_path / "again" / "v.wav")[0], spoken["continuation"], atol=1e-3)
+    assert np.allclose(soundfile.read(again.path_of(tmp_path / "again", voiced))[0], spoken["continuation"], atol=1e-3)
     identities = {str(Checkpoint("o", str(oracle.checkpoint), r).identity()) for r in ("", "reference", "continuation")}
     assert len(identities) == 3
 
@@ -132,7 +166,7 @@ def test_a_speech_endpoint_is_asked_again_where_that_may_help(tmp_path: Path, mo
         asked = [utterance("a", "busy", description="calm"), utterance("b", "page"), utterance("c", "wrong")]
         failed = {failure.utterance.id: failure.reason for failure in system.speak(asked, tmp_path, 0)}
         assert "is no audio" in failed["b"] and failed["c"] == "answered 400 Bad Request" and len(failed) == 2
-        assert soundfile.info(tmp_path / "a.wav").samplerate == 24000
+        assert soundfile.info(system.path_of(tmp_path, asked[0])).samplerate == 24000
         seen = server.seen[1]
         assert seen["path"] == "/v1/audio/speech" and seen["headers"]["authorization"] == "Bearer secret"
         assert seen["body"] == {

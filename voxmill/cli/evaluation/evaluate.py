@@ -57,6 +57,8 @@ def benchmark(
         raise UserError("no --out; name a folder for the report, the scores and the speech")
     check_folder(out, "--out")
     outcome = run(benchmarks, system, out, config)
+    for note in outcome.notes:
+        print(f"voxmill evaluate: {note}", file=sys.stderr)
     print(f"{outcome.computed} scores computed, {outcome.cached} read from the cache, in {outcome.seconds:.1f} s")
     print(f"report: {out / 'report.html'}")
     for problem in outcome.problems:
