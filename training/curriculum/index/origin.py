@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from model.run_checkpoint import base_of
 from model.sequence.text_tokenizer import FILE as TOKENIZER
 from training.curriculum.index.columns import FORMAT
 from training.curriculum.recipe import Recipe
@@ -28,7 +29,7 @@ def origin_of(recipe: Recipe, latent_space: str) -> dict[str, JsonValue]:
         "clips": clips,
         "lengths": list[JsonValue](sorted(recipe.mixture.lengths)),
         "validation": None if held_out is None else {"share": held_out.share, "clips": list(held_out.clips)},
-        "tokenizer": sha256_bytes((local_copy(recipe.init) / TOKENIZER).read_bytes()),
+        "tokenizer": sha256_bytes((local_copy(base_of(recipe.init)) / TOKENIZER).read_bytes()),
         "latent_space": latent_space,
         "order": list(recipe.datasets),
         "datasets": {name: _files_of(config.path) for name, config in recipe.datasets.items()},
