@@ -1,4 +1,4 @@
-"""A checkpoint into engines of several ZeRO stages and out again: `round_trip.py DATASET FROM TO`, on each rank.
+"""A checkpoint into engines of several ZeRO stages and out again: `round_trip.py DATASET FROM TO STAGES`, on each rank.
 
 Of each stage the state that was read is saved as `TO/step-STAGE`, and the weights that compute are compared with it.
 """
@@ -19,11 +19,11 @@ from training.run.world import join_world
 from voxmill.core.sharded_tensors import ShardedTensors
 
 
-def main(dataset: str, source: str, target: str) -> None:
+def main(dataset: str, source: str, target: str, stages: str) -> None:
     saved = ShardedTensors(Path(source))
     with join_world("cpu") as world:
         checkpoints = Checkpoints(Path(target), object, keep=9, world=world)
-        for zero in range(4):
+        for zero in map(int, stages):
             settings = [f"datasets.main.path={dataset}", f"init={CHECKPOINT}", "rows=4", f"engine.zero={zero}"]
             recipe = load_recipe("tiny_finetune_full", [*settings, "optimizer.ema=0.9"])
             engine = Engine(load_model(CHECKPOINT, read_config(CHECKPOINT), dtype=torch.float32), recipe, world)
