@@ -33,6 +33,7 @@ from training.curriculum.index.origin import origin_of
 from training.curriculum.index.rules import AXES, BITS, DESCRIBED, held_out_fraction
 from training.curriculum.latent_reading import LatentPlace, Latents, by_shard, read_shard
 from training.curriculum.recipe import DatasetConfig, Recipe
+from training.curriculum.references import across_languages, base_languages
 from voxmill.core.config import differences
 from voxmill.core.errors import UserError
 from voxmill.core.files import remove_folder
@@ -97,6 +98,10 @@ class Corpus:
         self.seconds = Column(columns["seconds"], np.float64)
         self.patches, self.tokens = (Column(columns[name], np.int64) for name in ("patches", "tokens"))
         """Tokens of the text alone; 0 without a text, and for a clip that does not enter."""
+        self.quality = Column(columns["quality"], np.float64)
+        """DNSMOS overall, 1..5, to 0.004; NaN where it was not measured."""
+        self.base_language = base_languages(self.languages)
+        """By `languages`: numbers of the languages that they are, or are dialects of; -1 where it is not known."""
         self.language, self.style = (Column(columns[name], np.int64) for name in ("language", "style"))
         self.modes, self.held_out = (Column(columns[name], np.int64) for name in ("modes", "held_out"))
         """Bit masks of the modes (bit n: `MODES[n]`) that a clip is trained in, and is held out in; never both."""
@@ -181,6 +186,11 @@ class Corpus:
             lines = read_nearby(self.folder / TEXTS, [(start, stop - start) for start, stop in spans])
         rows = [json.loads(line.decode("utf-8", "surrogatepass")) for line in lines]
         return [ClipTexts(clip_id, text, tuple(descriptions)) for clip_id, text, descriptions in rows]
+
+    def is_across(self, clip: int, others: Sequence[int]) -> NDArray[np.bool_]:
+        """Which of the other clips are in another language than this one, bool [others]."""
+        base = self.base_language[self.language[np.array([clip, *others])]]
+        return across_languages(base[:1], base[1:])
 
     def read(self, clip: int) -> Tensor:
         """Latent patches [P, patch_size, D] of a clip, bf16.

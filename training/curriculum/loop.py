@@ -71,6 +71,8 @@ class RunState:
     run_id: str | None
     """MLflow's."""
     vitals: VitalsState = VitalsState()
+    before: ValidationMetrics | None = None
+    """Held-out losses before the first step."""
     changes: tuple[str, ...] = ()
     """Settings that changed when it was resumed: `step N: key: old -> new`."""
 
@@ -89,7 +91,7 @@ class Run:
         self.settings = read_config(recipe.init)
         model = load_model(recipe.init, self.settings, dtype=torch.float32)
         self.engine = Engine(model, recipe, world)
-        tokenizer, groups = TextTokenizer.from_folder(recipe.init), Groups(corpus)
+        tokenizer, groups = TextTokenizer.from_folder(recipe.init), Groups(corpus, recipe)
         self.stepper = Stepper(
             self.engine, recipe, patch_size=corpus.patch_size, spike=recipe.health.spike, groups=groups
         )
@@ -234,6 +236,8 @@ class Run:
         path = self._latest()
         if path is None:
             self._track(None)
+            if self.validation is not None:
+                self._print(f"held-out loss before training {self.validation.measure_before():.4f}")
             self._save()
             return
         state = self.checkpoints.read(path).state
@@ -252,6 +256,8 @@ class Run:
         self.stream.restore(state.stream)
         self.bad_steps, self.stepper.history = state.bad_steps, list(state.history)
         self.vitals.restore(state.vitals)
+        if self.validation is not None:
+            self.validation.before = state.before
         self.changes = [*state.changes, *(f"step {self.step}: {line}" for line in changed.free)]
         self._restore(path, state.optimizer_steps)
         self.saved = self.step
@@ -298,6 +304,7 @@ class Run:
             bad_steps=self.bad_steps,
             history=tuple(self.stepper.history),
             vitals=self.vitals.state(),
+            before=None if self.validation is None else self.validation.before,
             changes=tuple(self.changes),
             settings=settings_of(self.recipe),
             base=self.base,
@@ -366,6 +373,7 @@ class Run:
                 name: sums.losses(self.corpus.patch_size, self.recipe.loss) for name, sums in result.groups.items()
             },
             validation=validation,
+            validation_before=self.validation.before if self.validation is not None and self.step == 1 else None,
         )
 
     def _log(self, done: int, metrics: StepMetrics) -> None:

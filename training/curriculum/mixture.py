@@ -4,7 +4,7 @@ Which stream the next sample comes from is decided in `sample_draws.py`.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from training.curriculum.clip_slices import ClipSlices
@@ -62,18 +62,15 @@ def streams_of(corpus: Corpus, recipe: Recipe) -> list[Stream]:
         groups = _groups_of_mode(corpus, mode, config)
         if not groups:
             raise UserError(f"mixture.modes.{mode}: no clip can be used in this mode{_why(corpus)}")
-        of_mode = _streams_of_mode(corpus, mode, groups, config)
+        of_mode = _streams_of_mode(corpus, mode, groups, recipe)
         if not of_mode:
             raise UserError(
                 f"mixture.styles: no clip of mode {mode} has one of them{_why(corpus)}; leave room for others"
             )
         streams += [part for stream in of_mode for part in _by_length(stream, corpus, config)]
-    for name in recipe.datasets:
-        if not any(stream.dataset == name for stream in streams):
+    for name, dataset in recipe.datasets.items():
+        if dataset.role != "validate" and not any(stream.dataset == name for stream in streams):
             raise UserError(f"datasets.{name}: none of its clips enters{_why(corpus)}; drop it or change clips.*")
-    for seconds in config.lengths:
-        if not any(stream.up_to == seconds for stream in streams):
-            raise UserError(f"mixture.lengths.{seconds:g}: there is no clip of that length{_why(corpus)}; drop it")
     for style in config.styles:
         if not any(stream.style == style for stream in streams):
             raise UserError(f"mixture.styles.{style}: there is no clip of that style{_why(corpus)}; drop it")
@@ -96,19 +93,18 @@ def _groups_of_mode(corpus: Corpus, mode: Mode, config: MixtureConfig) -> dict[t
 
 
 def _streams_of_mode(
-    corpus: Corpus, mode: Mode, groups: dict[tuple[int, int], ByStyle], config: MixtureConfig
+    corpus: Corpus, mode: Mode, groups: dict[tuple[int, int], ByStyle], recipe: Recipe
 ) -> list[Stream]:
     hours: dict[int, dict[int, float]] = {}
     for (language, dataset), by_style in groups.items():
         seconds = sum(group.seconds for some in by_style.values() for group in some)
         hours.setdefault(language, {})[dataset] = seconds * corpus.datasets[dataset].weight
-    order = sorted(hours, key=lambda language: corpus.languages[language])
-    shares = language_shares([sum(hours[language].values()) for language in order], config)
+    shares = stream_shares(hours, [recipe.datasets[dataset.name].share for dataset in corpus.datasets], recipe.mixture)
     streams: list[Stream] = []
-    for language, share in zip(order, shares, strict=True):
-        for dataset, amount in sorted(hours[language].items()):
-            part = share * amount / sum(hours[language].values())
-            for style, of_style in _by_style(groups[language, dataset], config):
+    for language in sorted(hours, key=lambda language: corpus.languages[language]):
+        for dataset in sorted(hours[language]):
+            part = shares[language, dataset]
+            for style, of_style in _by_style(groups[language, dataset], recipe.mixture):
                 own = tuple(groups[language, dataset][style])
                 names = (corpus.languages[language], corpus.datasets[dataset].name)
                 streams.append(Stream(mode, *names, own, _clips(corpus, own), part * of_style, style=style))
@@ -151,6 +147,39 @@ def _by_length(stream: Stream, corpus: Corpus, config: MixtureConfig) -> list[St
 def _why(corpus: Corpus) -> str:
     reasons = ", ".join(f"{reason} {count}" for reason, count in corpus.left_out.most_common(5))
     return f" (left out: {reasons})" if reasons else ""
+
+
+def stream_shares(
+    hours: Mapping[int, Mapping[int, float]], dataset_shares: Sequence[float | None], config: MixtureConfig
+) -> dict[tuple[int, int], float]:
+    """Shares of a mode's seconds by (language, dataset); they add up to 1.
+
+    A dataset with a share of its own has that; the others together have the rest. What a dataset without clips of the
+    mode would have goes to those that have some. Within either, languages have theirs by the rules of the mixture.
+
+    Args:
+        hours: by language and dataset, weighted. dataset_shares: by dataset; None without one of its own.
+    """
+    present = sorted({dataset for by_dataset in hours.values() for dataset in by_dataset})
+    own = {dataset: share for dataset in present if (share := dataset_shares[dataset]) is not None}
+    rest = 1.0 - sum(share for share in dataset_shares if share is not None)
+    parts = [([dataset], share) for dataset, share in own.items()]
+    others = [dataset for dataset in present if dataset not in own]
+    parts += [(others, rest)] if others else []
+    total = sum(share for _, share in parts)
+    shares: dict[tuple[int, int], float] = {}
+    for datasets, share in parts:
+        amounts = {
+            language: {dataset: by_dataset[dataset] for dataset in datasets if dataset in by_dataset}
+            for language, by_dataset in hours.items()
+        }
+        spoken = [language for language, by_dataset in amounts.items() if by_dataset]
+        of_languages = language_shares([sum(amounts[language].values()) for language in spoken], config)
+        for language, of_language in zip(spoken, of_languages, strict=True):
+            whole = sum(amounts[language].values())
+            for dataset, amount in amounts[language].items():
+                shares[language, dataset] = share / total * of_language * amount / whole
+    return shares
 
 
 def language_shares(hours: Sequence[float], config: MixtureConfig) -> list[float]:

@@ -20,6 +20,7 @@ def settings_of_plan(recipe: Recipe) -> PlanSettings:
         positions=recipe.packing.positions,
         window=recipe.packing.window,
         max_positions=recipe.max_positions,
+        cross_lingual=recipe.references.cross_lingual,
     )
 
 
@@ -61,4 +62,6 @@ def plan_arrays(corpus: Corpus) -> PlanArrays:
         description_tokens=corpus.description_tokens.stored,
         reference_starts=corpus.reference_starts.stored,
         references=corpus.references.stored,
+        language=corpus.language.stored,
+        bases=corpus.base_language,
     )

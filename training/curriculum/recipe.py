@@ -21,7 +21,10 @@ RECIPES = Path(__file__).resolve().parents[1] / "recipes" / "speech"
 
 
 class DatasetConfig(Config):
-    """A finished dataset with latents. `weight` multiplies its hours wherever shares are by hours."""
+    """A finished dataset with latents. `weight` multiplies its hours wherever shares are by hours.
+
+    A `role` besides `train` says that the checkpoint of `init` knows these data: what it forgets of them is measured.
+    """
 
     path: StoredPath
     """OUT of a finished `voxmill annotate` with latents; may be a URI."""
@@ -29,6 +32,10 @@ class DatasetConfig(Config):
     """Factor on its hours wherever shares are by hours."""
     follow_symlinks: bool = False
     """Its latents may lie behind symbolic links that lead out of its folder, such as `latents/` on another disk."""
+    share: float | None = Field(None, gt=0, lt=1)
+    """Its share of the target seconds of every mode that it has clips for; null: what the others leave, by hours."""
+    role: Literal["train", "replay", "validate"] = "train"
+    """`replay` is trained again and watched for forgetting; `validate` is watched alone: all its clips are held out."""
 
 
 class ClipsConfig(Config):
@@ -67,6 +74,17 @@ class MixtureConfig(Config):
     """Shares of clips of up to so many seconds and above the length before, within each mode; {} as there are."""
     styles: dict[str, Annotated[float, Field(gt=0, le=1)]] = {}
     """Shares of clips of a style, such as {song: 0.05}, within each mode; all others get the rest. {} as there are."""
+
+
+class ReferencesConfig(Config):
+    """Which of a clip's references are drawn, each time anew. `clips` binds the clips that are spoken, not these."""
+
+    cross_lingual: float | None = Field(None, ge=0, le=1)
+    """Share of those in another language where a clip has both kinds; null: as there are."""
+    min_quality: float | None = None
+    """Lowest DNSMOS overall (1..5) of a reference; null for no floor besides the dataset's own."""
+    cleaner_by: float | None = Field(None, ge=0)
+    """A reference of more DNSMOS than its clip's and this is not used: it would teach noise; null: any."""
 
 
 class PackingConfig(Config):
@@ -261,6 +279,7 @@ class Recipe(Config):
     """Seed of the order of samples, of noise and of dropout."""
     clips: ClipsConfig = ClipsConfig()
     mixture: MixtureConfig
+    references: ReferencesConfig = ReferencesConfig()
     packing: PackingConfig = PackingConfig()
     optimizer: OptimizerConfig
     lora: LoRAConfig | None = None
@@ -301,6 +320,9 @@ def _against_stage(recipe: Recipe) -> str:
     clips, stage = recipe.clips, f"stage {recipe.stage}"
     if not recipe.datasets:
         return "datasets is empty; name one, such as datasets.main.path=dataset/"
+    wrong = _against_datasets(recipe)
+    if wrong:
+        return wrong
     if clips.max_seconds > longest or clips.min_seconds < shortest:
         return (
             f"clips of {clips.min_seconds} to {clips.max_seconds} s, but {stage} takes {shortest:.0f} to "
@@ -329,6 +351,24 @@ def _against_stage(recipe: Recipe) -> str:
     if recipe.run.merged and recipe.lora is None:
         return "run.merged is set, but there is no lora to merge; drop it"
     return _against_sense(recipe)
+
+
+def _against_datasets(recipe: Recipe) -> str:
+    trained = {name: config for name, config in recipe.datasets.items() if config.role != "validate"}
+    if not trained:
+        return "datasets: all have role validate; name one of role train"
+    for name in recipe.datasets.keys() - trained.keys():
+        if recipe.datasets[name].share is not None:
+            return f"datasets.{name}.share is set, but with role validate nothing of it is drawn; drop either"
+        if recipe.validation is None:
+            return (
+                f"datasets.{name}.role is validate, but nothing is validated; "
+                "add validation={every: 500, share: 0.01}"
+            )
+    shares = [config.share for config in trained.values() if config.share is not None]
+    if sum(shares) > 1 + 1e-9 or (len(shares) < len(trained) and sum(shares) > 1 - 1e-9):
+        return f"datasets: shares add up to {sum(shares):g}; they may not to more than 1, nor leave others nothing"
+    return ""
 
 
 def _against_sense(recipe: Recipe) -> str:

@@ -26,6 +26,7 @@ class PlanSettings:
     positions: int
     window: int
     max_positions: int
+    cross_lingual: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +56,13 @@ class RowPlan:
 
     def __init__(self, streams: Sequence[DrawnStream], arrays: PlanArrays, settings: PlanSettings) -> None:
         self.settings = settings
-        self.mixture = Mixture(streams, arrays, seed=settings.seed, max_positions=settings.max_positions)
+        self.mixture = Mixture(
+            streams,
+            arrays,
+            seed=settings.seed,
+            max_positions=settings.max_positions,
+            cross_lingual=settings.cross_lingual,
+        )
         self._packer: Packer[PlannedSample] = Packer(settings.positions, settings.window)
         self.step = 0
         self.quarantined: frozenset[int] = frozenset()

@@ -97,8 +97,18 @@ class StreamQueue:
         stream: and its index among all. seed: the run's.
     """
 
-    def __init__(self, index: int, stream: DrawnStream, arrays: PlanArrays, *, seed: int, max_positions: int) -> None:
-        self.index, self.stream, self._arrays, self._max_positions = index, stream, arrays, max_positions
+    def __init__(
+        self,
+        index: int,
+        stream: DrawnStream,
+        arrays: PlanArrays,
+        *,
+        seed: int,
+        max_positions: int,
+        cross_lingual: float | None,
+    ) -> None:
+        self.index, self.stream, self._arrays = index, stream, arrays
+        self._max_positions, self._cross_lingual = max_positions, cross_lingual
         # What a stream draws depends on its name, not on which other streams there are.
         self._seed = int(hashed(seed, zlib.crc32(stream.name.encode())))
         self.order = SampleOrder(len(stream.clips), self._seed)
@@ -128,6 +138,7 @@ class StreamQueue:
             self._arrays,
             seed=self._seed,
             max_positions=self._max_positions,
+            cross_lingual=self._cross_lingual,
             avoid=self.avoid,
         )
         good = np.flatnonzero(block.codes == 0)
@@ -184,10 +195,18 @@ def _optional(values: NDArray[np.int64]) -> list[int | None]:
 class Mixture:
     """Draws samples. Its state is the same for any number of ranks."""
 
-    def __init__(self, streams: Sequence[DrawnStream], arrays: PlanArrays, *, seed: int, max_positions: int) -> None:
+    def __init__(
+        self,
+        streams: Sequence[DrawnStream],
+        arrays: PlanArrays,
+        *,
+        seed: int,
+        max_positions: int,
+        cross_lingual: float | None = None,
+    ) -> None:
         self.streams = list(streams)
         self.queues = [
-            StreamQueue(index, stream, arrays, seed=seed, max_positions=max_positions)
+            StreamQueue(index, stream, arrays, seed=seed, max_positions=max_positions, cross_lingual=cross_lingual)
             for index, stream in enumerate(self.streams)
         ]
         self._credit: NDArray[np.float64] = np.zeros(len(streams))

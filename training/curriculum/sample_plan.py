@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from training.curriculum.references import across_languages, preferred
 from training.curriculum.sample_order import hashed
 from voxmill.data.records import Mode
 
@@ -53,7 +54,8 @@ class PlanArrays:
 
     tokens: of the text without a description, 0 for no text. description_starts [N + 1]: where a clip's descriptions
     begin in the two arrays after it. description_tokens: of the whole text with it. reference_starts [N + 1]: where a
-    clip's references begin in `references`, clip numbers that can be used.
+    clip's references begin in `references`, clip numbers that can be used. bases: by `language`, numbers of the
+    languages that they are, or are dialects of.
     """
 
     seconds: NDArray[Any]
@@ -64,6 +66,8 @@ class PlanArrays:
     description_tokens: Ints
     reference_starts: Ints
     references: Ints
+    language: Ints
+    bases: Ints
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,15 @@ class PlannedBlock:
 
 
 def plan_block(
-    clips: Ints, numbers: Ints, mode: Mode, arrays: PlanArrays, *, seed: int, max_positions: int, avoid: Ints
+    clips: Ints,
+    numbers: Ints,
+    mode: Mode,
+    arrays: PlanArrays,
+    *,
+    seed: int,
+    max_positions: int,
+    avoid: Ints,
+    cross_lingual: float | None = None,
 ) -> PlannedBlock:
     """Plans the samples of these clips in a mode.
 
@@ -86,6 +98,7 @@ def plan_block(
 
     Args:
         numbers: of the samples, on which choices depend, with `seed`. avoid: clips that may not be used.
+        cross_lingual: share of references in another language, where a clip has both kinds; None: as there are.
     """
     codes = np.zeros(len(clips), dtype=np.int64)
     descriptions, references = np.full(len(clips), -1), np.full(len(clips), -1)
@@ -109,7 +122,14 @@ def plan_block(
         fits = allowed & (lengths[places.owner] + takes <= max_positions)
         # The order of the candidates is random; leaving one out changes it for no other sample.
         keys = hashed(seed, numbers, 1)[places.owner]
-        chosen = places.lowest(hashed(0, keys, places.within), fits)
+        turns = hashed(0, keys, places.within)
+        if cross_lingual is not None:
+            across = across_languages(*(arrays.bases[arrays.language[c]] for c in (clips[places.owner], candidates)))
+            rolls = (hashed(seed, numbers, 2) / 2.0**64)[places.owner]
+            # The other kind comes last.
+            later = ~preferred(across, rolls, cross_lingual)
+            turns = (turns >> np.uint64(1)) | (later.astype(np.uint64) << np.uint64(63))
+        chosen = places.lowest(turns, fits)
         refuse("no_reference", places.counts == 0)
         refuse("quarantined", ~places.any(allowed))
         refuse("too_many_positions", chosen < 0)
@@ -137,11 +157,19 @@ def plan_sample(
     seed: int,
     max_positions: int,
     avoid: Iterable[int] = (),
+    cross_lingual: float | None = None,
 ) -> PlannedSample | str:
     """One sample outside of all streams, or why it cannot be one, from `REASONS`."""
     avoided = np.array(sorted(avoid), dtype=np.int64)
     block = plan_block(
-        np.array([clip]), np.array([number]), mode, arrays, seed=seed, max_positions=max_positions, avoid=avoided
+        np.array([clip]),
+        np.array([number]),
+        mode,
+        arrays,
+        seed=seed,
+        max_positions=max_positions,
+        avoid=avoided,
+        cross_lingual=cross_lingual,
     )
     if block.codes[0]:
         return REASONS[block.codes[0]]

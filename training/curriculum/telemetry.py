@@ -1,11 +1,11 @@
-"""Metrics of a step: sums by mode, language and source over all ranks, rates, MFU, and the time left.
+"""Metrics of a step: sums by mode, language, source and kind of reference over all ranks, rates, MFU, the time left.
 
 A group's loss is its global sum divided by its global count, as the loss itself: no mean of means. All groups' sums
 are reduced in one vector of fixed length, however many rows and ranks there are.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, field, fields
 
 import torch
 from pydantic import JsonValue
@@ -92,6 +92,8 @@ class ValidationMetrics:
     overall: GroupLosses
     stops: StopScores
     losses: dict[str, GroupLosses]
+    forgetting: dict[str, float] = field(default_factory=dict)
+    """Loss on data that the model knew, less what it was before the first step: by language, and by `source/NAME`."""
 
     @property
     def loss(self) -> float:
@@ -100,7 +102,8 @@ class ValidationMetrics:
 
     def as_json(self) -> dict[str, JsonValue]:
         """The value of `validation` in metrics.jsonl."""
-        return _present(asdict(self.overall) | asdict(self.stops) | {"losses": _each(self.losses)})
+        values = asdict(self.overall) | asdict(self.stops) | {"losses": _each(self.losses)}
+        return _present(values | ({"forgetting": dict(self.forgetting)} if self.forgetting else {}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,13 +141,16 @@ class StepMetrics:
     shares: dict[str, Share]
     losses: dict[str, GroupLosses]
     validation: ValidationMetrics | None = None
+    validation_before: ValidationMetrics | None = None
+    """Of the weights before the first step, in the line of that step."""
 
     def as_json(self) -> dict[str, JsonValue]:
         """The line, without keys that have no value."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
         values |= {name: asdict(values[name]) for name in ("data_seconds", "read_seconds")}
         values |= asdict(values.pop("stops")) | {"shares": _each(self.shares), "losses": _each(self.losses)}
-        values["validation"] = None if self.validation is None else self.validation.as_json()
+        for name in ("validation", "validation_before"):
+            values[name] = None if values[name] is None else values[name].as_json()
         return _present(values)
 
 
@@ -157,28 +163,45 @@ def _present(values: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 class Groups:
-    """The modes, languages and sources of a corpus, each with a row in a table of sums [groups, 6]."""
+    """Groups of a corpus' samples, each with a row in a table of sums [groups, 6].
 
-    def __init__(self, corpus: Corpus) -> None:
+    Every sample is in a mode, a language and a source (its dataset). One with a reference is in
+    `reference/same_language` or `reference/another_language`, too, and one of a dataset that the model knew before in
+    `known/LANGUAGE`.
+    """
+
+    def __init__(self, corpus: Corpus, recipe: Recipe) -> None:
         self.corpus = corpus
-        languages = [f"language/{language or 'unknown'}" for language in corpus.languages]
-        sources = [f"source/{dataset.name}" for dataset in corpus.datasets]
-        self.names = list(dict.fromkeys([*(f"mode/{mode}" for mode in MODES), *languages, *sources]))
-        rows = {name: row for row, name in enumerate(self.names)}
-        self._modes = {mode: rows[f"mode/{mode}"] for mode in MODES}
-        self._languages, self._sources = ([rows[name] for name in names] for names in (languages, sources))
+        self._is_known = [recipe.datasets[dataset.name].role != "train" for dataset in corpus.datasets]
+        names = [f"mode/{mode}" for mode in MODES]
+        names += [f"source/{dataset.name}" for dataset in corpus.datasets]
+        for kind in ("language", "known") if any(self._is_known) else ("language",):
+            names += [f"{kind}/{language or 'unknown'}" for language in corpus.languages]
+        self.names = list(dict.fromkeys([*names, "reference/same_language", "reference/another_language"]))
+        self._rows = {name: row for row, name in enumerate(self.names)}
 
     def zeros(self, device: torch.device) -> Tensor:
         """An empty table, fp64."""
         return torch.zeros(len(self.names), len(SAMPLE_SUMS), dtype=torch.float64, device=device)
 
+    def names_of(self, sample: PlannedSample) -> list[str]:
+        """The groups that a sample is in."""
+        corpus, clip = self.corpus, sample.clip
+        language = corpus.languages[int(corpus.language[clip])] or "unknown"
+        dataset = int(corpus.dataset[clip])
+        names = [f"mode/{sample.mode}", f"language/{language}", f"source/{corpus.datasets[dataset].name}"]
+        if self._is_known[dataset]:
+            names.append(f"known/{language}")
+        if sample.reference is not None:
+            is_across = bool(corpus.is_across(clip, [sample.reference])[0])
+            names.append("reference/another_language" if is_across else "reference/same_language")
+        return names
+
     def add(self, table_MK: Tensor, samples: Sequence[PlannedSample], samples_SK: Tensor) -> None:
         """Adds a row's samples, in their order, to the table."""
-        language, dataset = self.corpus.language, self.corpus.dataset
-        rows_S3 = torch.tensor(
-            [[self._modes[s.mode], self._languages[language[s.clip]], self._sources[dataset[s.clip]]] for s in samples]
-        )
-        table_MK.index_add_(0, rows_S3.flatten().to(table_MK.device), samples_SK.repeat_interleave(3, dim=0))
+        places = [(self._rows[name], place) for place, s in enumerate(samples) for name in self.names_of(s)]
+        rows_P, places_P = torch.tensor(places, dtype=torch.int64).reshape(-1, 2).to(table_MK.device).unbind(dim=1)
+        table_MK.index_add_(0, rows_P, samples_SK[places_P])
 
     def read(self, table_MK: Sequence[Sequence[float]]) -> dict[str, Sums]:
         """Sums by name, of the groups that have a patch."""
@@ -243,6 +266,9 @@ def progress_line(metrics: StepMetrics, done: int, steps: int, left: float | Non
         parts.append(f"MFU {metrics.mfu:.1%}")
     if metrics.validation is not None:
         parts.append(f"held-out loss {metrics.validation.loss:.4f}")
+        changes = metrics.validation.forgetting
+        if changes:
+            parts.append(f"forgetting {' '.join(f'{name} {change:+.4f}' for name, change in sorted(changes.items()))}")
     if left is not None:
         parts.append(f"{duration(left)} left")
     return f"step {done}/{steps}: {', '.join(parts)}"

@@ -5,7 +5,9 @@ from generators of its own and the global state is restored: validation changes 
 """
 
 import logging
+import math
 from collections import Counter
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -28,7 +30,7 @@ from training.curriculum.row_packer import Packer
 from training.curriculum.sample_plan import PlannedSample, plan_sample
 from training.curriculum.sample_reader import SampleReader
 from training.curriculum.step import build_rows, row_generator
-from training.curriculum.telemetry import Groups, ValidationMetrics, total
+from training.curriculum.telemetry import GroupLosses, Groups, ValidationMetrics, total
 from voxmill.core.audio_plots import mel_picture
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.tracking import Tracker
@@ -75,6 +77,14 @@ class Validation:
             self.rows.append(packer.next_row(_nothing))
         self._read: dict[int, tuple[list[PlannedSample], PackedBatch | None]] = {}
         self._has_recorded = False
+        self.before: ValidationMetrics | None = None
+        """Of the weights before the first step, against which forgetting is measured; None until `measure_before`."""
+
+    def measure_before(self) -> float:
+        """The loss before the first step, without speech; kept as `before` if it is finite. The same on all ranks."""
+        metrics = self.run(0, None)
+        self.before = metrics if math.isfinite(metrics.loss) else None
+        return metrics.loss
 
     def describe(self) -> str:
         """One line for people."""
@@ -117,11 +127,22 @@ class Validation:
         dist.all_reduce(table_MK)
         groups = self.groups.read(table_MK.tolist())
         whole = total(groups)
+        losses = {name: sums.losses(self.corpus.patch_size, self.recipe.loss) for name, sums in groups.items()}
         return ValidationMetrics(
             overall=whole.losses(self.corpus.patch_size, self.recipe.loss),
             stops=whole.stop_scores(),
-            losses={name: sums.losses(self.corpus.patch_size, self.recipe.loss) for name, sums in groups.items()},
+            losses=losses,
+            forgetting={} if self.before is None else self._forgetting(losses, self.before.losses),
         )
+
+    def _forgetting(self, now: Mapping[str, GroupLosses], before: Mapping[str, GroupLosses]) -> dict[str, float]:
+        """How much higher losses are than before the first step: by language of what was known, and by its source."""
+        watched = {f"source/{name}" for name, dataset in self.recipe.datasets.items() if dataset.role != "train"}
+        return {
+            name.removeprefix("known/"): losses.loss - before[name].loss
+            for name, losses in now.items()
+            if name in before and (name.startswith("known/") or name in watched)
+        }
 
     def _row(self, number: int) -> tuple[list[PlannedSample], PackedBatch | None]:
         """A row with its latents, read once and kept; clips that cannot be read are reported and left out."""
@@ -185,17 +206,22 @@ class Validation:
 
 
 def _samples(config: ValidationConfig, recipe: Recipe, corpus: Corpus, tokenizer: TextTokenizer) -> list[PlannedSample]:
-    """Up to `count` held-out clips in each mode of the mixture, in the order of their hashes."""
+    """Up to `count` held-out clips in each mode of the mixture, in the order of their hashes.
+
+    Where forgetting is measured, as many of each dataset and language.
+    """
+    is_watched = any(dataset.role != "train" for dataset in recipe.datasets.values())
     samples: list[PlannedSample] = []
     reasons: Counter[str] = Counter()
     for mode, curve in recipe.mixture.modes.items():
         if not isinstance(curve, tuple) and curve <= 0:
             continue
         clips = corpus.held_out_in(mode)
-        of_mode = 0
+        of_mode: Counter[tuple[int, int]] = Counter()
         for clip in sorted(clips.tolist(), key=lambda clip: held_out_fraction(corpus.clip_id(clip))):
-            if of_mode == config.count:
-                break
+            kind = (int(corpus.dataset[clip]), int(corpus.language[clip])) if is_watched else (0, 0)
+            if of_mode[kind] == config.count:
+                continue
             sample = plan_sample(
                 mode,
                 clip,
@@ -203,12 +229,13 @@ def _samples(config: ValidationConfig, recipe: Recipe, corpus: Corpus, tokenizer
                 number=len(samples),
                 seed=recipe.seed,
                 max_positions=recipe.max_positions,
+                cross_lingual=recipe.references.cross_lingual,
             )
             if isinstance(sample, str):
                 reasons[sample] += 1
                 continue
             samples.append(sample)
-            of_mode += 1
+            of_mode[kind] += 1
     if not samples:
         why = ", ".join(f"{reason} {count}" for reason, count in reasons.items()) or "no mode of the recipe fits them"
         raise UserError(f"validation: no held-out clip can be used ({why}); hold out others or more")

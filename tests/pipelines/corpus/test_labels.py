@@ -120,6 +120,23 @@ def test_references_stay_inside_their_shard() -> None:
     assert all(reference.clip_id not in first for c in corpus.kept[5:] for reference in c.references or ())
 
 
+def test_a_speaker_of_two_languages_has_references_across_shards_by_language() -> None:
+    clips = [clip(n, language="en" if n % 4 < 2 else "fr") for n in range(12)]
+    corpus = collected(*clips)
+    label_corpus(corpus, CorpusLabelsConfig())
+    number(corpus)
+    by_language = [[c for c in corpus.kept if c.candidate.language == code] for code in ("en", "fr")]
+    counts = add_references(by_language, CorpusLabelsConfig())
+    assert counts["across_languages"] == 12 and counts["rule_violations"] == 0
+    languages = {c.clip_id: c.candidate.language for c in corpus.kept}
+    for c in corpus.kept:
+        own = [languages[reference.clip_id] == c.candidate.language for reference in c.references or ()]
+        assert own == [True] * 3 + [False]
+    before = [c.references for c in corpus.kept]
+    add_references([corpus.kept], CorpusLabelsConfig())
+    assert [c.references for c in corpus.kept] == before
+
+
 def test_a_given_speaker_keeps_its_name_and_measures_the_clusters() -> None:
     corpus = collected(*(clip(n, voice=n % 2, speaker=("ann", "bob")[n % 2]) for n in range(8)))
     speakers = label_corpus(corpus, CorpusLabelsConfig())

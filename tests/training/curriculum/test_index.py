@@ -24,7 +24,7 @@ from training.curriculum.corpus import Corpus, held_out_fraction, read_corpus
 from training.curriculum.index import groups as index_groups
 from training.curriculum.index.rules import DESCRIBED
 from training.curriculum.mixture import streams_of
-from training.curriculum.recipe import Recipe, load_recipe
+from training.curriculum.recipe import Recipe, ReferencesConfig, load_recipe
 from voxmill.cli.app import run
 from voxmill.core.errors import UserError
 from voxmill.data.layout import bucket_of, part_path
@@ -110,6 +110,14 @@ def table(folder: Path, name: str) -> list[dict[str, Any]]:
     return [row for part in parts for row in pq.read_table(part).to_pylist()]
 
 
+def _is_good_enough(target: dict[str, Any], reference: dict[str, Any], rules: ReferencesConfig) -> bool:
+    of_target, of_reference = (row["quality"]["dnsmos_ovr"] for row in (target, reference))
+    if rules.min_quality is not None and (of_reference is None or of_reference < rules.min_quality):
+        return False
+    is_known = None not in (of_target, of_reference)
+    return not (rules.cleaner_by is not None and is_known and of_reference > of_target + rules.cleaner_by)
+
+
 def expected(settings: Recipe) -> tuple[list[dict[str, Any]], Counter[str]]:
     """What each clip is to be, and why others are left out: one clip after another, as the rules read in the docs."""
     rows: list[dict[str, Any]] = []
@@ -153,7 +161,14 @@ def expected(settings: Recipe) -> tuple[list[dict[str, Any]], Counter[str]]:
     numbers = {(row["dataset"], row["clip_id"]): number for number, row in enumerate(rows)}
     for row in rows:
         others = [numbers.get((row["dataset"], other["clip_id"])) for other in row["references"]]
-        row["refs"] = [n for n in others if n is not None and rows[n]["place"] is not None and not rows[n]["held"]]
+        row["refs"] = [
+            n
+            for n in others
+            if n is not None
+            and rows[n]["place"] is not None
+            and not rows[n]["held"]
+            and _is_good_enough(row, rows[n], settings.references)
+        ]
         if row["is_in"] & {"reference", "controllable"} and not row["refs"]:
             row["is_in"] -= {"reference", "controllable"}
             out["mode_without_reference"] += 1
@@ -213,7 +228,7 @@ def test_the_columns_are_what_the_labels_say(
             assert counts.tolist() == composed
 
 
-def test_streams_are_the_clips_of_a_mode_sorted_by_length(datasets: dict[str, Path], tmp_path: Path) -> None:
+def test_streams_are_the_clips_of_a_mode_by_length(datasets: dict[str, Path], tmp_path: Path) -> None:
     settings = recipe(datasets, tmp_path, "mixture.lengths={3.5: 0.3, 9: 0.3, 12: 0.4}", "mixture.styles={song: 0.2}")
     found, (rows, _) = read_corpus(settings), expected(settings)
     bounds = [3.5, 9.0, 12.0]

@@ -14,7 +14,7 @@ STAGE2 = ["mixture.modes={basic: 1.0}"]
 
 
 STAGES = [f"{size}stage{stage}" for size in ("", "tiny_") for stage in (1, 2, 3)]
-FINE_TUNINGS = [f"{size}finetune_{kind}" for size in ("", "tiny_") for kind in ("full", "lora")]
+FINE_TUNINGS = [f"{size}finetune_{kind}" for size in ("", "tiny_") for kind in ("full", "language", "lora")]
 
 
 def test_all_stages_and_fine_tunings_are_shipped() -> None:

@@ -39,7 +39,7 @@ def test_sums_by_mode_language_and_source(encoded: Path) -> None:
         "tiny_stage2", [f"datasets.main.path={encoded}", f"datasets.other={{path: {encoded}}}", f"init={CHECKPOINT}"]
     )
     corpus = read_corpus(recipe)
-    groups = Groups(corpus)
+    groups = Groups(corpus, recipe)
     languages = [corpus.languages[number] for number in corpus.language]
     english, french = languages.index("en"), languages.index("fr")
     other = english + len(corpus) // 2

@@ -51,7 +51,7 @@ def parts(world: World, settings: Recipe) -> tuple[Engine, SampleStream, Stepper
     corpus, tokenizer = read_corpus(settings), TextTokenizer.from_folder(CHECKPOINT)
     config = read_config(CHECKPOINT)
     engine = Engine(load_model(CHECKPOINT, config, dtype=torch.float32), settings, world)
-    groups = Groups(corpus)
+    groups = Groups(corpus, settings)
     assert settings.validation is not None
     validation = Validation(settings.validation, settings, corpus, tokenizer, engine, groups, config)
     stepper = Stepper(engine, settings, patch_size=4, spike=None, groups=groups)

@@ -23,6 +23,7 @@ from training.curriculum.index.rules import (
     LATER_COLUMNS,
     REFERENCED,
     Selection,
+    quality_of,
     small_columns,
     spoken_language,
     usable_descriptions,
@@ -85,15 +86,14 @@ def build_index(
         UserError: a dataset cannot be read or has no latents, or a name in `validation.clips` is unknown.
         OSError: the index cannot be written.
     """
-    share = None if recipe.validation is None else recipe.validation.share
     with atomic_folder(folder, replace=True, last=FILE) as inside:
         (inside / TEXTS).parent.mkdir()
-        selection, shown = Selection(recipe, share), progress or Progress(False)
+        selection, shown = Selection(recipe), progress or Progress(False)
         writer = _Writer(inside, selection, patch_size, tokenizer, shown)
-        held_out = writer.write(latent_space)
-        if share is not None and not held_out and selection.lowest < 1.0:
+        writer.write(latent_space)
+        if corrected := selection.corrected():
             # One clip at least is held out: the first by its fraction, which is known now. There are few clips.
-            selection = Selection(recipe, selection.lowest)
+            selection = corrected
             writer = _Writer(inside, selection, patch_size, tokenizer, shown)
             writer.write(latent_space)
         groups = group_clips(inside, writer.starts, sorted(recipe.mixture.lengths))
@@ -128,9 +128,8 @@ class _Writer:
         self._ends = dict.fromkeys(("text_starts", "description_starts", "reference_starts"), 0)
         self._files: dict[str, BinaryIO] = {}
 
-    def write(self, latent_space: str) -> int:
-        """Writes all columns but those of the groups; returns the number of clips that are held out."""
-        held_out = 0
+    def write(self, latent_space: str) -> None:
+        """Writes all columns but those of the groups."""
         with ExitStack() as open_files:
             for name in (name for name in WIDTHS if name != _GROUPS):
                 self._files[name] = open_files.enter_context(open(self._folder / f"{name}.bin", "wb"))
@@ -143,13 +142,13 @@ class _Writer:
                 for name, dataset in datasets.items():
                     self.starts.append(self.starts[-1])
                     try:
-                        held_out += sum(self._part(*part, bar) for part in self._parts(dataset, latent_space))
+                        for part in self._parts(dataset, latent_space):
+                            self._part(name, *part, bar)
                     except UserError as error:
                         if str(error).startswith("validation."):
                             raise
                         raise UserError(f"datasets.{name}: {error}") from None
-        self._selection.refuse_unknown_names()
-        return held_out
+        self._selection.refuse_unknown()
 
     def _parts(self, dataset: Dataset, latent_space: str) -> Iterator[tuple[pa.Table, Iterator[pa.Table]]]:
         """(small columns with the place of latents, the large columns by the piece) of each part."""
@@ -159,13 +158,15 @@ class _Writer:
         large = dataset.streams(("text", "descriptions"), rows=BATCH)
         yield from zip(small, large, strict=True)
 
-    def _part(self, table: pa.Table, pieces: Iterator[pa.Table], bar: Bar) -> int:
+    def _part(self, dataset: str, table: pa.Table, pieces: Iterator[pa.Table], bar: Bar) -> None:
         """Appends one part; returns the number of clips held out."""
         base = self.starts[-1]
         if base + table.num_rows > 2**32 - 1:
             raise UserError("more than 4,294,967,295 clips; divide the recipe")
-        modes_C, held_out_C = self._selection.modes(table)
-        references = usable_references(table, modes_C, held_out_C)
+        modes_C, held_out_C = self._selection.modes(table, dataset)
+        # A dataset that is only validated is not trained on: its clips may be each other's references.
+        is_trained = self._recipe.datasets[dataset].role != "validate"
+        references = usable_references(table, modes_C, held_out_C & is_trained, self._recipe.references)
         without = (modes_C & REFERENCED > 0) & (references.counts_C == 0)
         self._count("mode_without_reference", without)
         modes_C[without] &= ~np.uint8(REFERENCED)
@@ -173,6 +174,7 @@ class _Writer:
         self._append("references", references.rows + base)
         self._places(table)
         self._append("seconds", table["duration"].fill_null(0).to_numpy())
+        self._append("quality", quality_of(table))
         self._append("language", self.languages.encode(spoken_language(table)))
         self._append("style", self.styles.encode(pc.struct_field(table["style"], "label")))
         first = 0
@@ -184,7 +186,6 @@ class _Writer:
         self._append("held_out", np.where(held_out_C, modes_C, 0))
         self._append("modes", np.where(held_out_C, 0, modes_C))
         self.starts[-1] += table.num_rows
-        return int(held_out_C.sum())
 
     def _places(self, table: pa.Table) -> None:
         frames = table["latent_num_frames"].fill_null(0).to_numpy()

@@ -34,6 +34,7 @@ WIDTHS: dict[str, str] = {
     "tokens": "<u2",
     "language": "<u2",
     "style": "<u2",
+    "quality": "<f2",
     "modes": "|u1",
     "held_out": "|u1",
     "latent_shard": "<u4",

@@ -29,6 +29,8 @@ def origin_of(recipe: Recipe, latent_space: str) -> dict[str, JsonValue]:
         "clips": clips,
         "lengths": list[JsonValue](sorted(recipe.mixture.lengths)),
         "validation": None if held_out is None else {"share": held_out.share, "clips": list(held_out.clips)},
+        "references": recipe.references.model_dump(mode="json", exclude={"cross_lingual"}),
+        "roles": {name: config.role for name, config in recipe.datasets.items()},
         "tokenizer": sha256_bytes((local_copy(base_of(recipe.init)) / TOKENIZER).read_bytes()),
         "latent_space": latent_space,
         "order": list(recipe.datasets),

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from training.curriculum.recipe import Recipe
+from training.curriculum.recipe import Recipe, ReferencesConfig
+from training.curriculum.references import good_enough
 from voxmill.core.errors import UserError
 from voxmill.core.hashing import stable_fraction
 from voxmill.data.records import MODES, Mode
@@ -37,25 +38,41 @@ def held_out_fraction(clip_id: str) -> float:
     return stable_fraction(f"held out/{clip_id}")
 
 
+Watched = tuple[str, str]
+"""Dataset and language of clips of which one at least is held out, where one is held out at all; ("", ""): of all."""
+
+
 @dataclass
 class Selection:
     """The rules of a recipe, and what they have come across so far.
 
-    share: of the clips that is held out, where the recipe has one. left_out: clips by reason. lowest: of the held-out
-    fractions of clips that may be held out.
+    fractions: of some `Watched`, clips up to which held-out fraction are held out, instead of the recipe's share.
+    left_out: clips by reason.
     """
 
     recipe: Recipe
-    share: float | None
+    fractions: dict[Watched, float] = field(default_factory=dict)
     left_out: Counter[str] = field(default_factory=Counter)
-    lowest: float = 1.0
     _named: set[str] = field(default_factory=set)
+    _lowest: dict[Watched, float] = field(default_factory=dict)
+    _counts: Counter[Watched] = field(default_factory=Counter)
+    _entered: Counter[str] = field(default_factory=Counter)
 
-    def modes(self, table: pa.Table) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    @property
+    def share(self) -> float | None:
+        """Of the clips that is held out; None where none is by share."""
+        return None if self.recipe.validation is None else self.recipe.validation.share
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether each dataset and language is validated for itself, because forgetting is measured."""
+        return any(config.role != "train" for config in self.recipe.datasets.values())
+
+    def modes(self, table: pa.Table, dataset: str) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """(modes of each clip, none where it does not enter; whether it is held out) of one part.
 
         Args:
-            table: `small_columns` with the place of latents.
+            table: `small_columns` with the place of latents. dataset: its name in the recipe.
         """
         usable = self._enters(table)
         if self.recipe.stage == "finetune":
@@ -65,7 +82,8 @@ class Selection:
         reason = "teaches_nothing" if self.recipe.stage == "finetune" else f"not_for_stage_{self.recipe.stage}"
         usable = self._rule(usable, reason, modes_C > 0)
         modes_C[~usable] = 0
-        held_out_C = self._held_out(table, usable)
+        self._entered[dataset] += int(usable.sum())
+        held_out_C = self._held_out(table, usable, dataset)
         if held_out_C.any():
             self.left_out["held_out"] += int(held_out_C.sum())
         return modes_C, held_out_C
@@ -96,21 +114,27 @@ class Selection:
             styles = pc.is_in(pc.struct_field(table["style"], "label"), pa.array(clips.styles, pa.string()))
             usable = self._rule(usable, "style", styles.to_numpy())
         if clips.min_quality is not None:
-            quality = pc.greater_equal(pc.struct_field(table["quality"], "dnsmos_ovr"), clips.min_quality)
-            usable = self._rule(usable, "quality", quality.fill_null(False).to_numpy())
+            usable = self._rule(usable, "quality", quality_of(table) >= clips.min_quality)
         return usable
 
-    def _held_out(self, table: pa.Table, usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def _held_out(self, table: pa.Table, usable: NDArray[np.bool_], dataset: str) -> NDArray[np.bool_]:
         held: NDArray[np.bool_] = np.zeros(table.num_rows, dtype=bool)
         config = self.recipe.validation
         if config is None or not usable.any():
             return held
-        if self.share is not None:
+        if self.recipe.datasets[dataset].role == "validate":
+            return usable.copy()
+        if config.share is not None:
             rows = np.flatnonzero(usable)
-            names = table["clip_id"].take(pa.array(rows)).to_pylist()
-            fractions = np.array([held_out_fraction(name) for name in names])
-            held[rows] = fractions <= self.share
-            self.lowest = min(self.lowest, float(fractions.min()))
+            chosen = table.select(["clip_id", "language"]).take(pa.array(rows))
+            fractions = np.array([held_out_fraction(name) for name in chosen["clip_id"].to_pylist()])
+            languages = np.array(chosen["language"].fill_null("").to_pylist() if self.is_watched else [""] * len(rows))
+            for language in np.unique(languages).tolist():
+                kind = (dataset, language) if self.is_watched else ("", "")
+                mine = languages == language
+                held[rows[mine]] = fractions[mine] <= self.fractions.get(kind, config.share)
+                self._counts[kind] += int(mine.sum())
+                self._lowest[kind] = min(self._lowest.get(kind, 1.0), float(fractions[mine].min()))
             return held
         for name in config.clips:
             named = pc.or_(pc.equal(table["clip_id"], name), pc.equal(table["recording_id"], name)).fill_null(False)
@@ -120,11 +144,29 @@ class Selection:
             held |= mine
         return held
 
-    def refuse_unknown_names(self) -> None:
+    def corrected(self) -> "Selection | None":
+        """Once all parts were gone through: the rules that hold out one clip of each kind at least; None: these do.
+
+        Where forgetting is measured a kind of a single clip is trained on and not held out.
+        """
+        share = self.share
+        if share is None:
+            return None
+        fractions: dict[Watched, float] = {}
+        for kind, lowest in self._lowest.items():
+            if self.is_watched and self._counts[kind] == 1:
+                fractions[kind] = -1.0
+            elif lowest > share:
+                fractions[kind] = lowest
+        changes = any((self._lowest[kind] <= share) == (fraction < 0) for kind, fraction in fractions.items())
+        return Selection(self.recipe, fractions) if changes else None
+
+    def refuse_unknown(self) -> None:
         """Once all parts were gone through.
 
         Raises:
-            UserError: a name in `validation.clips` is no clip and no recording of the clips that enter.
+            UserError: a name in `validation.clips` is no clip and no recording of the clips that enter, or a dataset
+                that is only validated has no clip that enters.
         """
         config = self.recipe.validation
         for name in () if config is None else config.clips:
@@ -132,6 +174,17 @@ class Selection:
                 raise UserError(
                     f"validation.clips: {name} is no clip and no recording of the clips that enter; correct it"
                 )
+        for name, dataset in self.recipe.datasets.items():
+            if dataset.role == "validate" and not self._entered[name]:
+                raise UserError(f"datasets.{name}: none of its clips enters; drop it or change clips.*")
+
+
+def quality_of(table: pa.Table) -> NDArray[np.float64]:
+    """DNSMOS overall of each clip, 1..5; NaN where it was not measured."""
+    quality: NDArray[np.float64] = (
+        pc.struct_field(table["quality"], "dnsmos_ovr").cast(pa.float64()).fill_null(np.nan).to_numpy()
+    )
+    return quality
 
 
 def spoken_language(table: pa.Table) -> pa.ChunkedArray:
@@ -167,13 +220,19 @@ class References:
     counts_C: NDArray[np.int64]
 
 
-def usable_references(table: pa.Table, modes_C: NDArray[np.uint8], held_out_C: NDArray[np.bool_]) -> References:
-    """References of the clips that may need one: other clips of the part that have latents and are not held out.
+def usable_references(
+    table: pa.Table, modes_C: NDArray[np.uint8], barred_C: NDArray[np.bool_], config: ReferencesConfig
+) -> References:
+    """References of the clips that may need one: other clips of the part that have latents and are good enough.
 
     A clip's references are of its session, and a session lies in one part.
+
+    Args:
+        barred_C: clips that are no reference, because they are held out.
     """
+    quality_C = quality_of(table)
     ids = table["clip_id"].cast(pa.large_string())
-    usable = table["latent_num_frames"].is_valid().to_numpy() & ~held_out_C
+    usable = table["latent_num_frames"].is_valid().to_numpy() & ~barred_C
     wanted = modes_C & REFERENCED > 0
     rows, parents, first = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
     # By chunk: all ids in one would pass the 2^31 bytes of Arrow's `string` at some ten million clips.
@@ -183,6 +242,7 @@ def usable_references(table: pa.Table, modes_C: NDArray[np.uint8], held_out_C: N
         owners = pc.list_parent_indices(chunk).to_numpy().astype(np.int64) + first
         good = (found >= 0) & wanted[owners]
         good &= usable[np.maximum(found, 0)]
+        good &= good_enough(quality_C[owners], quality_C[np.maximum(found, 0)], config)
         rows.append(found[good])
         parents.append(owners[good])
         first += len(chunk)

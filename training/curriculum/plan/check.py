@@ -20,7 +20,9 @@ from model.config import VoxCPM2Config, read_config
 from training.curriculum.corpus import Corpus, Source, read_corpus
 from training.curriculum.index.columns import LONG_SECONDS
 from training.curriculum.mixture import Stream, streams_of
+from training.curriculum.plan.lengths import length_notes
 from training.curriculum.plan.memory import RecipeMemory, gpu_bytes_of, memory_of
+from training.curriculum.plan.references import ReferenceKinds, reference_kinds
 from training.curriculum.plan_arrays import drawn_streams
 from training.curriculum.recipe import Recipe
 from training.curriculum.sample_draws import shares_at
@@ -51,6 +53,8 @@ class Plan:
     hours: dict[str, float]
     """Hours of audio in the datasets, by stream."""
     memory: RecipeMemory
+    references: ReferenceKinds | None
+    """None where no mode of the recipe has one."""
 
     def shares_over(self) -> dict[int, float]:
         """Share of the seconds that are drawn that come from clips longer than each of `LONG_SECONDS`, 0..1."""
@@ -101,12 +105,14 @@ def check(recipe: Recipe, *, index: Literal["keep", "forget", "expect"] = "forge
     all_positions = recipe.steps * recipe.rows * recipe.packing.positions
     positions_a_second = sum(share / rates[s.name] for share, s in zip(shares, streams, strict=True))
     total = all_positions * ROW_FILL / positions_a_second
+    seconds = {s.name: float(share * total) for share, s in zip(shares, streams, strict=True)}
     return corpus, Plan(
         positions=all_positions,
-        seconds={s.name: float(share * total) for share, s in zip(shares, streams, strict=True)},
+        seconds=seconds,
         streams=streams,
         hours={s.name: s.seconds / 3600 for s in streams},
         memory=memory_of(recipe, settings),
+        references=reference_kinds(corpus, streams, seconds, recipe.references),
     )
 
 
@@ -233,6 +239,10 @@ def report(recipe: Recipe, corpus: Corpus, plan: Plan, console: Console | None =
     console.print(table)
     shares = ", ".join(f"{share:.1%} over {length} s" for length, share in plan.shares_over().items())
     console.print(f"of the seconds drawn, in clips: {shares}", highlight=False)
+    for note in length_notes(recipe, plan.streams, epochs):
+        console.print(note, highlight=False)
+    if plan.references is not None:
+        console.print(plan.references.line(), highlight=False)
     if corpus.left_out:
         reasons = ", ".join(f"{reason} {count}" for reason, count in corpus.left_out.most_common())
         console.print(f"left out: {reasons}", highlight=False)
