@@ -395,8 +395,9 @@ def settings_of(recipe: Recipe) -> dict[str, JsonValue]:
 
     Of `validation` only what is held out counts: when and how it is validated changes no weight.
     """
+    without = {"datasets": {"__all__": {"follow_symlinks"}}} | dict.fromkeys(("engine", "feed", "run", "init"), True)
     # As a checkpoint gives them back, in which infinity is null.
-    values: dict[str, JsonValue] = json.loads(recipe.model_dump_json(exclude={"engine", "feed", "run", "init"}))
+    values: dict[str, JsonValue] = json.loads(recipe.model_dump_json(exclude=without))
     validation = recipe.validation
     del values["validation"]
     if validation is not None:
