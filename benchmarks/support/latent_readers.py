@@ -186,7 +186,8 @@ def _read_ours(folder: Path, seed: int, state: SampleStreamState | None) -> Iter
         for row in stream.next_step():
             clips = [sample.clip for sample in row]
             latents = reader.latents(clips)
-            for clip, written, tokens in zip(clips, corpus.read_texts(clips), reader.tokens(row), strict=True):
+            texts = corpus.read_texts(clips)
+            for clip, written, tokens in zip(clips, texts, reader.tokens(row, texts), strict=True):
                 latent_GPD = latents[clip]
                 assert isinstance(latent_GPD, Tensor)
                 yield written.clip_id, tokens, latent_GPD.flatten(0, 1)

@@ -93,7 +93,7 @@ class TextTokenizer:
 
     def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of many texts, which the library computes in parallel."""
-        return [self._single(e.ids) for e in self._backend.encode_batch(texts, add_special_tokens=False)]
+        return [self._single(e.ids) for e in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def _single(self, ids: list[int]) -> list[int]:
         """With tokens of several hanzi split."""

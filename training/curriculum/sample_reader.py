@@ -11,7 +11,7 @@ from torch import Tensor
 
 from model.sequence.layouts import Layout, arrange, compose_text
 from model.sequence.text_tokenizer import TextTokenizer
-from training.curriculum.corpus import Corpus
+from training.curriculum.corpus import ClipTexts, Corpus
 from training.curriculum.latent_reading import Latents, by_shard, read_shard
 from training.curriculum.sample_plan import NOT_PACKED, PlannedSample
 from voxmill.data.transcript import plain_text
@@ -42,10 +42,14 @@ class SampleReader:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
-    def tokens(self, samples: Sequence[PlannedSample]) -> list[list[int]]:
-        """Token ids of the samples' texts, each with its description."""
+    def tokens(self, samples: Sequence[PlannedSample], written: Sequence[ClipTexts] | None = None) -> list[list[int]]:
+        """Token ids of the samples' texts, each with its description.
+
+        Args:
+            written: of their clips, where it is read already.
+        """
         texts = []
-        for sample, clip in zip(samples, self.corpus.read_texts([sample.clip for sample in samples]), strict=True):
+        for sample, clip in zip(samples, written or self.corpus.read_texts([s.clip for s in samples]), strict=True):
             description = None if sample.description is None else clip.descriptions[sample.description]
             texts.append(compose_text(plain_text(clip.text), description=description))
         return self.tokenizer.encode_all(texts)

@@ -2,7 +2,7 @@
 
 import re
 
-_BRACKETS = {ord(char): " " for char in "()（）﹙﹚"}
+_BETWEEN = re.compile(r"[\s()（）﹙﹚]+")
 
 
 def plain_text(text: str) -> str:
@@ -11,4 +11,4 @@ def plain_text(text: str) -> str:
     At its start, brackets would read as a description: `"(" + description + ")" + text` is the format of described
     clips.
     """
-    return re.sub(r"\s+", " ", text.translate(_BRACKETS)).strip()
+    return _BETWEEN.sub(" ", text).strip()
