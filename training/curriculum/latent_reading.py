@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from training.curriculum.shard_cache import ShardCache
 from voxmill.core.hashing import sha256_bytes
 from voxmill.core.storage import read_nearby
 from voxmill.data.shards import path_inside, tensor_of
@@ -35,16 +36,26 @@ def by_shard(places: Sequence[LatentPlace]) -> list[list[LatentPlace]]:
     return list(shards.values())
 
 
-def read_shard(places: Sequence[LatentPlace], *, patch_size: int) -> dict[int, Latents]:
+def read_shard(
+    places: Sequence[LatentPlace], *, patch_size: int, cache: ShardCache | None = None
+) -> dict[int, Latents]:
     """Latents by clip, or why they cannot be read: they are not what the index states, or not there.
 
     Args:
-        places: of one shard.
+        places: of one shard. cache: through which a shard in object storage is read.
     """
     first, found = places[0], dict[int, Latents]()
     try:
-        path = path_inside(first.folder, first.shard, follow_symlinks=first.follow_symlinks)
-        contents = read_nearby(path, [(place.offset, place.size) for place in places])
+        shard = path_inside(first.folder, first.shard, follow_symlinks=first.follow_symlinks)
+        spans = [(place.offset, place.size) for place in places]
+        path = shard if cache is None else cache.path(shard)
+        try:
+            contents = read_nearby(path, spans)
+        except FileNotFoundError:
+            if path is shard:
+                raise
+            # Another rank made room just now.
+            contents = read_nearby(shard, spans)
     except (ValueError, OSError) as error:
         return {place.clip: error for place in places}
     for place, content in zip(places, contents, strict=True):

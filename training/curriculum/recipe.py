@@ -14,6 +14,7 @@ from training.curriculum.sample_draws import Curve, share_at
 from training.run.recipes import find_recipe
 from voxmill.core.config import Config, StoredPath, load_config
 from voxmill.core.errors import UserError
+from voxmill.core.storage import is_remote
 from voxmill.core.tracking import wrong_uri
 from voxmill.data.records import Mode, Origin
 
@@ -186,6 +187,10 @@ class FeedConfig(Config):
     """Steps whose batches are ready before they are asked for."""
     threads: int = Field(4, ge=1)
     """Threads of a rank that read latents."""
+    cache: StoredPath | None = None
+    """Folder on a disk of each machine for copies of latent shards in object storage; null reads them by range."""
+    cache_gigabytes: float = Field(200.0, gt=0)
+    """1e9 bytes of copies at most; those that were read longest ago make room."""
 
 
 class HealthConfig(Config):
@@ -372,6 +377,8 @@ def _against_datasets(recipe: Recipe) -> str:
 
 
 def _against_sense(recipe: Recipe) -> str:
+    if recipe.feed.cache is not None and is_remote(recipe.feed.cache):
+        return f"feed.cache = {recipe.feed.cache} is in object storage; name a folder on a disk of each machine"
     if wrong := wrong_uri(recipe.run.tracking_uri):
         return f"run.tracking_uri: {wrong}"
     longest = max(recipe.mixture.lengths, default=recipe.clips.max_seconds)

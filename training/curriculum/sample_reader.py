@@ -14,6 +14,7 @@ from model.sequence.text_tokenizer import TextTokenizer
 from training.curriculum.corpus import ClipTexts, Corpus
 from training.curriculum.latent_reading import Latents, by_shard, read_shard
 from training.curriculum.sample_plan import NOT_PACKED, PlannedSample
+from training.curriculum.shard_cache import ShardCache
 from voxmill.data.transcript import plain_text
 
 Read = Layout | ValueError | OSError
@@ -23,7 +24,7 @@ class SampleReader:
     """Reads samples of a corpus.
 
     Args:
-        max_positions: of a sample. threads: which read shards.
+        max_positions: of a sample. threads: which read shards. cache: through which those in object storage are read.
     """
 
     def __init__(
@@ -33,8 +34,10 @@ class SampleReader:
         *,
         max_positions: int,
         threads: int = 1,
+        cache: ShardCache | None = None,
     ) -> None:
         self.corpus, self.tokenizer, self.max_positions = corpus, tokenizer, max_positions
+        self._cache = cache
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="read") if threads > 1 else None
 
     def close(self) -> None:
@@ -57,7 +60,7 @@ class SampleReader:
     def latents(self, clips: Sequence[int]) -> dict[int, Latents]:
         """Latents of the clips, or why they cannot be read."""
         shards = by_shard(self.corpus.latent_places(sorted(set(clips))))
-        load = partial(read_shard, patch_size=self.corpus.patch_size)
+        load = partial(read_shard, patch_size=self.corpus.patch_size, cache=self._cache)
         found: dict[int, Latents] = {}
         for some in map(load, shards) if self._pool is None else self._pool.map(load, shards):
             found |= some

@@ -23,6 +23,7 @@ from training.curriculum.recipe import Recipe
 from training.curriculum.row_plan import SampleStreamState, Share, shares_of
 from training.curriculum.sample_draws import DrawnStream
 from training.curriculum.sample_reader import SampleReader
+from training.curriculum.shard_cache import cache_of
 from training.curriculum.step import Row, build_rows
 from training.run.world import World
 
@@ -49,7 +50,13 @@ class Feed:
 
     def __init__(self, corpus: Corpus, recipe: Recipe, tokenizer: TextTokenizer, world: World) -> None:
         self.corpus, self.recipe, self.world = corpus, recipe, world
-        self.reader = SampleReader(corpus, tokenizer, max_positions=recipe.max_positions, threads=recipe.feed.threads)
+        self.reader = SampleReader(
+            corpus,
+            tokenizer,
+            max_positions=recipe.max_positions,
+            threads=recipe.feed.threads,
+            cache=cache_of(recipe.feed),
+        )
         self._planner = PlanningProcess(world)
         self._streams: list[DrawnStream] = []
         inputs = None
