@@ -17,6 +17,7 @@ def run(*words: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
+@pytest.mark.slow
 def test_training_is_measured() -> None:
     found = run("--no-compile", "--rows", "1")
     eager = found["eager"]

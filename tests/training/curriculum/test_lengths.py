@@ -92,6 +92,7 @@ def test_the_stages_draw_the_lengths_that_the_report_gives_them(lengths: Path, c
             assert drawn == pytest.approx(settings.mixture.lengths[bound]), (name, bound)
 
 
+@pytest.mark.slow
 def test_five_minutes_reach_the_model(lengths: Path, checkpoint: Path, world: World) -> None:
     settings = recipe(lengths, checkpoint, "max_positions=2400", "packing.positions=2400", "rows=1")
     corpus = read_corpus(settings)
