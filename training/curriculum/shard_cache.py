@@ -10,7 +10,7 @@ from training.curriculum.recipe import FeedConfig
 from voxmill.core.errors import UserError, first_line
 from voxmill.core.hashing import fingerprint
 from voxmill.core.local_copies import copy_file, copy_lock
-from voxmill.core.storage import is_remote, uri
+from voxmill.core.storage import is_remote, stamp_of, uri
 
 log = logging.getLogger("voxmill")
 SUFFIX = ".shard"
@@ -62,11 +62,10 @@ class ShardCache:
     def _named(self, shard: Path) -> Path | None:
         """Where its copy lies, by its content's version; None for a shard that is too large."""
         stated: dict[str, Any] = shard.fs.info(shard.path)  # type: ignore[attr-defined]
-        stamp = str(stated.get("ETag") or stated.get("etag") or stated.get("md5Hash") or stated.get("mtime"))
         size = int(stated["size"])
         if size > self.num_bytes:
             return None
-        return self.folder / f"{fingerprint([uri(shard), size, stamp])[:32]}-{size}{SUFFIX}"
+        return self.folder / f"{fingerprint([uri(shard), size, stamp_of(stated)])[:32]}-{size}{SUFFIX}"
 
     def _make(self, shard: Path, copy: Path) -> None:
         size = int(copy.stem.rpartition("-")[2])

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.files import publish, remove_folder
 from voxmill.core.hashing import fingerprint, sha256_file
-from voxmill.core.storage import is_remote, read_ranges, scratch_folder, to_path, upload, uri
+from voxmill.core.storage import is_remote, read_ranges, scratch_folder, stamp_of, to_path, upload, uri
 
 PIECE_BYTES = 8 << 20
 PIECES = 8
@@ -78,8 +78,7 @@ def _files(folder: Path, recursive: bool, only: str) -> list[_Remote]:
             continue
         if ".." in name.split("/") or name.startswith("/"):
             raise UserError(f"{folder}/{name}: leaves the folder; remove it")
-        stamp = str(entry.get("ETag") or entry.get("etag") or entry.get("md5Hash") or entry.get("mtime"))
-        found.append(_Remote(name=name, size=int(entry["size"]), version=stamp))
+        found.append(_Remote(name=name, size=int(entry["size"]), version=stamp_of(entry)))
     return sorted(found, key=lambda file: file.name)
 
 

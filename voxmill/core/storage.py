@@ -13,7 +13,7 @@ import importlib.util
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,6 +134,11 @@ def read_ranges(path: Path, spans: Sequence[tuple[int, int]]) -> list[bytes]:
         return contents
 
 
+def stamp_of(entry: Mapping[str, Any]) -> str:
+    """What changes when a file in object storage does, of its entry in a listing; "" where the store has nothing."""
+    return str(entry.get("ETag") or entry.get("etag") or entry.get("md5Hash") or entry.get("mtime") or "")
+
+
 NEAR_BYTES, TOGETHER_BYTES = 1 << 16, 1 << 23
 """Spans with no more than so many bytes between them are read as one, which is no longer than so many."""
 
@@ -226,7 +231,7 @@ def list_folder(root: Path, folder: str = "") -> Iterator[Listed]:
     for item in items:
         name = item["name"][len(start) :]
         if name:
-            stamp = str(item.get("ETag") or item.get("etag") or item.get("md5Hash") or item.get("mtime") or "")
+            stamp = stamp_of(item)
             yield Listed(name=name, is_folder=item["type"] == "directory", stamp=f"{item.get('size')}:{stamp}")
 
 
