@@ -1,6 +1,6 @@
 """What a GPU gives: training and generation at full size, and the labelling graph of `annotate`.
 
-    python benchmarks/gpu.py train [--steps 8] [--positions 8192] [--rows 2] [--tiny] [key=value ...]
+    python benchmarks/gpu.py train [--steps 8] [--positions 8192] [--rows 2] [--profile FOLDER] [--tiny] [key=value ...]
     python benchmarks/gpu.py generate [--repeats 3] [--patches 20] [--preset voxcpm2] [--no-released]
     python benchmarks/gpu.py annotate [--hours 2] [--cpu-hours 0.5] [key=value ...]
 
@@ -123,8 +123,10 @@ def train(arguments: argparse.Namespace) -> int:
     sized = ["--positions", str(arguments.positions), "--rows", str(arguments.rows), "--steps", str(arguments.steps)]
     script = [str(PARTS / "training.py"), *shared, *sized]
     commands = {"attention": [str(PARTS / "agreement.py"), "--device", arguments.device, "--attention"]}
-    commands |= {"eager": [*script, *arguments.overrides]}
-    commands |= {} if arguments.no_compile else {"compiled": [*script, "--compiled", *arguments.overrides]}
+    for name, words in {"eager": [], "compiled": ["--compiled"]}.items():
+        profile = ["--profile", f"{arguments.profile}/{name}.txt"] if arguments.profile else []
+        if name == "eager" or not arguments.no_compile:
+            commands[name] = [*script, *words, *profile, *arguments.overrides]
     environment = dict(os.environ) | ({"OMP_NUM_THREADS": "1"} if arguments.device == "cpu" else {})
     found: dict[str, Found] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -222,6 +224,7 @@ def main() -> int:
     learning.add_argument(
         "--patience", type=float, default=150, help="seconds for a part to get ready, and for its steps"
     )
+    learning.add_argument("--profile", help="folder for tables of what one more step spends its time on")
     learning.add_argument("--logs", help="folder for what the parts write to stderr")
     learning.add_argument("--no-compile", action="store_true", help="without torch.compile only")
     learning.add_argument("overrides", nargs="*", metavar="key=value", help="of the recipe stage1")

@@ -119,6 +119,18 @@ def found_of(engine: Engine, rows: list[PackedBatch], arguments: argparse.Namesp
     return found
 
 
+def write_profile(engine: Engine, rows: list[PackedBatch], path: Path) -> None:
+    """One more step under the profiler: the kernels and operations that take longest, as a table."""
+    from torch.profiler import ProfilerActivity, profile
+
+    cuda = engine.world.device.type == "cuda"
+    with profile(activities=[ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * cuda]) as profiler:
+        measure(engine, rows, 1)
+    by = "self_device_time_total" if cuda else "self_cpu_time_total"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(profiler.key_averages().table(sort_by=by, row_limit=40, max_name_column_width=80))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="voxcpm2")
@@ -128,6 +140,7 @@ def main() -> None:
     parser.add_argument("--positions", type=int, default=8192, help="of a row")
     parser.add_argument("--rows", type=int, default=2, help="of a step")
     parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--profile", type=Path, help="file for a table of what one more step spends its time on")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="of the recipe")
     arguments = parser.parse_args()
     config, device = preset(arguments.preset), arguments.device
@@ -145,7 +158,13 @@ def main() -> None:
             if world.device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats()
 
-        take_turn(get_ready, lambda: found_of(made[0], rows, arguments, world))
+        def work() -> Found:
+            found = found_of(made[0], rows, arguments, world)
+            if arguments.profile:
+                write_profile(made[0], rows, arguments.profile)
+            return found
+
+        take_turn(get_ready, work)
 
 
 if __name__ == "__main__":
