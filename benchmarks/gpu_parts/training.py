@@ -120,7 +120,7 @@ def found_of(engine: Engine, rows: list[PackedBatch], arguments: argparse.Namesp
 
 
 def write_profile(engine: Engine, rows: list[PackedBatch], path: Path) -> None:
-    """One more step under the profiler: the kernels and operations that take longest, as a table."""
+    """One more step under the profiler: what takes longest as a table, and beside it the trace (for Perfetto)."""
     from torch.profiler import ProfilerActivity, profile
 
     cuda = engine.world.device.type == "cuda"
@@ -128,6 +128,7 @@ def write_profile(engine: Engine, rows: list[PackedBatch], path: Path) -> None:
         measure(engine, rows, 1)
     by = "self_device_time_total" if cuda else "self_cpu_time_total"
     path.parent.mkdir(parents=True, exist_ok=True)
+    profiler.export_chrome_trace(str(path.with_suffix(".json.gz")))
     path.write_text(profiler.key_averages().table(sort_by=by, row_limit=40, max_name_column_width=80))
 
 

@@ -18,6 +18,9 @@ SEEN_MULTIPLE = 16
 """A step attends to a multiple of so many positions: then masked ones, which longer rows of the batch cause, do not
 change the order in which the visible ones are summed, and a row's result is the same in every batch."""
 
+FOLDED_FROM = 16
+"""Sequences from which heads that share a key are folded on a GPU; for fewer, the copy costs more than it gives."""
+
 
 @dataclass(frozen=True)
 class Documents:
@@ -107,9 +110,16 @@ def _scaled_dot_product(query_BTHD: Tensor, key_BTKD: Tensor, value_BTKD: Tensor
     if not query_BTHD.numel():
         # Without audio; the kernels of GPUs want a sequence. The sums are zero: keys and values get gradients of zeros.
         return query_BTHD + key_BTKD.sum() + value_BTKD.sum()
+    grouped = query_BTHD.shape[2] != key_BTKD.shape[2]
     query_BHTD, key_BKTD, value_BKTD = (x.transpose(1, 2) for x in (query_BTHD, key_BTKD, value_BTKD))
+    if grouped and not causal and query_BHTD.is_cuda and len(query_BHTD) >= FOLDED_FROM:
+        # GPUs' kernels work in tiles of 64 queries or more, of which the eleven tokens of a patch fill few. Where all
+        # see all, the heads that share a key stand as queries of it. On a CPU the copy costs more than it gives.
+        folded_BKLD = query_BHTD.unflatten(1, (key_BKTD.shape[1], -1)).flatten(2, 3)
+        out_BKLD = F.scaled_dot_product_attention(folded_BKLD, key_BKTD, value_BKTD)
+        return out_BKLD.unflatten(2, (-1, query_BTHD.shape[1])).flatten(1, 2).transpose(1, 2)
     return F.scaled_dot_product_attention(
-        query_BHTD, key_BKTD, value_BKTD, is_causal=causal, enable_gqa=query_BHTD.shape[1] != key_BKTD.shape[1]
+        query_BHTD, key_BKTD, value_BKTD, is_causal=causal, enable_gqa=grouped
     ).transpose(1, 2)
 
 
