@@ -59,6 +59,7 @@ def table(out: Path, names: tuple[str, ...]) -> list[SpeakerTraits]:
         ({"trees": [0.95, 0.9], "cnn": [0.05, 0.1]}, (None, None, "disagree")),
         ({"trees": [0.55, 0.5], "cnn": [0.4, 0.6]}, (None, None, "mixed")),
         ({"trees": [0.9], "cnn": [0.8]}, ("female", 0.85, "")),
+        ({"trees": [0.8], "model": [0.6]}, (None, None, "mixed")),
         ({}, (None, None, "no_votes")),
     ],
 )
@@ -71,7 +72,7 @@ def test_gender_is_what_classifiers_that_decide_agree_on(
     total = sum(tallies, start=SpeakerTally())
     assert total == sum(reversed(tallies), start=SpeakerTally())
     assert total == from_json_text(SpeakerTally, to_json_text(total))
-    gender, probability, reason = decide_gender(total.gender, TraitsConfig().gender_share)
+    gender, probability, reason = decide_gender(total.gender, TraitsConfig())
     assert (gender, reason) == (answer[0], answer[2])
     assert probability == (None if answer[1] is None else pytest.approx(answer[1], abs=1e-4))
 
