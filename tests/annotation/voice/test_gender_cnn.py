@@ -90,8 +90,8 @@ def test_answers_are_those_of_keras(network: GenderCnn, audio: np.ndarray) -> No
 
 def test_what_is_no_speech_has_no_answer_and_a_short_clip_has_one(network: GenderCnn, audio: np.ndarray) -> None:
     assert network(np.zeros(RATE, np.float32)) is None
-    constant = np.full(RATE, 0.25, np.float32)
-    assert network(constant) is None or 0 <= network(constant) <= 1
+    answer = network(np.full(RATE, 0.25, np.float32))
+    assert answer is None or 0 <= answer <= 1
     assert network(audio[: RATE // 2]) is not None
     # Digital silence before and after the words is left out, not heard.
     silence = np.zeros(2 * RATE, np.float32)
