@@ -9,7 +9,7 @@ standard deviation around a middle of one.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -22,6 +22,7 @@ Scale = Literal["pitch", "intonation", "rate", "energy", "clarity"]
 
 # From -2 to 2. English words are the facts' own; other languages and wordings are in `lexicon/`.
 LEVELS: dict[str, tuple[str, str, str, str, str]] = {
+    "register": ("very low", "low", "medium", "high", "very high"),
     "pitch": ("very low", "low", "medium", "high", "very high"),
     "intonation": ("monotone", "even", "moderate", "lively", "very lively"),
     "rate": ("very slow", "slow", "moderate", "fast", "very fast"),
@@ -32,6 +33,7 @@ TEXTURES = ("rough", "breathy", "clear")
 AXES: dict[str, Axis] = {
     "gender": "design",
     "age": "design",
+    "register": "design",
     "texture": "design",
     "accent": "design",
     "dialect": "design",
@@ -261,6 +263,8 @@ def describe_clip(
         "energy": (prosody.spectral_tilt_db, "dB spectral tilt"),
         "clarity": (prosody.hnr_db, "dB harmonics to noise"),
     }
+    register = register_of(prosody.f0_median_hz, norms, language, sex)
+    facts += [] if register is None else [register]
     z_of: dict[Scale, float] = {}
     for scale, value in scaled(prosody).items():
         middle, width = norms.of(scale, sex, language, prosody.rate_unit)
@@ -284,6 +288,17 @@ def describe_clip(
     if prosody.rate is not None:
         facts.append(_pauses(prosody, norms.config))
     return in_order(facts)
+
+
+def register_of(hertz: float | None, norms: Norms, language: str, gender: str | None) -> Fact | None:
+    """How high a voice is among those of its gender that speak the language, by its median pitch; None without it."""
+    if hertz is None:
+        return None
+    middle, width = norms.of("pitch", gender, language)
+    z = (12 * float(np.log2(hertz)) - middle) / width
+    return replace(
+        _levelled("pitch", z, (hertz, "Hz"), gender, language, norms.config), attribute="register", axis="design"
+    )
 
 
 def in_order(facts: Iterable[Fact]) -> list[Fact]:
