@@ -2,16 +2,25 @@
 
 Of every speaker there is a tally: sums of whole numbers over clips, so that those of several buckets add up to the same
 in any order. Gender: each classifier votes by itself, with its probability in every clip, and abstains where its votes
-are mixed; where two classifiers that have decided say different things, nobody knows.
+are mixed; where two classifiers that have decided say different things, nobody knows. Of the measures that a voice's
+register and texture follow from, the tally counts cells of a grid, which have a median.
 """
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 from pydantic import Field
 
+from annotation.corpus.grid_counts import cell_of, weighted_median
 from voxmill.core.config import Config
+from voxmill.data.records import Prosody
 
+LASTING = ("f0_median_hz", "hnr_db", "spectral_tilt_db")
+"""Measures of a clip of which a speaker's median counts, as `annotation.corpus.expressiveness.as_columns` has them."""
+_CELLS = 8
+"""Cells a semitone or dB."""
 _UNIT = 1 << 20
 """Probabilities are summed as whole parts of this many."""
 
@@ -48,16 +57,28 @@ class Votes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeakerTally:
-    """Sums over a speaker's clips. `gender`: votes by classifier."""
+    """Sums over a speaker's clips. `gender`: votes by classifier. `measures`: clips by measure and cell."""
 
     clips: int = 0
     gender: Mapping[str, Votes] = field(default_factory=dict)
+    measures: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
 
     def __add__(self, other: "SpeakerTally") -> "SpeakerTally":
         gender = dict(self.gender)
         for source, votes in other.gender.items():
             gender[source] = gender[source] + votes if source in gender else votes
-        return SpeakerTally(clips=self.clips + other.clips, gender=gender)
+        measures = {name: dict(cells) for name, cells in self.measures.items()}
+        for name, cells in other.measures.items():
+            own = measures.setdefault(name, {})
+            for cell, clips in cells.items():
+                own[cell] = own.get(cell, 0) + clips
+        return SpeakerTally(clips=self.clips + other.clips, gender=gender, measures=measures)
+
+
+def count_measures(values: Mapping[str, float | None]) -> dict[str, dict[int, int]]:
+    """The cells of one clip's measures, for a tally."""
+    known = {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
+    return {name: {int(cell_of(np.array([value]), _CELLS)[0]): 1} for name, value in known.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,10 +91,20 @@ class GenderVotes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VoiceMedian:
+    """Of one measure over a speaker's clips; `value` as `Prosody` has it."""
+
+    measure: str
+    clips: int
+    value: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SpeakerTraits:
     """A speaker in the dataset's table.
 
-    named: whether the manifest or a correction names it; else it is a cluster of one session.
+    named: whether the manifest or a correction names it; else it is a cluster of one session. voice: medians of
+    `LASTING`.
     gender, gender_probability: None where nobody has decided; the reason then: `no_votes`, `mixed`, `disagree`.
     """
 
@@ -84,6 +115,12 @@ class SpeakerTraits:
     gender_probability: float | None
     gender_reason: str
     votes: tuple[GenderVotes, ...]
+    voice: tuple[VoiceMedian, ...] = ()
+
+    def of_voice(self, prosody: Prosody) -> Prosody:
+        """The measures of a clip with the speaker's own where there are some: what the voice is like, not the clip."""
+        medians: dict[str, float] = {median.measure: median.value for median in self.voice}
+        return replace(prosody, **medians)  # type: ignore[arg-type]
 
     @property
     def gender_probabilities(self) -> dict[str, float]:
@@ -108,7 +145,16 @@ def decide_traits(speaker: str, named: bool, tally: SpeakerTally, config: Traits
             GenderVotes(source=source, clips=votes.clips, female=round(votes.share, 4))
             for source, votes in sorted(tally.gender.items())
         ),
+        voice=tuple(_median(name, cells) for name, cells in sorted(tally.measures.items())),
     )
+
+
+def _median(measure: str, cells: Mapping[int, int]) -> VoiceMedian:
+    clips = np.array(list(cells.values()))
+    value = weighted_median(np.array(list(cells)) / _CELLS, clips)
+    if measure == "f0_median_hz":
+        value = 2 ** (value / 12)
+    return VoiceMedian(measure=measure, clips=int(clips.sum()), value=round(value, 3))
 
 
 def decide_gender(votes: Mapping[str, Votes], config: TraitsConfig) -> tuple[str | None, float | None, str]:

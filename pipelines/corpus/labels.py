@@ -49,7 +49,10 @@ def add_facts(clips: Sequence[CorpusClip], norms: CorpusNorms, config: AnnotateC
         if prosody is None:
             facts = given_facts(given)
         else:
-            facts = describe_clip(prosody, of_facts, clip.candidate.language, **_classes(clip), given=given)
+            voice = None if clip.traits is None else clip.traits.of_voice(prosody)
+            facts = describe_clip(
+                prosody, of_facts, clip.candidate.language, **_classes(clip), given=given, voice=voice
+            )
         facts = [_as_of_speaker(fact, clip) for fact in facts]
         clip.facts = in_order([*facts, *_dialect(clip), *_song(clip)])
 

@@ -15,7 +15,14 @@ from typing import TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from annotation.corpus.speaker_traits import SpeakerTally, SpeakerTraits, Votes, decide_traits
+from annotation.corpus.speaker_traits import (
+    LASTING,
+    SpeakerTally,
+    SpeakerTraits,
+    Votes,
+    count_measures,
+    decide_traits,
+)
 from pipelines.config import AnnotateConfig
 from pipelines.corpus.duplicates import num_parts, read_bucket_rows, write_bucket_rows
 from pipelines.corpus.measures import corpus_path
@@ -41,13 +48,14 @@ Result = TypeVar("Result")
 
 def tally_bucket(out: Path, bucket: int) -> dict[tuple[str, bool], SpeakerTally]:
     """The tally of every speaker of a bucket, by name and whether a person gives it."""
-    table = read_parquet(corpus_path(out, bucket, "parquet"), ("speaker", "cluster", "votes"))
+    table = read_parquet(corpus_path(out, bucket, "parquet"), ("speaker", "cluster", "votes", *LASTING))
     tallies: dict[tuple[str, bool], SpeakerTally] = {}
     for row in table.to_pylist():
         if row["speaker"]:
             key = row["speaker"], row["speaker"] != row["cluster"]
             votes = {vote["source"]: Votes.of(vote["female"]) for vote in row["votes"]}
-            one = SpeakerTally(clips=1, gender=votes)
+            measures = count_measures({name: row[name] for name in LASTING})
+            one = SpeakerTally(clips=1, gender=votes, measures=measures)
             tallies[key] = tallies[key] + one if key in tallies else one
     return tallies
 

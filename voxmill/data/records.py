@@ -49,7 +49,8 @@ WarningKind = Literal[
 TextSource = Literal["given", "recognised", "corrected"]
 FactSource = Literal["measured", "classified", "given", "speaker"]
 CutBy = Literal["pause", "speaker", "overlap", "language", "forced", "given"]
-Axis = Literal["design", "style"]
+Axis = Literal["design", "style", "both"]
+DESCRIPTION_AXES: tuple[Axis, ...] = ("design", "style", "both")
 Granularity = Literal["tags", "phrase", "sentence", "paragraph"]
 ClaimOutcome = Literal["pass", "fail", "abstain"]
 FunnelStep = Literal["readable", "speech", "clips", "kept"]
@@ -705,7 +706,7 @@ class Description:
     """One verified text on one axis."""
 
     axis: Axis
-    """design describes the voice, style this delivery."""
+    """design describes the voice, style this delivery, both describes the two together."""
     granularity: Granularity
     """tags, phrase, sentence or paragraph."""
     language: str
