@@ -18,6 +18,7 @@ from annotation.corpus.eligibility import ModesConfig
 from annotation.corpus.expressiveness import ExpressivenessConfig
 from annotation.corpus.references import ReferencesConfig
 from annotation.corpus.speaker_clusters import ClusterConfig
+from annotation.corpus.speaker_traits import TraitsConfig
 from annotation.descriptions.describer import DescriptionsConfig
 from annotation.descriptions.facts import FactsConfig
 from annotation.speech.aligners.config import AlignmentConfig
@@ -118,6 +119,7 @@ class CorpusLabelsConfig(Config):
     norms: Literal["keep", "refit"] = "keep"
     """keep: what a finished dataset was measured by stays, so that more recordings change no other clip's labels."""
     speakers: ClusterConfig = ClusterConfig()
+    traits: TraitsConfig = TraitsConfig()
     expressiveness: ExpressivenessConfig = ExpressivenessConfig()
     references: ReferencesConfig = ReferencesConfig()
     facts: FactsConfig = FactsConfig()

@@ -26,11 +26,14 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Wording:
-    """What some words claim. `literal`: what a text has wherever `pattern` matches; "" where that is not known."""
+    """What some words claim. `literal`: what a text has wherever `pattern` matches; "" where that is not known.
+    own: whether the grammar writes it, which counts where a further wording (`also`) matches the same words.
+    """
 
     pattern: re.Pattern[str]
     literal: str
     claims: tuple[tuple[str, str], ...]
+    own: bool
 
 
 @cache
@@ -39,6 +42,7 @@ def _wordings(language: str) -> list[_Wording]:
     spaced = words.stop.endswith(" ")
     claims_of: dict[str, list[tuple[str, str]]] = {}
     literals: dict[str, str] = {}
+    own: set[str] = set()
 
     def add(pattern: str, claims: list[tuple[str, str]], literal: str = "") -> None:
         literals[pattern] = literals.get(pattern) or literal
@@ -46,12 +50,15 @@ def _wordings(language: str) -> list[_Wording]:
         known += [claim for claim in claims if claim not in known]
 
     def add_literal(wording: str, claims: list[tuple[str, str]]) -> None:
+        own.add(re.escape(wording.lower()))
         add(re.escape(wording.lower()), claims, wording.lower())
 
     for gender, ages in words.heads.items():
         for age, wordings in ages.items():
-            for wording in wordings:
+            for wording in "|".join(wordings).split("|"):
                 add_literal(wording, [*[("gender", gender)] * bool(gender), *[("age", age)] * bool(age)])
+    for wording, claims in words.voices():
+        add_literal(wording, claims)
     for table in (words.design, words.clauses, words.tags):
         for attribute, by_word in table.items():
             for word, wordings in by_word.items():
@@ -64,7 +71,12 @@ def _wordings(language: str) -> list[_Wording]:
                 add(expression, [(attribute, word)], _beginning(expression))
     edge = (r"(?<!\w)(?:", r")(?!\w)") if spaced else ("(?:", ")")
     return [
-        _Wording(pattern=re.compile(edge[0] + pattern + edge[1]), literal=literals[pattern], claims=tuple(claims))
+        _Wording(
+            pattern=re.compile(edge[0] + pattern + edge[1]),
+            literal=literals[pattern],
+            claims=tuple(claims),
+            own=pattern in own,
+        )
         for pattern, claims in claims_of.items()
         if claims
     ]
@@ -90,20 +102,21 @@ def _negation(language: str) -> re.Pattern[str]:
 def read_claims(text: str, language: str) -> list[Claim]:
     """Claims in order of appearance; the same claim twice is one."""
     lowered = text.lower()
-    hits: list[tuple[int, int, str, str]] = []
+    hits: list[tuple[int, int, bool, str, str]] = []
     for wording in _wordings(language):
         # Few of the wordings are in a text, and to look for a string is much quicker than for a pattern.
         if wording.literal not in lowered:
             continue
         for match in wording.pattern.finditer(lowered):
-            hits += [(match.start(), match.end(), attribute, word) for attribute, word in wording.claims]
-    # Of overlapping matches the longest counts; equal spans count both ('girl' is a gender and an age).
-    kept: list[tuple[int, int, str, str]] = []
-    for hit in sorted(hits, key=lambda hit: (-(hit[1] - hit[0]), hit[0])):
-        if all(hit[1] <= other[0] or hit[0] >= other[1] or hit[:2] == other[:2] for other in kept):
+            hits += [(match.start(), match.end(), wording.own, attribute, word) for attribute, word in wording.claims]
+    # Of overlapping matches the longest counts; equal spans count both ('girl' is a gender and an age), but of those
+    # that the grammar writes and further ones the grammar's ('low voice' is the voice's, not the clip's).
+    kept: list[tuple[int, int, bool, str, str]] = []
+    for hit in sorted(hits, key=lambda hit: (-(hit[1] - hit[0]), not hit[2], hit[0])):
+        if all(hit[1] <= other[0] or hit[0] >= other[1] or hit[:3] == other[:3] for other in kept):
             kept.append(hit)
     read: list[Claim] = []
-    for start, end, attribute, word in sorted(kept):
+    for start, end, _, attribute, word in sorted(kept):
         claim = Claim(attribute, word, _is_negated(lowered, start, language), text[start:end], start)
         if (attribute, word, claim.negated) not in [(c.attribute, c.word, c.negated) for c in read]:
             read.append(claim)

@@ -9,19 +9,20 @@ standard deviation around a middle of one.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from voxmill.core.config import Config
 from voxmill.data.languages import base_language
-from voxmill.data.records import Axis, Fact, Prosody
+from voxmill.data.records import Axis, Fact, FactSource, Prosody
 
 Scale = Literal["pitch", "intonation", "rate", "energy", "clarity"]
 
 # From -2 to 2. English words are the facts' own; other languages and wordings are in `lexicon/`.
 LEVELS: dict[str, tuple[str, str, str, str, str]] = {
+    "register": ("very low", "low", "medium", "high", "very high"),
     "pitch": ("very low", "low", "medium", "high", "very high"),
     "intonation": ("monotone", "even", "moderate", "lively", "very lively"),
     "rate": ("very slow", "slow", "moderate", "fast", "very fast"),
@@ -32,6 +33,7 @@ TEXTURES = ("rough", "breathy", "clear")
 AXES: dict[str, Axis] = {
     "gender": "design",
     "age": "design",
+    "register": "design",
     "texture": "design",
     "accent": "design",
     "dialect": "design",
@@ -239,6 +241,7 @@ def describe_clip(
     age: tuple[str, float] | None = None,
     emotion: tuple[str, float] | None = None,
     given: Mapping[str, str] | None = None,
+    voice: Prosody | None = None,
 ) -> list[Fact]:
     """All facts of a clip; what was not measured, or what a classifier abstained from, is left out.
 
@@ -246,6 +249,8 @@ def describe_clip(
         norms: of the corpus, or `Norms(FactsConfig())` for the priors alone.
         gender, age, emotion: (class, probability) of a classifier that did not abstain.
         given: what the corpus says, by attribute; it counts, whatever a classifier says.
+        voice: the measures with those of all clips of the speaker where there are such, for what is lasting: register
+            and texture. None: the clip stands for its speaker.
     """
     known = given or {}
     facts = given_facts(known) + [
@@ -254,21 +259,44 @@ def describe_clip(
         if answer is not None and name not in known
     ]
     sex = known.get("gender") or (gender[0] if gender else None)
-    raw = {
+    raw = _raw(prosody)
+    for scale, z in _distances(prosody, norms, sex, language).items():
+        if scale in LEVELS:
+            facts.append(_levelled(scale, z, raw[scale], sex, language, norms.config))
+    facts += _voice_facts(voice or prosody, norms, sex, language, "measured" if voice is None else "speaker")
+    if prosody.rate is not None:
+        facts.append(_pauses(prosody, norms.config))
+    return in_order(facts)
+
+
+def _raw(prosody: Prosody) -> dict[Scale, tuple[float | None, str]]:
+    """The measures as they are shown: (value, unit)."""
+    return {
         "pitch": (prosody.f0_median_hz, "Hz"),
         "intonation": (prosody.f0_std_semitones, "semitones"),
         "rate": (prosody.articulation_rate, f"{prosody.rate_unit}/s"),
         "energy": (prosody.spectral_tilt_db, "dB spectral tilt"),
         "clarity": (prosody.hnr_db, "dB harmonics to noise"),
     }
-    z_of: dict[Scale, float] = {}
+
+
+def _distances(prosody: Prosody, norms: Norms, gender: str | None, language: str) -> dict[Scale, float]:
+    """How far the measures lie from the middle of their group, in its widths."""
+    distances: dict[Scale, float] = {}
     for scale, value in scaled(prosody).items():
-        middle, width = norms.of(scale, sex, language, prosody.rate_unit)
-        z_of[scale] = (value - middle) / width
-        if scale in LEVELS:
-            facts.append(_levelled(scale, z_of[scale], raw[scale], sex, language, norms.config))
-    texture = _texture(z_of)
-    if texture:
+        middle, width = norms.of(scale, gender, language, prosody.rate_unit)
+        distances[scale] = (value - middle) / width
+    return distances
+
+
+def _voice_facts(voice: Prosody, norms: Norms, gender: str | None, language: str, source: FactSource) -> list[Fact]:
+    """What is lasting: how high a voice is among those of its gender that speak the language, and its texture."""
+    z_of, raw = _distances(voice, norms, gender, language), _raw(voice)
+    facts = []
+    if "pitch" in z_of:
+        pitch = _levelled("pitch", z_of["pitch"], raw["pitch"], gender, language, norms.config)
+        facts.append(replace(pitch, attribute="register", axis=AXES["register"], source=source))
+    if texture := _texture(z_of):
         number, unit = raw["clarity"]
         facts.append(
             Fact(
@@ -278,12 +306,11 @@ def describe_clip(
                 value=_rounded(number),
                 unit=unit,
                 z=round(z_of["clarity"], 3),
-                relative_to=_relative_to("clarity", sex, language),
+                relative_to=_relative_to("clarity", gender, language),
+                source=source,
             )
         )
-    if prosody.rate is not None:
-        facts.append(_pauses(prosody, norms.config))
-    return in_order(facts)
+    return facts
 
 
 def in_order(facts: Iterable[Fact]) -> list[Fact]:

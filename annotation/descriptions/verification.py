@@ -69,7 +69,9 @@ def verify(
     config = config or VerificationConfig()
     claims = read_claims(text, language)
     verdicts = [check_claim(claim, evidence, config) for claim in claims] + _contradictions(claims)
-    return Checked(tuple(verdicts), tuple(claim.attribute for claim in claims if AXES[claim.attribute] != axis))
+    return Checked(
+        tuple(verdicts), tuple(claim.attribute for claim in claims if axis not in ("both", AXES[claim.attribute]))
+    )
 
 
 def check_claim(claim: Claim, evidence: Evidence, config: VerificationConfig) -> ClaimVerdict:
@@ -172,7 +174,7 @@ def recall(verdicts: Sequence[ClaimVerdict], facts: Mapping[str, str], axis: Axi
 
     Facts in a corpus's own words, which are not read back, do not count.
     """
-    wanted = [name for name in facts if AXES[name] == axis and name not in FREE_WORDS]
+    wanted = [name for name in facts if axis in ("both", AXES[name]) and name not in FREE_WORDS]
     if not wanted:
         return None
     stated = {verdict.attribute for verdict in verdicts if verdict.verdict == "pass"}

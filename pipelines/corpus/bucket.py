@@ -1,12 +1,13 @@
 """Pass 2 over a bucket: its candidates become its shards and its parts of the indexes."""
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 
+from annotation.corpus.speaker_traits import SpeakerTraits
 from pipelines.config import AnnotateConfig
 from pipelines.corpus.clips import CorpusClip, index_row, rejected_row
 from pipelines.corpus.collect import CollectedClips, collect, number
@@ -47,7 +48,7 @@ class BucketInputs:
     """What a bucket's pass is given beside its files.
 
     repeated: its clips that another bucket has under an earlier name. cutoff: with `top_share`, the last clip kept.
-    shards: of the state before.
+    shards: of the state before. traits: what is decided of its speakers, by name and whether a person gives it.
     """
 
     bucket: int
@@ -56,6 +57,7 @@ class BucketInputs:
     repeated: tuple[ClipId, ...] = ()
     cutoff: Cutoff | None = None
     shards: tuple[ShardFile, ...] = ()
+    traits: Mapping[tuple[str, bool], SpeakerTraits] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,7 @@ def _label(out: Path, collected: CollectedClips, config: AnnotateConfig, inputs:
     names = measures.table.select(["speaker", "cluster"]).to_pydict()
     for clip, speaker, cluster in zip(clips, names["speaker"], names["cluster"], strict=True):
         clip.speaker, clip.cluster = speaker, cluster
+        clip.traits = inputs.traits.get((speaker or "", speaker != cluster))
     if "expressiveness" in config.corpus_labels.labels:
         add_scores(clips, scores_of(measures, inputs.norms, config), inputs.norms)
     add_facts(clips, inputs.norms, config)

@@ -7,7 +7,7 @@ candidate clip, kept or not, so that a changed threshold changes none of them.
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,13 +18,15 @@ from annotation.corpus.references import SessionClips, find_references, violatio
 from annotation.descriptions.facts import AXES, FREE_WORDS, describe_clip, given_facts, in_order
 from annotation.voice.given_labels import SONG, given_classes
 from pipelines.config import AnnotateConfig, CorpusLabelsConfig
-from pipelines.corpus.clips import CorpusClip, dialect_of, style_of
+from pipelines.corpus.clips import CorpusClip, dialect_of, gender_of_speaker, style_of
 from pipelines.corpus.collect import CollectedClips
 from pipelines.corpus.figures import EligibilityFigures, GivenVerdicts, ReferenceFigures
 from pipelines.corpus.measures import embeddings_of, prosody_of
 from pipelines.corpus.norms import CorpusNorms
 from voxmill.data.languages import DIALECTS, base_language
 from voxmill.data.records import Axis, Ending, Fact, FactSource, StageName
+
+_CLASSIFIED = ("age", "emotion", "gender")
 
 
 def add_scores(clips: Sequence[CorpusClip], scores: np.ndarray, norms: CorpusNorms) -> None:
@@ -47,8 +49,19 @@ def add_facts(clips: Sequence[CorpusClip], norms: CorpusNorms, config: AnnotateC
         if prosody is None:
             facts = given_facts(given)
         else:
-            facts = describe_clip(prosody, of_facts, clip.candidate.language, **_classes(clip), given=given)
+            voice = None if clip.traits is None else clip.traits.of_voice(prosody)
+            facts = describe_clip(
+                prosody, of_facts, clip.candidate.language, **_classes(clip), given=given, voice=voice
+            )
+        facts = [_as_of_speaker(fact, clip) for fact in facts]
         clip.facts = in_order([*facts, *_dialect(clip), *_song(clip)])
+
+
+def _as_of_speaker(fact: Fact, clip: CorpusClip) -> Fact:
+    """The fact, with its source where it is decided over the speaker's clips."""
+    if fact.attribute != "gender" or fact.source != "classified" or gender_of_speaker(clip) is None:
+        return fact
+    return replace(fact, source="speaker")
 
 
 def _dialect(clip: CorpusClip) -> list[Fact]:
@@ -76,9 +89,24 @@ def errors_of(clips: Sequence[CorpusClip]) -> dict[str, int]:
 
 def _classes(clip: CorpusClip) -> dict[str, tuple[str, float]]:
     """(class, probability) of every classifier that did not abstain."""
+    probabilities = _classified(clip)
+    best = {name: max(classes, key=lambda word: classes[word]) for name, classes in probabilities.items()}
+    return {name: (word, probabilities[name][word]) for name, word in best.items()}
+
+
+def _classified(clip: CorpusClip) -> dict[str, dict[str, float]]:
+    """Probabilities of the classes of every classifier that did not abstain; of gender, as its speaker's clips have it.
+
+    A clip whose speaker nobody knows stands for itself.
+    """
     labels = {"age": clip.voice.age, "emotion": clip.voice.emotion, "gender": clip.voice.gender}
     values = {name: label.value for name, label in labels.items() if label is not None}
-    return {name: (value.label, value.probability) for name, value in values.items() if value is not None}
+    found = {name: value.probabilities for name, value in values.items() if value is not None}
+    if clip.traits is not None and gender_of_speaker(clip) is not None:
+        found.pop("gender", None)
+        if classes := clip.traits.gender_probabilities:
+            found["gender"] = classes
+    return found
 
 
 def class_probabilities(clip: CorpusClip) -> dict[str, dict[str, float]]:
@@ -86,10 +114,8 @@ def class_probabilities(clip: CorpusClip) -> dict[str, dict[str, float]]:
 
     What the corpus says counts instead: a description is to agree with it.
     """
-    labels = {"age": clip.voice.age, "emotion": clip.voice.emotion, "gender": clip.voice.gender}
-    values = {name: label.value for name, label in labels.items() if label is not None}
-    given = {name: {word: 1.0} for name, word in given_classes(clip.given).items() if name in labels}
-    return {name: value.probabilities for name, value in values.items() if value is not None} | given
+    given = {name: {word: 1.0} for name, word in given_classes(clip.given).items() if name in _CLASSIFIED}
+    return _classified(clip) | given
 
 
 def count_given(clips: Sequence[CorpusClip]) -> dict[str, int]:

@@ -6,7 +6,7 @@ schemas, never on an object a clip.
 """
 
 import json
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
@@ -47,9 +47,10 @@ WarningKind = Literal[
     "text_not_read",  # most of the text is not said
 ]
 TextSource = Literal["given", "recognised", "corrected"]
-FactSource = Literal["measured", "classified", "given"]
+FactSource = Literal["measured", "classified", "given", "speaker"]
 CutBy = Literal["pause", "speaker", "overlap", "language", "forced", "given"]
-Axis = Literal["design", "style"]
+Axis = Literal["design", "style", "both"]
+DESCRIPTION_AXES: tuple[Axis, ...] = ("design", "style", "both")
 Granularity = Literal["tags", "phrase", "sentence", "paragraph"]
 ClaimOutcome = Literal["pass", "fail", "abstain"]
 FunnelStep = Literal["readable", "speech", "clips", "kept"]
@@ -420,10 +421,13 @@ class Prosody:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gender:
-    """How a voice sounds. `female`: probability of a female voice, 0..1."""
+    """How a voice sounds. `female`: probability of a female voice, 0..1; `by_model`: each model's, where there are
+    several.
+    """
 
     label: Literal["female", "male"]
     female: float
+    by_model: dict[str, float] = field(default_factory=dict)
 
     @property
     def probability(self) -> float:
@@ -641,7 +645,7 @@ class ClassColumn:
     probability: float | None
     """Probability of the class by the classifier; null where it gives none. [0..1]"""
     reason: str | None
-    """Why there is none, such as unsure or no_model; given: it is the corpus's own; recognised: the recogniser's."""
+    """Why there is none, such as unsure; or who says it: speaker (all its clips), given (the corpus), recognised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -668,7 +672,7 @@ class Fact:
     probability: float | None = None
     """Probability of a class; null for measured values and given ones. [0..1]"""
     source: FactSource = "measured"
-    """measured, classified, or given by the corpus."""
+    """measured, classified, given by the corpus, or speaker: decided over the speaker's clips."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -702,7 +706,7 @@ class Description:
     """One verified text on one axis."""
 
     axis: Axis
-    """design describes the voice, style this delivery."""
+    """design describes the voice, style this delivery, both describes the two together."""
     granularity: Granularity
     """tags, phrase, sentence or paragraph."""
     language: str
