@@ -299,6 +299,7 @@ class Describer:
             verdicts=draft.checked.verdicts,
             recall=recall(draft.checked.verdicts, facts, draft.axis),
             repaired=repaired,
+            unread=draft.checked.unread,
         )
 
     def _check_facts(self, clip: DescribedClip, draft: _Draft) -> None:

@@ -22,11 +22,10 @@ from annotation.descriptions.describer import (
     Descriptions,
     DescriptionsConfig,
 )
-from annotation.descriptions.verification import Evidence
 from pipelines.config import AnnotateConfig
 from pipelines.corpus.clips import CorpusClip
 from pipelines.corpus.figures import VerdictCounts
-from pipelines.corpus.labels import class_probabilities
+from pipelines.corpus.labels import evidence_of
 from voxmill.core.assets import asset_path
 from voxmill.core.audio import RATE_16K, decode_flac, resample
 from voxmill.core.local_ray.tasks import map_actors
@@ -95,7 +94,7 @@ class DescriptionJob:
         """The caption that the corpus brings, verified; one that fails is counted with the other dropped texts."""
         if row.given is None or row.given.caption is None:
             return ()
-        evidence = Evidence(row.facts, class_probabilities(row))
+        evidence = evidence_of(row, of_caption=True)
         description, problem = given_description(row.given.caption, evidence, self.rule.verification)
         self.counts["given" if description is not None else "given_dropped"] += 1
         if description is None:
@@ -128,7 +127,7 @@ class DescriptionJob:
 
 
 def count_verdicts(rows: Iterable[CorpusClip]) -> dict[str, int]:
-    """How many claims passed, failed and abstained, by `language/attribute/verdict`."""
+    """How many claims passed, failed, abstained and have no judge, by `language/attribute/verdict`."""
     return dict(
         Counter(
             f"{description.language}/{verdict.attribute}/{verdict.verdict}"
@@ -149,6 +148,7 @@ def verdict_table(counts: Mapping[str, int]) -> list[VerdictCounts]:
             "pass": counts.get(f"{language}/{attribute}/pass", 0),
             "fail": counts.get(f"{language}/{attribute}/fail", 0),
             "abstain": counts.get(f"{language}/{attribute}/abstain", 0),
+            "unjudged": counts.get(f"{language}/{attribute}/unjudged", 0),
         }
         for language, attribute in keys
     ]
@@ -159,8 +159,7 @@ def _clip(row: CorpusClip, out: Path, send_audio: bool) -> DescribedClip:
     if send_audio:
         flac = read_member(out, row.place.shard, row.place.offset, row.place.size)
         audio = resample(*decode_flac(flac), RATE_16K)
-    evidence = Evidence(row.facts, class_probabilities(row))
-    return DescribedClip(row.clip_id, row.candidate.language, evidence, audio)
+    return DescribedClip(row.clip_id, row.candidate.language, evidence_of(row), audio)
 
 
 class _Writer:

@@ -16,6 +16,7 @@ from annotation.corpus.expressiveness import SCORE_CELLS
 from annotation.corpus.grid_counts import cell_of
 from annotation.corpus.references import SessionClips, find_references, violations
 from annotation.descriptions.facts import AXES, FREE_WORDS, describe_clip, given_facts, in_order
+from annotation.descriptions.verification import CLASSIFIED, Answer, Evidence
 from annotation.voice.given_labels import SONG, given_classes
 from pipelines.config import AnnotateConfig, CorpusLabelsConfig
 from pipelines.corpus.clips import CorpusClip, dialect_of, gender_of_speaker, style_of
@@ -25,6 +26,7 @@ from pipelines.corpus.measures import embeddings_of, prosody_of
 from pipelines.corpus.norms import CorpusNorms
 from voxmill.data.languages import DIALECTS, base_language
 from voxmill.data.records import Axis, Ending, Fact, FactSource, StageName
+from voxmill.data.verified import admits
 
 _CLASSIFIED = ("age", "emotion", "gender")
 
@@ -79,7 +81,8 @@ def _song(clip: CorpusClip) -> list[Fact]:
     style = style_of(clip)
     if style is None or style.label != SONG or style.reason == "given":
         return []
-    return [Fact("style", AXES["style"], SONG, value=clip.singing_share, unit="share of time")]
+    share = clip.singing_share
+    return [Fact("style", AXES["style"], SONG, value=share, unit="share of time", source="classified")]
 
 
 def errors_of(clips: Sequence[CorpusClip]) -> dict[str, int]:
@@ -116,6 +119,29 @@ def class_probabilities(clip: CorpusClip) -> dict[str, dict[str, float]]:
     """
     given = {name: {word: 1.0} for name, word in given_classes(clip.given).items() if name in _CLASSIFIED}
     return _classified(clip) | given
+
+
+def evidence_of(clip: CorpusClip, *, of_caption: bool = False) -> Evidence:
+    """What a description of a clip is verified against.
+
+    Args:
+        of_caption: the corpus wrote it: our classifiers judge it, and the corpus's labels are its writer's own source.
+    """
+    classified = _classified(clip)
+    given = {name: {word: 1.0} for name, word in given_classes(clip.given).items() if name in _CLASSIFIED}
+    # A writer of ours gets what the corpus says, else what a classifier does: of the two the other one judges.
+    own = given if of_caption else classified | given
+    facts = [fact for fact in clip.facts if not of_caption or fact.source in ("measured", "given") or _is_signal(fact)]
+    judges = {name: classes for name, classes in classified.items() if of_caption or name in given}
+    answers = {
+        name: [Answer("classifier", max(classes, key=lambda word: classes[word]), max(classes.values()))]
+        for name, classes in judges.items()
+    }
+    return Evidence(facts, own, answers)
+
+
+def _is_signal(fact: Fact) -> bool:
+    return fact.attribute not in CLASSIFIED
 
 
 def count_given(clips: Sequence[CorpusClip]) -> dict[str, int]:
@@ -260,9 +286,7 @@ def add_eligibility(clips: list[CorpusClip], config: CorpusLabelsConfig) -> Elig
     for clip in clips:
         axes: set[Axis] = {description.axis for description in clip.descriptions}
         verified: set[Axis] = {
-            description.axis
-            for description in clip.descriptions
-            if all(verdict.verdict == "pass" for verdict in description.verdicts)
+            description.axis for description in clip.descriptions if admits(config.modes.stage3_verified, description)
         }
         clip.eligibility = eligibility(
             Labels(

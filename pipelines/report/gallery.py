@@ -87,7 +87,7 @@ class TextCard:
     text: str
     writer: str
     claims: str
-    verdict: Literal["all passed", "some abstained"]
+    verdict: Literal["all passed", "some open"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,8 +180,8 @@ def _pass_rate(row: VerdictCounts) -> PassRate:
     return PassRate(
         language=visible(row["language"]),
         attribute=visible(row["attribute"]),
-        claims=judged + row["abstain"],
-        abstain=row["abstain"],
+        claims=judged + row["abstain"] + row.get("unjudged", 0),
+        abstain=row["abstain"] + row.get("unjudged", 0),
         rate=100 * row["pass"] / judged if judged else None,
     )
 
@@ -278,5 +278,7 @@ def _text(description: Description) -> TextCard:
         writer=visible(description.generator),
         claims=visible(claims),
         # What is shown was kept, so no claim of it failed.
-        verdict="all passed" if verdicts and all(v == "pass" for v in verdicts) else "some abstained",
+        verdict="all passed"
+        if verdicts and not description.unread and all(v == "pass" for v in verdicts)
+        else "some open",
     )

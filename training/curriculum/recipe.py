@@ -4,7 +4,7 @@ A recipe is named by its path, or by its name where it comes with voxmill (`stag
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -17,6 +17,7 @@ from voxmill.core.errors import UserError
 from voxmill.core.storage import is_remote
 from voxmill.core.tracking import wrong_uri
 from voxmill.data.records import Mode, Origin
+from voxmill.data.verified import VerifiedRule
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes" / "speech"
 
@@ -42,6 +43,8 @@ class DatasetConfig(Config):
 class ClipsConfig(Config):
     """Which clips enter, besides the stages in their labels; lengths in seconds. None switches a rule off."""
 
+    renamed: ClassVar[dict[str, str]] = {"verified_only": "verified, as {default: pass}"}
+
     min_seconds: float = Field(0.3, ge=0)
     """Shortest clip, in seconds."""
     max_seconds: float = Field(60.0, gt=0)
@@ -54,8 +57,11 @@ class ClipsConfig(Config):
     """Styles that enter, such as song; null takes all, also clips without one."""
     min_quality: float | None = Field(None)
     """Lowest DNSMOS overall (1..5); null for no floor."""
-    verified_only: bool = Field(False)
-    """Only descriptions of which every claim passed."""
+    verified: VerifiedRule | None = None
+    """Verdicts on descriptions that enter, by attribute; null takes all.
+
+    Each is pass, unjudged_ok or abstain_ok; `default` is of attributes not named, `unread: unread_ok` takes texts with
+    parts that could not be read, as {default: pass, accent: unjudged_ok}."""
 
 
 class MixtureConfig(Config):

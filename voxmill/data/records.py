@@ -52,7 +52,7 @@ CutBy = Literal["pause", "speaker", "overlap", "language", "forced", "given"]
 Axis = Literal["design", "style", "both"]
 DESCRIPTION_AXES: tuple[Axis, ...] = ("design", "style", "both")
 Granularity = Literal["tags", "phrase", "sentence", "paragraph"]
-ClaimOutcome = Literal["pass", "fail", "abstain"]
+ClaimOutcome = Literal["pass", "fail", "abstain", "unjudged"]
 FunnelStep = Literal["readable", "speech", "clips", "kept"]
 """Steps of the report's funnel that a stage's compute can belong to."""
 
@@ -686,9 +686,9 @@ class ClaimVerdict:
     predicted: str | None
     """The measured word or the classifier's class; null where there is none."""
     verdict: ClaimOutcome
-    """pass, fail or abstain."""
+    """pass, fail, abstain: its judges are unsure or disagree, or unjudged: nobody but the writer's own source knows."""
     probability: float | None = None
-    """Probability that the claim holds; null for an abstention without evidence. [0..1]"""
+    """Probability that the claim holds, by the source that decided; null without evidence. [0..1]"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -723,6 +723,8 @@ class Description:
     """Share of its facts that the text names. [0..1]"""
     repaired: bool = False
     """Whether a failed claim was replaced by a second request."""
+    unread: tuple[str, ...] = ()
+    """Parts of the text that could not be read: what they claim is not verified."""
 
 
 @dataclass(frozen=True, slots=True)

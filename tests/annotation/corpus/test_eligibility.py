@@ -72,4 +72,3 @@ def test_an_abstained_claim_is_enough_for_stage_two_only() -> None:
     open_claims = replace(FULL, verified_axes={"design"})
     assert eligibility(open_claims, CONFIG).by_stage[3] == ("basic", "continuation", "design", "reference")
     assert eligibility(open_claims, CONFIG).by_stage[2] == ALL
-    assert eligibility(open_claims, ModesConfig(stage3_verified_only=False)).by_stage[3] == ALL

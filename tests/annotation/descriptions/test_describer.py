@@ -302,7 +302,7 @@ def test_a_writer_that_is_sent_the_audio_may_state_what_no_fact_states() -> None
     sent = seen[0]["messages"][0]["content"][1]["input_audio"]
     assert sent["format"] == "wav" and len(sent["data"]) > 4000
     verdicts = next(d for d in described.kept if (d.axis, d.granularity) == ("style", "sentence")).verdicts
-    assert {v.attribute: v.verdict for v in verdicts}["emotion"] == "abstain"
+    assert {v.attribute: v.verdict for v in verdicts}["emotion"] == "unjudged"
     without_audio, _, _ = describe(lambda body: json.dumps({"text": "Sadly."} if is_repair(body) else reply), clip)
     assert without_audio.dropped[0].granularity == "sentence" and ("style", "sentence") not in texts(without_audio)
 

@@ -88,7 +88,7 @@ def test_a_reference_that_is_too_long_gives_way_to_one_that_fits(corpus: Corpus)
 
 
 def test_only_verified_descriptions_where_the_recipe_says_so(encoded: Path) -> None:
-    every, verified = (read_corpus(recipe(encoded, f"clips.verified_only={flag}")) for flag in ("false", "true"))
+    every, verified = (read_corpus(recipe(encoded, f"clips.verified={rule}")) for rule in ("null", "{default: pass}"))
     assert every.descriptions(0, "controllable") == ["slowly", "in a guessed way"]
     assert verified.descriptions(0, "controllable") == ["slowly"]
 

@@ -205,9 +205,7 @@ class _Writer:
     def _texts(self, piece: pa.Table, clip_ids: list[str], modes_C: NDArray[np.uint8]) -> None:
         """Appends texts, descriptions and their tokens of some clips; takes away modes that lack a description."""
         texts = piece["text"].fill_null("").to_pylist()
-        found = usable_descriptions(
-            piece["descriptions"].combine_chunks(), modes_C, verified_only=self._recipe.clips.verified_only
-        )
+        found = usable_descriptions(piece["descriptions"].combine_chunks(), modes_C, rule=self._recipe.clips.verified)
         for number, mode in enumerate(DESCRIBED.values()):
             has_one = np.bincount(found.rows[found.axes == number], minlength=len(texts)) > 0
             without = (modes_C & BITS[mode] > 0) & ~has_one
