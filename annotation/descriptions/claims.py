@@ -1,8 +1,8 @@
 """A description read back: which facts its words claim, and which of its parts no word of the lexicon explains.
 
 Three ways to a claim, all by the lexicon of the language, over text without case, accents and marks (`fold`): wordings
-of the grammar and of `also`, the longest first, so that 'very slow' is not 'slow'; and a noun with an adjective of its own
-(`said`), because a low pitch is not a low volume. A claim after a negation is reversed, up to a contrast ('not low but
+of the grammar and of `also`, the longest first, so that 'very slow' is not 'slow'; and a noun with an adjective of its
+own (`said`), because a low pitch is not a low volume. A claim after a negation is reversed, up to a contrast ('not low but
 high'). Quoted speech and names after a title are no claims. A part between two marks of punctuation with a word that is
 in no claim and claims nothing (`plain`) is unread.
 """

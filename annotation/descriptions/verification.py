@@ -2,8 +2,8 @@
 
 Report section 3.6: descriptions are 'verified with some dedicated expert classifiers in terms of gender, age and
 emotion'; pitch, intonation, rate, energy, pauses and texture are checked against measurements of the clip, whoever
-wrote the text. What models name (`CLASSIFIED`) is judged by sources that did not give the writer its facts: gender by the
-pitch, by a second classifier, or, for a corpus's own caption, by ours. The writer's own source shows that a text is
+wrote the text. What models name (`CLASSIFIED`) is judged by sources that did not give the writer its facts: gender by
+the pitch, by a second classifier, or, for a corpus's own caption, by ours. The writer's own source shows that a text is
 faithful, not that it is right: a claim against it fails, a claim that only it supports is `unjudged`. Sources that
 contradict each other decide nothing (`abstain`).
 
@@ -109,6 +109,9 @@ def check_claim(claim: Claim, evidence: Evidence, config: VerificationConfig) ->
     """One claim against the evidence."""
     claimed = f"not {claim.word}" if claim.negated else claim.word
     own, judges = _sources(claim, evidence, config)
+    if own is None and claim.attribute in CLASSIFIED and config.only_facts and not claim.negated:
+        # A writer without the audio that was not told cannot know, be it true.
+        judges = []
     if own is None and not judges:
         # Without evidence a claim is unsupported, whether or not it is true.
         unsupported = config.only_facts and not claim.negated
