@@ -2,7 +2,7 @@
 
 Words are looked up in the lexicon of the language (its own wordings and the further ones under `also`), the longest
 first, so that 'very slow' is not 'slow'. A claim after a negation is reversed. What the lexicon lacks is not seen: a
-reader of patterns misses claims in free wordings, and its recall is measured in benchmarks/descriptions.py.
+reader of patterns misses claims in free wordings, and its recall is measured in benchmarks/writers.py.
 """
 
 import re
