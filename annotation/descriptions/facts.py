@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 
+from annotation.descriptions.voice_facts import VoiceFactsConfig, is_creaky, voice_facts
 from voxmill.core.config import Config
 from voxmill.data.languages import base_language
 from voxmill.data.records import Axis, Fact, Prosody
@@ -28,7 +29,7 @@ LEVELS: dict[str, tuple[str, str, str, str, str]] = {
     "energy": ("very soft", "soft", "moderate", "strong", "very strong"),
 }
 PAUSES = ("few", "some", "many")
-TEXTURES = ("rough", "breathy", "clear")
+TEXTURES = ("rough", "breathy", "clear", "creaky")
 AXES: dict[str, Axis] = {
     "gender": "design",
     "age": "design",
@@ -44,8 +45,13 @@ AXES: dict[str, Axis] = {
     "emotion": "style",
     "style": "style",
     "emphasis": "style",
+    "dynamics": "style",
+    "ending": "style",
+    "phonation": "style",
+    "channel": "style",
+    "laughter": "style",
 }
-FREE_WORDS = ("accent", "style")
+FREE_WORDS = ("accent", "style", "emphasis")
 """Attributes of which corpora give any words; no lexicon has them."""
 
 # Articulation rates, syllables a second: Pellegrino, Coupé, Marsico 2011 (Language 87:3), read texts.
@@ -74,6 +80,7 @@ class FactsConfig(Config):
     """A share of silence (0..1) below this reads as few pauses."""
     many_pauses: float = 0.18
     """A share of silence (0..1) above this reads as many pauses."""
+    voice: VoiceFactsConfig = VoiceFactsConfig()
 
 
 _UNIT = 1 << 20
@@ -267,8 +274,10 @@ def describe_clip(
         z_of[scale] = (value - middle) / width
         if scale in LEVELS:
             facts.append(_levelled(scale, z_of[scale], raw[scale], sex, language, norms.config))
-    texture = _texture(z_of)
-    if texture:
+    if is_creaky(prosody, norms.config.voice):
+        share = _rounded(prosody.creak_share)
+        facts.append(Fact("texture", AXES["texture"], "creaky", value=share, unit="share of time"))
+    elif texture := _texture(z_of):
         number, unit = raw["clarity"]
         facts.append(
             Fact(
@@ -283,6 +292,7 @@ def describe_clip(
         )
     if prosody.rate is not None:
         facts.append(_pauses(prosody, norms.config))
+    facts += [fact for fact in voice_facts(prosody, norms.config.voice) if fact.attribute not in known]
     return in_order(facts)
 
 

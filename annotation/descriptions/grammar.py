@@ -7,7 +7,7 @@ between clips by a hash of the clip and the attribute, so the same clip is alway
 from collections.abc import Mapping, Sequence
 
 from annotation.descriptions.facts import AXES
-from annotation.descriptions.lexicons import Lexicon, lexicon
+from annotation.descriptions.lexicons import Lexicon, lexicon, wordings
 from voxmill.core.hashing import sha256_text
 from voxmill.data.records import Axis, Granularity
 
@@ -22,15 +22,15 @@ def write(facts: Mapping[str, str], axis: Axis, granularity: Granularity, langua
         seed: chooses among wordings, such as the clip's id.
     """
     words = lexicon(language)
-    mine = {name: word for name, word in facts.items() if AXES[name] == axis and word in words.tags.get(name, {})}
+    mine = {name: word for name, word in facts.items() if AXES[name] == axis and wordings(words.tags, name, word)}
     if not mine:
         return ""
     choose = _Choice(seed)
     if granularity == "tags":
-        return words.comma.join(choose(name, words.tags[name][word]) for name, word in mine.items())
+        return words.comma.join(choose(name, wordings(words.tags, name, word)) for name, word in mine.items())
     if axis == "design":
         return _design(mine, words, choose, whole=granularity != "phrase")
-    clauses = [choose(name, words.clauses[name][word]) for name, word in mine.items()]
+    clauses = [choose(name, wordings(words.clauses, name, word)) for name, word in mine.items()]
     if granularity == "phrase":
         return words.comma.join(clauses)
     if granularity == "sentence" or len(clauses) < 3:
@@ -45,8 +45,8 @@ class _Choice:
     def __init__(self, seed: str):
         self._seed = seed
 
-    def __call__(self, name: str, wordings: Sequence[str]) -> str:
-        return wordings[int(sha256_text(f"{self._seed}/{name}")[:8], 16) % len(wordings)]
+    def __call__(self, name: str, choices: Sequence[str]) -> str:
+        return choices[int(sha256_text(f"{self._seed}/{name}")[:8], 16) % len(choices)]
 
 
 def _design(facts: Mapping[str, str], words: Lexicon, choose: _Choice, whole: bool) -> str:

@@ -7,6 +7,7 @@ import yaml
 from pydantic import ValidationError
 
 from annotation.descriptions.facts import LEVELS, PAUSES, TEXTURES
+from annotation.descriptions.voice_facts import CHANNELS, DYNAMICS, ENDINGS, LAUGHTER, PHONATIONS
 from annotation.voice.given_labels import SONG
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
@@ -24,7 +25,14 @@ WORDS: dict[str, tuple[str, ...]] = {
     "emotion": EMOTIONS,
     "dialect": tuple(DIALECTS.values()),
     "style": (SONG,),
+    "dynamics": DYNAMICS,
+    "ending": ENDINGS,
+    "phonation": PHONATIONS,
+    "channel": CHANNELS,
+    "laughter": LAUGHTER,
 }
+STATED = "stated"
+"""In place of a word that is free: a wording with a `{}` for it."""
 
 Wordings = dict[str, list[str]]
 
@@ -91,12 +99,22 @@ def lexicon(language: str) -> Lexicon:
     return words
 
 
+def wordings(table: dict[str, Wordings], attribute: str, word: str) -> list[str]:
+    """How a table of a lexicon puts a word; [] where it cannot. A free word stands in its quotation marks."""
+    if attribute == "emphasis":
+        return [one.replace("{}", word) for one in table.get(attribute, {}).get(STATED, [])]
+    return table.get(attribute, {}).get(word, [])
+
+
 def _missing(words: Lexicon) -> list[str]:
     missing = [f"heads.{g}.{a}" for g in (*GENDERS, "") for a in (*AGES, "") if not words.heads.get(g, {}).get(a)]
     for section, attributes in (
         ("tags", list(WORDS)),
         ("design", ["dialect", "texture"]),
-        ("clauses", [*LEVELS, "pauses", "emotion", "style"]),
+        (
+            "clauses",
+            [*LEVELS, "pauses", "emotion", "style", "dynamics", "ending", "phonation", "channel", "laughter"],
+        ),
     ):
         table: dict[str, Wordings] = getattr(words, section)
         missing += [f"{section}.{a}.{w}" for a in attributes for w in WORDS[a] if not table.get(a, {}).get(w)]
