@@ -37,6 +37,7 @@ from benchmarks.support.voice_clips import (  # noqa: E402
     game_clips,
     narrated_clips,
     plain_clips,
+    prompted_clips,
 )
 from benchmarks.verifiers import wilson  # noqa: E402
 from voxmill.core.errors import command  # noqa: E402
@@ -88,7 +89,7 @@ def made_clips(clips: list[VoiceClip]) -> Iterator[VoiceClip]:
         seconds, direct = ROOMS[number % len(ROOMS)]
         distant = changed.room(audio, seconds, direct, rng)
         yield replace(clip, kind=f"room {seconds} s, {direct:+.0f} dB", truth="distant", audio=distant)
-        turn = int(stable_fraction(f"{clip.voice}/{number}") * 9)
+        turn = int(stable_fraction(f"{clip.voice}/{number}") * 12)
         if turn == 0:
             yield replace(clip, kind="made whispered", truth="whispered", audio=changed.whispered(audio, rng))
         elif turn == 1:
@@ -103,6 +104,12 @@ def made_clips(clips: list[VoiceClip]) -> Iterator[VoiceClip]:
             yield replace(clip, kind="made wide", truth="wide", audio=changed.swelling(audio, rng))
         elif turn == 7:
             yield replace(clip, kind="telephone", truth="telephone", audio=changed.telephone(audio))
+        elif turn == 8:
+            yield replace(clip, kind="made clear", truth="clear", audio=changed.wavering(audio, rng))
+        elif turn == 9:
+            yield replace(clip, kind="made breathy", truth="breathy", audio=changed.wavering(audio, rng, noise=0.5))
+        elif turn == 10:
+            yield replace(clip, kind="made rough", truth="rough", audio=changed.wavering(audio, rng, unsteady=0.06))
         else:
             yield replace(clip, kind="noise of 15 dB", truth="", audio=changed.noisy(audio, 15.0, rng))
 
@@ -142,12 +149,13 @@ def gather(root: Path, each: int) -> Iterator[VoiceClip]:
         truth = "shouted" if clip.kind in SHOUTED else "laughing" if clip.kind == "Laugh" else "game"
         yield replace(clip, truth=truth)
     yield from emphasised_clips(narrated_clips(root, 2 * each))
+    yield from emphasised_clips(prompted_clips())
 
 
 ATTRIBUTES = {
     "dynamics": ("flat", "wide"),
     "ending": ("rising", "falling"),
-    "texture": ("creaky",),
+    "texture": ("creaky", "breathy", "rough", "clear"),
     "phonation": ("whispered", "falsetto", "shouted"),
     "channel": ("telephone", "distant"),
 }
@@ -156,6 +164,9 @@ OPPOSITES = {
     "wide": ("flat",),
     "rising": ("falling", "level"),
     "falling": ("rising", "level"),
+    "breathy": ("clear",),
+    "rough": ("clear",),
+    "clear": ("breathy", "rough"),
 }
 """Clips that a word would be wrong of where the recordings as they are may be of any kind."""
 

@@ -277,7 +277,7 @@ def describe_clip(
     if is_creaky(prosody, norms.config.voice):
         share = _rounded(prosody.creak_share)
         facts.append(Fact("texture", AXES["texture"], "creaky", value=share, unit="share of time"))
-    elif texture := _texture(z_of):
+    elif texture := _texture(z_of, prosody, norms.config.voice):
         number, unit = raw["clarity"]
         facts.append(
             Fact(
@@ -334,13 +334,18 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(float(value), 3)
 
 
-def _texture(z_of: Mapping[Scale, float]) -> str:
-    """Only what stands out is named: a noisy voice is breathy when its upper harmonics are weak, rough otherwise."""
-    clarity = z_of.get("clarity")
-    if clarity is None or abs(clarity) < 1.0:
+def _texture(z_of: Mapping[Scale, float], prosody: Prosody, config: VoiceFactsConfig) -> str:
+    """Only what stands out is named: a noisy voice is breathy when its upper harmonics are weak, rough otherwise.
+
+    Harmonics to noise and the cepstral peak have to agree, where both are there, and creak is neither.
+    """
+    clarity, peak = z_of.get("clarity"), prosody.cpp_db
+    if clarity is None or abs(clarity) < 1.0 or (prosody.creak_share or 0.0) >= config.little_creak_share:
         return ""
     if clarity > 0:
-        return "clear"
+        return "clear" if peak is None or peak >= config.clear_cpp_db else ""
+    if peak is not None and peak > config.noisy_cpp_db:
+        return ""
     return "breathy" if z_of.get("energy", 0.0) < -0.5 else "rough"
 
 

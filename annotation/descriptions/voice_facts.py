@@ -20,34 +20,44 @@ LAUGHTER = ("laughing",)
 class VoiceFactsConfig(Config):
     """From which measured values on a word is right. Values between two words' thresholds have no fact."""
 
-    flat_dynamics_db: float = 0.9
+    flat_dynamics_db: float = 1.0
     """Loudness that spreads by at most this, in dB, is flat."""
-    moderate_dynamics_from_db: float = 1.4
+    moderate_dynamics_from_db: float = 1.6
     """Loudness that spreads by at least this, in dB, is moderate ..."""
     moderate_dynamics_to_db: float = 3.0
     """... and by at most this."""
     wide_dynamics_db: float = 4.5
     """Loudness that spreads by at least this, in dB, is wide."""
-    rising_semitones: float = 3.0
+    rising_semitones: float = 2.2
     """A last 0.4 s of voice that rises by at least this, in semitones, is a rising ending."""
-    falling_semitones: float = 3.0
+    falling_semitones: float = 2.2
     """A last 0.4 s of voice that falls by at least this, in semitones, is a falling ending."""
-    emphasis_z: float = 1.5
+    emphasis_z: float = 1.2
     """A word is emphasised that stands out by at least this, in standard deviations of the clip's words."""
     whisper_voiced_share: float = 0.1
     """A whisper has pitch in at most this share (0..1) of its time ..."""
-    whisper_tilt_db: float = -4.0
-    """... and so little, in dB, below 1 kHz relative to 1-5 kHz."""
+    whisper_tilt_db: float = 0.0
+    """... so little, in dB, below 1 kHz relative to 1-5 kHz ..."""
+    whisper_creak_share: float = 0.1
+    """... and no more creak, as a share (0..1) of its time: a hoarse voice has no pitch, either."""
     falsetto_hz: float = 450.0
     """Clear voice above this median pitch, in Hz, is falsetto; women speak at 200 Hz, small children at 300."""
     falsetto_hnr_db: float = 11.0
     """What is falsetto has at least so many dB of harmonics to noise."""
-    shout_hz: float = 300.0
+    shout_hz: float = 280.0
     """A shout has at least this median pitch, in Hz ..."""
     shout_tilt_db: float = 5.0
     """... and at most so many dB more below 1 kHz than in 1-5 kHz."""
-    creak_share: float = 0.4
-    """A voice is creaky that creaks in at least this share (0..1) of its time."""
+    pitched_share: float = 0.25
+    """Falsetto and shouts have pitch in at least this share (0..1) of their time."""
+    creak_share: float = 0.35
+    """A voice is creaky that creaks in at least this share (0..1) of its time ..."""
+    little_creak_share: float = 0.2
+    """... and rough, breathy or clear only with less than this."""
+    clear_cpp_db: float = 17.0
+    """A clear voice has at least this cepstral peak prominence, in dB, beside many harmonics for little noise."""
+    noisy_cpp_db: float = 17.0
+    """A rough or breathy voice has at most this cepstral peak prominence, in dB."""
     telephone_high_db: float = -45.0
     """A telephone line leaves at most so many dB of 4-7.5 kHz, relative to 300-3400 Hz ..."""
     telephone_low_db: float = 2.0
@@ -90,16 +100,23 @@ def _ending(prosody: Prosody, config: VoiceFactsConfig) -> Fact | None:
 
 
 def _phonation(prosody: Prosody, config: VoiceFactsConfig) -> Fact | None:
+    if prosody.voiced_share <= config.whisper_voiced_share:
+        return _whisper(prosody, config)
     pitch, tilt, ratio = prosody.f0_median_hz, prosody.spectral_tilt_db, prosody.hnr_db
-    if prosody.tilt_db is not None and prosody.voiced_share <= config.whisper_voiced_share:
-        word = "whispered" if prosody.tilt_db <= config.whisper_tilt_db else ""
-        return _fact("phonation", word, prosody.voiced_share, "share of time")
-    if pitch is None or tilt is None or ratio is None or prosody.tilt_db is None:
+    if pitch is None or tilt is None or ratio is None or prosody.voiced_share < config.pitched_share:
         return None
     if pitch >= config.shout_hz and tilt <= config.shout_tilt_db:
         return _fact("phonation", "shouted", tilt, "dB spectral tilt")
     word = "falsetto" if pitch >= config.falsetto_hz and ratio >= config.falsetto_hnr_db else ""
     return _fact("phonation", word, pitch, "Hz")
+
+
+def _whisper(prosody: Prosody, config: VoiceFactsConfig) -> Fact | None:
+    tilt, creak = prosody.tilt_db, prosody.creak_share
+    if tilt is None or creak is None:
+        return None
+    is_one = tilt <= config.whisper_tilt_db and creak <= config.whisper_creak_share
+    return _fact("phonation", "whispered" if is_one else "", tilt, "dB spectral tilt")
 
 
 def _emphasis(words: Sequence[StressedWord], config: VoiceFactsConfig) -> Fact | None:

@@ -205,7 +205,7 @@ def decay_rate(bands: Mapping[str, np.ndarray]) -> float | None:
     """How fast sounds die away where they do so fastest, dB/s: 60 over the reverberation time is its limit in a room.
 
     The tenth percentile of the falls over 60 ms in octaves from 250 Hz to 4 kHz, begun at most 20 dB below the octave's
-    loud frames and, so that noise is no end of it, 25 dB above its quiet ones. None: too few such frames.
+    loud frames and, so that noise is no end of it, 16 dB above its quiet ones. None: too few such frames.
     """
     falls = []
     for name in _OCTAVES:
@@ -214,7 +214,7 @@ def decay_rate(bands: Mapping[str, np.ndarray]) -> float | None:
             return None
         loud, quiet = np.quantile(level, [0.95, 0.05])
         start, fall = level[:-_DECAY], level[:-_DECAY] - level[_DECAY:]
-        usable = (start > loud - 20) & (start > quiet + 25) & (fall > 3)
+        usable = (start > loud - 20) & (start > quiet + 16) & (fall > 3)
         falls.append(fall[usable])
     joined = np.concatenate(falls)
     if len(joined) < 40:

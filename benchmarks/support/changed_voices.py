@@ -60,11 +60,26 @@ def creaky(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return _as_loud(_excited(audio, pulses), audio)
 
 
-def with_pitch(audio: np.ndarray, f0: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Pulses at `f0` (Hz a sample) and a little noise in place of the excitation."""
-    phase = np.cumsum(f0 / RATE)
-    pulses = np.diff(np.floor(phase), prepend=0.0) * np.sqrt(RATE / f0)
-    return _as_loud(_excited(audio, pulses + 0.05 * rng.standard_normal(len(audio))), audio)
+def with_pitch(
+    audio: np.ndarray, f0: np.ndarray, rng: np.random.Generator, *, noise: float = 0.05, unsteady: float = 0.0
+) -> np.ndarray:
+    """Pulses at `f0` (Hz a sample) and noise, relative to them, in place of the excitation.
+
+    Args:
+        unsteady: by what share each period is longer and each pulse stronger than the next, at random.
+    """
+    pulses, place = np.zeros(len(audio)), 0.0
+    while place < len(audio):
+        start = int(place)
+        pulses[start] = np.sqrt(RATE / f0[start]) * max(1 + 3 * unsteady * rng.standard_normal(), 0.1)
+        place += RATE / f0[start] * (1 + float(np.clip(unsteady * rng.standard_normal(), -0.5, 0.5)))
+    return _as_loud(_excited(audio, pulses + noise * rng.standard_normal(len(audio))), audio)
+
+
+def wavering(audio: np.ndarray, rng: np.random.Generator, *, noise: float = 0.05, unsteady: float = 0.0) -> np.ndarray:
+    """A pitch of 150 Hz that wavers by three semitones: clear, breathy by its noise or rough by its unsteadiness."""
+    waver = 3 * np.sin(2 * np.pi * np.arange(len(audio)) / RATE / 1.3 + rng.uniform(0, 6))
+    return with_pitch(audio, 150 * 2 ** (waver / 12), rng, noise=noise, unsteady=unsteady)
 
 
 def ending_by(audio: np.ndarray, semitones: float, rng: np.random.Generator) -> np.ndarray:

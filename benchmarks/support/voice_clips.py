@@ -17,6 +17,8 @@ import soundfile
 
 from samples.known_text import PACKAGES, prompts
 from samples.narration import sentences
+from samples.turns import sample_turns
+from voxmill.core.assets import asset_path
 from voxmill.core.audio import resample
 from voxmill.data.records import Word
 
@@ -70,8 +72,15 @@ def plain_clips(root: Path, each: int) -> Iterator[VoiceClip]:
     for prompt in rows:
         mine = by_voice.setdefault(prompt.voice, [])
         if len(mine) < each and len(audio := prompt.audio()) >= 1.5 * RATE:
-            audio = audio[: round(MAX_SECONDS * RATE)]
-            mine.append(VoiceClip(voice=prompt.voice, kind="plain", audio=audio, language=prompt.language))
+            is_whole = len(audio) <= MAX_SECONDS * RATE
+            clip = VoiceClip(
+                voice=prompt.voice,
+                kind="plain",
+                audio=audio[: round(MAX_SECONDS * RATE)],
+                language=prompt.language,
+                text=prompt.text if is_whole else "",
+            )
+            mine.append(clip)
     for voice in sorted(by_voice):
         yield from by_voice[voice]
 
@@ -104,6 +113,31 @@ def narrated_clips(root: Path, num: int) -> Iterator[VoiceClip]:
         text = " ".join(one.word for one in words)
         audio = _read(sentence.path)
         yield VoiceClip(voice="festvox-ru", kind="plain", audio=audio, language="ru", text=text, words=words)
+
+
+def prompted_clips() -> Iterator[VoiceClip]:
+    """Turns of the sample recordings with word times by Whisper, as the job has them."""
+    from faster_whisper import WhisperModel
+
+    model = WhisperModel(str(asset_path("whisper-base")), device="cpu", compute_type="int8", cpu_threads=2)
+    for turn in sample_turns():
+        segments, _ = model.transcribe(turn.audio, language=turn.language, word_timestamps=True, beam_size=1)
+        seconds = len(turn.audio) / RATE
+        words = tuple(
+            Word(word.word.strip(), max(word.start, 0.0), min(word.end, seconds), word.probability)
+            for segment in segments
+            for word in segment.words or ()
+        )
+        if len(words) >= 6:
+            text = " ".join(word.word for word in words)
+            yield VoiceClip(
+                voice=f"asterisk-{turn.language}",
+                kind="plain",
+                audio=turn.audio,
+                language=turn.language,
+                text=text,
+                words=words,
+            )
 
 
 def _read(path: Path) -> np.ndarray:
