@@ -125,13 +125,13 @@ class BucketPasses:
         return find_repeated(self.out, self.planned, clips)
 
     def cutoff(self, norms: CorpusNorms, parts: int) -> Cutoff | None:
-        """The last clip that `top_share` keeps of the kept and scored ones, the best first.
+        """The last clip that `top_share` describes of the kept and scored ones, the best first.
 
         Args:
             parts: as `repeated` returned it.
         """
         out, config, share = self.out, self.config, self.config.corpus_labels.expressiveness.top_share
-        if share is None or "expressiveness" not in config.corpus_labels.labels:
+        if share is None or config.corpus_labels.screen() != "expressive":
             return None
 
         def kept(bucket: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,10 +1,11 @@
 """Which modes a clip can teach and which curriculum stages it may enter (report sections 3.5 and 3.6).
 
 Modes are those of inference: `basic` and `continuation` need a transcript alone (continuation is plain TTS whose first
-part is given), `design` a description of the voice, `reference` another clip of the speaker, `controllable` a reference
-and a description of the style. Stages differ in length and care: 1 takes plain speech up to 60 s; 2 takes every mode up
-to three minutes, synthesised clips too; 3 takes 2 s to 5 min of native, clean recordings, expressive and precisely
-annotated where the mode is controllable. Pure functions over labels: a changed rule runs no model again.
+part is given), `design` a description of any kind, `reference` another clip of the speaker, `controllable` a reference
+and a description of the style, with or without the voice. Which kinds a run shows is its recipe's. Stages differ in
+length and care: 1 takes plain speech up to 60 s; 2 takes every mode up to three minutes, synthesised clips too; 3 takes
+2 s to 5 min of native, clean recordings, expressive and precisely annotated where the mode is controllable. Pure
+functions over labels: a changed rule runs no model again.
 """
 
 from collections.abc import Collection
@@ -89,11 +90,11 @@ def _modes(labels: Labels, axes: Collection[Axis]) -> tuple[Mode, ...]:
     if not labels.text.strip():
         return ()
     modes: list[Mode] = ["basic", "continuation"]
-    if "design" in axes:
+    if axes:
         modes.append("design")
     if labels.num_references:
         modes.append("reference")
-        if "style" in axes:
+        if "style" in axes or "both" in axes:
             modes.append("controllable")
     return tuple(modes)
 

@@ -17,10 +17,10 @@ from annotation.corpus.grid_counts import cell_of, weighted_median
 from voxmill.core.config import Config
 from voxmill.data.records import Prosody
 
-LASTING = ("f0_median_hz", "hnr_db", "spectral_tilt_db")
-"""Measures of a clip of which a speaker's median counts, as `annotation.corpus.expressiveness.as_columns` has them."""
-_CELLS = 8
-"""Cells a semitone or dB."""
+_CELLS = {"f0_median_hz": 8, "hnr_db": 8, "spectral_tilt_db": 8, "cpp_db": 8, "creak_share": 128}
+"""Cells a unit: semitone, dB, whole share."""
+LASTING = tuple(_CELLS)
+"""Measures of a clip of which a speaker's median counts; pitch in semitones over 1 Hz."""
 _UNIT = 1 << 20
 """Probabilities are summed as whole parts of this many."""
 
@@ -78,7 +78,7 @@ class SpeakerTally:
 def count_measures(values: Mapping[str, float | None]) -> dict[str, dict[int, int]]:
     """The cells of one clip's measures, for a tally."""
     known = {name: value for name, value in values.items() if value is not None and math.isfinite(value)}
-    return {name: {int(cell_of(np.array([value]), _CELLS)[0]): 1} for name, value in known.items()}
+    return {name: {int(cell_of(np.array([value]), _CELLS[name])[0]): 1} for name, value in known.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +151,7 @@ def decide_traits(speaker: str, named: bool, tally: SpeakerTally, config: Traits
 
 def _median(measure: str, cells: Mapping[int, int]) -> VoiceMedian:
     clips = np.array(list(cells.values()))
-    value = weighted_median(np.array(list(cells)) / _CELLS, clips)
+    value = weighted_median(np.array(list(cells)) / _CELLS[measure], clips)
     if measure == "f0_median_hz":
         value = 2 ** (value / 12)
     return VoiceMedian(measure=measure, clips=int(clips.sum()), value=round(value, 3))

@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 
+from annotation.descriptions.voice_facts import VoiceFactsConfig, is_creaky, voice_facts
 from voxmill.core.config import Config
 from voxmill.data.languages import base_language
 from voxmill.data.records import Axis, Fact, FactSource, Prosody
@@ -29,7 +30,7 @@ LEVELS: dict[str, tuple[str, str, str, str, str]] = {
     "energy": ("very soft", "soft", "moderate", "strong", "very strong"),
 }
 PAUSES = ("few", "some", "many")
-TEXTURES = ("rough", "breathy", "clear")
+TEXTURES = ("rough", "breathy", "clear", "creaky")
 AXES: dict[str, Axis] = {
     "gender": "design",
     "age": "design",
@@ -46,8 +47,13 @@ AXES: dict[str, Axis] = {
     "emotion": "style",
     "style": "style",
     "emphasis": "style",
+    "dynamics": "style",
+    "ending": "style",
+    "phonation": "style",
+    "channel": "style",
+    "laughter": "style",
 }
-FREE_WORDS = ("accent", "style")
+FREE_WORDS = ("accent", "style", "emphasis")
 """Attributes of which corpora give any words; no lexicon has them."""
 
 # Articulation rates, syllables a second: Pellegrino, Coupé, Marsico 2011 (Language 87:3), read texts.
@@ -76,6 +82,7 @@ class FactsConfig(Config):
     """A share of silence (0..1) below this reads as few pauses."""
     many_pauses: float = 0.18
     """A share of silence (0..1) above this reads as many pauses."""
+    voice: VoiceFactsConfig = VoiceFactsConfig()
 
 
 _UNIT = 1 << 20
@@ -266,6 +273,7 @@ def describe_clip(
     facts += _voice_facts(voice or prosody, norms, sex, language, "measured" if voice is None else "speaker")
     if prosody.rate is not None:
         facts.append(_pauses(prosody, norms.config))
+    facts += [fact for fact in voice_facts(prosody, norms.config.voice) if fact.attribute not in known]
     return in_order(facts)
 
 
@@ -296,7 +304,10 @@ def _voice_facts(voice: Prosody, norms: Norms, gender: str | None, language: str
     if "pitch" in z_of:
         pitch = _levelled("pitch", z_of["pitch"], raw["pitch"], gender, language, norms.config)
         facts.append(replace(pitch, attribute="register", axis=AXES["register"], source=source))
-    if texture := _texture(z_of):
+    if is_creaky(voice, norms.config.voice):
+        share = _rounded(voice.creak_share)
+        facts.append(Fact("texture", AXES["texture"], "creaky", value=share, unit="share of time", source=source))
+    elif texture := _texture(z_of, voice, norms.config.voice):
         number, unit = raw["clarity"]
         facts.append(
             Fact(
@@ -351,13 +362,18 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(float(value), 3)
 
 
-def _texture(z_of: Mapping[Scale, float]) -> str:
-    """Only what stands out is named: a noisy voice is breathy when its upper harmonics are weak, rough otherwise."""
-    clarity = z_of.get("clarity")
-    if clarity is None or abs(clarity) < 1.0:
+def _texture(z_of: Mapping[Scale, float], prosody: Prosody, config: VoiceFactsConfig) -> str:
+    """Only what stands out is named: a noisy voice is breathy when its upper harmonics are weak, rough otherwise.
+
+    Harmonics to noise and the cepstral peak have to agree, where both are there, and creak is neither.
+    """
+    clarity, peak = z_of.get("clarity"), prosody.cpp_db
+    if clarity is None or abs(clarity) < 1.0 or (prosody.creak_share or 0.0) >= config.little_creak_share:
         return ""
     if clarity > 0:
-        return "clear"
+        return "clear" if peak is None or peak >= config.clear_cpp_db else ""
+    if peak is not None and peak > config.noisy_cpp_db:
+        return ""
     return "breathy" if z_of.get("energy", 0.0) < -0.5 else "rough"
 
 

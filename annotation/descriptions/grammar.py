@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from annotation.descriptions.facts import AXES
-from annotation.descriptions.lexicons import Lexicon, filled, lexicon
+from annotation.descriptions.lexicons import Lexicon, filled, lexicon, wordings
 from voxmill.core.hashing import sha256_text
 from voxmill.data.records import Axis, Fact, Granularity
 
@@ -112,7 +112,7 @@ class _Writer:
     def _clauses(self, names: list[str]) -> list[str]:
         """Clauses in an order by chance, adverbs before phrases, which read better behind them."""
         words = self._words
-        clauses = {name: self._choose(name, words.clauses[name][self._facts[name]]) for name in names}
+        clauses = {name: self._choose(name, wordings(words.clauses, name, self._facts[name])) for name in names}
         order = self._ordered(list(clauses), "clauses")
         if words.space:
             order.sort(key=lambda name: not self._is_short(clauses[name]))
@@ -169,7 +169,7 @@ class _Writer:
         if name in self._words.voice:
             adjective = self._choose(name, self._words.voice[name][word])
             return filled(self._words.voice_noun[0], voice=adjective)
-        return self._choose(name, self._words.tags[name][word])
+        return self._choose(name, wordings(self._words.tags, name, word))
 
     def _sentences(self, texts: Sequence[str]) -> str:
         stop = self._words.stop

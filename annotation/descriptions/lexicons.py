@@ -8,7 +8,8 @@ from itertools import permutations
 import yaml
 from pydantic import ValidationError
 
-from annotation.descriptions.facts import LEVELS, PAUSES, TEXTURES
+from annotation.descriptions.facts import AXES, LEVELS, PAUSES, TEXTURES
+from annotation.descriptions.voice_facts import CHANNELS, DYNAMICS, ENDINGS, LAUGHTER, PHONATIONS
 from annotation.voice.given_labels import SONG
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
@@ -26,7 +27,14 @@ WORDS: dict[str, tuple[str, ...]] = {
     "emotion": EMOTIONS,
     "dialect": tuple(DIALECTS.values()),
     "style": (SONG,),
+    "dynamics": DYNAMICS,
+    "ending": ENDINGS,
+    "phonation": PHONATIONS,
+    "channel": CHANNELS,
+    "laughter": LAUGHTER,
 }
+STATED = "stated"
+"""In place of a word that is free: a wording with a `{}` for it."""
 
 Wordings = dict[str, list[str]]
 
@@ -90,7 +98,7 @@ class Lexicon(Config):
 
     def says(self, attribute: str, word: str) -> bool:
         """Whether there are wordings of a fact."""
-        return word in self.voice.get(attribute, {}) or word in self.tags.get(attribute, {})
+        return word in self.voice.get(attribute, {}) or bool(wordings(self.tags, attribute, word))
 
     def joined(self, adjectives: Sequence[str], join: str) -> str:
         """Adjectives, whose forms are joined each to each."""
@@ -161,6 +169,13 @@ def lexicon(language: str) -> Lexicon:
     return words
 
 
+def wordings(table: dict[str, Wordings], attribute: str, word: str) -> list[str]:
+    """How a table of a lexicon puts a word; [] where it cannot. A free word stands in its quotation marks."""
+    if attribute == "emphasis":
+        return [one.replace("{}", word) for one in table.get(attribute, {}).get(STATED, [])]
+    return table.get(attribute, {}).get(word, [])
+
+
 def _missing(words: Lexicon) -> list[str]:
     missing = [f"heads.{g}.{a}" for g in (*GENDERS, "") for a in (*AGES, "") if not words.heads.get(g, {}).get(a)]
     of_voice = ("register", "texture")
@@ -168,7 +183,7 @@ def _missing(words: Lexicon) -> list[str]:
         ("voice", list(of_voice)),
         ("tags", [attribute for attribute in WORDS if attribute not in of_voice]),
         ("design", ["dialect"]),
-        ("clauses", [*(attribute for attribute in LEVELS if attribute != "register"), "pauses", "emotion", "style"]),
+        ("clauses", [attribute for attribute in WORDS if AXES[attribute] == "style"]),
     ):
         table: dict[str, Wordings] = getattr(words, section)
         missing += [f"{section}.{a}.{w}" for a in attributes for w in WORDS[a] if not table.get(a, {}).get(w)]

@@ -21,7 +21,7 @@ from pipelines.corpus.labels import (
     add_scores,
     count_given,
     errors_of,
-    screen,
+    not_described,
 )
 from pipelines.corpus.measures import in_order, read_measures
 from pipelines.corpus.norms import CorpusNorms, scores_of
@@ -47,8 +47,9 @@ from voxmill.data.snapshot import BucketFiles, PartFile, ShardFile
 class BucketInputs:
     """What a bucket's pass is given beside its files.
 
-    repeated: its clips that another bucket has under an earlier name. cutoff: with `top_share`, the last clip kept.
-    shards: of the state before. traits: what is decided of its speakers, by name and whether a person gives it.
+    repeated: its clips that another bucket has under an earlier name. cutoff: with `top_share`, the last clip that is
+    described. shards: of the state before. traits: what is decided of its speakers, by name and whether a person gives
+    it.
     """
 
     bucket: int
@@ -91,7 +92,8 @@ def finish_bucket(out: Path, config: AnnotateConfig, inputs: BucketInputs, job: 
         references = add_references([group.clips for group in groups], config.corpus_labels)
     job.counts.clear()
     job.dropped.clear()
-    job.describe(collected.kept, bucket)
+    reasons = [not_described(clip, config.corpus_labels, inputs.cutoff) for clip in collected.kept]
+    job.describe(collected.kept, bucket, reasons)
     eligible = add_eligibility(collected.kept, config.corpus_labels)
     shards = write_shards(groups, out, shard_folder(bucket, buckets), earlier)
     planned = read_recordings(out, bucket)
@@ -155,7 +157,7 @@ def _decoded_twice(clips: Iterable[CorpusClip]) -> dict[str, int]:
 
 
 def _label(out: Path, collected: CollectedClips, config: AnnotateConfig, inputs: BucketInputs) -> None:
-    """Speakers, scores and facts of all candidates; then drops what other buckets have and what is not expressive."""
+    """Speakers, scores and facts of all candidates; then drops what other buckets have."""
     measures = read_measures(out, inputs.bucket)
     clips = in_order(collected)
     names = measures.table.select(["speaker", "cluster"]).to_pydict()
@@ -166,7 +168,6 @@ def _label(out: Path, collected: CollectedClips, config: AnnotateConfig, inputs:
         add_scores(clips, scores_of(measures, inputs.norms, config), inputs.norms)
     add_facts(clips, inputs.norms, config)
     _drop_repeated(collected, set(inputs.repeated))
-    screen(collected, config.corpus_labels, inputs.cutoff)
     number(collected)
 
 

@@ -7,7 +7,7 @@ threads, so that its rate limit, its budget and its failures are counted once.
 import dataclasses
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -65,14 +65,21 @@ class DescriptionJob:
             return dataclasses.asdict(self._batch_usage)
         return None if self._chat is None else dataclasses.asdict(self._chat.usage)
 
-    def describe(self, rows: list[CorpusClip], bucket: int) -> None:
-        """Adds descriptions to every clip of a bucket and counts.
+    def describe(self, rows: list[CorpusClip], bucket: int, reasons: Sequence[str] | None = None) -> None:
+        """Adds descriptions to the clips of a bucket and counts.
+
+        Args:
+            reasons: why a clip is left without any but its caption, "" for one that is not; None: all are described.
 
         Raises:
             JobError: the endpoint is down, refuses the key, or the budget is spent. No answer is paid for twice.
         """
         if not self._wanted or not rows:
             return
+        for row, reason in zip(rows, reasons or [""] * len(rows), strict=True):
+            row.descriptions = self._captions(row)
+            self.counts[reason or "described"] += 1
+        rows = [row for row, reason in zip(rows, reasons or [""] * len(rows), strict=True) if not reason]
         rule, replies = self.rule, self.out / "work" / "replies"
         # Older versions kept the replies of all buckets side by side.
         cache = ReplyCache(replies / bucket_name(bucket), older=replies)
@@ -86,7 +93,7 @@ class DescriptionJob:
         else:
             results = _write(rows, self.out, rule, cache, self.workers, self.counts)
         for row, result in zip(rows, results, strict=True):
-            row.descriptions = (*self._captions(row), *result.kept)
+            row.descriptions = (*row.descriptions, *result.kept)
             self.dropped.update(item.reason for item in result.dropped)
         cache.merge()
 

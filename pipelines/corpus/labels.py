@@ -19,13 +19,12 @@ from annotation.descriptions.facts import AXES, FREE_WORDS, describe_clip, given
 from annotation.descriptions.verification import CLASSIFIED, Answer, Evidence
 from annotation.voice.given_labels import SONG, given_classes
 from pipelines.config import AnnotateConfig, CorpusLabelsConfig
-from pipelines.corpus.clips import CorpusClip, dialect_of, gender_of_speaker, style_of
-from pipelines.corpus.collect import CollectedClips
+from pipelines.corpus.clips import CorpusClip, dialect_of, gender_of_speaker, index_row, style_of
 from pipelines.corpus.figures import EligibilityFigures, GivenVerdicts, ReferenceFigures
 from pipelines.corpus.measures import embeddings_of, prosody_of
 from pipelines.corpus.norms import CorpusNorms
 from voxmill.data.languages import DIALECTS, base_language
-from voxmill.data.records import Axis, Ending, Fact, FactSource, StageName
+from voxmill.data.records import Axis, Fact, FactSource
 from voxmill.data.verified import admits
 
 _CLASSIFIED = ("age", "emotion", "gender")
@@ -179,33 +178,28 @@ def given_table(counts: Mapping[str, int]) -> list[GivenVerdicts]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cutoff:
-    """The least expressive clip that `top_share` keeps, in the order of cells of scores and then of names."""
+    """The least expressive clip of `top_share`, in the order of cells of scores and then of names."""
 
     cell: int
     clip_id: str
 
 
-def screen(collected: CollectedClips, config: CorpusLabelsConfig, cutoff: Cutoff | None = None) -> None:
-    """The expressive pre-screen: kept clips that it drops go to the rejected ones.
+def not_described(clip: CorpusClip, config: CorpusLabelsConfig, cutoff: Cutoff | None = None) -> str:
+    """Why a clip gets no descriptions: `not_expressive`, `not_scored` or `not_meant`; "" where it does.
+
+    The pre-screen decides what is annotated (report section 3.6), never what stays in the data.
 
     Args:
-        cutoff: with `top_share`, the last clip that is kept; None keeps none.
+        cutoff: with `top_share`, the last clip that is described; None describes none.
     """
-    rule = config.expressiveness
-    if "expressiveness" not in config.labels or (rule.threshold is None and rule.top_share is None):
-        return
-    limit = rule.threshold
-    if rule.top_share is not None:
-        limit = None if cutoff is None else cutoff.cell / SCORE_CELLS
-    clips, collected.kept = collected.kept, []
-    for clip in clips:
-        if _passes(clip, rule.threshold, cutoff):
-            collected.kept.append(clip)
-        else:
-            ending = Ending(
-                stage=StageName.SELECTION, reason="low_expressiveness", value=clip.expressiveness, threshold=limit
-            )
-            collected.reject(clip, ending)
+    rule, screen = config.expressiveness, config.screen()
+    if screen == "all":
+        return ""
+    if screen == "expressive":
+        if clip.expressiveness is None:
+            return "not_scored"
+        return "" if _passes(clip, rule.threshold, cutoff) else "not_expressive"
+    return "" if screen(index_row(clip)) else "not_meant"
 
 
 def _passes(clip: CorpusClip, threshold: float | None, cutoff: Cutoff | None) -> bool:

@@ -23,6 +23,7 @@ from annotation.corpus.speaker_clusters import (
     largest_share_count,
     name_speakers,
 )
+from annotation.corpus.speaker_traits import LASTING
 from annotation.descriptions.facts import VoiceSums, sum_voices
 from annotation.voice.given_labels import given_classes
 from pipelines.config import AnnotateConfig
@@ -37,7 +38,7 @@ from voxmill.data.layout import bucket_name
 from voxmill.data.records import ClipId, Prosody, from_json_text, to_json_text
 from voxmill.data.schemas import parquet_metadata, parquet_rows, read_parquet, to_table, write_parquet
 
-FORMAT = 8
+FORMAT = 9
 MAX_VOICES = 1000
 """Clusters of which the mean voice is kept, half a kB each, to count voices across sessions."""
 
@@ -214,6 +215,9 @@ def measures_table(clips: list[CorpusClip]) -> pa.Table:
     table = to_table(rows, MeasuredClip)
     for name, values in as_columns(_raw_columns(clips)).items():
         table = table.append_column(name, pa.array(values, pa.float64()))
+    for name in (name for name in LASTING if name not in table.column_names):
+        measured = [None if prosody is None else getattr(prosody, name) for prosody in map(prosody_of, clips)]
+        table = table.append_column(name, pa.array(measured, pa.float64()))
     return table
 
 

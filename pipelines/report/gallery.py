@@ -31,6 +31,15 @@ REASONS = {
 }
 
 
+UNDESCRIBED = {
+    "not_expressive": "less expressive than is described",
+    "not_scored": "without a score of expressiveness",
+    "not_meant": "not of corpus_labels.describe",
+    "without_facts": "of which nothing is known",
+}
+"""Counts of the descriptions' figures in words."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassRate:
     """Claims about one attribute in texts of one language; `rate`: percent passed of those judged, or None."""
@@ -59,6 +68,8 @@ class Controllability:
     reasons: list[tuple[str, int]]
     writer: str
     described: int
+    undescribed: list[tuple[str, int]]
+    """Why kept clips have no description by the writer, and how many."""
     texts: int
     seconds: float | None
     dropped: list[tuple[str, int]]
@@ -160,6 +171,11 @@ def controllability(outcome: Outcome) -> Controllability | None:
         else [],
         writer=visible(described.get("writer") or ""),
         described=outcome.summary.described,
+        undescribed=[
+            (words, count)
+            for key, words in UNDESCRIBED.items()
+            if (count := (described.get("counts") or {}).get(key, 0))
+        ],
         texts=outcome.summary.descriptions,
         seconds=described.get("seconds"),
         dropped=[(visible(reason), count) for reason, count in (described.get("dropped") or {}).items()],

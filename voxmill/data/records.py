@@ -378,6 +378,20 @@ class TextDifference:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StressedWord:
+    """A word that stands out of its clip by energy, length and pitch together."""
+
+    word: str
+    """The word as the text has it."""
+    start: Seconds
+    """Start from the clip's start. [s]"""
+    end: Seconds
+    """End from the clip's start. [s]"""
+    score: float
+    """Mean of the lesser two of its deviations in energy, length and pitch from the clip's words. [z]"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prosody:
     """Measures of one clip; None where there is nothing to measure them on.
 
@@ -417,6 +431,24 @@ class Prosody:
     """Number of gaps between words that count as pauses."""
     rate_unit: Literal["syllables", "characters"]
     """What the rates count: syllables or characters."""
+    cpp_db: float | None = None
+    """Cepstral peak prominence, median over voiced frames; low in breathy and rough voices and in noise. [dB]"""
+    creak_share: float | None = None
+    """Share of the time that is not silent in which the voice creaks: single pulses below 70 Hz. [0..1]"""
+    tilt_db: float | None = None
+    """Level of 50-1000 Hz over 1000-5000 Hz in all loud frames; below zero in whispers. [dB]"""
+    loudness_std_db: float | None = None
+    """Standard deviation of the loudest level within 0.3 s, over voiced frames. [dB]"""
+    f0_end_semitones: float | None = None
+    """By how much the pitch moves over the last 0.4 s of voice; positive rises. [semitones]"""
+    low_band_db: float | None = None
+    """Level of 80-240 Hz relative to 300-3400 Hz, a hertz; low on the telephone. [dB]"""
+    high_band_db: float | None = None
+    """Level of 4-7.5 kHz relative to 300-3400 Hz, a hertz; low in narrow bands. [dB]"""
+    decay_db_per_s: float | None = None
+    """How fast sounds die away at their fastest; in rooms at most 60 over the reverberation time. [dB/s]"""
+    emphasis: tuple[StressedWord, ...] = ()
+    """Words that stand out most, three at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,8 +33,10 @@ def test_a_clip_with_everything_teaches_everything() -> None:
         ({"axes": (), "num_references": 0}, ("basic", "continuation")),
         ({"axes": ()}, ("basic", "continuation", "reference")),
         ({"num_references": 0}, ("basic", "continuation", "design")),
-        ({"axes": {"style"}}, ("basic", "continuation", "reference", "controllable")),
-        ({"axes": {"style"}, "num_references": 0}, ("basic", "continuation")),
+        ({"axes": {"design"}}, ("basic", "continuation", "design", "reference")),
+        ({"axes": {"style"}}, ALL),
+        ({"axes": {"both"}}, ALL),
+        ({"axes": {"style"}, "num_references": 0}, ("basic", "continuation", "design")),
         ({"text": " "}, ()),
     ],
 )

@@ -24,6 +24,11 @@ FULL = {
     "energy": "very soft",
     "pauses": "many",
     "emotion": "sad",
+    "dynamics": "wide",
+    "ending": "rising",
+    "phonation": "shouted",
+    "channel": "telephone",
+    "laughter": "laughing",
 }
 
 
@@ -52,6 +57,18 @@ def test_every_word_reads_back_as_itself(language: str) -> None:
         for word, granularity, seed in itertools.product(words, GRANULARITIES, "abc"):
             text = write({attribute: word}, AXES[attribute], granularity, language, seed)
             assert claimed(text, language) == {(attribute, word)}, text
+
+
+@pytest.mark.parametrize("language", LEXICON_LANGUAGES)
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_an_emphasised_word_is_quoted_and_claims_nothing_itself(language: str, granularity: Granularity) -> None:
+    # Every word that would be a claim of its own outside of the quotation marks.
+    for attribute, word in (("rate", "slow"), ("energy", "very soft"), ("emotion", "sad")):
+        said = lexicon(language).tags[attribute][word][0]
+        for seed in "abc":
+            text = write({"emphasis": said, "pauses": "many"}, "style", granularity, language, seed)
+            assert claimed(text, language) == {("emphasis", "stated"), ("pauses", "many")}, text
+            assert said in text and clean(text).text == text
 
 
 def test_sentences_are_sentences() -> None:

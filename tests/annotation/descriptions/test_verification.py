@@ -32,7 +32,7 @@ def outcomes(text: str, config: VerificationConfig | None = None) -> dict[str, s
             {"pitch": "low", "texture": "rough", "gender": "male", "rate": "very fast"},
         ),
         ("The speaker's pitch is low and the pace is moderate.", {"pitch": "low", "rate": "moderate"}),
-        ("A little girl whispers.", {"gender": "female", "age": "child", "energy": "very soft"}),
+        ("A little girl whispers.", {"gender": "female", "age": "child", "phonation": "whispered"}),
         ("Cheerful and energetic, pausing often.", {"emotion": "happy", "energy": "strong", "pauses": "many"}),
         (
             "An old man with a British accent reading an audiobook.",
