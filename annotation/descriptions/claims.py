@@ -197,8 +197,10 @@ def _said_hits(text: str, language: str) -> Iterator[_Hit]:
 
     for one in _said(language):
         for match in one.before.finditer(text):
-            # 'The pitch is not high': the negation is inside of what was matched.
-            yield hit(one, match, match.start(), True if negation.search(match.group()) else None)
+            # 'The pitch is not high': the negation is between the noun and the adjective.
+            adjective = next(start for start in map(match.start, match.groupdict()) if start >= 0)
+            inside = negation.search(text[match.start() : adjective])
+            yield hit(one, match, match.start(), True if inside else None)
             place = match.end()
             while following := one.more.match(text, place):
                 tail = contrast.split(following.group())[-1]
@@ -317,6 +319,10 @@ def _is_negated(folded: str, start: int, language: str) -> bool:
     words = lexicon(language)
     before = re.split(_MARKS, folded[max(start - 60, 0) : start])[-1]
     before = _words_of(language, "contrasts").split(before)[-1]
+    # 'Not loud and in a deep voice': what is joined stands for itself.
+    before = before.split(fold(words.and_))[-1] if words.space else before
+    # 'Neither slow nor fast' denies both.
+    before = re.split(r"\b(?=neither\b|nor\b)", before)[-1]
     negation = _words_of(language, "negations")
     if not words.space:
         near = re.search(f"(?:{negation.pattern}|{_words_of(language, 'links').pattern})*$", before)
