@@ -1,10 +1,10 @@
 """A description read back: which facts its words claim, and which of its parts no word of the lexicon explains.
 
-Three ways to a claim, all by the lexicon of the language, over text without case, accents and marks (`fold`): wordings
-of the grammar and of `also`, the longest first, so that 'very slow' is not 'slow'; and a noun with an adjective of its
-own (`said`), because a low pitch is not a low volume. A claim after a negation is reversed, up to a contrast ('not low but
-high'). Quoted speech and names after a title are no claims. A part between two marks of punctuation with a word that is
-in no claim and claims nothing (`plain`) is unread.
+Three ways to a claim, all by the lexicon of the language, over text without case, accents and marks (`fold`):
+wordings of the grammar and of `also`, the longest first, so that 'very slow' is not 'slow'; and a noun with an
+adjective of its own (`said`), because a low pitch is not a low volume. A claim after a negation is reversed, up to a
+contrast ('not low but high'). Quoted speech and names after a title are no claims. A part between two marks of
+punctuation with a word that is in no claim and claims nothing (`plain`) is unread.
 """
 
 import re
@@ -235,7 +235,12 @@ def _without_speech(text: str, space: str) -> str:
     def is_speech(quoted: str) -> bool:
         return len(quoted.split()) >= 3 if space else len(quoted) > 8
 
-    text = _QUOTED.sub(lambda match: " " if is_speech(match.group()) else match.group(), text)
+    def emptied(match: re.Match[str]) -> str:
+        # The marks stay, by which emphasised words are told.
+        quoted = match.group()
+        return f"{quoted[0]}  {quoted[-1]}" if is_speech(quoted[1:-1]) else quoted
+
+    text = _QUOTED.sub(emptied, text)
     return _TITLED.sub(lambda match: match.group(1), text)
 
 

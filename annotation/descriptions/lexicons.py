@@ -44,11 +44,11 @@ class Lexicon(Config):
 
     heads: gender ('' where unknown) to age ('' where unknown) to noun phrases. voice: adjectives of the voice, by
     attribute and word. design: what follows the noun phrase. clauses: what follows the verb, by attribute and word.
-    tags: the same, standing alone. also: regular expressions of further wordings. said: by attribute, expressions of
-    its `nouns` and, by word, of what is said of them; links: what may stand between the two. negations: what reverses
-    the claim after it, and contrasts: what ends that; cancels: whether two negations are none. degrees: what makes 'very
-    low' of 'low'. joint: what joins an adjective to a noun after it. plain: words that claim nothing. All but `plain`
-    are regular expressions.
+    tags: the same, standing alone. also: regular expressions of further wordings. said: by attribute, expressions
+    of its `nouns` and, by word, of what is said of them; links: what may stand between the two. negations: what
+    reverses the claim after it, and contrasts: what ends that; cancels: whether two negations are none. degrees:
+    what makes 'very low' of 'low'. joint: what joins an adjective to a noun after it. plain: words that claim
+    nothing. All but `plain` are regular expressions.
 
     Heads and adjectives may have a second form, parted by `|`, that sentences ask for: `{head}` is the first, `{head2}`
     the second. nouns: a head with adjectives. alone: adjectives without a head. voice_noun: adjectives as a text of

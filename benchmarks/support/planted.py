@@ -77,7 +77,8 @@ def plant(
     Args:
         clips: evidence, and the gender of the speaker where it is known.
     """
-    choose, captions = random.Random(f"{seed}/{language}"), []
+    captions: list[Caption] = []
+    choose = random.Random(f"{seed}/{language}")
     while len(captions) < count:
         evidence, gender = choose.choice(clips)
         wanted_false = choose.randint(1, 4) if len(captions) % 2 else 0
