@@ -1,206 +1,228 @@
-"""How true and how varied descriptions are, by writer, on the sample voices.
+"""What the descriptions of a finished dataset say, and whether they tell more of the style than the transcript does.
 
-    python benchmarks/descriptions.py [--clips 40] [--endpoint URL --model NAME]
+    python benchmarks/descriptions.py [demo-out]
 
-Facts are measured on the sample turns. Rows: the grammar; the embedded model's raw rewordings, and those left after
-checks, repair and fallback; the same model asked for JSON from facts, through its own OpenAI-compatible endpoint on
-loopback (or another endpoint, if one is given). Recall is the share of the axis's facts that the text mentions,
-contradiction the share of texts with a claim that fails, unread the share with words that the reader does not know.
-Well-formed is a proxy for fluency: a capital, a full stop, three words or more, no word twice in a row; it does not see
-nonsense. Distinct-n is different word n-grams over all. The second table is about verification: the grammar's texts
-with one fact replaced by the next word of its scale or by a farther one, in every language; the words are the reader's
-own, so it measures the judgement, not the reading of free wordings. The last line is one JSON object.
+Over the texts of kept clips: how many of the voice-design ones say gender alone, how many different texts there are,
+how many facts a text states by granularity, and whether a claim contradicts what was measured: the words of every level
+are held against the fact's own distance from the middle of its group, and against each other.
+
+Then two classifiers of the same kind (TF-IDF of letter n-grams, logistic regression) tell whether a clip is of the
+upper or the lower levels in rate, energy, intonation and pitch: one from the transcript, one from the style
+descriptions in English. Folds are recordings, so that no session is on both sides. Within a language both sides weigh
+the same, so that chance is 50 % and to know the language is of no help. The interval is a bootstrap over recordings. A
+transcript that told the style would mean that a model may learn it from there. Last, the grammar's seconds a clip. The
+last line is one JSON object.
 """
 
 import argparse
 import json
-import re
 import sys
 import time
+from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
+from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
-from annotation.descriptions.claims import unread_words  # noqa: E402
-from annotation.descriptions.describer import PARAPHRASE, PROMPTS, DescribedClip, Describer, DescriptionsConfig  # noqa: E402
-from annotation.descriptions.facts import AXES, LEVELS, FactsConfig, Norms, describe_clip, fact_table  # noqa: E402
-from annotation.descriptions.grammar import write  # noqa: E402
-from annotation.descriptions.lexicons import LEXICON_LANGUAGES, WORDS  # noqa: E402
-from annotation.descriptions.verification import Evidence, recall, verify  # noqa: E402
-from annotation.voice.gender import GenderClassifier, GenderConfig  # noqa: E402
-from annotation.voice.prosody import ProsodyConfig, ProsodyMeter  # noqa: E402
+from annotation.descriptions.describer import DescribedClip, Describer, DescriptionsConfig  # noqa: E402
+from annotation.descriptions.facts import LEVELS  # noqa: E402
+from annotation.descriptions.selection import GRANULARITIES  # noqa: E402
+from annotation.descriptions.verification import Evidence  # noqa: E402
 from benchmarks.support.tables import table  # noqa: E402
-from samples.turns import RATE, sample_turns  # noqa: E402
-from voxmill.core.assets import asset_path  # noqa: E402
-from voxmill.core.errors import command  # noqa: E402
-from voxmill.data.records import Axis, Prosody, Word  # noqa: E402
-from voxmill.llm.chat_endpoint import ChatEndpoint, EndpointConfig  # noqa: E402
-from voxmill.llm.embedded_llm import EmbeddedLlm, EmbeddedLlmConfig  # noqa: E402
-from voxmill.llm.prompt_files import read_prompt  # noqa: E402
+from voxmill.core.errors import UserError, command  # noqa: E402
+from voxmill.data.dataset import Dataset  # noqa: E402
+from voxmill.data.records import DESCRIPTION_AXES, Fact  # noqa: E402
 
-BOTH: tuple[Axis, Axis] = ("design", "style")
-
-
-def sample_clips(limit: int) -> list[DescribedClip]:
-    """Sample turns with their evidence, spread over the recordings; norms are those of all turns."""
-    turns = sample_turns()
-    meter = ProsodyMeter(ProsodyConfig())
-    genders = GenderClassifier(GenderConfig(), asset_path("voice2gender"))([turn.audio for turn in turns])
-    measured: list[Prosody] = []
-    for turn in turns:
-        # A turn has no word times here: rate is over all of it, and pauses are unknown.
-        word = Word(turn.text, 0.0, len(turn.audio) / RATE, 1.0)
-        measured.append(meter(turn.audio, [word], turn.text, turn.language))
-    labels = [gender.value.label if gender.value else None for gender in genders]
-    languages = [turn.language for turn in turns]
-    norms = Norms.fit(FactsConfig(), measured, [turn.speaker for turn in turns], labels, languages)
-    clips = []
-    for i, turn in enumerate(turns):
-        gender = genders[i].value
-        known = (gender.label, gender.probability) if gender else None
-        classes = {"gender": gender.probabilities} if gender else {}
-        facts = [f for f in describe_clip(measured[i], norms, turn.language, known) if f.attribute != "pauses"]
-        clips.append(DescribedClip(f"{turn.recording}-{i}", turn.language, Evidence(facts, classes)))
-    step = max(len(clips) // limit, 1)
-    return clips[::step][:limit]
+STYLES = ("rate", "energy", "intonation", "pitch")
+FOLDS = 5
+DRAWS = 1000
+Row = dict[str, Any]
+Told = tuple[float, float]
+"""A clip's weight where it is told rightly, else 0, and its weight."""
 
 
-@dataclass
-class Tally:
-    """Figures of one writer's texts."""
-
-    recalls: list[float] = field(default_factory=list)
-    contradicted: int = 0
-    unread: int = 0
-    well_formed: int = 0
-    texts: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-
-    def add(self, text: str, axis: Axis, clip: DescribedClip) -> None:
-        checked = verify(text, "en", axis, clip.evidence)
-        share = recall(checked.verdicts, fact_table(clip.evidence.facts), axis)
-        self.recalls.append(0.0 if share is None else share)
-        self.contradicted += bool(checked.failed)
-        self.unread += bool(unread_words(text, "en"))
-        self.well_formed += is_well_formed(text)
-        self.texts.append(text)
-
-    def cells(self, name: str, asked: int) -> list[str]:
-        num = len(self.texts)
-        if not num:
-            return [name, f"0/{asked}", *["-"] * 7]
-        return [
-            name,
-            f"{num}/{asked}",
-            f"{sum(self.recalls) / num:.0%}",
-            f"{self.contradicted / num:.0%}",
-            f"{self.unread / num:.0%}",
-            f"{self.well_formed / num:.0%}",
-            f"{distinct(self.texts, 1):.2f}",
-            f"{distinct(self.texts, 2):.2f}",
-            f"{self.seconds / max(asked, 1):.2f}",
-        ]
+def read_clips(folder: Path) -> list[Row]:
+    """Kept clips with their descriptions and facts."""
+    columns = ("clip_id", "recording_id", "language", "text", "facts", "descriptions")
+    return [row for part in Dataset.open(folder).tables(columns) for row in part.to_pylist()]
 
 
-def is_well_formed(text: str) -> bool:
-    """The shape of a sentence."""
-    words = text.lower().split()
-    repeated = any(a == b for a, b in zip(words[:-1], words[1:], strict=True))
-    return bool(re.match(r"[A-Z].*\.$", text)) and len(words) >= 3 and not repeated
+def say_gender_alone(texts: Sequence[Row]) -> float:
+    """Share of the texts that state the gender and nothing else, 0..1."""
+    alone = [{fact["attribute"] for fact in text["facts"]} == {"gender"} for text in texts]
+    return sum(alone) / max(len(alone), 1)
 
 
-def distinct(texts: Sequence[str], n: int) -> float:
-    """Different word n-grams over all word n-grams of the texts, 0..1."""
-    grams = []
-    for text in texts:
-        words = re.findall(r"\w+", text.lower())
-        grams += [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
-    return len(set(grams)) / len(grams) if grams else 0.0
+def contradictions(clip: Row) -> int:
+    """Stated levels that the measured z does not bear out, or two words of one attribute in one text."""
+    facts = {fact["attribute"]: fact for fact in clip["facts"]}
+    wrong = 0
+    for text in clip["descriptions"]:
+        stated = [(fact["attribute"], fact["word"]) for fact in text["facts"]]
+        wrong += len(stated) != len({attribute for attribute, _ in stated})
+        for attribute, word in stated:
+            measured = facts.get(attribute)
+            if measured is None:
+                wrong += 1
+            elif attribute in LEVELS:
+                step = LEVELS[attribute].index(word) - 2
+                low, high = (-np.inf if step == -2 else step - 0.5), (np.inf if step == 2 else step + 0.5)
+                wrong += not low - 1e-3 <= measured["z"] <= high + 1e-3
+            else:
+                wrong += measured["word"] != word
+    return wrong
 
 
-def has_facts(clip: DescribedClip, axis: Axis) -> bool:
-    return any(AXES[fact.attribute] == axis for fact in clip.evidence.facts)
+def levels(clips: Sequence[Row], attribute: str) -> dict[str, bool]:
+    """By clip, whether its word is of the upper levels; they are divided where the halves are most alike in size."""
+    words = LEVELS[attribute]
+    level_of = {
+        clip["clip_id"]: words.index(fact["word"])
+        for clip in clips
+        for fact in clip["facts"]
+        if fact["attribute"] == attribute
+    }
+    values = np.array([*level_of.values()])
+    first = min(range(1, len(words)), key=lambda first: abs(float((values >= first).mean()) - 0.5))
+    return {clip_id: level >= first for clip_id, level in level_of.items()}
 
 
-def corrupted_rows(clips: Sequence[DescribedClip]) -> list[list[str]]:
-    """How often verification fails a true text, and texts with one wrong fact."""
-    rows = []
-    for language in LEXICON_LANGUAGES:
-        failed: dict[str, list[bool]] = {"true": [], "next": [], "farther": []}
-        for clip in clips:
-            facts = fact_table(clip.evidence.facts)
-            for attribute, true_word in facts.items():
-                words = WORDS[attribute]
-                for word in words:
-                    steps = abs(words.index(word) - words.index(true_word))
-                    kind = "true" if not steps else "next" if attribute in LEVELS and steps == 1 else "farther"
-                    axis = AXES[attribute]
-                    text = write({**facts, attribute: word}, axis, "sentence", language, clip.clip_id)
-                    failed[kind].append(bool(verify(text, language, axis, clip.evidence).failed))
-        rows.append([language, *[f"{sum(f)}/{len(f)} ({sum(f) / max(len(f), 1):.0%})" for f in failed.values()]])
-    return rows
+def weights(clips: Sequence[Row], labels: dict[str, bool]) -> dict[str, float]:
+    """By clip, so that within a language both labels weigh the same; languages with one of them are left out."""
+    counts = Counter((clip["language"], labels[clip["clip_id"]]) for clip in clips if clip["clip_id"] in labels)
+    weight_of = {}
+    for clip in clips:
+        label, language = labels.get(clip["clip_id"]), clip["language"]
+        if label is not None and counts[language, not label]:
+            weight_of[clip["clip_id"]] = (
+                (counts[language, True] + counts[language, False]) / counts[language, label] / 2
+            )
+    return weight_of
+
+
+def told(clips: Sequence[Row], texts: dict[str, list[str]], labels: dict[str, bool]) -> dict[str, list[Told]]:
+    """By recording, how its clips are told from their texts, never having seen the recording."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    weight_of = weights(clips, labels)
+    known = [clip for clip in clips if clip["clip_id"] in labels and texts.get(clip["clip_id"])]
+    recordings = sorted({clip["recording_id"] for clip in known})
+    right: dict[str, list[Told]] = defaultdict(list)
+    for fold in range(min(FOLDS, len(recordings))):
+        held_out = set(recordings[fold::FOLDS])
+        seen = [clip for clip in known if clip["recording_id"] not in held_out]
+        pairs = [(text, labels[clip["clip_id"]]) for clip in seen for text in texts[clip["clip_id"]]]
+        if len({label for _, label in pairs}) < 2:
+            continue
+        model = make_pipeline(
+            TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5)),
+            LogisticRegression(C=10, max_iter=1000, class_weight="balanced"),
+        )
+        model.fit([text for text, _ in pairs], [label for _, label in pairs])
+        for clip in known:
+            if clip["recording_id"] in held_out and clip["clip_id"] in weight_of:
+                upper = model.predict_proba(texts[clip["clip_id"]])[:, 1].mean() > 0.5
+                weight = weight_of[clip["clip_id"]]
+                right[clip["recording_id"]].append((weight * (bool(upper) == labels[clip["clip_id"]]), weight))
+    return right
+
+
+def accuracy(right: dict[str, list[Told]]) -> tuple[float, float, float]:
+    """(accuracy, and its 95 % interval by a bootstrap over recordings), 0..1."""
+    groups = [tuple(np.sum(values, axis=0)) for values in right.values()]
+    if not groups:
+        raise UserError("no clip of the dataset has both a measured style and texts; name another one")
+    generator = np.random.default_rng(0)
+    drawn = np.array(groups)[generator.integers(len(groups), size=(DRAWS, len(groups)))].sum(axis=1)
+    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975])
+    whole = np.sum(groups, axis=0)
+    return float(whole[0] / whole[1]), float(low), float(high)
+
+
+def seconds_a_clip(clips: Sequence[Row]) -> float:
+    """Of the grammar on one core, all axes, granularities, wordings and languages."""
+    describer = Describer(DescriptionsConfig())
+    made = [
+        DescribedClip(clip["clip_id"], clip["language"], Evidence([Fact(**fact) for fact in clip["facts"]]))
+        for clip in clips
+    ]
+    for clip in made:
+        describer(clip)
+    started = time.perf_counter()
+    for clip in made:
+        describer(clip)
+    return (time.perf_counter() - started) / max(len(made), 1)
 
 
 @command("benchmarks/descriptions.py")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=int, default=40)
-    parser.add_argument("--endpoint", help="an OpenAI-compatible address, such as http://host:8000/v1")
-    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("dataset", nargs="?", type=Path, default=ROOT / "demo-out", help="OUT of voxmill annotate")
     options = parser.parse_args()
-    clips = sample_clips(options.clips)
-    asked = [(clip, axis) for clip in clips for axis in BOTH if has_facts(clip, axis)]
-    template, raw, kept, endpoint = Tally(), Tally(), Tally(), Tally()
-    for clip, axis in asked:
-        template.add(write(fact_table(clip.evidence.facts), axis, "sentence", "en", clip.clip_id), axis, clip)
-    llm = EmbeddedLlm(EmbeddedLlmConfig(), read_prompt(PROMPTS, PARAPHRASE), asset_path("smollm2-135m"))
-    started = time.perf_counter()
-    for (clip, axis), sentence in zip(asked, template.texts, strict=True):
-        raw.add(llm.rewrite(sentence, 0), axis, clip)
-    raw.seconds = time.perf_counter() - started
-    only_english = {"granularities": ("sentence",), "clip_language": False}
-    rewriting = Describer(DescriptionsConfig.model_validate({"writer": "embedded", **only_english}), rewriter=llm)
-    own_words = 0
-    started = time.perf_counter()
-    for clip in clips:
-        for description in rewriting(clip).kept:
-            kept.add(description.text, description.axis, clip)
-            own_words += description.generator != "template"
-    kept.seconds = time.perf_counter() - started
-    address = options.endpoint or f"{llm.address}/v1"
-    config = EndpointConfig(url=address, model=options.model, max_tokens=500, temperature=0.3, timeout_seconds=120)
-    chat = ChatEndpoint(config)
-    asking = Describer(DescriptionsConfig.model_validate({"writer": "endpoint", **only_english}), chat=chat)
-    started = time.perf_counter()
-    from_endpoint = clips if options.endpoint else clips[:10]
-    for clip in from_endpoint:
-        for description in asking(clip).kept:
-            if description.generator != "template":
-                endpoint.add(description.text, description.axis, clip)
-    endpoint.seconds = time.perf_counter() - started
-    wanted = sum(has_facts(clip, axis) for clip in from_endpoint for axis in BOTH)
-    headings = ["writer", "texts", "recall", "contradiction", "unread", "well-formed", "dist-1", "dist-2", "s a text"]
-    rows = [
-        template.cells("grammar", len(asked)),
-        raw.cells("embedded, raw", len(asked)),
-        kept.cells("embedded, checked", len(asked)),
-        endpoint.cells("facts to JSON, kept", wanted),
-    ]
+    clips = read_clips(options.dataset)
+    texts = [text for clip in clips for text in clip["descriptions"]]
+    if not texts:
+        raise UserError(f"{options.dataset} has no descriptions; run `make demo`, or name another dataset")
     console = Console(width=120)
-    console.print(table("English sentences of both axes", headings, rows))
-    corrupted = ["language", "failed: true texts", "one fact moved by a word", "moved farther"]
-    console.print(table("verification of corrupted texts", corrupted, corrupted_rows(clips)))
-    console.print(f"embedded, checked: {own_words} of {len(kept.texts)} in the model's own words, the rest by grammar")
-    console.print("embedded counts", dict(rewriting.counts))
-    console.print("endpoint counts", dict(asking.counts), chat.usage)
-    for text in [text for text in kept.texts if text not in template.texts][:6]:
-        console.print("  kept:", text)
-    numbers = {"own_words": own_words, "texts": len(kept.texts), "raw_contradicted": raw.contradicted}
+    counts = {
+        granularity: [len(text["facts"]) for text in texts if text["granularity"] == granularity]
+        for granularity in GRANULARITIES
+    }
+    rows = []
+    for axis in DESCRIPTION_AXES:
+        mine = [text for text in texts if text["axis"] == axis]
+        different = len({text["text"] for text in mine}) / max(len(mine), 1)
+        gender = f"{say_gender_alone(mine):.1%}" if axis == "design" else "-"
+        rows.append([axis, str(len(mine)), f"{different:.2f}", gender])
+    console.print(table("descriptions", ["kind", "texts", "distinct", "gender alone"], rows))
+    facts = [
+        [name, str(len(n)), f"{median(n or [0]):g}", f"{min(n, default=0)}-{max(n, default=0)}"]
+        for name, n in counts.items()
+    ]
+    console.print(table("facts a text states", ["granularity", "texts", "median", "from, to"], facts))
+    transcripts = {clip["clip_id"]: [clip["text"]] for clip in clips}
+    described = {
+        clip["clip_id"]: [
+            text["text"] for text in clip["descriptions"] if text["axis"] == "style" and text["language"] == "en"
+        ]
+        for clip in clips
+    }
+    told_from: dict[str, dict[str, list[Told]]] = {"transcript": defaultdict(list), "description": defaultdict(list)}
+    shown = []
+    for attribute in STYLES:
+        labels = levels(clips, attribute)
+        cells = [attribute, str(len(labels))]
+        for source, of_clip in (("transcript", transcripts), ("description", described)):
+            right = told(clips, of_clip, labels)
+            for recording, values in right.items():
+                told_from[source][recording] += values
+            cells.append("{:.0%} ({:.0%}-{:.0%})".format(*accuracy(right)))
+        shown.append(cells)
+    whole = {source: accuracy(right) for source, right in told_from.items()}
+    shown.append(["all", "", *("{:.0%} ({:.0%}-{:.0%})".format(*one) for one in whole.values())])
+    console.print(table("upper or lower levels of a style, told from text", ["style", "clips", *whole], shown))
+    design = [text for text in texts if text["axis"] == "design"]
+    numbers = {
+        "clips": len(clips),
+        "texts": len(texts),
+        "kinds": dict(Counter(text["axis"] for text in texts)),
+        "gender_alone": round(say_gender_alone(design), 4),
+        "distinct": round(len({text["text"] for text in texts}) / len(texts), 4),
+        "median_facts": {name: median(n or [0]) for name, n in counts.items()},
+        "contradictions": sum(map(contradictions, clips)),
+        "told_from_transcript": [round(value, 3) for value in whole["transcript"]],
+        "told_from_description": [round(value, 3) for value in whole["description"]],
+        "seconds_a_clip": round(seconds_a_clip(clips), 4),
+    }
+    console.print(f"{numbers['contradictions']} contradictions, {numbers['seconds_a_clip']} s a clip")
     print(json.dumps(numbers))
 
 

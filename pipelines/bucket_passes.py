@@ -31,6 +31,7 @@ from pipelines.corpus.norms import (
     with_scores,
     write_norms,
 )
+from pipelines.corpus.speakers import decide_speakers, read_traits
 from pipelines.report.bucket_summary import BucketSummary
 from pipelines.report.table_summary import summarize
 from pipelines.units.plan_files import planned_buckets, recordings_path, stored_buckets
@@ -43,7 +44,7 @@ from voxmill.data.records import ClipId, from_json_text, to_json_text
 from voxmill.data.schemas import parquet_metadata
 from voxmill.data.snapshot import ANNOTATED, BucketFiles, read_snapshot
 
-FORMAT = 5
+FORMAT = 6
 BUCKETS_A_TASK = 16
 """Of the passes that read some columns of the table of a bucket."""
 MEMORY = 1 << 30
@@ -114,18 +115,23 @@ class BucketPasses:
         norms = with_scores(fitted, counts)
         return norms, write_norms(out, norms)
 
+    def speakers(self, clips: int) -> tuple[str, ...]:
+        """Decides, of so many clips, what is lasting in their speakers; returns the parts of the table, below OUT."""
+        before = () if self.before is None else self.before.speakers
+        return decide_speakers(self.out, self.planned, clips, self.config, before)
+
     def repeated(self, clips: int) -> int:
         """Finds, of so many, the clips that another bucket has too; returns the number of files that name them."""
         return find_repeated(self.out, self.planned, clips)
 
     def cutoff(self, norms: CorpusNorms, parts: int) -> Cutoff | None:
-        """The last clip that `top_share` keeps of the kept and scored ones, the best first.
+        """The last clip that `top_share` describes of the kept and scored ones, the best first.
 
         Args:
             parts: as `repeated` returned it.
         """
         out, config, share = self.out, self.config, self.config.corpus_labels.expressiveness.top_share
-        if share is None or "expressiveness" not in config.corpus_labels.labels:
+        if share is None or config.corpus_labels.screen() != "expressive":
             return None
 
         def kept(bucket: int) -> tuple[np.ndarray, np.ndarray]:
@@ -156,9 +162,13 @@ class BucketPasses:
         return Cutoff(cell=cell, clip_id=names[left - 1])
 
     def finish_buckets(
-        self, norms: CorpusNorms, norms_name: str, parts: int, cutoff: Cutoff | None
+        self, norms: CorpusNorms, norms_name: str, parts: int, cutoff: Cutoff | None, speakers: Sequence[str] = ()
     ) -> Iterator[BucketState]:
-        """The state of every bucket, in order; those that nothing has changed for as they were."""
+        """The state of every bucket, in order; those that nothing has changed for as they were.
+
+        Args:
+            parts, speakers: as `repeated` and `speakers` returned them.
+        """
         out, config, buckets = self.out, self.config, self.buckets
         before = {} if self.before is None else {row.bucket: row for row in self.before.files}
         items = ((bucket, before.get(bucket)) for bucket in self.planned)
@@ -166,7 +176,10 @@ class BucketPasses:
         def finish_one(item: tuple[int, BucketFiles | None], job: DescriptionJob | None = None) -> BucketState:
             bucket, files = item
             repeated = tuple(read_repeated(out, bucket, parts))
-            inputs = BucketInputs(bucket=bucket, buckets=buckets, norms=norms, cutoff=cutoff, repeated=repeated)
+            traits = read_traits(out, bucket, len(speakers))
+            inputs = BucketInputs(
+                bucket=bucket, buckets=buckets, norms=norms, cutoff=cutoff, repeated=repeated, traits=traits
+            )
             job = DescriptionJob(out, config, workers=1) if job is None else job
             return _finish_one(out, config, norms_name, inputs, files, job)
 
@@ -210,6 +223,7 @@ def _finish_one(
             config.write.shard_megabytes,
             inputs.repeated,
             None if inputs.cutoff is None else [inputs.cutoff.cell, inputs.cutoff.clip_id],
+            [to_json_text(traits) for traits in inputs.traits.values()],
             *([] if config.write.shard_by is None else [config.write.shard_by]),
         ]
     )

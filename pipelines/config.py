@@ -18,6 +18,7 @@ from annotation.corpus.eligibility import ModesConfig
 from annotation.corpus.expressiveness import ExpressivenessConfig
 from annotation.corpus.references import ReferencesConfig
 from annotation.corpus.speaker_clusters import ClusterConfig
+from annotation.corpus.speaker_traits import TraitsConfig
 from annotation.descriptions.describer import DescriptionsConfig
 from annotation.descriptions.facts import FactsConfig
 from annotation.speech.aligners.config import AlignmentConfig
@@ -39,6 +40,8 @@ LABELS_OF_A_CLIP = (
 )
 SELECTABLE = (*(name for name in METADATA_COLUMNS if name != "position"), *LABELS_OF_A_CLIP)
 """Columns of the index that are known of a clip by itself, before the steps over the whole corpus."""
+DESCRIBABLE = (*SELECTABLE, "cluster", "expressiveness", "expressiveness_percentile")
+"""Columns that are known of a clip before it is described."""
 
 
 class LabelConfig(Config):
@@ -118,11 +121,44 @@ class CorpusLabelsConfig(Config):
     norms: Literal["keep", "refit"] = "keep"
     """keep: what a finished dataset was measured by stays, so that more recordings change no other clip's labels."""
     speakers: ClusterConfig = ClusterConfig()
+    traits: TraitsConfig = TraitsConfig()
     expressiveness: ExpressivenessConfig = ExpressivenessConfig()
+    describe: str | None = None
+    """Clips that get descriptions: all, expressive, or a condition as in `select.where`; null: all, or by top_share."""
     references: ReferencesConfig = ReferencesConfig()
     facts: FactsConfig = FactsConfig()
     descriptions: DescriptionsConfig = DescriptionsConfig()
     modes: ModesConfig = ModesConfig()
+
+    @model_validator(mode="after")
+    def _describes_something(self) -> "CorpusLabelsConfig":
+        if self.describe == "expressive" and not self._has_rule:
+            raise ValueError(
+                "describe = expressive, but by no rule; set expressiveness.top_share, such as to 0.3"
+                if "expressiveness" in self.labels
+                else "describe = expressive, but labels has no expressiveness; add it"
+            )
+        if self.describe not in (None, "expressive") and self._has_rule:
+            raise ValueError(
+                f"describe = {self.describe}, but expressiveness.top_share or threshold chooses, too; drop either"
+            )
+        if self.describe not in (None, "all", "expressive"):
+            try:
+                Condition(self.describe, DESCRIBABLE, CLIPS.names)
+            except ValueError as error:
+                raise ValueError(f"describe is neither all nor expressive, and as a condition it {error}") from None
+        return self
+
+    @property
+    def _has_rule(self) -> bool:
+        rule = self.expressiveness
+        return "expressiveness" in self.labels and (rule.top_share is not None or rule.threshold is not None)
+
+    def screen(self) -> Literal["all", "expressive"] | Condition:
+        """Which clips get descriptions."""
+        if self.describe == "expressive" or (self.describe is None and self._has_rule):
+            return "expressive"
+        return "all" if self.describe in (None, "all") else Condition(self.describe, DESCRIBABLE, CLIPS.names)
 
 
 class TranscriptThresholds(Config):

@@ -1,8 +1,8 @@
 """The third phase of `annotate`: what is labelled becomes a dataset. Runs no model over audio; always repeatable.
 
-Passes over buckets (`pipelines.bucket_passes`): measures and speakers; norms, where the dataset has none; clips that
-several buckets have; then shards, parts of the indexes and a summary. This process holds a row a bucket, counts and
-norms, and the corrections that people give, but no clip.
+Passes over buckets (`pipelines.bucket_passes`): measures and speakers; norms, where the dataset has none; what is
+lasting in every speaker; clips that several buckets have; then shards, parts of the indexes and a summary. This process
+holds a row a bucket, counts and norms, and the corrections that people give, but no clip.
 """
 
 import datetime
@@ -80,14 +80,14 @@ def finish(out: Path, config: AnnotateConfig, progress: Progress, labelled: Labe
     clips = run.measure()
     unknown = sorted(corrections.keys() - run.corrected(corrections))
     norms, norms_name = run.norms()
-    parts = run.repeated(clips)
+    tables, parts = run.speakers(clips), run.repeated(clips)
     cutoff = run.cutoff(norms, parts)
     clock = time.perf_counter()
     figures, summary, speakers = BucketFigures(), BucketSummary(), SpeakerSums()
     files: list[BucketFiles] = []
     damaged = 0
     with progress.stage("Finishing", len(run.planned), "buckets") as bar:
-        for state in run.finish_buckets(norms, norms_name, parts, cutoff):
+        for state in run.finish_buckets(norms, norms_name, parts, cutoff, tables):
             files.append(state.files)
             figures += state.figures
             summary = merge(summary, state.summary)
@@ -95,7 +95,7 @@ def finish(out: Path, config: AnnotateConfig, progress: Progress, labelled: Labe
             damaged += 0 if state.reused else state.figures.described.get(DAMAGED, 0)
             bar.advance(1)
     run.remove_parts_of_no_bucket()
-    write_snapshot(out, Snapshot(buckets=run.buckets, norms=norms_name, files=tuple(files)))
+    write_snapshot(out, Snapshot(buckets=run.buckets, norms=norms_name, speakers=tables, files=tuple(files)))
     sweep_temporaries(out)
     calls, calls_repeated = model_calls(figures.costs)
     record: Run = {

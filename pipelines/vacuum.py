@@ -34,7 +34,7 @@ _SHARD = re.compile(r"clips-.*\.tar")
 _LATENTS = re.compile(r"latents-.*\.tar")
 _RESULT = re.compile(r"[0-9a-f]{24}\.json")
 _UNIT = re.compile(r"([0-9a-f]{32})\.(tar|json|parquet)")
-_NORMS = re.compile(r"norms-.*\.json")
+_NORMS = re.compile(r"norms-.*\.json|speakers-.*\.parquet")
 _BUCKET = re.compile(r"[0-9a-f]{4}")
 _MERGED = re.compile(r"[0-9a-f]{4}\.parquet")
 _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{12}\.tmp")
@@ -93,7 +93,8 @@ def _unnamed(out: Path, snapshot: Snapshot, keep: int) -> Iterator[Unnamed]:
     yield from _latents(out)
     norms = {state.norms for state in states}
     if None not in norms:
-        yield from _of(out, "norms", "norms", {str(name) for name in norms}, _NORMS)
+        named = {str(name) for name in norms} | {name for state in states for name in state.speakers}
+        yield from _of(out, "norms", "norms", named, _NORMS)
     yield from _units(out, snapshot.buckets)
     for folder in ("", "shards", "latents", "norms", EARLIER, "work", *INDEXES):
         for file in list_files(out, folder, recursive=folder != ""):

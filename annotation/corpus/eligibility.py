@@ -1,27 +1,32 @@
 """Which modes a clip can teach and which curriculum stages it may enter (report sections 3.5 and 3.6).
 
 Modes are those of inference: `basic` and `continuation` need a transcript alone (continuation is plain TTS whose first
-part is given), `design` a description of the voice, `reference` another clip of the speaker, `controllable` a reference
-and a description of the style. Stages differ in length and care: 1 takes plain speech up to 60 s; 2 takes every mode up
-to three minutes, synthesised clips too; 3 takes 2 s to 5 min of native, clean recordings, expressive and precisely
-annotated where the mode is controllable. Pure functions over labels: a changed rule runs no model again.
+part is given), `design` a description of any kind, `reference` another clip of the speaker, `controllable` a reference
+and a description of the style, with or without the voice. Which kinds a run shows is its recipe's. Stages differ in
+length and care: 1 takes plain speech up to 60 s; 2 takes every mode up to three minutes, synthesised clips too; 3 takes
+2 s to 5 min of native, clean recordings, expressive and precisely annotated where the mode is controllable. Pure
+functions over labels: a changed rule runs no model again.
 """
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import ClassVar
 
 from pydantic import Field
 
 from voxmill.core.config import Config
 from voxmill.data.records import Axis, CurriculumStage, Eligibility, Mode, Origin
+from voxmill.data.verified import PRECISE, VerifiedRule
 
 
 class ModesConfig(Config):
     """Rules of the stages; seconds, DNSMOS overall (1..5), shares of 0..1. None switches a rule off.
 
-    `stage3_min_percentile`: expressiveness among all clips, required of described modes only. `stage3_verified_only`:
-    only descriptions of which every claim passed count there; an abstention is not precise annotation.
+    `stage3_min_percentile`: expressiveness among all clips, required of described modes only. `stage3_verified`:
+    which descriptions count there; an abstention is not precise annotation.
     """
+
+    renamed: ClassVar[dict[str, str]] = {"stage3_verified_only": "stage3_verified, as {default: pass}, or null"}
 
     stage1_max_seconds: float = 60.0
     """Longest clip of stage 1, in seconds."""
@@ -37,15 +42,15 @@ class ModesConfig(Config):
     """Stage 3, described modes: lowest expressiveness as a share of all clips (0..1); null for no floor."""
     stage3_origins: tuple[Origin, ...] = ("native",)
     """Stage 3 takes clips of these origins: native, separated, synthetic."""
-    stage3_verified_only: bool = True
-    """Stage 3 takes only descriptions of which every claim passed."""
+    stage3_verified: VerifiedRule | None = PRECISE
+    """Verdicts on descriptions that stage 3 takes, by attribute, as `clips.verified` of a recipe; null takes all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labels:
     """What the rules look at.
 
-    axes: of the clip's descriptions. verified_axes: of those of which every claim passed. quality: DNSMOS overall,
+    axes: of the clip's descriptions. verified_axes: of those that `stage3_verified` admits. quality: DNSMOS overall,
     1..5. percentile: of expressiveness among all clips, 0..1. None where it was not measured.
     """
 
@@ -85,11 +90,11 @@ def _modes(labels: Labels, axes: Collection[Axis]) -> tuple[Mode, ...]:
     if not labels.text.strip():
         return ()
     modes: list[Mode] = ["basic", "continuation"]
-    if "design" in axes:
+    if axes:
         modes.append("design")
     if labels.num_references:
         modes.append("reference")
-        if "style" in axes:
+        if "style" in axes or "both" in axes:
             modes.append("controllable")
     return tuple(modes)
 
@@ -121,4 +126,4 @@ def _stage3_modes(labels: Labels, config: ModesConfig) -> tuple[Mode, ...]:
     flat = config.stage3_min_percentile is not None and not (labels.percentile or 0.0) >= config.stage3_min_percentile
     if flat:
         return _modes(labels, ())
-    return _modes(labels, labels.verified_axes if config.stage3_verified_only else labels.axes)
+    return _modes(labels, labels.verified_axes)

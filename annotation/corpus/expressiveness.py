@@ -53,10 +53,10 @@ SCORE_CELLS = 2048
 
 
 class ExpressivenessConfig(Config):
-    """How measures become a score, and which clips are kept by it.
+    """How measures become a score, and which clips are described by it.
 
-    `limit` caps one measure's z, so that a tracking error is not an emotion. Keep clips by `top_share` (0..1 of all
-    that are scored) or by `threshold`, not both; with neither, all are kept.
+    `limit` caps one measure's z, so that a tracking error is not an emotion. Clips are described by `top_share` (0..1
+    of all that are scored) or by `threshold`, not both; with neither, all are.
     """
 
     speaker_weight: float = 0.5
@@ -66,9 +66,9 @@ class ExpressivenessConfig(Config):
     limit: float = 4.0
     """Largest absolute z of a single measure, so that a tracking error does not count as emotion."""
     top_share: float | None = None
-    """Keep only this most expressive share (0..1) of the scored clips; null keeps all."""
+    """Describe only this most expressive share (0..1) of the scored clips, which all stay; null describes all."""
     threshold: float | None = None
-    """Keep only clips that score at least this; null keeps all. Not together with `top_share`."""
+    """Describe only clips that score at least this; null describes all. Not together with `top_share`."""
 
 
 @dataclass(frozen=True)

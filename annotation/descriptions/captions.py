@@ -3,10 +3,11 @@
 import re
 from collections import Counter
 
+from annotation.descriptions.claims import Reading, read
 from annotation.descriptions.cleaning import clean
 from annotation.descriptions.facts import AXES
 from annotation.descriptions.lexicons import LEXICON_LANGUAGES
-from annotation.descriptions.verification import Evidence, VerificationConfig, verify
+from annotation.descriptions.verification import Evidence, VerificationConfig, verify_reading
 from annotation.speech.text_checks import text_language
 from voxmill.data.languages import base_language
 from voxmill.data.records import Axis, Description
@@ -20,17 +21,18 @@ _ENDS = re.compile(r"[.!?。！？](?=\s|$|[^\s.])")
 def given_description(caption: str, evidence: Evidence, config: VerificationConfig) -> tuple[Description | None, str]:
     """A corpus's caption of a clip as a description, or None and why it is none.
 
-    Its axis is that of most of its claims; whoever wrote it may know more than the facts.
+    Its axis is that of most of its claims; whoever wrote it may know more than the facts. Parts that cannot be read are
+    `unread` on it, the whole of a text in a language without a lexicon.
     """
     cleaned = clean(caption)
     if cleaned.refused:
         return None, cleaned.refused
     code, probability = text_language(cleaned.text)
     language = base_language(code) if probability >= LANGUAGE_FROM else "en"
-    if language not in LEXICON_LANGUAGES:
-        return None, f"no words to verify {language or 'its language'}"
-    checked = verify(cleaned.text, language, "design", evidence, config.model_copy(update={"only_facts": False}))
-    if not checked.passed:
+    # Without words of its language nothing of it can be read: it is kept, and is not verified.
+    reading = read(cleaned.text, language) if language in LEXICON_LANGUAGES else Reading((), (cleaned.text,))
+    checked = verify_reading(reading, "both", evidence, config.model_copy(update={"only_facts": False}))
+    if checked.failed or (language in LEXICON_LANGUAGES and not checked.passed):
         wrong = [f"{verdict.attribute}: {verdict.claimed}" for verdict in checked.failed]
         return None, "; ".join(wrong) or "no claim could be confirmed"
     axes = Counter(AXES[verdict.attribute] for verdict in checked.verdicts)
@@ -42,5 +44,6 @@ def given_description(caption: str, evidence: Evidence, config: VerificationConf
         text=cleaned.text,
         generator=GENERATOR,
         verdicts=checked.verdicts,
+        unread=checked.unread,
     )
     return description, ""

@@ -1,10 +1,11 @@
 """Descriptions of a clip in words: written, cleaned, verified, once repaired, or dropped. Report section 3.6.
 
-Two axes (design: the voice; style: this delivery), four granularities, several wordings, in English and in the clip's
-language. Three kinds of writers: the grammar, which is true by construction; the embedded model, which puts the
-grammar's sentences in other words; an endpoint or a batch of engines, which write from facts or, where they are sent
-the audio, from the clip. Every text is verified against the clip's evidence; where no usable one comes the grammar
-writes it, and that is counted. A clip is never lost.
+Two axes (design: the voice; style: this delivery) and both together, four granularities, several wordings, in English
+and in the clip's language. Three kinds of writers: the grammar, which is true by construction; the embedded model,
+which puts the grammar's sentences in other words; an endpoint or a batch of engines, which write from facts or, where
+they are sent the audio, from the clip. The longer a text of the grammar, the more facts it states. Every text is
+verified against the clip's evidence; where no usable one comes the grammar writes it, and that is counted. A clip is
+never lost.
 """
 
 from __future__ import annotations
@@ -18,20 +19,21 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from annotation.descriptions.claims import unread_words
+from annotation.descriptions.claims import Claim, unread_words
 from annotation.descriptions.cleaning import clean
 from annotation.descriptions.facts import AXES, fact_table
-from annotation.descriptions.grammar import GRANULARITIES, write
+from annotation.descriptions.grammar import sayable, write
 from annotation.descriptions.lexicons import LEXICON_LANGUAGES
 from annotation.descriptions.reply_schema import AxisTexts, BadReplyError, DescriptionReply, RepairReply, parse_reply
-from annotation.descriptions.verification import Checked, Evidence, VerificationConfig, recall, verify
+from annotation.descriptions.selection import GRANULARITIES, choose_facts
+from annotation.descriptions.verification import Checked, Evidence, VerificationConfig, check_claim, recall, verify
 from annotation.speech.text_checks import text_language
 from voxmill.core.audio import RATE_16K, encode_wav
 from voxmill.core.config import Config
 from voxmill.core.hashing import sha256_text
 from voxmill.core.http import NoAnswerError
 from voxmill.data.languages import base_language, language_name
-from voxmill.data.records import Axis, Description, FactWord, Granularity
+from voxmill.data.records import DESCRIPTION_AXES, Axis, Description, Fact, FactWord, Granularity
 from voxmill.llm.batch_chat import BatchLlmConfig
 from voxmill.llm.chat_endpoint import EndpointConfig, user_message
 from voxmill.llm.embedded_llm import EmbeddedLlmConfig
@@ -42,7 +44,6 @@ if TYPE_CHECKING:
     from openai.types.chat import ChatCompletionMessageParam
 
 PROMPTS, PARAPHRASE = "annotation.descriptions.prompts", "paraphrase_small.v1"
-BOTH: tuple[Axis, Axis] = ("design", "style")
 Reply = TypeVar("Reply", DescriptionReply, RepairReply)
 
 
@@ -54,7 +55,7 @@ class DescriptionsConfig(Config):
     writer: Literal["template", "embedded", "endpoint", "processor"] = "template"
     """Who words the facts: the built-in grammar, an embedded LLM, a chat endpoint, or Ray Data's LLM processor."""
     granularities: tuple[Granularity, ...] = GRANULARITIES
-    """Lengths in which each axis is described: tags, phrase, sentence, paragraph."""
+    """Lengths in which each axis is described: tags, phrase, sentence, paragraph; a longer one states more facts."""
     wordings: int = Field(2, ge=1)
     """Texts of each axis, granularity and language; equal ones are kept once."""
     clip_language: bool = True
@@ -133,6 +134,7 @@ class _Draft:
     language: str
     wording: int
     text: str
+    facts: Sequence[Fact]
     checked: Checked | None = None
     problem: str = ""
 
@@ -197,28 +199,46 @@ class Describer:
         return Descriptions(tuple(kept), tuple(dropped))
 
     def _drafts(self, clip: DescribedClip, language: str, wording: int) -> list[_Draft]:
-        wanted = [(axis, level, language, wording) for axis in BOTH for level in self.config.granularities]
-        if self._chat is not None:
-            reply = self._ask_for_texts(clip, language, wording)
-            if reply is not None:
-                drafts = [_Draft(*place, _text_of(reply, place[0], place[1])) for place in wanted]
-                return [draft for draft in drafts if draft.text.strip() or _facts(clip, draft.axis)]
-            return [_Draft(*place, "", problem="no_reply") for place in wanted]
-        return [_Draft(*place, self._template(clip, *place)) for place in wanted]
+        """Texts of every axis and granularity; those of the grammar where no model writes them."""
+        written: list[_Draft] = []
+        reply = None if self._chat is None else self._ask_for_texts(clip, language, wording)
+        for axis in DESCRIPTION_AXES:
+            texts: AxisTexts | None = getattr(reply, axis, None)
+            if texts is not None:
+                all_facts = _facts(clip, axis)
+                drafts = [
+                    _Draft(axis, granularity, language, wording, str(getattr(texts, granularity)), all_facts)
+                    for granularity in self.config.granularities
+                ]
+                written += [draft for draft in drafts if draft.text.strip() or all_facts]
+            else:
+                written += self._templates(clip, axis, language, wording, "" if self._chat is None else "no_reply")
+        return written
+
+    def _templates(self, clip: DescribedClip, axis: Axis, language: str, wording: int, problem: str) -> list[_Draft]:
+        facts = sayable(clip.evidence.facts, language)
+        chosen = choose_facts(facts, axis, self.config.granularities, _seed_of(clip, wording))
+        return [
+            _Draft(axis, granularity, language, wording, "", some, problem=problem)
+            for granularity, some in chosen.items()
+        ]
 
     def _finish(self, clip: DescribedClip, draft: _Draft, kept: list[Description], dropped: list[Dropped]) -> None:
-        if self.config.writer == "template" or (self.config.writer == "embedded" and not _may_rewrite(draft)):
-            self._keep_template(clip, draft, draft.text, kept, dropped)
+        if (
+            draft.problem
+            or self.config.writer == "template"
+            or (self._rewriter is not None and not _may_rewrite(draft))
+        ):
+            self._keep_template(clip, draft, kept, dropped)
             return
         assert self._chat is not None or self._rewriter is not None
         generator = self._chat.name if self._chat else self._rewriter.name if self._rewriter else ""
-        source, repaired = draft.text, False
+        source, repaired = self._template(clip, draft) if self._rewriter else "", False
         if self._rewriter is not None:
             draft.text = self._rewritten(source, clip, seed=2 * draft.wording)
-        if not draft.problem:
-            self._check(clip, draft, word_by_word=self._rewriter is not None)
-            self.counts["written"] += 1
-        if draft.problem and draft.problem != "no_reply":
+        self._check(clip, draft, word_by_word=self._rewriter is not None)
+        self.counts["written"] += 1
+        if draft.problem:
             self.counts["failed"] += 1
             repaired = True
             again = (
@@ -230,42 +250,45 @@ class Describer:
                 draft.text, draft.problem = again, ""
                 self._check(clip, draft, word_by_word=self._rewriter is not None)
         if draft.problem:
-            if draft.problem != "no_reply":
-                self.counts["dropped"] += 1
-                dropped.append(draft.as_dropped())
-            place = (draft.axis, draft.granularity, draft.language, draft.wording)
-            self._keep_template(clip, draft, self._template(clip, *place), kept, dropped)
+            self.counts["dropped"] += 1
+            dropped.append(draft.as_dropped())
+            self._keep_template(clip, draft, kept, dropped)
             return
         self.counts["repaired"] += repaired
-        self._keep(self._description(clip, draft, generator, repaired), kept)
+        self._keep(self._description(draft, generator, repaired), kept)
 
     def _keep(self, description: Description, kept: list[Description]) -> None:
-        place = (description.axis, description.granularity, description.language)
-        same = (d for d in kept if (d.axis, d.granularity, d.language) == place)
+        # Of any granularity: a longer text says more, or it is none.
+        same = (d for d in kept if (d.axis, d.language) == (description.axis, description.language))
         if any(d.text == description.text for d in same):
             self.counts["same_wording"] += 1
         else:
             kept.append(description)
 
     def _keep_template(
-        self, clip: DescribedClip, draft: _Draft, text: str, kept: list[Description], dropped: list[Dropped]
+        self, clip: DescribedClip, draft: _Draft, kept: list[Description], dropped: list[Dropped]
     ) -> None:
-        """Keeps the grammar's text in a draft's place; '' where it has none."""
-        if not text:
+        """Keeps the grammar's text in a draft's place, where it has one that says enough for its granularity."""
+        facts: Sequence[Fact] = draft.facts
+        if self._chat is not None and draft.problem != "no_reply":
+            seed, known = _seed_of(clip, draft.wording), sayable(clip.evidence.facts, draft.language)
+            facts = choose_facts(known, draft.axis, self.config.granularities, seed).get(draft.granularity, ())
+        own = _Draft(draft.axis, draft.granularity, draft.language, draft.wording, "", facts)
+        own.text = self._template(clip, own)
+        if not own.text:
             return
-        own = _Draft(draft.axis, draft.granularity, draft.language, draft.wording, text)
-        self._check(clip, own)
+        self._check_facts(clip, own)
         if own.problem:
             # The evidence contradicts the facts: a class that its own classifier gives little.
             dropped.append(own.as_dropped())
             self.counts["dropped"] += 1
             return
         self.counts["by_template"] += 1
-        self._keep(self._description(clip, own, "template", False), kept)
+        self._keep(self._description(own, "template", False), kept)
 
-    def _description(self, clip: DescribedClip, draft: _Draft, generator: str, repaired: bool) -> Description:
+    def _description(self, draft: _Draft, generator: str, repaired: bool) -> Description:
         assert draft.checked is not None
-        facts = _facts(clip, draft.axis)
+        facts = fact_table(draft.facts)
         return Description(
             axis=draft.axis,
             granularity=draft.granularity,
@@ -276,7 +299,17 @@ class Describer:
             verdicts=draft.checked.verdicts,
             recall=recall(draft.checked.verdicts, facts, draft.axis),
             repaired=repaired,
+            unread=draft.checked.unread,
         )
+
+    def _check_facts(self, clip: DescribedClip, draft: _Draft) -> None:
+        """Holds a text of the grammar against the evidence, by the facts that it states."""
+        claims = [Claim(fact.attribute, fact.word) for fact in draft.facts]
+        draft.checked = Checked(
+            tuple(check_claim(claim, clip.evidence, self._verification) for claim in claims), off_axis=()
+        )
+        if draft.checked.failed:
+            draft.problem = "; ".join(f"{verdict.attribute}: {verdict.claimed}" for verdict in draft.checked.failed)
 
     def _check(self, clip: DescribedClip, draft: _Draft, word_by_word: bool = False) -> None:
         """Cleans and verifies `draft.text`; sets `draft.problem` where it may not be kept."""
@@ -305,14 +338,14 @@ class Describer:
     def _check_small_model(self, clip: DescribedClip, draft: _Draft) -> None:
         """A small model must state every fact, and nothing that the lexicon cannot read."""
         assert draft.checked is not None
-        stated = recall(draft.checked.verdicts, _facts(clip, draft.axis), draft.axis)
+        stated = recall(draft.checked.verdicts, fact_table(draft.facts), draft.axis)
         unread = unread_words(draft.text, draft.language)
         if draft.checked.off_axis or unread or stated != 1.0:
             draft.problem = f"unread words: {' '.join(unread)}" if unread else "facts left out or of the other axis"
 
-    def _template(self, clip: DescribedClip, axis: Axis, granularity: Granularity, language: str, wording: int) -> str:
-        seed = f"{clip.clip_id}/{wording}" if wording else clip.clip_id
-        return write(fact_table(clip.evidence.facts), axis, granularity, language, seed)
+    def _template(self, clip: DescribedClip, draft: _Draft) -> str:
+        facts, seed = fact_table(draft.facts), _seed_of(clip, draft.wording)
+        return clean(write(facts, draft.axis, draft.granularity, draft.language, seed)).text
 
     def _rewritten(self, sentence: str, clip: DescribedClip, seed: int) -> str:
         assert self._rewriter is not None
@@ -328,8 +361,8 @@ class Describer:
         name = "describe_audio.v1" if self.config.send_audio else "describe_facts.v1"
         text = read_prompt(PROMPTS, name).fill(
             language=language_name(language),
-            design=_listed(_facts(clip, "design")),
-            style=_listed(_facts(clip, "style")),
+            design=_listed(clip, "design"),
+            style=_listed(clip, "style"),
         )
         return self._ask(name, text, clip, DescriptionReply, self.config.send_audio, wording)
 
@@ -339,7 +372,7 @@ class Describer:
             language=language_name(draft.language),
             text=draft.text,
             wrong=draft.problem,
-            facts=_listed(_facts(clip, draft.axis)),
+            facts=_listed(clip, draft.axis),
         )
         reply = self._ask(name, text, clip, RepairReply, False, draft.wording)
         return None if reply is None else reply.text
@@ -389,22 +422,21 @@ def _seed(clip_id: str) -> int:
     return int(sha256_text(clip_id)[:6], 16)
 
 
-def _facts(clip: DescribedClip, axis: Axis) -> dict[str, str]:
-    return {name: word for name, word in fact_table(clip.evidence.facts).items() if AXES[name] == axis}
+def _seed_of(clip: DescribedClip, wording: int) -> str:
+    return f"{clip.clip_id}/{wording}" if wording else clip.clip_id
 
 
-def _listed(facts: dict[str, str]) -> str:
-    return "; ".join(f"{name}: {word}" for name, word in facts.items()) or "none"
+def _facts(clip: DescribedClip, axis: Axis) -> list[Fact]:
+    return [fact for fact in clip.evidence.facts if axis in ("both", AXES[fact.attribute])]
 
 
-def _text_of(reply: DescriptionReply, axis: Axis, granularity: Granularity) -> str:
-    texts: AxisTexts = getattr(reply, axis)
-    return str(getattr(texts, granularity))
+def _listed(clip: DescribedClip, axis: Axis) -> str:
+    return "; ".join(f"{fact.attribute}: {fact.word}" for fact in _facts(clip, axis)) or "none"
 
 
 def _may_rewrite(draft: _Draft) -> bool:
     """The small model knows English sentences; lists, paragraphs and other languages stay the grammar's."""
-    return bool(draft.text) and draft.language == "en" and draft.granularity in ("phrase", "sentence")
+    return draft.language == "en" and draft.granularity in ("phrase", "sentence")
 
 
 def _wav(clip: DescribedClip) -> bytes:

@@ -9,29 +9,32 @@ standard deviation around a middle of one.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
+from annotation.descriptions.voice_facts import VoiceFactsConfig, is_creaky, voice_facts
 from voxmill.core.config import Config
 from voxmill.data.languages import base_language
-from voxmill.data.records import Axis, Fact, Prosody
+from voxmill.data.records import Axis, Fact, FactSource, Prosody
 
 Scale = Literal["pitch", "intonation", "rate", "energy", "clarity"]
 
 # From -2 to 2. English words are the facts' own; other languages and wordings are in `lexicon/`.
 LEVELS: dict[str, tuple[str, str, str, str, str]] = {
+    "register": ("very low", "low", "medium", "high", "very high"),
     "pitch": ("very low", "low", "medium", "high", "very high"),
     "intonation": ("monotone", "even", "moderate", "lively", "very lively"),
     "rate": ("very slow", "slow", "moderate", "fast", "very fast"),
     "energy": ("very soft", "soft", "moderate", "strong", "very strong"),
 }
 PAUSES = ("few", "some", "many")
-TEXTURES = ("rough", "breathy", "clear")
+TEXTURES = ("rough", "breathy", "clear", "creaky")
 AXES: dict[str, Axis] = {
     "gender": "design",
     "age": "design",
+    "register": "design",
     "texture": "design",
     "accent": "design",
     "dialect": "design",
@@ -44,8 +47,13 @@ AXES: dict[str, Axis] = {
     "emotion": "style",
     "style": "style",
     "emphasis": "style",
+    "dynamics": "style",
+    "ending": "style",
+    "phonation": "style",
+    "channel": "style",
+    "laughter": "style",
 }
-FREE_WORDS = ("accent", "style")
+FREE_WORDS = ("accent", "style", "emphasis")
 """Attributes of which corpora give any words; no lexicon has them."""
 
 # Articulation rates, syllables a second: Pellegrino, Coupé, Marsico 2011 (Language 87:3), read texts.
@@ -74,6 +82,7 @@ class FactsConfig(Config):
     """A share of silence (0..1) below this reads as few pauses."""
     many_pauses: float = 0.18
     """A share of silence (0..1) above this reads as many pauses."""
+    voice: VoiceFactsConfig = VoiceFactsConfig()
 
 
 _UNIT = 1 << 20
@@ -239,6 +248,7 @@ def describe_clip(
     age: tuple[str, float] | None = None,
     emotion: tuple[str, float] | None = None,
     given: Mapping[str, str] | None = None,
+    voice: Prosody | None = None,
 ) -> list[Fact]:
     """All facts of a clip; what was not measured, or what a classifier abstained from, is left out.
 
@@ -246,6 +256,8 @@ def describe_clip(
         norms: of the corpus, or `Norms(FactsConfig())` for the priors alone.
         gender, age, emotion: (class, probability) of a classifier that did not abstain.
         given: what the corpus says, by attribute; it counts, whatever a classifier says.
+        voice: the measures with those of all clips of the speaker where there are such, for what is lasting: register
+            and texture. None: the clip stands for its speaker.
     """
     known = given or {}
     facts = given_facts(known) + [
@@ -254,21 +266,48 @@ def describe_clip(
         if answer is not None and name not in known
     ]
     sex = known.get("gender") or (gender[0] if gender else None)
-    raw = {
+    raw = _raw(prosody)
+    for scale, z in _distances(prosody, norms, sex, language).items():
+        if scale in LEVELS:
+            facts.append(_levelled(scale, z, raw[scale], sex, language, norms.config))
+    facts += _voice_facts(voice or prosody, norms, sex, language, "measured" if voice is None else "speaker")
+    if prosody.rate is not None:
+        facts.append(_pauses(prosody, norms.config))
+    facts += [fact for fact in voice_facts(prosody, norms.config.voice) if fact.attribute not in known]
+    return in_order(facts)
+
+
+def _raw(prosody: Prosody) -> dict[Scale, tuple[float | None, str]]:
+    """The measures as they are shown: (value, unit)."""
+    return {
         "pitch": (prosody.f0_median_hz, "Hz"),
         "intonation": (prosody.f0_std_semitones, "semitones"),
         "rate": (prosody.articulation_rate, f"{prosody.rate_unit}/s"),
         "energy": (prosody.spectral_tilt_db, "dB spectral tilt"),
         "clarity": (prosody.hnr_db, "dB harmonics to noise"),
     }
-    z_of: dict[Scale, float] = {}
+
+
+def _distances(prosody: Prosody, norms: Norms, gender: str | None, language: str) -> dict[Scale, float]:
+    """How far the measures lie from the middle of their group, in its widths."""
+    distances: dict[Scale, float] = {}
     for scale, value in scaled(prosody).items():
-        middle, width = norms.of(scale, sex, language, prosody.rate_unit)
-        z_of[scale] = (value - middle) / width
-        if scale in LEVELS:
-            facts.append(_levelled(scale, z_of[scale], raw[scale], sex, language, norms.config))
-    texture = _texture(z_of)
-    if texture:
+        middle, width = norms.of(scale, gender, language, prosody.rate_unit)
+        distances[scale] = (value - middle) / width
+    return distances
+
+
+def _voice_facts(voice: Prosody, norms: Norms, gender: str | None, language: str, source: FactSource) -> list[Fact]:
+    """What is lasting: how high a voice is among those of its gender that speak the language, and its texture."""
+    z_of, raw = _distances(voice, norms, gender, language), _raw(voice)
+    facts = []
+    if "pitch" in z_of:
+        pitch = _levelled("pitch", z_of["pitch"], raw["pitch"], gender, language, norms.config)
+        facts.append(replace(pitch, attribute="register", axis=AXES["register"], source=source))
+    if is_creaky(voice, norms.config.voice):
+        share = _rounded(voice.creak_share)
+        facts.append(Fact("texture", AXES["texture"], "creaky", value=share, unit="share of time", source=source))
+    elif texture := _texture(z_of, voice, norms.config.voice):
         number, unit = raw["clarity"]
         facts.append(
             Fact(
@@ -278,12 +317,11 @@ def describe_clip(
                 value=_rounded(number),
                 unit=unit,
                 z=round(z_of["clarity"], 3),
-                relative_to=_relative_to("clarity", sex, language),
+                relative_to=_relative_to("clarity", gender, language),
+                source=source,
             )
         )
-    if prosody.rate is not None:
-        facts.append(_pauses(prosody, norms.config))
-    return in_order(facts)
+    return facts
 
 
 def in_order(facts: Iterable[Fact]) -> list[Fact]:
@@ -324,13 +362,18 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(float(value), 3)
 
 
-def _texture(z_of: Mapping[Scale, float]) -> str:
-    """Only what stands out is named: a noisy voice is breathy when its upper harmonics are weak, rough otherwise."""
-    clarity = z_of.get("clarity")
-    if clarity is None or abs(clarity) < 1.0:
+def _texture(z_of: Mapping[Scale, float], prosody: Prosody, config: VoiceFactsConfig) -> str:
+    """Only what stands out is named: a noisy voice is breathy when its upper harmonics are weak, rough otherwise.
+
+    Harmonics to noise and the cepstral peak have to agree, where both are there, and creak is neither.
+    """
+    clarity, peak = z_of.get("clarity"), prosody.cpp_db
+    if clarity is None or abs(clarity) < 1.0 or (prosody.creak_share or 0.0) >= config.little_creak_share:
         return ""
     if clarity > 0:
-        return "clear"
+        return "clear" if peak is None or peak >= config.clear_cpp_db else ""
+    if peak is not None and peak > config.noisy_cpp_db:
+        return ""
     return "breathy" if z_of.get("energy", 0.0) < -0.5 else "rough"
 
 

@@ -1,22 +1,28 @@
 """Is a description true of its clip? Its claims, each checked against what was measured or classified.
 
 Report section 3.6: descriptions are 'verified with some dedicated expert classifiers in terms of gender, age and
-emotion'; pitch, intonation, rate, energy and pauses are checked against measurements. Where the same classifier gave a
-text writer its facts, its verdict on them shows that the text is faithful, not that the classifier is right; only for
-a writer that is sent the audio are the two independent.
+emotion'; pitch, intonation, rate, energy, pauses and texture are checked against measurements of the clip, whoever
+wrote the text. What models name (`CLASSIFIED`) is judged by sources that did not give the writer its facts: gender by
+the pitch, by a second classifier, or, for a corpus's own caption, by ours. The writer's own source shows that a text is
+faithful, not that it is right: a claim against it fails, a claim that only it supports is `unjudged`. Sources that
+contradict each other decide nothing (`abstain`).
 
 A description fails by one failed claim. It may be written once more; then it is dropped, never the clip.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from math import erf, sqrt
+from dataclasses import dataclass, field, replace
+from math import erf, exp, log2, sqrt
 
-from annotation.descriptions.claims import Claim, read_claims
+from annotation.descriptions.claims import Claim, Reading, read
 from annotation.descriptions.facts import AXES, FREE_WORDS, LEVELS, PAUSES
 from annotation.descriptions.lexicons import WORDS
 from voxmill.core.config import Config
 from voxmill.data.records import Axis, ClaimOutcome, ClaimVerdict, Fact
+
+CLASSIFIED = ("gender", "age", "emotion", "accent", "dialect", "scenario", "style", "laughter")
+"""What models name. All else is measured on the signal, and the measurement judges texts by any writer."""
+_FEMALE_HZ, _MALE_HZ, _GENDER_SPREAD, _GENDER_FROM = 200.0, 118.0, 4.0, 0.8
 
 
 class VerificationConfig(Config):
@@ -32,15 +38,30 @@ class VerificationConfig(Config):
     fail_below: float = 0.15
     """A claim fails below this probability (0..1); in between, it abstains."""
     only_facts: bool = True
-    """A claim about something that is not among the facts fails; false: it abstains."""
+    """A claim about something that is not among the facts fails; false: it is unjudged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one source says of an attribute: that it is `word`, with a probability of 0..1."""
+
+    source: str
+    word: str
+    probability: float
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Facts and classes of a clip. `classes`: attribute to its classifier's probabilities, where it did not abstain."""
+    """Facts and classes of a clip.
+
+    classes: by attribute, probabilities of the source that gave the writer its fact: it may contradict a claim, and
+        never confirms one.
+    answers: by attribute, what other sources say, each of which judges claims.
+    """
 
     facts: Sequence[Fact]
     classes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    answers: Mapping[str, Sequence[Answer]] = field(default_factory=dict)
 
     def fact(self, attribute: str) -> Fact | None:
         return next((fact for fact in self.facts if fact.attribute == attribute), None)
@@ -48,10 +69,11 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A description's verdicts. `passed`: some claim passed and none failed. `off_axis`: claims of the other axis."""
+    """A description's verdicts. `off_axis`: claims of the other axis. `unread`: its parts that could not be read."""
 
     verdicts: tuple[ClaimVerdict, ...]
     off_axis: tuple[str, ...]
+    unread: tuple[str, ...] = ()
 
     @property
     def failed(self) -> list[ClaimVerdict]:
@@ -59,70 +81,146 @@ class Checked:
 
     @property
     def passed(self) -> bool:
-        return not self.failed and any(verdict.verdict == "pass" for verdict in self.verdicts)
+        """No claim failed, and one passed or has no judge; which of those a stage takes its recipe says."""
+        return not self.failed and any(verdict.verdict in ("pass", "unjudged") for verdict in self.verdicts)
 
 
 def verify(
     text: str, language: str, axis: Axis, evidence: Evidence, config: VerificationConfig | None = None
 ) -> Checked:
     """Checks every claim that is read in a description; those of the other axis as well."""
-    config = config or VerificationConfig()
-    claims = read_claims(text, language)
+    return verify_reading(read(text, language), axis, evidence, config)
+
+
+def verify_reading(
+    reading: Reading, axis: Axis, evidence: Evidence, config: VerificationConfig | None = None
+) -> Checked:
+    """Checks the claims of a text that was read already."""
+    config, claims = config or VerificationConfig(), reading.claims
+    if any(claim.attribute == "age" and claim.word == "child" for claim in claims):
+        # A child's pitch says nothing about its gender.
+        evidence = replace(evidence, facts=[replace(f, unit="") if f.unit == "Hz" else f for f in evidence.facts])
     verdicts = [check_claim(claim, evidence, config) for claim in claims] + _contradictions(claims)
-    return Checked(tuple(verdicts), tuple(claim.attribute for claim in claims if AXES[claim.attribute] != axis))
+    off_axis = tuple(claim.attribute for claim in claims if axis not in ("both", AXES[claim.attribute]))
+    return Checked(tuple(verdicts), off_axis, reading.unread)
 
 
 def check_claim(claim: Claim, evidence: Evidence, config: VerificationConfig) -> ClaimVerdict:
     """One claim against the evidence."""
     claimed = f"not {claim.word}" if claim.negated else claim.word
-    predicted, probability = _probability(claim, evidence, config)
-    if probability is None:
+    own, judges = _sources(claim, evidence, config)
+    if own is None and claim.attribute in CLASSIFIED and config.only_facts and not claim.negated:
+        # A writer without the audio that was not told cannot know, be it true.
+        judges = []
+    if own is None and not judges:
         # Without evidence a claim is unsupported, whether or not it is true.
         unsupported = config.only_facts and not claim.negated
+        fact = evidence.fact(claim.attribute)
         return ClaimVerdict(
             attribute=claim.attribute,
             claimed=claimed,
-            predicted=predicted,
-            verdict="fail" if unsupported else "abstain",
+            predicted=None if fact is None else fact.word,
+            verdict="fail" if unsupported else "unjudged",
         )
-    if claim.negated:
-        probability = 1.0 - probability
-    outcome: ClaimOutcome = "abstain"
-    if probability >= config.pass_from:
-        outcome = "pass"
-    elif probability < config.fail_below:
-        outcome = "fail"
+    known = [*judges, *([own] if own is not None else [])]
+    outcomes = [_outcome(source.of_claim(claim), config) for source in known]
+    verdict = _together(outcomes[: len(judges)], outcomes)
+    # What decided stands beside the verdict.
+    shown = next((s for s, outcome in zip(known, outcomes, strict=True) if outcome == verdict), known[0])
     return ClaimVerdict(
         attribute=claim.attribute,
         claimed=claimed,
-        predicted=predicted,
-        verdict=outcome,
-        probability=round(probability, 4),
+        predicted=shown.word,
+        verdict=verdict,
+        probability=round(shown.of_claim(claim), 4),
     )
 
 
-def _probability(claim: Claim, evidence: Evidence, config: VerificationConfig) -> tuple[str | None, float | None]:
-    """(measured word or class, probability that the claim holds before any negation); None where nothing is known."""
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What a source says: its word, and the probability of a claim before any negation."""
+
+    word: str
+    probability: float
+
+    def of_claim(self, claim: Claim) -> float:
+        return 1.0 - self.probability if claim.negated else self.probability
+
+
+def _outcome(probability: float, config: VerificationConfig) -> ClaimOutcome:
+    if probability >= config.pass_from:
+        return "pass"
+    return "fail" if probability < config.fail_below else "abstain"
+
+
+def _together(judges: Sequence[ClaimOutcome], everyone: Sequence[ClaimOutcome]) -> ClaimOutcome:
+    """Sources that contradict each other decide nothing; the writer's own fails a claim, and never passes it."""
+    if "fail" in everyone:
+        return "abstain" if "pass" in everyone else "fail"
+    if not judges:
+        return "unjudged"
+    return "pass" if "pass" in judges else "abstain"
+
+
+def _sources(claim: Claim, evidence: Evidence, config: VerificationConfig) -> tuple[_Source | None, list[_Source]]:
+    """(the writer's own source, None where it has none; the judges)."""
+    if claim.attribute not in CLASSIFIED:
+        measured = _measured(claim, evidence, config)
+        return None, [] if measured is None else [measured]
+    judges = [
+        _Source(answer.word, _agreement(claim, answer.word, answer.probability))
+        for answer in evidence.answers.get(claim.attribute, ())
+    ]
+    if claim.attribute == "gender" and (pitch := _by_pitch(evidence)) is not None:
+        judges.append(_Source(pitch.word, _agreement(claim, pitch.word, pitch.probability)))
     fact = evidence.fact(claim.attribute)
     if claim.attribute in evidence.classes:
         classes = evidence.classes[claim.attribute]
-        return max(classes, key=lambda name: classes[name]), classes.get(claim.word, 0.0)
-    if claim.attribute in LEVELS:
-        if fact is None or fact.z is None:
-            return None, None
-        return fact.word, _within(fact.z, claim.attribute, claim.word, config.measurement_sd)
+        best = max(classes, key=lambda name: classes[name])
+        return _Source(best, classes.get(claim.word, 0.0)), judges
     if fact is None:
-        # Texture is measured though nothing stood out: then a claim of it is open, not wrong.
-        return None, None
-    if claim.attribute == "pauses":
-        distance = abs(PAUSES.index(fact.word) - PAUSES.index(claim.word))
-        return fact.word, (0.9, 0.3, 0.02)[distance]
-    if claim.attribute == "texture":
-        return fact.word, _texture(fact.word, claim.word)
+        return None, judges
     if claim.attribute in FREE_WORDS and claim.word not in WORDS.get(claim.attribute, ()):
         # A text that names an accent states that there is one: which one is not read.
-        return fact.word, 1.0
-    return fact.word, (fact.probability or 1.0) if fact.word == claim.word else 1.0 - (fact.probability or 1.0)
+        return _Source(fact.word, 1.0), judges
+    return _Source(fact.word, _agreement(claim, fact.word, fact.probability or 1.0)), judges
+
+
+def _agreement(claim: Claim, word: str, probability: float) -> float:
+    return probability if word == claim.word else 1.0 - probability
+
+
+def _by_pitch(evidence: Evidence) -> Answer | None:
+    """What the speaker's pitch says about gender, the clip's where there is none of the speaker; None near the middle.
+
+    Middles of women and men are 200 and 118 Hz (facts.py); 4 semitones is the spread that lively voices have over
+    theirs, so that the man of the samples, at 175 Hz, is not called a woman.
+    """
+    fact = next((f for f in map(evidence.fact, ("register", "pitch")) if f is not None), None)
+    if fact is None or fact.value is None or fact.unit != "Hz" or fact.value <= 0:
+        return None
+    semitones = 12 * log2(fact.value / sqrt(_FEMALE_HZ * _MALE_HZ))
+    female = 1 / (1 + exp(-semitones * 12 * log2(_FEMALE_HZ / _MALE_HZ) / _GENDER_SPREAD**2))
+    word, probability = ("female", female) if female >= 0.5 else ("male", 1 - female)
+    return Answer("pitch", word, probability) if probability >= _GENDER_FROM else None
+
+
+def _measured(claim: Claim, evidence: Evidence, config: VerificationConfig) -> _Source | None:
+    """What was measured of the clip or over the speaker's clips, which judges texts by any writer."""
+    fact = evidence.fact(claim.attribute)
+    if fact is None:
+        # Texture is measured though nothing stood out: then a claim of it is open, not wrong.
+        return None
+    if claim.attribute in LEVELS:
+        if fact.z is None:
+            return None
+        return _Source(fact.word, _within(fact.z, claim.attribute, claim.word, config.measurement_sd))
+    if claim.attribute == "pauses":
+        distance = abs(PAUSES.index(fact.word) - PAUSES.index(claim.word))
+        return _Source(fact.word, (0.9, 0.3, 0.02)[distance])
+    if claim.attribute == "texture":
+        return _Source(fact.word, _texture(fact.word, claim.word))
+    return _Source(fact.word, _agreement(claim, fact.word, fact.probability or 0.9))
 
 
 def _within(z: float, attribute: str, word: str, sd: float) -> float:
@@ -141,7 +239,7 @@ def _within(z: float, attribute: str, word: str, sd: float) -> float:
 
 def _texture(measured: str, claimed: str) -> float:
     if measured == claimed:
-        return 0.8
+        return 0.88
     # One weak measure separates rough from breathy; both are the opposite of clear.
     return 0.3 if "clear" not in (measured, claimed) else 0.05
 
@@ -172,8 +270,12 @@ def recall(verdicts: Sequence[ClaimVerdict], facts: Mapping[str, str], axis: Axi
 
     Facts in a corpus's own words, which are not read back, do not count.
     """
-    wanted = [name for name in facts if AXES[name] == axis and name not in FREE_WORDS]
+    wanted = [name for name in facts if axis in ("both", AXES[name]) and name not in FREE_WORDS]
     if not wanted:
         return None
-    stated = {verdict.attribute for verdict in verdicts if verdict.verdict == "pass"}
+    stated = {
+        verdict.attribute
+        for verdict in verdicts
+        if verdict.verdict == "pass" or (verdict.verdict != "fail" and verdict.claimed == facts.get(verdict.attribute))
+    }
     return sum(name in stated for name in wanted) / len(wanted)

@@ -1,23 +1,28 @@
-"""How a voice sounds, female or male, with a probability; abstains where it is unsure.
+"""How a voice sounds, female or male, with a probability; abstains where it is unsure or two models disagree.
 
-Embedded are the trees of voice2gender (MIT): 250 boosted trees over 20 acoustic features. Its weights are a literal
-inside a Python file, which is parsed as data and never run; the trees are walked here, so xgboost need not be
-installed. The features are written from their definitions (R packages seewave and tuneR, data set 'Gender Recognition
-by Voice'): they describe what a voice sounds like, not the person. Production names a model by hub id or path:
-audeering's head for age and gender (`age_gender.py`), or an audio classifier with female and male among its labels;
-neither has been run with trained weights.
+Embedded are two models that share nothing: the network of inaSpeechSegmenter (`gender_cnn.py`), and the trees of
+voice2gender (MIT), 250 boosted trees over 20 acoustic features. What each says is kept, and over the clips of a speaker
+each votes by itself (`annotation/corpus/speaker_traits.py`). The weights of the trees are a literal inside a Python
+file, which is parsed as data and never run; the trees are walked here, so xgboost need not be installed. The features
+are written from their definitions (R packages seewave and tuneR, data set 'Gender Recognition by Voice'): they describe
+what a voice sounds like, not the person. Production names a model by hub id or path: audeering's head for age and
+gender (`age_gender.py`), or an audio classifier with female and male among its labels; neither has been run with
+trained weights.
 
 On the sample voices the trees are right in all 50 answers about the two women, and in 3 of 15 about the man, whose
-lively delivery lies at 175 Hz; asking for agreement with pitch does not help. A demo's model, not a verifier.
+lively delivery lies at 175 Hz; the network knows him. Both over all known voices: benchmarks/gender.py.
 """
 
 import ast
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from annotation.voice.audio_classifier import RATE, ClassWords, excerpts, load_audio_model, named_classes, unusable
+from annotation.voice.gender_cnn import FILE, GenderCnn
 from voxmill.core.audio import resample
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
@@ -34,6 +39,8 @@ class GenderConfig(Config):
 
     model: str = "embedded"
     """`embedded`, or the path or hub id of audeering's age and gender model or of an audio classifier."""
+    embedded: tuple[Literal["cnn", "trees"], ...] = Field(("cnn", "trees"), min_length=1)
+    """Which embedded models are asked: cnn (inaSpeechSegmenter's network), trees (voice2gender)."""
     labels: ClassWords = {}
     """What the model's classes are, by label or number, where their labels do not say so: {LABEL_0: female, ...}."""
     min_probability: float = 0.8
@@ -47,51 +54,50 @@ class GenderClassifier:
 
     Args:
         config: `config.model` is `embedded` or a hub id or path.
-        weights: folder of the asset `voice2gender` (unused otherwise).
+        trees, cnn: folders of the assets `voice2gender` and `gender-cnn`; an embedded model without one is not asked.
 
     Raises:
         UserError: the model cannot be loaded, or its labels name no female or no male class.
     """
 
-    def __init__(self, config: GenderConfig, weights: Path | None = None, device: str = "cpu"):
+    def __init__(
+        self, config: GenderConfig, trees: Path | None = None, device: str = "cpu", *, cnn: Path | None = None
+    ):
         self.config = config
-        self._trees: BoostedTrees | None = None
-        self._neural: _NeuralGender | None = None
-        if config.model == "embedded":
-            assert weights is not None
-            self._trees = BoostedTrees.load(weights / "_model.py")
-        else:
-            self._neural = _NeuralGender(config, device)
+        self._models: dict[str, Callable[[np.ndarray], float | None]] = {}
+        if config.model != "embedded":
+            self._models["model"] = _NeuralGender(config, device)
+            return
+        if cnn is not None and "cnn" in config.embedded:
+            self._models["cnn"] = GenderCnn(cnn / FILE, device)
+        if trees is not None and "trees" in config.embedded:
+            self._models["trees"] = BoostedTrees.load(trees / "_model.py").of_voice
+        assert self._models, "no embedded model is asked"
 
     def __call__(self, clips: list[np.ndarray]) -> list[Label[Gender]]:
         """Labels clips, float32 [samples] at 16 kHz in -1..1, in order.
 
-        Reasons of an abstention: `too_short`, `silent`, `no_pitch`, `unsure`.
+        Reasons of an abstention: `too_short`, `silent`, `no_pitch`, `unsure`, `disagree`.
         """
         return [self._label(clip) for clip in clips]
 
     def _label(self, clip: np.ndarray) -> Label[Gender]:
         if reason := unusable(clip):
             return Label(reason=reason)
-        parts = [self._female(part) for part in excerpts(clip, self.config.max_seconds)]
-        known = [female for female in parts if female is not None]
-        if not known:
+        parts, by_model = excerpts(clip, self.config.max_seconds), {}
+        for name, model in self._models.items():
+            known = [female for part in parts if (female := model(part)) is not None]
+            if known:
+                by_model[name] = sum(known) / len(known)
+        if not by_model:
             return Label(reason="no_pitch")
-        female = sum(known) / len(known)
-        gender = Gender(label="female" if female >= 0.5 else "male", female=female)
-        if gender.probability < self.config.min_probability:
+        female, sure = sum(by_model.values()) / len(by_model), self.config.min_probability
+        gender = Gender(label="female" if female >= 0.5 else "male", female=female, by_model=by_model)
+        if len({one >= 0.5 for one in by_model.values() if max(one, 1 - one) >= sure}) > 1:
+            return Label(reason="disagree", withheld=gender)
+        if gender.probability < sure:
             return Label(reason="unsure", withheld=gender)
         return Label(value=gender)
-
-    def _female(self, clip: np.ndarray) -> float | None:
-        """Probability of a female voice; None where the trees find no pitch."""
-        if self._trees is None:
-            assert self._neural is not None
-            return self._neural(clip)
-        features = voice_features(clip)
-        if features is None:
-            return None
-        return self._trees([features[name] for name in self._trees.feature_names])
 
 
 class BoostedTrees:
@@ -135,6 +141,11 @@ class BoostedTrees:
             raise UserError(
                 f"gender: {path} does not hold the trees ({type(error).__name__}); run: voxmill fetch"
             ) from error
+
+    def of_voice(self, clip: np.ndarray) -> float | None:
+        """Probability of a female voice in float32 [samples] at 16 kHz; None where no frame has a pitch."""
+        features = voice_features(clip)
+        return None if features is None else self([features[name] for name in self.feature_names])
 
     def __call__(self, features: list[float]) -> float:
         """Probability of the positive class for finite features in the model's order."""

@@ -12,12 +12,13 @@ voice or a language. A measure that cannot be taken is None: a whispered clip ha
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Literal
 
 import numpy as np
 
 from annotation.speech.text_checks import normalise
+from annotation.voice import delivery, emphasis
 from voxmill.core.audio import runs
 from voxmill.core.config import Config
 from voxmill.data.languages import base_language
@@ -82,7 +83,7 @@ class ProsodyMeter:
         has_pitch = int(voiced.sum()) >= self.config.min_voiced_frames
         semitones = 12 * np.log2(f0[voiced] / np.median(f0[voiced])) if has_pitch else None
         timing = _timing(words, text, language, self.config.min_pause_seconds)
-        hnr, tilt = voice_spectrum(audio, f0) if has_pitch else (None, None)
+        hnr, tilt, prominence = voice_spectrum(audio, f0) if has_pitch else (None, None, None)
         jitter, shimmer = period_changes(audio, f0) if has_pitch else (None, None)
         return Prosody(
             f0_median_hz=float(np.median(f0[voiced])) if has_pitch else None,
@@ -101,6 +102,9 @@ class ProsodyMeter:
             spectral_tilt_db=tilt,
             jitter=jitter,
             shimmer=shimmer,
+            cpp_db=prominence,
+            **asdict(delivery.measure(audio, level_db, active, f0)),
+            emphasis=emphasis.candidates(level_db, f0, words, [count_units(one.word, language)[0] for one in words]),
         )
 
     def pitch(self, audio: np.ndarray) -> np.ndarray:
@@ -169,7 +173,8 @@ def with_other_words(
 ) -> Prosody:
     """The prosody of a clip whose text, words or language are others than it was measured with."""
     timing = _timing(words, text, language, config.min_pause_seconds)
-    return replace(prosody, **{field.name: getattr(timing, field.name) for field in fields(timing)})
+    stressed = emphasis.renamed(prosody.emphasis, words)
+    return replace(prosody, **{field.name: getattr(timing, field.name) for field in fields(timing)}, emphasis=stressed)
 
 
 def _spread(values: np.ndarray) -> float:
@@ -215,8 +220,8 @@ def _is_syllable_block(character: str) -> bool:
     return "\u3040" <= character <= "\u30ff" or "\u3400" <= character <= "\u9fff" or "\uac00" <= character <= "\ud7a3"
 
 
-def voice_spectrum(audio: np.ndarray, f0: np.ndarray) -> tuple[float, float]:
-    """(harmonics-to-noise ratio, spectral tilt), both dB, medians over the voiced frames of a clip.
+def voice_spectrum(audio: np.ndarray, f0: np.ndarray) -> tuple[float, float, float | None]:
+    """(harmonics-to-noise ratio, spectral tilt, cepstral peak prominence), dB, medians over a clip's voiced frames.
 
     The ratio is Boersma's (1993): the autocorrelation of the windowed frame over that of the window, at the period.
 
@@ -225,12 +230,12 @@ def voice_spectrum(audio: np.ndarray, f0: np.ndarray) -> tuple[float, float]:
         f0: Hz a frame of 20 ms centred at its multiple, NaN where unvoiced; some frame is voiced.
     """
     blocks = [_block_spectrum(audio, f0, first) for first in range(0, len(f0), BLOCK)]
-    ratios, tilts = (np.concatenate(values) for values in zip(*blocks, strict=True))
-    return float(np.median(ratios)), float(np.median(tilts))
+    ratios, tilts, peaks = (np.concatenate(values) for values in zip(*blocks, strict=True))
+    return float(np.median(ratios)), float(np.median(tilts)), float(np.median(peaks)) if len(peaks) else None
 
 
-def _block_spectrum(audio: np.ndarray, f0: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ratios and tilts of the voiced frames of a block of frames."""
+def _block_spectrum(audio: np.ndarray, f0: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ratios and tilts of the voiced frames of a block of frames; the cepstral peaks of even ones."""
     own = np.full(len(f0), np.nan)
     own[first : first + BLOCK] = f0[first : first + BLOCK]
     frames_NF, periods = _voiced_frames(audio, own)
@@ -248,7 +253,9 @@ def _block_spectrum(audio: np.ndarray, f0: np.ndarray, first: int) -> tuple[np.n
     low = power[:, (hertz >= 50) & (hertz < 1000)].sum(axis=1)
     high = power[:, (hertz >= 1000) & (hertz < 5000)].sum(axis=1)
     tilt = 10 * np.log10((low + 1e-20) / (high + 1e-20))
-    return 10 * np.log10(peak / (1 - peak)), tilt
+    even = np.flatnonzero(np.isfinite(own))[: len(periods)] % 2 == 0
+    prominence = delivery.peak_prominence(10 * np.log10(power[even] + 1e-12), RATE / periods[even])
+    return 10 * np.log10(peak / (1 - peak)), tilt, prominence
 
 
 def _voiced_frames(audio: np.ndarray, f0: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

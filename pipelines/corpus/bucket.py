@@ -1,12 +1,13 @@
 """Pass 2 over a bucket: its candidates become its shards and its parts of the indexes."""
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 
+from annotation.corpus.speaker_traits import SpeakerTraits
 from pipelines.config import AnnotateConfig
 from pipelines.corpus.clips import CorpusClip, index_row, rejected_row
 from pipelines.corpus.collect import CollectedClips, collect, number
@@ -20,7 +21,7 @@ from pipelines.corpus.labels import (
     add_scores,
     count_given,
     errors_of,
-    screen,
+    not_described,
 )
 from pipelines.corpus.measures import in_order, read_measures
 from pipelines.corpus.norms import CorpusNorms, scores_of
@@ -46,8 +47,9 @@ from voxmill.data.snapshot import BucketFiles, PartFile, ShardFile
 class BucketInputs:
     """What a bucket's pass is given beside its files.
 
-    repeated: its clips that another bucket has under an earlier name. cutoff: with `top_share`, the last clip kept.
-    shards: of the state before.
+    repeated: its clips that another bucket has under an earlier name. cutoff: with `top_share`, the last clip that is
+    described. shards: of the state before. traits: what is decided of its speakers, by name and whether a person gives
+    it.
     """
 
     bucket: int
@@ -56,6 +58,7 @@ class BucketInputs:
     repeated: tuple[ClipId, ...] = ()
     cutoff: Cutoff | None = None
     shards: tuple[ShardFile, ...] = ()
+    traits: Mapping[tuple[str, bool], SpeakerTraits] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,8 @@ def finish_bucket(out: Path, config: AnnotateConfig, inputs: BucketInputs, job: 
         references = add_references([group.clips for group in groups], config.corpus_labels)
     job.counts.clear()
     job.dropped.clear()
-    job.describe(collected.kept, bucket)
+    reasons = [not_described(clip, config.corpus_labels, inputs.cutoff) for clip in collected.kept]
+    job.describe(collected.kept, bucket, reasons)
     eligible = add_eligibility(collected.kept, config.corpus_labels)
     shards = write_shards(groups, out, shard_folder(bucket, buckets), earlier)
     planned = read_recordings(out, bucket)
@@ -153,17 +157,17 @@ def _decoded_twice(clips: Iterable[CorpusClip]) -> dict[str, int]:
 
 
 def _label(out: Path, collected: CollectedClips, config: AnnotateConfig, inputs: BucketInputs) -> None:
-    """Speakers, scores and facts of all candidates; then drops what other buckets have and what is not expressive."""
+    """Speakers, scores and facts of all candidates; then drops what other buckets have."""
     measures = read_measures(out, inputs.bucket)
     clips = in_order(collected)
     names = measures.table.select(["speaker", "cluster"]).to_pydict()
     for clip, speaker, cluster in zip(clips, names["speaker"], names["cluster"], strict=True):
         clip.speaker, clip.cluster = speaker, cluster
+        clip.traits = inputs.traits.get((speaker or "", speaker != cluster))
     if "expressiveness" in config.corpus_labels.labels:
         add_scores(clips, scores_of(measures, inputs.norms, config), inputs.norms)
     add_facts(clips, inputs.norms, config)
     _drop_repeated(collected, set(inputs.repeated))
-    screen(collected, config.corpus_labels, inputs.cutoff)
     number(collected)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from annotation.corpus.speaker_traits import SpeakerTraits
 from annotation.voice.given_labels import SONG, SONG_SHARE, given_classes, given_dialect
 from pipelines.corpus.corrections.csv_file import Correction
 from voxmill.data.languages import DIALECTS, base_language
@@ -45,7 +46,7 @@ class CorpusClip:
     """One candidate clip; what follows `voice` is filled in by the steps over the corpus.
 
     place: of its FLAC; in the unit's file until shards are written. singing_share: of its seconds, 0..1.
-    speaker: the name that the manifest gives, else that of its cluster.
+    speaker: the name that the manifest gives, else that of its cluster. traits: what is decided of the speaker.
     text_source: where the candidate's text and words are from. recognised_text: with another one, what was recognised.
     given: what the corpus says of it. predicted_wer: of a recognised text; None where no fit predicts it. correction:
     what a person says of it. respelt: whether its text is in another script than it was recognised or given in.
@@ -71,6 +72,7 @@ class CorpusClip:
     position: int | None = None
     speaker: str | None = None
     cluster: str | None = None
+    traits: SpeakerTraits | None = None
     expressiveness: float | None = None
     percentile: float | None = None
     facts: Sequence[Fact] = ()
@@ -205,6 +207,15 @@ def style_of(clip: CorpusClip) -> ClassColumn | None:
     return ClassColumn(label=SONG, probability=None, reason="") if is_song else None
 
 
+def gender_of_speaker(clip: CorpusClip) -> ClassColumn | None:
+    """What is decided over all clips of the speaker, or why nothing is; None where no classifier has voted."""
+    traits = clip.traits
+    if traits is None or traits.gender_reason == "no_votes":
+        return None
+    reason = traits.gender_reason or "speaker"
+    return ClassColumn(label=traits.gender, probability=traits.gender_probability, reason=reason)
+
+
 def index_row(clip: CorpusClip) -> Clip:
     """A clip as a row of `clips.parquet`."""
     voice, eligibility, given = clip.voice, clip.eligibility, given_classes(clip.given)
@@ -221,7 +232,9 @@ def index_row(clip: CorpusClip) -> Clip:
         prosody=None if voice.prosody is None else voice.prosody.value,
         expressiveness=clip.expressiveness,
         expressiveness_percentile=clip.percentile,
-        gender=_given_column(given.get("gender"), voice.gender) or _gender_column(voice.gender),
+        gender=_given_column(given.get("gender"), voice.gender)
+        or gender_of_speaker(clip)
+        or _gender_column(voice.gender),
         emotion=_given_column(given.get("emotion"), voice.emotion) or _class_column(voice.emotion),
         age=_given_column(given.get("age"), voice.age) or _class_column(voice.age),
         dialect=dialect_of(clip),

@@ -7,7 +7,7 @@ threads, so that its rate limit, its budget and its failures are counted once.
 import dataclasses
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -22,11 +22,10 @@ from annotation.descriptions.describer import (
     Descriptions,
     DescriptionsConfig,
 )
-from annotation.descriptions.verification import Evidence
 from pipelines.config import AnnotateConfig
 from pipelines.corpus.clips import CorpusClip
 from pipelines.corpus.figures import VerdictCounts
-from pipelines.corpus.labels import class_probabilities
+from pipelines.corpus.labels import evidence_of
 from voxmill.core.assets import asset_path
 from voxmill.core.audio import RATE_16K, decode_flac, resample
 from voxmill.core.local_ray.tasks import map_actors
@@ -66,14 +65,21 @@ class DescriptionJob:
             return dataclasses.asdict(self._batch_usage)
         return None if self._chat is None else dataclasses.asdict(self._chat.usage)
 
-    def describe(self, rows: list[CorpusClip], bucket: int) -> None:
-        """Adds descriptions to every clip of a bucket and counts.
+    def describe(self, rows: list[CorpusClip], bucket: int, reasons: Sequence[str] | None = None) -> None:
+        """Adds descriptions to the clips of a bucket and counts.
+
+        Args:
+            reasons: why a clip is left without any but its caption, "" for one that is not; None: all are described.
 
         Raises:
             JobError: the endpoint is down, refuses the key, or the budget is spent. No answer is paid for twice.
         """
         if not self._wanted or not rows:
             return
+        for row, reason in zip(rows, reasons or [""] * len(rows), strict=True):
+            row.descriptions = self._captions(row)
+            self.counts[reason or "described"] += 1
+        rows = [row for row, reason in zip(rows, reasons or [""] * len(rows), strict=True) if not reason]
         rule, replies = self.rule, self.out / "work" / "replies"
         # Older versions kept the replies of all buckets side by side.
         cache = ReplyCache(replies / bucket_name(bucket), older=replies)
@@ -87,7 +93,7 @@ class DescriptionJob:
         else:
             results = _write(rows, self.out, rule, cache, self.workers, self.counts)
         for row, result in zip(rows, results, strict=True):
-            row.descriptions = (*self._captions(row), *result.kept)
+            row.descriptions = (*row.descriptions, *result.kept)
             self.dropped.update(item.reason for item in result.dropped)
         cache.merge()
 
@@ -95,7 +101,7 @@ class DescriptionJob:
         """The caption that the corpus brings, verified; one that fails is counted with the other dropped texts."""
         if row.given is None or row.given.caption is None:
             return ()
-        evidence = Evidence(row.facts, class_probabilities(row))
+        evidence = evidence_of(row, of_caption=True)
         description, problem = given_description(row.given.caption, evidence, self.rule.verification)
         self.counts["given" if description is not None else "given_dropped"] += 1
         if description is None:
@@ -128,7 +134,7 @@ class DescriptionJob:
 
 
 def count_verdicts(rows: Iterable[CorpusClip]) -> dict[str, int]:
-    """How many claims passed, failed and abstained, by `language/attribute/verdict`."""
+    """How many claims passed, failed, abstained and have no judge, by `language/attribute/verdict`."""
     return dict(
         Counter(
             f"{description.language}/{verdict.attribute}/{verdict.verdict}"
@@ -149,6 +155,7 @@ def verdict_table(counts: Mapping[str, int]) -> list[VerdictCounts]:
             "pass": counts.get(f"{language}/{attribute}/pass", 0),
             "fail": counts.get(f"{language}/{attribute}/fail", 0),
             "abstain": counts.get(f"{language}/{attribute}/abstain", 0),
+            "unjudged": counts.get(f"{language}/{attribute}/unjudged", 0),
         }
         for language, attribute in keys
     ]
@@ -159,8 +166,7 @@ def _clip(row: CorpusClip, out: Path, send_audio: bool) -> DescribedClip:
     if send_audio:
         flac = read_member(out, row.place.shard, row.place.offset, row.place.size)
         audio = resample(*decode_flac(flac), RATE_16K)
-    evidence = Evidence(row.facts, class_probabilities(row))
-    return DescribedClip(row.clip_id, row.candidate.language, evidence, audio)
+    return DescribedClip(row.clip_id, row.candidate.language, evidence_of(row), audio)
 
 
 class _Writer:

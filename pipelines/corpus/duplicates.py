@@ -7,7 +7,7 @@ hashes among them first, so that none is read twice.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -84,24 +84,34 @@ def write_repeated(out: Path, buckets: Sequence[int], part: int, parts: int, fil
         "bucket": pa.array([bucket for bucket, _ in rows], pa.int64()),
         "clip_id": pa.array([clip_id for _, clip_id in rows], pa.string()),
     }
-    content = io.BytesIO()
-    pq.write_table(pa.table(columns), content, row_group_size=_ROWS_A_GROUP, compression="zstd")
-    write_atomically(_path(out, part), content.getvalue())
+    write_bucket_rows(_path(out, part), pa.table(columns))
 
 
 def read_repeated(out: Path, bucket: int, parts: int) -> list[ClipId]:
     """Clips of a bucket that another one has under an earlier name, in order."""
     clips: list[ClipId] = []
     for part in range(parts):
-        with _path(out, part).open("rb") as file:
-            parquet = pq.ParquetFile(file)
-            for group in range(parquet.num_row_groups):
-                buckets = parquet.metadata.row_group(group).column(0).statistics
-                # A group without rows has no statistics.
-                if buckets is not None and buckets.min <= bucket <= buckets.max:
-                    rows = parquet.read_row_group(group).filter(pc.field("bucket") == bucket)
-                    clips += rows["clip_id"].to_pylist()
+        for rows in read_bucket_rows(_path(out, part), bucket):
+            clips += rows["clip_id"].to_pylist()
     return sorted(clips)
+
+
+def write_bucket_rows(path: Path, table: pa.Table) -> None:
+    """Writes a table, in the order of its first column `bucket`, so that a bucket's rows can be read by themselves."""
+    content = io.BytesIO()
+    pq.write_table(table, content, row_group_size=_ROWS_A_GROUP, compression="zstd")
+    write_atomically(path, content.getvalue())
+
+
+def read_bucket_rows(path: Path, bucket: int) -> Iterator[pa.Table]:
+    """The rows of a bucket in what `write_bucket_rows` wrote, by the piece."""
+    with path.open("rb") as file:
+        parquet = pq.ParquetFile(file)
+        for group in range(parquet.num_row_groups):
+            buckets = parquet.metadata.row_group(group).column(0).statistics
+            # A group without rows has no statistics.
+            if buckets is not None and buckets.min <= bucket <= buckets.max:
+                yield parquet.read_row_group(group).filter(pc.field("bucket") == bucket)
 
 
 def _path(out: Path, part: int) -> Path:

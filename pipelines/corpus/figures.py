@@ -38,7 +38,8 @@ class ReferenceFigures(TypedDict):
 
 # A functional form, because two of the keys are reserved words of Python.
 VerdictCounts = TypedDict(
-    "VerdictCounts", {"language": str, "attribute": str, "pass": int, "fail": int, "abstain": int}
+    "VerdictCounts",
+    {"language": str, "attribute": str, "pass": int, "fail": int, "abstain": int, "unjudged": int},
 )
 
 

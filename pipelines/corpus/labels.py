@@ -7,7 +7,7 @@ candidate clip, kept or not, so that a changed threshold changes none of them.
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,15 +16,18 @@ from annotation.corpus.expressiveness import SCORE_CELLS
 from annotation.corpus.grid_counts import cell_of
 from annotation.corpus.references import SessionClips, find_references, violations
 from annotation.descriptions.facts import AXES, FREE_WORDS, describe_clip, given_facts, in_order
+from annotation.descriptions.verification import CLASSIFIED, Answer, Evidence
 from annotation.voice.given_labels import SONG, given_classes
 from pipelines.config import AnnotateConfig, CorpusLabelsConfig
-from pipelines.corpus.clips import CorpusClip, dialect_of, style_of
-from pipelines.corpus.collect import CollectedClips
+from pipelines.corpus.clips import CorpusClip, dialect_of, gender_of_speaker, index_row, style_of
 from pipelines.corpus.figures import EligibilityFigures, GivenVerdicts, ReferenceFigures
 from pipelines.corpus.measures import embeddings_of, prosody_of
 from pipelines.corpus.norms import CorpusNorms
 from voxmill.data.languages import DIALECTS, base_language
-from voxmill.data.records import Axis, Ending, Fact, FactSource, StageName
+from voxmill.data.records import Axis, Fact, FactSource
+from voxmill.data.verified import admits
+
+_CLASSIFIED = ("age", "emotion", "gender")
 
 
 def add_scores(clips: Sequence[CorpusClip], scores: np.ndarray, norms: CorpusNorms) -> None:
@@ -47,8 +50,19 @@ def add_facts(clips: Sequence[CorpusClip], norms: CorpusNorms, config: AnnotateC
         if prosody is None:
             facts = given_facts(given)
         else:
-            facts = describe_clip(prosody, of_facts, clip.candidate.language, **_classes(clip), given=given)
+            voice = None if clip.traits is None else clip.traits.of_voice(prosody)
+            facts = describe_clip(
+                prosody, of_facts, clip.candidate.language, **_classes(clip), given=given, voice=voice
+            )
+        facts = [_as_of_speaker(fact, clip) for fact in facts]
         clip.facts = in_order([*facts, *_dialect(clip), *_song(clip)])
+
+
+def _as_of_speaker(fact: Fact, clip: CorpusClip) -> Fact:
+    """The fact, with its source where it is decided over the speaker's clips."""
+    if fact.attribute != "gender" or fact.source != "classified" or gender_of_speaker(clip) is None:
+        return fact
+    return replace(fact, source="speaker")
 
 
 def _dialect(clip: CorpusClip) -> list[Fact]:
@@ -66,7 +80,8 @@ def _song(clip: CorpusClip) -> list[Fact]:
     style = style_of(clip)
     if style is None or style.label != SONG or style.reason == "given":
         return []
-    return [Fact("style", AXES["style"], SONG, value=clip.singing_share, unit="share of time")]
+    share = clip.singing_share
+    return [Fact("style", AXES["style"], SONG, value=share, unit="share of time", source="classified")]
 
 
 def errors_of(clips: Sequence[CorpusClip]) -> dict[str, int]:
@@ -76,9 +91,24 @@ def errors_of(clips: Sequence[CorpusClip]) -> dict[str, int]:
 
 def _classes(clip: CorpusClip) -> dict[str, tuple[str, float]]:
     """(class, probability) of every classifier that did not abstain."""
+    probabilities = _classified(clip)
+    best = {name: max(classes, key=lambda word: classes[word]) for name, classes in probabilities.items()}
+    return {name: (word, probabilities[name][word]) for name, word in best.items()}
+
+
+def _classified(clip: CorpusClip) -> dict[str, dict[str, float]]:
+    """Probabilities of the classes of every classifier that did not abstain; of gender, as its speaker's clips have it.
+
+    A clip whose speaker nobody knows stands for itself.
+    """
     labels = {"age": clip.voice.age, "emotion": clip.voice.emotion, "gender": clip.voice.gender}
     values = {name: label.value for name, label in labels.items() if label is not None}
-    return {name: (value.label, value.probability) for name, value in values.items() if value is not None}
+    found = {name: value.probabilities for name, value in values.items() if value is not None}
+    if clip.traits is not None and gender_of_speaker(clip) is not None:
+        found.pop("gender", None)
+        if classes := clip.traits.gender_probabilities:
+            found["gender"] = classes
+    return found
 
 
 def class_probabilities(clip: CorpusClip) -> dict[str, dict[str, float]]:
@@ -86,10 +116,31 @@ def class_probabilities(clip: CorpusClip) -> dict[str, dict[str, float]]:
 
     What the corpus says counts instead: a description is to agree with it.
     """
-    labels = {"age": clip.voice.age, "emotion": clip.voice.emotion, "gender": clip.voice.gender}
-    values = {name: label.value for name, label in labels.items() if label is not None}
-    given = {name: {word: 1.0} for name, word in given_classes(clip.given).items() if name in labels}
-    return {name: value.probabilities for name, value in values.items() if value is not None} | given
+    given = {name: {word: 1.0} for name, word in given_classes(clip.given).items() if name in _CLASSIFIED}
+    return _classified(clip) | given
+
+
+def evidence_of(clip: CorpusClip, *, of_caption: bool = False) -> Evidence:
+    """What a description of a clip is verified against.
+
+    Args:
+        of_caption: the corpus wrote it: our classifiers judge it, and the corpus's labels are its writer's own source.
+    """
+    classified = _classified(clip)
+    given = {name: {word: 1.0} for name, word in given_classes(clip.given).items() if name in _CLASSIFIED}
+    # A writer of ours gets what the corpus says, else what a classifier does: of the two the other one judges.
+    own = given if of_caption else classified | given
+    facts = [fact for fact in clip.facts if not of_caption or fact.source in ("measured", "given") or _is_signal(fact)]
+    judges = {name: classes for name, classes in classified.items() if of_caption or name in given}
+    answers = {
+        name: [Answer("classifier", max(classes, key=lambda word: classes[word]), max(classes.values()))]
+        for name, classes in judges.items()
+    }
+    return Evidence(facts, own, answers)
+
+
+def _is_signal(fact: Fact) -> bool:
+    return fact.attribute not in CLASSIFIED
 
 
 def count_given(clips: Sequence[CorpusClip]) -> dict[str, int]:
@@ -127,33 +178,28 @@ def given_table(counts: Mapping[str, int]) -> list[GivenVerdicts]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cutoff:
-    """The least expressive clip that `top_share` keeps, in the order of cells of scores and then of names."""
+    """The least expressive clip of `top_share`, in the order of cells of scores and then of names."""
 
     cell: int
     clip_id: str
 
 
-def screen(collected: CollectedClips, config: CorpusLabelsConfig, cutoff: Cutoff | None = None) -> None:
-    """The expressive pre-screen: kept clips that it drops go to the rejected ones.
+def not_described(clip: CorpusClip, config: CorpusLabelsConfig, cutoff: Cutoff | None = None) -> str:
+    """Why a clip gets no descriptions: `not_expressive`, `not_scored` or `not_meant`; "" where it does.
+
+    The pre-screen decides what is annotated (report section 3.6), never what stays in the data.
 
     Args:
-        cutoff: with `top_share`, the last clip that is kept; None keeps none.
+        cutoff: with `top_share`, the last clip that is described; None describes none.
     """
-    rule = config.expressiveness
-    if "expressiveness" not in config.labels or (rule.threshold is None and rule.top_share is None):
-        return
-    limit = rule.threshold
-    if rule.top_share is not None:
-        limit = None if cutoff is None else cutoff.cell / SCORE_CELLS
-    clips, collected.kept = collected.kept, []
-    for clip in clips:
-        if _passes(clip, rule.threshold, cutoff):
-            collected.kept.append(clip)
-        else:
-            ending = Ending(
-                stage=StageName.SELECTION, reason="low_expressiveness", value=clip.expressiveness, threshold=limit
-            )
-            collected.reject(clip, ending)
+    rule, screen = config.expressiveness, config.screen()
+    if screen == "all":
+        return ""
+    if screen == "expressive":
+        if clip.expressiveness is None:
+            return "not_scored"
+        return "" if _passes(clip, rule.threshold, cutoff) else "not_expressive"
+    return "" if screen(index_row(clip)) else "not_meant"
 
 
 def _passes(clip: CorpusClip, threshold: float | None, cutoff: Cutoff | None) -> bool:
@@ -234,9 +280,7 @@ def add_eligibility(clips: list[CorpusClip], config: CorpusLabelsConfig) -> Elig
     for clip in clips:
         axes: set[Axis] = {description.axis for description in clip.descriptions}
         verified: set[Axis] = {
-            description.axis
-            for description in clip.descriptions
-            if all(verdict.verdict == "pass" for verdict in description.verdicts)
+            description.axis for description in clip.descriptions if admits(config.modes.stage3_verified, description)
         }
         clip.eligibility = eligibility(
             Labels(

@@ -23,6 +23,7 @@ from annotation.corpus.speaker_clusters import (
     largest_share_count,
     name_speakers,
 )
+from annotation.corpus.speaker_traits import LASTING
 from annotation.descriptions.facts import VoiceSums, sum_voices
 from annotation.voice.given_labels import given_classes
 from pipelines.config import AnnotateConfig
@@ -37,9 +38,17 @@ from voxmill.data.layout import bucket_name
 from voxmill.data.records import ClipId, Prosody, from_json_text, to_json_text
 from voxmill.data.schemas import parquet_metadata, parquet_rows, read_parquet, to_table, write_parquet
 
-FORMAT = 7
+FORMAT = 9
 MAX_VOICES = 1000
 """Clusters of which the mean voice is kept, half a kB each, to count voices across sessions."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenderVote:
+    """What one classifier gives a female voice, 0..1."""
+
+    source: str
+    female: float
 
 
 class ClusterVoice(NamedTuple):
@@ -88,7 +97,8 @@ def _sample(voices: Iterable[ClusterVoice]) -> tuple[ClusterVoice, ...]:
 class MeasuredClip:
     """A row of the table; the measures have columns of their own.
 
-    hash: of `clip_id`. kept: by thresholds, and within its bucket.
+    hash: of `clip_id`. kept: by thresholds, and within its bucket. votes: of all classifiers of gender that answered,
+    sure or not.
     """
 
     clip_id: ClipId
@@ -99,6 +109,7 @@ class MeasuredClip:
     speaker: str | None
     cluster: str | None
     language: str
+    votes: tuple[GenderVote, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,13 +208,23 @@ def measures_table(clips: list[CorpusClip]) -> pa.Table:
             speaker=clip.speaker,
             cluster=clip.cluster,
             language=clip.candidate.language,
+            votes=_gender_votes(clip),
         )
         for clip in clips
     ]
     table = to_table(rows, MeasuredClip)
     for name, values in as_columns(_raw_columns(clips)).items():
         table = table.append_column(name, pa.array(values, pa.float64()))
+    for name in (name for name in LASTING if name not in table.column_names):
+        measured = [None if prosody is None else getattr(prosody, name) for prosody in map(prosody_of, clips)]
+        table = table.append_column(name, pa.array(measured, pa.float64()))
     return table
+
+
+def _gender_votes(clip: CorpusClip) -> tuple[GenderVote, ...]:
+    gender = None if clip.voice.gender is None else clip.voice.gender.measured
+    by_model = {} if gender is None else gender.by_model or {"model": gender.female}
+    return tuple(GenderVote(source=source, female=female) for source, female in sorted(by_model.items()))
 
 
 def _hash(clip_id: ClipId) -> int:

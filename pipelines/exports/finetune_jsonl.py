@@ -11,19 +11,22 @@ manifest last, whole.
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NotRequired, TypedDict
+
+from pydantic import field_validator
 
 from annotation.descriptions.cleaning import prefixed
 from voxmill.core.audio import RATE_16K, Samples, encode_flac, resample
 from voxmill.core.config import Config
 from voxmill.core.errors import UserError
 from voxmill.core.files import atomic_file, make_parents
-from voxmill.core.hashing import sha256_text
+from voxmill.core.hashing import sha256_text, stable_fraction
 from voxmill.core.storage import absolute, uri
-from voxmill.data.records import Description, Mode, Reference
+from voxmill.data.description_kinds import DEFAULT_SHARES, DescribedMode, weights_of, wrong_shares
+from voxmill.data.records import DESCRIPTION_AXES, Axis, Description, Mode, Reference
 from voxmill.data.transcript import plain_text
 
 
@@ -37,10 +40,22 @@ class FinetuneConfig(Config):
     """Rows that are written of each clip, where its labels allow them."""
     descriptions: int = 1
     """Rows of a clip and mode, each with another description."""
+    kinds: dict[DescribedMode, dict[Axis, float]] = DEFAULT_SHARES
+    """What design and controllable show: descriptions of the voice (design), the delivery (style) or both, by shares.
+
+    A kind is drawn for each row by the shares of those that the clip has; one that is not named is not shown.
+    """
     max_seconds: float = 30.0
     """Longer clips are left out; the released trainer runs out of memory from 30 s on."""
     dataset_id: int = 0
     """Value of the column of that name."""
+
+    @field_validator("kinds")
+    @classmethod
+    def _of_both_modes(cls, shares: dict[DescribedMode, dict[Axis, float]]) -> dict[DescribedMode, dict[Axis, float]]:
+        if wrong := wrong_shares(shares):
+            raise ValueError(wrong)
+        return {**DEFAULT_SHARES, **shares}
 
 
 @dataclass(frozen=True)
@@ -159,16 +174,42 @@ def _rows(clip: FinetuneClip, config: FinetuneConfig) -> Iterator[tuple[Mode, _R
         elif mode == "reference":
             yield mode, _Row(clip.clip_id, plain, reference)
         else:
-            axis = "design" if mode == "design" else "style"
-            texts = [d.text for d in clip.descriptions if d.axis == axis]
-            for text in _some(texts, config.descriptions, f"{clip.clip_id}/{mode}"):
+            for text in _some(clip.descriptions, mode, config, f"{clip.clip_id}/{mode}"):
                 yield mode, _Row(clip.clip_id, prefixed(text, plain), None if mode == "design" else reference)
 
 
-def _some(texts: Sequence[str], count: int, seed: str) -> list[str]:
-    """Different texts in an order that only the seed and the texts decide."""
-    different = sorted(set(texts))
-    return sorted(different, key=lambda text: sha256_text(f"{seed}/{text}"))[:count]
+def _some(descriptions: Sequence[Description], mode: Mode, config: FinetuneConfig, seed: str) -> list[str]:
+    """Different texts, each of a kind by its share, in an order that only the seed and the texts decide."""
+    weights = {
+        axis: weight
+        for axis, weight in zip(DESCRIPTION_AXES, weights_of(mode, config.kinds) or (), strict=True)
+        if weight
+    }
+    left = {
+        axis: sorted(
+            {description.text for description in descriptions if description.axis == axis},
+            key=lambda text: sha256_text(f"{seed}/{text}"),
+            reverse=True,
+        )
+        for axis in weights
+    }
+    texts: list[str] = []
+    while len(texts) < config.descriptions and any(left.values()):
+        axis = _drawn({axis: weights[axis] for axis in weights if left[axis]}, f"{seed}/{len(texts)}")
+        text = left[axis].pop()
+        if text not in texts:
+            texts.append(text)
+    return texts
+
+
+def _drawn(weights: Mapping[Axis, float], seed: str) -> Axis:
+    """One of the kinds in proportion to their weights."""
+    roll = stable_fraction(seed) * sum(weights.values())
+    for axis, weight in weights.items():
+        roll -= weight
+        if roll < 0:
+            return axis
+    return axis
 
 
 def _entry(folder: Path, row: _Row, seconds: dict[str, float], config: FinetuneConfig) -> _Entry:

@@ -31,6 +31,15 @@ REASONS = {
 }
 
 
+UNDESCRIBED = {
+    "not_expressive": "less expressive than is described",
+    "not_scored": "without a score of expressiveness",
+    "not_meant": "not of corpus_labels.describe",
+    "without_facts": "of which nothing is known",
+}
+"""Counts of the descriptions' figures in words."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassRate:
     """Claims about one attribute in texts of one language; `rate`: percent passed of those judged, or None."""
@@ -59,6 +68,8 @@ class Controllability:
     reasons: list[tuple[str, int]]
     writer: str
     described: int
+    undescribed: list[tuple[str, int]]
+    """Why kept clips have no description by the writer, and how many."""
     texts: int
     seconds: float | None
     dropped: list[tuple[str, int]]
@@ -87,7 +98,7 @@ class TextCard:
     text: str
     writer: str
     claims: str
-    verdict: Literal["all passed", "some abstained"]
+    verdict: Literal["all passed", "some open"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +171,11 @@ def controllability(outcome: Outcome) -> Controllability | None:
         else [],
         writer=visible(described.get("writer") or ""),
         described=outcome.summary.described,
+        undescribed=[
+            (words, count)
+            for key, words in UNDESCRIBED.items()
+            if (count := (described.get("counts") or {}).get(key, 0))
+        ],
         texts=outcome.summary.descriptions,
         seconds=described.get("seconds"),
         dropped=[(visible(reason), count) for reason, count in (described.get("dropped") or {}).items()],
@@ -180,8 +196,8 @@ def _pass_rate(row: VerdictCounts) -> PassRate:
     return PassRate(
         language=visible(row["language"]),
         attribute=visible(row["attribute"]),
-        claims=judged + row["abstain"],
-        abstain=row["abstain"],
+        claims=judged + row["abstain"] + row.get("unjudged", 0),
+        abstain=row["abstain"] + row.get("unjudged", 0),
         rate=100 * row["pass"] / judged if judged else None,
     )
 
@@ -278,5 +294,7 @@ def _text(description: Description) -> TextCard:
         writer=visible(description.generator),
         claims=visible(claims),
         # What is shown was kept, so no claim of it failed.
-        verdict="all passed" if verdicts and all(v == "pass" for v in verdicts) else "some abstained",
+        verdict="all passed"
+        if verdicts and not description.unread and all(v == "pass" for v in verdicts)
+        else "some open",
     )

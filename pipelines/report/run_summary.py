@@ -5,6 +5,7 @@ from importlib.metadata import version
 
 from annotation.audio.separation import DEEPFILTERNET, EMBEDDED, SPLEETER, SeparationConfig, separator_name
 from annotation.speech.recognisers.config import recogniser_name
+from annotation.voice.gender import GenderConfig
 from pipelines.config import AnnotateConfig, Labeller
 from pipelines.corpus.figures import BucketFigures
 from pipelines.corpus.labels import given_table
@@ -117,7 +118,7 @@ def models(config: AnnotateConfig) -> list[ModelEntry]:
     named += [(StageName.TRANSCRIPTION, name, "whisper-base") for name in sorted(whispers | others)]
     optional: list[tuple[Labeller, str | None, str]] = [
         ("speaker", voices.speaker.model, "speaker-campplus"),
-        ("gender", voices.gender.model, "voice2gender"),
+        *_gender_models(voices.gender),
         ("emotion", voices.emotion.model, ""),
         ("age", voices.age.model, ""),
         ("dialect", voices.dialect.model, ""),
@@ -142,6 +143,13 @@ def models(config: AnnotateConfig) -> list[ModelEntry]:
         own = f"distillmos {version('distillmos')}"
         rows.append({"stage": StageName.MOS, "name": "DistillMOS", "source": own, "sha256": None, "licence": "MIT"})
     return rows
+
+
+def _gender_models(config: GenderConfig) -> list[tuple[Labeller, str | None, str]]:
+    if config.model != "embedded":
+        return [("gender", config.model, "")]
+    assets = {"cnn": "gender-cnn", "trees": "voice2gender"}
+    return [("gender", "embedded", assets[name]) for name in config.embedded]
 
 
 def _separators(config: SeparationConfig) -> list[tuple[StageName, str, str]]:

@@ -81,7 +81,7 @@ class VoiceModels(_VoiceLabels):
 
 
 class VoiceMeasures(_VoiceLabels):
-    """The labellers that no GPU helps: prosody, and the embedded trees for gender."""
+    """The labellers that no GPU helps: prosody, and the small embedded models for gender."""
 
     name = StageName.PROSODY
     are_networks = False
@@ -139,8 +139,11 @@ def _gender(context: StageContext) -> LabelFunction:
     from annotation.voice.gender import GenderClassifier
 
     config = context.voice_attributes.gender
-    weights = asset_path("voice2gender") if config.model == "embedded" else None
-    classifier = GenderClassifier(config, weights, context.device)
+    asked = config.embedded if config.model == "embedded" else ()
+    trees = asset_path("voice2gender") if "trees" in asked else None
+    cnn = asset_path("gender-cnn") if "cnn" in asked else None
+    # The embedded ones are measured beside prosody, in processes without a GPU.
+    classifier = GenderClassifier(config, trees, "cpu" if asked else context.device, cnn=cnn)
     return lambda clips: classifier(_audio(clips))
 
 

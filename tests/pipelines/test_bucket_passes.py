@@ -25,9 +25,9 @@ def finish(out: Path, **changes: dict[str, object]) -> BucketState:
     passes = BucketPasses(out, configured(**changes))
     clips = passes.measure()
     norms, name = passes.norms()
-    parts = passes.repeated(clips)
-    (state,) = passes.finish_buckets(norms, name, parts, passes.cutoff(norms, parts))
-    write_snapshot(out, Snapshot(buckets=passes.buckets, norms=name, files=(state.files,)))
+    speakers, parts = passes.speakers(clips), passes.repeated(clips)
+    (state,) = passes.finish_buckets(norms, name, parts, passes.cutoff(norms, parts), speakers)
+    write_snapshot(out, Snapshot(buckets=passes.buckets, norms=name, speakers=speakers, files=(state.files,)))
     return state
 
 

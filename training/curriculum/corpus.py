@@ -30,7 +30,7 @@ from training.curriculum.index.columns import (
     read_facts,
 )
 from training.curriculum.index.origin import origin_of
-from training.curriculum.index.rules import AXES, BITS, DESCRIBED, held_out_fraction
+from training.curriculum.index.rules import BITS, held_out_fraction
 from training.curriculum.latent_reading import LatentPlace, Latents, by_shard, read_shard
 from training.curriculum.recipe import DatasetConfig, Recipe
 from training.curriculum.references import across_languages, base_languages
@@ -41,7 +41,7 @@ from voxmill.core.hashing import fingerprint
 from voxmill.core.progress import Progress
 from voxmill.core.storage import file_names, read_nearby, scratch_folder
 from voxmill.data.dataset import Dataset, LatentSpace
-from voxmill.data.records import MODES, Mode
+from voxmill.data.records import DESCRIPTION_AXES, MODES, Axis, Mode
 
 __all__ = ["ClipTexts", "Corpus", "Source", "held_out_fraction", "read_corpus"]
 SEEN_AFTER = 90.0
@@ -107,7 +107,7 @@ class Corpus:
         """Bit masks of the modes (bit n: `MODES[n]`) that a clip is trained in, and is held out in; never both."""
         self.description_starts = Column(columns["description_starts"], np.int64)
         self.description_axis = Column(columns["description_axis"], np.int64)
-        """0: of the voice, for design; 1: of the style, for controllable."""
+        """Numbers of `DESCRIPTION_AXES`: 0 of the voice, 1 of the style, 2 of both; older indexes have no 2."""
         self.description_tokens = Column(columns["description_tokens"], np.int64)
         """Of the whole `(description)text`."""
         self.reference_starts = Column(columns["reference_starts"], np.int64)
@@ -166,11 +166,11 @@ class Corpus:
         """Transcript of a clip; "" without one."""
         return self.read_texts([clip])[0].text
 
-    def descriptions(self, clip: int, mode: Mode) -> list[str]:
-        """Usable descriptions of a clip for this mode, `design` or `controllable`."""
+    def descriptions(self, clip: int, axis: Axis) -> list[str]:
+        """Usable descriptions of a clip on this axis."""
         axes = self.description_axis[self.description_starts[clip] : self.description_starts[clip + 1]]
         texts = self.read_texts([clip])[0].descriptions
-        return [text for axis, text in zip(axes, texts, strict=True) if DESCRIBED[AXES[axis]] == mode]
+        return [text for own, text in zip(axes, texts, strict=True) if DESCRIPTION_AXES[own] == axis]
 
     def read_texts(self, clips: Sequence[int]) -> list[ClipTexts]:
         """What is written of these clips, in their order; near-by ones by one read.
@@ -271,7 +271,9 @@ def read_corpus(
     origin = origin_of(recipe, space.latent_space)
     if recipe.run.index is not None:
         corpus = Corpus(recipe.run.index, sources_of(recipe))
-        changed = differences(corpus.facts.made_from, origin)
+        # An index of an older version says nothing of the kinds that it has; planning shows those there are.
+        made_from = {name: value for name, value in origin.items() if name == "descriptions"} | corpus.facts.made_from
+        changed = differences(made_from, origin)
         if changed:
             raise UserError(
                 f"run.index: {recipe.run.index} was made for something else ({'; '.join(changed[:3])}); "

@@ -21,6 +21,7 @@ def settings_of_plan(recipe: Recipe) -> PlanSettings:
         window=recipe.packing.window,
         max_positions=recipe.max_positions,
         cross_lingual=recipe.references.cross_lingual,
+        shares=recipe.mixture.descriptions,
     )
 
 

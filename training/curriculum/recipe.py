@@ -4,9 +4,9 @@ A recipe is named by its path, or by its name where it comes with voxmill (`stag
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cluster.deepspeed.files import Communication
 from model.lora import LoRAConfig
@@ -16,7 +16,9 @@ from voxmill.core.config import Config, StoredPath, load_config
 from voxmill.core.errors import UserError
 from voxmill.core.storage import is_remote
 from voxmill.core.tracking import wrong_uri
-from voxmill.data.records import Mode, Origin
+from voxmill.data.description_kinds import DEFAULT_SHARES, DescribedMode, wrong_shares
+from voxmill.data.records import Axis, Mode, Origin
+from voxmill.data.verified import VerifiedRule
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes" / "speech"
 
@@ -42,6 +44,8 @@ class DatasetConfig(Config):
 class ClipsConfig(Config):
     """Which clips enter, besides the stages in their labels; lengths in seconds. None switches a rule off."""
 
+    renamed: ClassVar[dict[str, str]] = {"verified_only": "verified, as {default: pass}"}
+
     min_seconds: float = Field(0.3, ge=0)
     """Shortest clip, in seconds."""
     max_seconds: float = Field(60.0, gt=0)
@@ -54,8 +58,11 @@ class ClipsConfig(Config):
     """Styles that enter, such as song; null takes all, also clips without one."""
     min_quality: float | None = Field(None)
     """Lowest DNSMOS overall (1..5); null for no floor."""
-    verified_only: bool = Field(False)
-    """Only descriptions of which every claim passed."""
+    verified: VerifiedRule | None = None
+    """Verdicts on descriptions that enter, by attribute; null takes all.
+
+    Each is pass, unjudged_ok or abstain_ok; `default` is of attributes not named, `unread: unread_ok` takes texts with
+    parts that could not be read, as {default: pass, accent: unjudged_ok}."""
 
 
 class MixtureConfig(Config):
@@ -75,6 +82,18 @@ class MixtureConfig(Config):
     """Shares of clips of up to so many seconds and above the length before, within each mode; {} as there are."""
     styles: dict[str, Annotated[float, Field(gt=0, le=1)]] = {}
     """Shares of clips of a style, such as {song: 0.05}, within each mode; all others get the rest. {} as there are."""
+    descriptions: dict[DescribedMode, dict[Axis, float]] = DEFAULT_SHARES
+    """What design and controllable show: descriptions of the voice (design), the delivery (style) or both, by shares.
+
+    A kind is drawn by the shares of those that a clip has; one that is not named is not shown.
+    """
+
+    @field_validator("descriptions")
+    @classmethod
+    def _of_both_modes(cls, shares: dict[DescribedMode, dict[Axis, float]]) -> dict[DescribedMode, dict[Axis, float]]:
+        if wrong := wrong_shares(shares):
+            raise ValueError(wrong)
+        return {**DEFAULT_SHARES, **shares}
 
 
 class ReferencesConfig(Config):

@@ -6,7 +6,7 @@ audio of its own rows only. The state for a resumed run is the same for any numb
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -14,11 +14,15 @@ from training.curriculum.row_packer import Packer
 from training.curriculum.sample_draws import DrawnStream, Mixture, MixtureState
 from training.curriculum.sample_plan import PlanArrays, PlannedSample
 from voxmill.core.errors import UserError
+from voxmill.data.description_kinds import DEFAULT_SHARES, DescriptionShares
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanSettings:
-    """What a recipe says of planning: `rows` of `positions` in each of `steps`, out of a `window` of samples."""
+    """What a recipe says of planning: `rows` of `positions` in each of `steps`, out of a `window` of samples.
+
+    shares: of the kinds of descriptions, by mode.
+    """
 
     seed: int
     steps: int
@@ -27,6 +31,7 @@ class PlanSettings:
     window: int
     max_positions: int
     cross_lingual: float | None = None
+    shares: DescriptionShares = field(default_factory=lambda: DEFAULT_SHARES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +67,7 @@ class RowPlan:
             seed=settings.seed,
             max_positions=settings.max_positions,
             cross_lingual=settings.cross_lingual,
+            shares=settings.shares,
         )
         self._packer: Packer[PlannedSample] = Packer(settings.positions, settings.window)
         self.step = 0

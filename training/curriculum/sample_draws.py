@@ -21,6 +21,7 @@ from training.curriculum.clip_slices import ClipSlices
 from training.curriculum.sample_order import SampleOrder, hashed
 from training.curriculum.sample_plan import REASONS, PlanArrays, PlannedSample, plan_block
 from voxmill.core.errors import UserError
+from voxmill.data.description_kinds import DEFAULT_SHARES, DescriptionShares
 from voxmill.data.records import Mode
 
 Curve = float | tuple[tuple[float, float], ...]
@@ -106,9 +107,10 @@ class StreamQueue:
         seed: int,
         max_positions: int,
         cross_lingual: float | None,
+        shares: DescriptionShares,
     ) -> None:
         self.index, self.stream, self._arrays = index, stream, arrays
-        self._max_positions, self._cross_lingual = max_positions, cross_lingual
+        self._max_positions, self._cross_lingual, self._shares = max_positions, cross_lingual, shares
         # What a stream draws depends on its name, not on which other streams there are.
         self._seed = int(hashed(seed, zlib.crc32(stream.name.encode())))
         self.order = SampleOrder(len(stream.clips), self._seed)
@@ -139,6 +141,7 @@ class StreamQueue:
             seed=self._seed,
             max_positions=self._max_positions,
             cross_lingual=self._cross_lingual,
+            shares=self._shares,
             avoid=self.avoid,
         )
         good = np.flatnonzero(block.codes == 0)
@@ -203,10 +206,19 @@ class Mixture:
         seed: int,
         max_positions: int,
         cross_lingual: float | None = None,
+        shares: DescriptionShares = DEFAULT_SHARES,
     ) -> None:
         self.streams = list(streams)
         self.queues = [
-            StreamQueue(index, stream, arrays, seed=seed, max_positions=max_positions, cross_lingual=cross_lingual)
+            StreamQueue(
+                index,
+                stream,
+                arrays,
+                seed=seed,
+                max_positions=max_positions,
+                cross_lingual=cross_lingual,
+                shares=shares,
+            )
             for index, stream in enumerate(self.streams)
         ]
         self._credit: NDArray[np.float64] = np.zeros(len(streams))

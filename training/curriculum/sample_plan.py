@@ -5,7 +5,7 @@ world, at any time, plans the same sample. Lengths come from the index: planning
 torch, since a process of its own plans (`feed/planner.py`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 
 from training.curriculum.references import across_languages, preferred
 from training.curriculum.sample_order import hashed
+from voxmill.data.description_kinds import DEFAULT_SHARES, DescriptionShares, weights_of
 from voxmill.data.records import Mode
 
 NOT_PACKED = 2
 """A target's last patch and AUDIO_END are no input (`model.packing`)."""
-AXES: dict[Mode, int] = {"design": 0, "controllable": 1}
-"""Number of the axis whose descriptions a mode takes, in `description_axis`."""
 REFERENCED: tuple[Mode, ...] = ("reference", "controllable")
 REASONS = ("", "quarantined", "no_text", "no_description", "no_reference", "too_many_positions")
 """Why a sample cannot be used, by its code; 0: it can."""
@@ -90,15 +89,18 @@ def plan_block(
     max_positions: int,
     avoid: Ints,
     cross_lingual: float | None = None,
+    shares: DescriptionShares = DEFAULT_SHARES,
 ) -> PlannedBlock:
     """Plans the samples of these clips in a mode.
 
-    A description is chosen among those of the mode's axis, a reference among the mined candidates. Where the chosen
-    candidate makes the sample too long or is in `avoid`, the next one that fits is taken.
+    A kind of description is drawn by the shares of those that the clip has, and a description among those of the kind;
+    a reference among the mined candidates. Where the chosen candidate makes the sample too long or is in `avoid`, the
+    next one that fits is taken.
 
     Args:
         numbers: of the samples, on which choices depend, with `seed`. avoid: clips that may not be used.
         cross_lingual: share of references in another language, where a clip has both kinds; None: as there are.
+        shares: of the kinds of descriptions, by mode.
     """
     codes = np.zeros(len(clips), dtype=np.int64)
     descriptions, references = np.full(len(clips), -1), np.full(len(clips), -1)
@@ -109,8 +111,9 @@ def plan_block(
 
     refuse("quarantined", np.isin(clips, avoid))
     refuse("no_text", tokens == 0)
-    if mode in AXES:
-        descriptions, with_description = _choose_descriptions(clips, numbers, AXES[mode], arrays, seed)
+    weights = weights_of(mode, shares)
+    if weights is not None:
+        descriptions, with_description = _choose_descriptions(clips, numbers, weights, arrays, seed)
         refuse("no_description", descriptions < 0)
         tokens = with_description
     lengths = positions(tokens, arrays.patches[clips].astype(np.int64))
@@ -158,6 +161,7 @@ def plan_sample(
     max_positions: int,
     avoid: Iterable[int] = (),
     cross_lingual: float | None = None,
+    shares: DescriptionShares = DEFAULT_SHARES,
 ) -> PlannedSample | str:
     """One sample outside of all streams, or why it cannot be one, from `REASONS`."""
     avoided = np.array(sorted(avoid), dtype=np.int64)
@@ -170,6 +174,7 @@ def plan_sample(
         max_positions=max_positions,
         avoid=avoided,
         cross_lingual=cross_lingual,
+        shares=shares,
     )
     if block.codes[0]:
         return REASONS[block.codes[0]]
@@ -220,11 +225,20 @@ class _Ragged:
 
 
 def _choose_descriptions(
-    clips: Ints, numbers: Ints, axis: int, arrays: PlanArrays, seed: int
+    clips: Ints, numbers: Ints, weights: Sequence[float], arrays: PlanArrays, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(which of the clip's descriptions, -1 for none; tokens of the text with it)."""
+    """(which of the clip's descriptions, -1 for none; tokens of the text with it).
+
+    Args:
+        weights: of the kinds, by their numbers in `description_axis`.
+    """
     places = _Ragged(arrays.description_starts, clips)
-    fitting = np.flatnonzero(arrays.description_axis[places.flat] == axis)
+    axes = arrays.description_axis[places.flat].astype(np.int64)
+    weights_K = np.asarray(weights, dtype=np.float64)
+    counts_CK = np.bincount(places.owner * len(weights_K) + axes, minlength=len(clips) * len(weights_K))
+    counts_CK = counts_CK.reshape(len(clips), len(weights_K))
+    kinds = _draw_kinds((counts_CK > 0) * weights_K, hashed(seed, numbers, 3) / 2.0**64)
+    fitting = np.flatnonzero((axes == kinds[places.owner]) & (weights_K[axes] > 0))
     counts = np.bincount(places.owner[fitting], minlength=len(clips))
     chosen, tokens = np.full(len(clips), -1), np.zeros(len(clips), dtype=np.int64)
     known = counts > 0
@@ -233,3 +247,11 @@ def _choose_descriptions(
     chosen[known] = places.within[picked]
     tokens[known] = arrays.description_tokens[places.flat[picked]]
     return chosen, tokens
+
+
+def _draw_kinds(weights_CK: NDArray[np.float64], rolls_C: NDArray[np.float64]) -> NDArray[np.int64]:
+    """A kind of each row in proportion to its weights. `rolls_C`: in [0, 1)."""
+    ends_CK = np.cumsum(weights_CK, axis=1)
+    kinds: NDArray[np.int64] = (rolls_C[:, None] * ends_CK[:, -1:] >= ends_CK).sum(axis=1)
+    last: NDArray[np.int64] = np.minimum(kinds, weights_CK.shape[1] - 1)
+    return last

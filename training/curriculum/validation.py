@@ -230,6 +230,7 @@ def _samples(config: ValidationConfig, recipe: Recipe, corpus: Corpus, tokenizer
                 seed=recipe.seed,
                 max_positions=recipe.max_positions,
                 cross_lingual=recipe.references.cross_lingual,
+                shares=recipe.mixture.descriptions,
             )
             if isinstance(sample, str):
                 reasons[sample] += 1

@@ -6,7 +6,7 @@ schemas, never on an object a clip.
 """
 
 import json
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
@@ -47,11 +47,12 @@ WarningKind = Literal[
     "text_not_read",  # most of the text is not said
 ]
 TextSource = Literal["given", "recognised", "corrected"]
-FactSource = Literal["measured", "classified", "given"]
+FactSource = Literal["measured", "classified", "given", "speaker"]
 CutBy = Literal["pause", "speaker", "overlap", "language", "forced", "given"]
-Axis = Literal["design", "style"]
+Axis = Literal["design", "style", "both"]
+DESCRIPTION_AXES: tuple[Axis, ...] = ("design", "style", "both")
 Granularity = Literal["tags", "phrase", "sentence", "paragraph"]
-ClaimOutcome = Literal["pass", "fail", "abstain"]
+ClaimOutcome = Literal["pass", "fail", "abstain", "unjudged"]
 FunnelStep = Literal["readable", "speech", "clips", "kept"]
 """Steps of the report's funnel that a stage's compute can belong to."""
 
@@ -377,6 +378,20 @@ class TextDifference:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StressedWord:
+    """A word that stands out of its clip by energy, length and pitch together."""
+
+    word: str
+    """The word as the text has it."""
+    start: Seconds
+    """Start from the clip's start. [s]"""
+    end: Seconds
+    """End from the clip's start. [s]"""
+    score: float
+    """Mean of the lesser two of its deviations in energy, length and pitch from the clip's words. [z]"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prosody:
     """Measures of one clip; None where there is nothing to measure them on.
 
@@ -416,14 +431,35 @@ class Prosody:
     """Number of gaps between words that count as pauses."""
     rate_unit: Literal["syllables", "characters"]
     """What the rates count: syllables or characters."""
+    cpp_db: float | None = None
+    """Cepstral peak prominence, median over voiced frames; low in breathy and rough voices and in noise. [dB]"""
+    creak_share: float | None = None
+    """Share of the time that is not silent in which the voice creaks: single pulses below 70 Hz. [0..1]"""
+    tilt_db: float | None = None
+    """Level of 50-1000 Hz over 1000-5000 Hz in all loud frames; below zero in whispers. [dB]"""
+    loudness_std_db: float | None = None
+    """Standard deviation of the loudest level within 0.3 s, over voiced frames. [dB]"""
+    f0_end_semitones: float | None = None
+    """By how much the pitch moves over the last 0.4 s of voice; positive rises. [semitones]"""
+    low_band_db: float | None = None
+    """Level of 80-240 Hz relative to 300-3400 Hz, a hertz; low on the telephone. [dB]"""
+    high_band_db: float | None = None
+    """Level of 4-7.5 kHz relative to 300-3400 Hz, a hertz; low in narrow bands. [dB]"""
+    decay_db_per_s: float | None = None
+    """How fast sounds die away at their fastest; in rooms at most 60 over the reverberation time. [dB/s]"""
+    emphasis: tuple[StressedWord, ...] = ()
+    """Words that stand out most, three at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gender:
-    """How a voice sounds. `female`: probability of a female voice, 0..1."""
+    """How a voice sounds. `female`: probability of a female voice, 0..1; `by_model`: each model's, where there are
+    several.
+    """
 
     label: Literal["female", "male"]
     female: float
+    by_model: dict[str, float] = field(default_factory=dict)
 
     @property
     def probability(self) -> float:
@@ -641,7 +677,7 @@ class ClassColumn:
     probability: float | None
     """Probability of the class by the classifier; null where it gives none. [0..1]"""
     reason: str | None
-    """Why there is none, such as unsure or no_model; given: it is the corpus's own; recognised: the recogniser's."""
+    """Why there is none, such as unsure; or who says it: speaker (all its clips), given (the corpus), recognised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -668,7 +704,7 @@ class Fact:
     probability: float | None = None
     """Probability of a class; null for measured values and given ones. [0..1]"""
     source: FactSource = "measured"
-    """measured, classified, or given by the corpus."""
+    """measured, classified, given by the corpus, or speaker: decided over the speaker's clips."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -682,9 +718,9 @@ class ClaimVerdict:
     predicted: str | None
     """The measured word or the classifier's class; null where there is none."""
     verdict: ClaimOutcome
-    """pass, fail or abstain."""
+    """pass, fail, abstain: its judges are unsure or disagree, or unjudged: nobody but the writer's own source knows."""
     probability: float | None = None
-    """Probability that the claim holds; null for an abstention without evidence. [0..1]"""
+    """Probability that the claim holds, by the source that decided; null without evidence. [0..1]"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -702,7 +738,7 @@ class Description:
     """One verified text on one axis."""
 
     axis: Axis
-    """design describes the voice, style this delivery."""
+    """design describes the voice, style this delivery, both describes the two together."""
     granularity: Granularity
     """tags, phrase, sentence or paragraph."""
     language: str
@@ -719,6 +755,8 @@ class Description:
     """Share of its facts that the text names. [0..1]"""
     repaired: bool = False
     """Whether a failed claim was replaced by a second request."""
+    unread: tuple[str, ...] = ()
+    """Parts of the text that could not be read: what they claim is not verified."""
 
 
 @dataclass(frozen=True, slots=True)

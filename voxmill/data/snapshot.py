@@ -60,11 +60,15 @@ class BucketFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """A dataset of `buckets` buckets. `norms`: the file below OUT that its labels were made with; files by bucket."""
+    """A dataset of `buckets` buckets, its files by bucket.
+
+    norms: the file below OUT that its labels were made with. speakers: the parts of the table of its speakers.
+    """
 
     format: int = FORMAT
     buckets: int
     norms: str | None = None
+    speakers: tuple[str, ...] = ()
     files: tuple[BucketFiles, ...]
 
 

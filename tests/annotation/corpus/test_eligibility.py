@@ -33,8 +33,10 @@ def test_a_clip_with_everything_teaches_everything() -> None:
         ({"axes": (), "num_references": 0}, ("basic", "continuation")),
         ({"axes": ()}, ("basic", "continuation", "reference")),
         ({"num_references": 0}, ("basic", "continuation", "design")),
-        ({"axes": {"style"}}, ("basic", "continuation", "reference", "controllable")),
-        ({"axes": {"style"}, "num_references": 0}, ("basic", "continuation")),
+        ({"axes": {"design"}}, ("basic", "continuation", "design", "reference")),
+        ({"axes": {"style"}}, ALL),
+        ({"axes": {"both"}}, ALL),
+        ({"axes": {"style"}, "num_references": 0}, ("basic", "continuation", "design")),
         ({"text": " "}, ()),
     ],
 )
@@ -72,4 +74,3 @@ def test_an_abstained_claim_is_enough_for_stage_two_only() -> None:
     open_claims = replace(FULL, verified_axes={"design"})
     assert eligibility(open_claims, CONFIG).by_stage[3] == ("basic", "continuation", "design", "reference")
     assert eligibility(open_claims, CONFIG).by_stage[2] == ALL
-    assert eligibility(open_claims, ModesConfig(stage3_verified_only=False)).by_stage[3] == ALL

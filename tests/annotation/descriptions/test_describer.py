@@ -2,8 +2,11 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,7 @@ import pytest
 
 from annotation.descriptions.cleaning import clean, prefixed
 from annotation.descriptions.describer import PROMPTS, DescribedClip, Describer, Descriptions, DescriptionsConfig
+from annotation.descriptions.facts import AXES
 from annotation.descriptions.reply_schema import BadReplyError, DescriptionReply, RepairReply, parse_reply
 from annotation.descriptions.verification import Evidence
 from tests.support.chat_server import Handler, chat_server
@@ -58,6 +62,12 @@ def is_repair(body: dict[str, Any]) -> bool:
     return "It was checked against the facts" in asked(body)
 
 
+# The grammar's texts of one clip and language: of two facts about the style it makes no sentence that says more than
+# a phrase, of the gender alone no phrase.
+OF_GRAMMAR = {("design", "tags"), *(("style", g) for g in ("tags", "phrase"))}
+OF_BOTH = {("both", granularity) for granularity in ("tags", "phrase", "sentence")}
+
+
 def describe(
     answer: Callable[[dict[str, Any]], str], clip: DescribedClip = CLIP, cache: Path | None = None, **options: Any
 ) -> tuple[Descriptions, Describer, list[dict[str, Any]]]:
@@ -78,7 +88,9 @@ def texts(described: Descriptions, generator: str | None = None) -> dict[tuple[s
 
 def test_a_good_answer_is_kept_with_its_verdicts() -> None:
     described, describer, seen = describe(lambda body: json.dumps(GOOD))
-    assert len(described.kept) == 8 and not described.dropped and len(seen) == 1
+    assert len(texts(described, "m at")) == 8 and not described.dropped and len(seen) == 1
+    # No model is asked for the two axes in one text.
+    assert texts(described, "template").keys() == OF_BOTH
     sentence = next(d for d in described.kept if (d.axis, d.granularity) == ("style", "sentence"))
     assert sentence.text == GOOD["style"]["sentence"] and sentence.generator.startswith("m at ")
     assert (
@@ -119,8 +131,8 @@ def test_what_would_break_the_prefix_is_removed_and_counted() -> None:
 def test_an_unusable_answer_is_asked_for_again_and_then_the_grammar_writes(reply: str, count: str) -> None:
     described, describer, seen = describe(lambda body: reply)
     assert len(seen) == 2 and describer.counts[count] == 2 and seen[1]["seed"] == seen[0]["seed"] + 1
-    assert len(described.kept) == 8 and {d.generator for d in described.kept} == {"template"}
-    assert describer.counts["by_template"] == 8 and not described.dropped
+    assert texts(described).keys() == OF_GRAMMAR | OF_BOTH and {d.generator for d in described.kept} == {"template"}
+    assert describer.counts["by_template"] == 6 and not described.dropped
 
 
 def test_a_second_attempt_may_be_good() -> None:
@@ -143,14 +155,20 @@ def test_a_false_claim_is_repaired_once() -> None:
 
 
 def test_a_repair_that_is_false_again_drops_the_description_and_not_the_clip() -> None:
-    reply = json.dumps(changed("style", "sentence", "She speaks fast."))
+    reply = json.dumps(changed("style", "phrase", "fast"))
     described, describer, seen = describe(
         lambda body: json.dumps({"text": "A sad man, very fast."}) if is_repair(body) else reply
     )
     assert len(seen) == 2 and describer.counts["dropped"] == 1
     assert described.dropped[0].text == "A sad man, very fast." and "emotion: sad" in described.dropped[0].reason
-    assert texts(described, "template") == {("style", "sentence"): texts(described)["style", "sentence"]}
-    assert len(described.kept) == 8
+    assert texts(described, "template").keys() == OF_BOTH | {("style", "phrase")}
+    assert len(described.kept) == 8 + 3
+
+
+def test_where_the_grammar_has_no_more_to_say_nothing_stands_in_for_a_longer_text() -> None:
+    reply = changed("style", "sentence", "She speaks fast.")
+    described, _, _ = describe(lambda body: json.dumps({"text": "Very fast."} if is_repair(body) else reply))
+    assert described.dropped[0].granularity == "sentence" and ("style", "sentence") not in texts(described)
 
 
 def test_another_language_than_asked_is_not_kept() -> None:
@@ -159,7 +177,7 @@ def test_another_language_than_asked_is_not_kept() -> None:
         lambda body: json.dumps({"text": "Elle parle lentement."} if is_repair(body) else reply)
     )
     assert describer.counts["refused_language"] >= 1
-    assert described.dropped[0].granularity == "sentence" and ("style", "sentence") in texts(described, "template")
+    assert described.dropped[0].granularity == "sentence" and ("style", "sentence") not in texts(described)
 
 
 def test_instructions_in_the_answer_are_only_text_without_claims() -> None:
@@ -218,11 +236,55 @@ def test_the_clips_own_language_is_asked_for_and_one_without_words_is_counted() 
 def test_every_wording_is_another_text_and_equal_ones_are_kept_once() -> None:
     described, describer, seen = describe(lambda body: json.dumps(GOOD), wordings=3)
     assert len({body["seed"] for body in seen}) == len(seen) == 3
-    assert len(described.kept) == 8 and describer.counts["same_wording"] == 16
+    assert len(texts(described, "m at")) == 8 and describer.counts["same_wording"] >= 16
     grammar = Describer(DescriptionsConfig(wordings=2))
     kept = [d for n in range(20) for d in grammar(DescribedClip(f"c{n}", "en", EVIDENCE)).kept]
-    assert len(kept) + grammar.counts["same_wording"] == 20 * 2 * 8 and len(kept) > 20 * 8 * 1.3
+    assert len(kept) + grammar.counts["same_wording"] == grammar.counts["by_template"] and len(kept) > 20 * 6 * 1.3
     assert all(v.verdict != "fail" for d in kept for v in d.verdicts)
+
+
+RICH = [
+    *FACTS,
+    Fact("register", "design", "low", value=180.0, unit="Hz", z=-1.2),
+    Fact("texture", "design", "rough", z=-1.4),
+    Fact("intonation", "style", "moderate", z=0.1),
+    Fact("energy", "style", "very soft", z=-2.0),
+    Fact("pauses", "style", "many"),
+]
+
+
+def test_a_longer_text_says_more_and_what_stands_out_comes_first() -> None:
+    describer = Describer(DescriptionsConfig(wordings=1))
+    counted: dict[str, list[int]] = {}
+    stated: Counter[str] = Counter()
+    for number in range(40):
+        kept = describer(DescribedClip(f"c{number}", "en", Evidence(RICH, EVIDENCE.classes))).kept
+        for axis in ("design", "style", "both"):
+            said = [{fact.attribute for fact in d.facts} for d in kept if d.axis == axis]
+            assert all(one <= two for one, two in pairwise(said)), said
+            texts_of_axis = [d.text for d in kept if d.axis == axis]
+            assert len(set(texts_of_axis)) == len(texts_of_axis)
+        for d in kept:
+            counted.setdefault(d.granularity, []).append(len(d.facts))
+            stated.update(fact.attribute for fact in d.facts)
+            sides = {AXES[fact.attribute] for fact in d.facts}
+            assert sides == ({"design", "style"} if d.axis == "both" else {d.axis})
+    assert {name: median(counts) for name, counts in counted.items()} == {
+        "tags": 1,
+        "phrase": 2,
+        "sentence": 3,
+        "paragraph": 5,
+    }
+    assert not any({fact.attribute for fact in d.facts} == {"gender"} for d in kept)
+    assert max(counted["paragraph"]) <= 8
+    assert stated["energy"] > stated["rate"] > stated["intonation"]
+
+
+def test_a_deep_voice_that_speaks_high_is_not_said_in_one_text() -> None:
+    facts = [*FACTS[:2], Fact("register", "design", "low", value=180.0, unit="Hz", z=-1.2)]
+    described = Describer(DescriptionsConfig(wordings=4))(DescribedClip("c", "en", Evidence(facts, EVIDENCE.classes)))
+    both = [{fact.attribute for fact in d.facts} for d in described.kept if d.axis == "both"]
+    assert both and all(attributes == {"gender", "pitch"} for attributes in both)
 
 
 def test_clips_with_the_same_facts_ask_for_different_words() -> None:
@@ -240,9 +302,9 @@ def test_a_writer_that_is_sent_the_audio_may_state_what_no_fact_states() -> None
     sent = seen[0]["messages"][0]["content"][1]["input_audio"]
     assert sent["format"] == "wav" and len(sent["data"]) > 4000
     verdicts = next(d for d in described.kept if (d.axis, d.granularity) == ("style", "sentence")).verdicts
-    assert {v.attribute: v.verdict for v in verdicts}["emotion"] == "abstain"
+    assert {v.attribute: v.verdict for v in verdicts}["emotion"] == "unjudged"
     without_audio, _, _ = describe(lambda body: json.dumps({"text": "Sadly."} if is_repair(body) else reply), clip)
-    assert ("style", "sentence") in texts(without_audio, "template")
+    assert without_audio.dropped[0].granularity == "sentence" and ("style", "sentence") not in texts(without_audio)
 
 
 def test_an_endpoint_that_fails_one_clip_leaves_it_to_the_grammar_and_one_that_is_down_ends_the_job() -> None:
@@ -254,7 +316,7 @@ def test_an_endpoint_that_fails_one_clip_leaves_it_to_the_grammar_and_one_that_i
         describer = Describer(DescriptionsConfig(writer="endpoint", wordings=1), ChatEndpoint(config))
         for name in ("a", "b"):
             described = describer(DescribedClip(name, "en", EVIDENCE))
-            assert {d.generator for d in described.kept} == {"template"} and len(described.kept) == 8
+            assert {d.generator for d in described.kept} == {"template"} and len(described.kept) == 6
         assert describer.counts["no_answer_html"] == 2
         with pytest.raises(JobError, match="3 requests in a row"):
             describer(DescribedClip("c", "en", EVIDENCE))
@@ -300,7 +362,8 @@ def test_a_small_model_is_given_english_sentences_only() -> None:
     described = Describer(DescriptionsConfig(writer="embedded", wordings=1), rewriter=parrot)(
         DescribedClip("c", "fr", EVIDENCE)
     )
-    assert parrot.calls == 2 * 1 + 2 * 2 and len(described.kept) == 16
+    # A phrase of the style, a phrase and a sentence of both, each asked for twice.
+    assert parrot.calls == 2 * 3 and len(described.kept) == 12
     assert {d.generator for d in described.kept if d.language == "fr"} == {"template"}
 
 

@@ -57,6 +57,7 @@ def test_the_middle_of_every_scale_is_medium() -> None:
     words_of = words(PLAIN, gender=WOMAN)
     assert words_of == {
         "gender": "female",
+        "register": "medium",
         "pitch": "medium",
         "intonation": "moderate",
         "rate": "moderate",

@@ -1,4 +1,4 @@
-"""Claims are read out of free sentences and checked; the unknown abstains, or fails for writers without the audio."""
+"""Claims are read out of free sentences and checked; the unknown is unjudged, or fails without the audio."""
 
 import pytest
 
@@ -32,7 +32,7 @@ def outcomes(text: str, config: VerificationConfig | None = None) -> dict[str, s
             {"pitch": "low", "texture": "rough", "gender": "male", "rate": "very fast"},
         ),
         ("The speaker's pitch is low and the pace is moderate.", {"pitch": "low", "rate": "moderate"}),
-        ("A little girl whispers.", {"gender": "female", "age": "child", "energy": "very soft"}),
+        ("A little girl whispers.", {"gender": "female", "age": "child", "phonation": "whispered"}),
         ("Cheerful and energetic, pausing often.", {"emotion": "happy", "energy": "strong", "pauses": "many"}),
         (
             "An old man with a British accent reading an audiobook.",
@@ -100,15 +100,15 @@ def test_probabilities_of_the_words_of_a_scale_are_shares() -> None:
         assert sum(share.values()) == pytest.approx(1.0, abs=1e-3) and set(share) < set(LEVELS["energy"])
 
 
-def test_what_is_not_known_fails_a_writer_without_audio_and_abstains_for_one_with_it() -> None:
+def test_what_is_not_known_fails_a_writer_without_audio_and_is_unjudged_for_one_with_it() -> None:
     text = "A happy British woman, telling an audiobook forcefully."
     assert outcomes(text)["emotion=happy"] == outcomes(text)["energy=strong"] == "fail"
     verdicts = outcomes(text, WITH_AUDIO)
     assert verdicts == {
-        "emotion=happy": "abstain",
-        "accent=stated": "abstain",
-        "scenario=stated": "abstain",
-        "energy=strong": "abstain",
+        "emotion=happy": "unjudged",
+        "accent=stated": "unjudged",
+        "scenario=stated": "unjudged",
+        "energy=strong": "unjudged",
         "gender=female": "pass",
     }
 
@@ -137,6 +137,6 @@ def test_songs_and_dialects_are_checked_by_their_words() -> None:
     said = {
         f"{v.attribute}={v.claimed}": v.verdict for v in verify("Singing in Cantonese.", "en", "style", song).verdicts
     }
-    assert said == {"style=song": "pass", "dialect=Cantonese": "fail"}
+    assert said == {"style=song": "unjudged", "dialect=Cantonese": "fail"}
     news = Evidence([Fact("style", "style", "news", source="given")])
     assert [v.verdict for v in verify("He sings.", "en", "style", news).verdicts if v.attribute == "style"] == ["fail"]

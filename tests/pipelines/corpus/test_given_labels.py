@@ -115,10 +115,12 @@ def test_captions_are_verified_like_other_descriptions(tmp_path: Path) -> None:
     texts = [[one.text for one in clip.descriptions if one.generator == "given"] for clip in made]
     assert [bool(own) for own in texts] == [*captions.values()]
     (description,) = (one for one in made[0].descriptions if one.generator == "given")
-    assert {verdict.verdict for verdict in description.verdicts} == {"pass"} and description.axis == "design"
+    # Its classifier contradicts the corpus about gender; nobody but the corpus knows the rest.
+    said = {verdict.attribute: verdict.verdict for verdict in description.verdicts}
+    assert said == {"gender": "abstain", "age": "unjudged", "emotion": "unjudged"} and description.axis == "design"
     assert "(" not in description.text and all(len(clip.descriptions) > 1 for clip in made)
     assert (job.counts["given"], job.counts["given_dropped"]) == (1, 2)
-    assert job.dropped["no claim could be confirmed"] == 1 and "gender: male" in str([*job.dropped])
+    assert job.dropped["no claim could be confirmed"] == 1 and "age: elderly" in str([*job.dropped])
 
 
 def kept(text: str, *said: str) -> CorpusClip:
@@ -203,7 +205,7 @@ def test_a_dialect_that_is_given_is_held_against_a_classifier() -> None:
     [
         (None, None, None, None),
         (0.49, None, None, None),
-        (0.5, None, ("song", None, ""), ("song", "measured", 0.5)),
+        (0.5, None, ("song", None, ""), ("song", "classified", 0.5)),
         (0.0, "Singing", ("song", None, "given"), ("song", "given", None)),
         (0.9, "news", ("news", None, "given"), ("news", "given", None)),
     ],

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,22 @@ from pipelines.config import AnnotateConfig, CorpusLabelsConfig
 from pipelines.corpus.clips import CorpusClip, index_row
 from pipelines.corpus.collect import CollectedClips, number
 from pipelines.corpus.describe import DescriptionJob
-from pipelines.corpus.labels import Cutoff, add_eligibility, add_facts, add_references, add_scores, errors_of, screen
+from pipelines.corpus.labels import (
+    Cutoff,
+    add_eligibility,
+    add_facts,
+    add_references,
+    add_scores,
+    errors_of,
+    not_described,
+)
 from pipelines.corpus.measures import Measures, SpeakerSums, in_order, measures_table, name_clips, sum_clips
 from pipelines.corpus.norms import NormSums, fit, scores_of, with_scores
 from tests.pipelines.corpus.made_clips import made_clip
 from tests.support.chat_server import Handler, chat_server
-from voxmill.core.errors import JobError
-from voxmill.data.records import Clip, Gender, Label, Prosody, StageName, VoiceLabels, from_json_text, to_json_text
+from voxmill.core.config import load_config
+from voxmill.core.errors import JobError, UserError
+from voxmill.data.records import Clip, Gender, Label, Prosody, VoiceLabels, from_json_text, to_json_text
 from voxmill.data.schemas import to_table, write_parquet
 
 RNG = np.random.default_rng(0)
@@ -154,25 +164,57 @@ def test_a_threshold_moves_no_other_clip_s_labels() -> None:
         assert (a.expressiveness, a.facts, a.speaker) == (b.expressiveness, b.facts, b.speaker)
 
 
-def test_the_pre_screen_keeps_the_wanted_share_and_loses_none() -> None:
+def test_the_pre_screen_describes_the_wanted_share_and_loses_none() -> None:
     config = CorpusLabelsConfig.model_validate({"expressiveness": {"top_share": 0.3}})
     corpus = collected(*(clip(n) for n in range(10)))
     label_corpus(corpus, config)
     best = sorted(corpus.kept, key=lambda c: (-(c.expressiveness or 0.0), c.clip_id))[2]
     assert best.expressiveness is not None
-    screen(corpus, config, Cutoff(cell=round(best.expressiveness * SCORE_CELLS), clip_id=best.clip_id))
-    assert len(corpus.kept) == 3 and len(corpus.rejected) == 7
-    endings = [c.ending for c in corpus.rejected if c.ending is not None]
-    assert {(ending.stage, ending.reason) for ending in endings} == {(StageName.SELECTION, "low_expressiveness")}
-    least = min(c.expressiveness or 0.0 for c in corpus.kept)
-    assert endings[0].threshold == pytest.approx(least, abs=1 / SCORE_CELLS) and len(endings) == 7
+    cutoff = Cutoff(cell=round(best.expressiveness * SCORE_CELLS), clip_id=best.clip_id)
+    reasons = [not_described(one, config, cutoff) for one in corpus.kept]
+    assert Counter(reasons) == {"": 3, "not_expressive": 7}
+    described = [one.expressiveness or 0.0 for one, reason in zip(corpus.kept, reasons, strict=True) if not reason]
+    assert min(described) == best.expressiveness
+    # Nothing leaves the dataset.
+    assert len(corpus.kept) == 10 and not corpus.rejected
+    unscored = made_clip(20)
+    assert not_described(unscored, config, cutoff) == "not_scored" and not_described(corpus.kept[0], config) != ""
+    assert not_described(unscored, CorpusLabelsConfig()) == ""
+
+
+def test_a_condition_says_what_is_described() -> None:
+    config = CorpusLabelsConfig(describe="quality.snr_db > 20 and expressiveness_percentile >= 0.5")
+    corpus = collected(*(clip(n, snr_db=10.0 + 10 * (n % 4)) for n in range(12)))
+    label_corpus(corpus, CorpusLabelsConfig())
+    for one in corpus.kept:
+        assert one.percentile is not None and one.candidate.quality is not None
+        meant = one.candidate.quality.snr_db > 20 and one.percentile >= 0.5
+        assert not_described(one, config) == ("" if meant else "not_meant")
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"describe": "expressive"}, "set expressiveness.top_share"),
+        ({"describe": "expressive", "labels": ["speakers"]}, "labels has no expressiveness"),
+        ({"describe": "all", "expressiveness": {"threshold": 1}}, "drop either"),
+        ({"describe": "flat"}, "neither all nor expressive"),
+        ({"describe": "quality.snr_db"}, "neither all nor expressive"),
+        ({"describe": "descriptions is None"}, "neither all nor expressive"),
+        ({"describe": "__import__('os').system('ls')"}, "neither all nor expressive"),
+    ],
+)
+def test_a_screen_that_says_nothing_is_refused_in_a_line(labels: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        load_config(AnnotateConfig, overrides=[f"corpus_labels={json.dumps(labels)}"])
+    assert "\n" not in str(caught.value)
 
 
 def test_everything_can_be_switched_off_and_missing_labels_are_no_facts() -> None:
     corpus = collected(*(made_clip(n) for n in range(2)))
     config = CorpusLabelsConfig(labels=())
     label_corpus(corpus, config)
-    screen(corpus, config)
+    assert [not_described(one, config) for one in corpus.kept] == ["", ""]
     assert [c.facts for c in corpus.kept] == [[], []] and len(corpus.kept) == 2
     broken = collected(made_clip(0, voice=VoiceLabels(prosody=Label(error="ValueError: x"))))
     label_corpus(broken, CorpusLabelsConfig())

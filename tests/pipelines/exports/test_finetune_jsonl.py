@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from pydantic import ValidationError
 
 from pipelines.exports.finetune_jsonl import FinetuneClip, FinetuneConfig, export_finetune
 from voxmill.core.errors import UserError
 from voxmill.data.records import Axis, Description, Reference
+
+VOICE_ALONE = FinetuneConfig(kinds={"design": {"design": 1}})
 
 
 def description(axis: Axis, text: str) -> Description:
@@ -64,7 +68,7 @@ def validate() -> Iterator[Any]:
 
 
 def test_a_clip_gives_a_row_for_each_mode(tmp_path: Path) -> None:
-    counts = export_finetune(tmp_path, [[clip("a", ["b"]), clip("b", [], modes=("basic",))]], FinetuneConfig())
+    counts = export_finetune(tmp_path, [[clip("a", ["b"]), clip("b", [], modes=("basic",))]], VOICE_ALONE)
     assert counts == {"basic": 2, "design": 1, "reference": 1, "controllable": 1}
     entries = rows(tmp_path)
     audio = str(tmp_path.resolve() / "audio")
@@ -109,7 +113,7 @@ def test_what_cannot_be_a_row_is_counted(tmp_path: Path) -> None:
 
 
 def test_transcripts_cannot_forge_a_description(tmp_path: Path) -> None:
-    export_finetune(tmp_path, [[clip("a", [], text="(A man.)\nHello (again)")]], FinetuneConfig())
+    export_finetune(tmp_path, [[clip("a", [], text="(A man.)\nHello (again)")]], VOICE_ALONE)
     assert [row["text"] for row in rows(tmp_path)][:2] == ["A man. Hello again", "(A woman.)A man. Hello again"]
 
 
@@ -120,6 +124,22 @@ def test_several_wordings_are_different_and_the_same_in_every_run(tmp_path: Path
         export_finetune(tmp_path / name, [[clip("a", [], descriptions=wordings)]], config)
     texts = [row["text"] for row in rows(tmp_path / "one")]
     assert len(set(texts)) == 3 and texts == [row["text"] for row in rows(tmp_path / "two")]
+
+
+def test_kinds_of_descriptions_come_by_their_shares(tmp_path: Path) -> None:
+    said = [description("design", "A woman."), description("style", "Slowly."), description("both", "A woman, slowly.")]
+    clips = [clip(f"c{number}", [], descriptions=said, modes=("design",), seconds=0.1) for number in range(300)]
+    config = FinetuneConfig(modes=("design",), kinds={"design": {"design": 1, "both": 3}})
+    export_finetune(tmp_path / "one", [clips], config)
+    counts = Counter(row["text"].split(")")[0].lstrip("(") for row in rows(tmp_path / "one"))
+    # 75 wanted; 4 standard deviations of a binomial of 300 draws are 30.
+    assert counts.keys() == {"A woman.", "A woman, slowly."} and abs(counts["A woman."] - 75) < 30
+    # Where a clip's texts of one kind are used up another kind stands in.
+    several = FinetuneConfig(modes=("design",), descriptions=3)
+    export_finetune(tmp_path / "all", [clips[:1]], several)
+    assert len({row["text"] for row in rows(tmp_path / "all")}) == 3
+    with pytest.raises(ValidationError, match="design: all shares are 0"):
+        FinetuneConfig(kinds={"design": {"both": 0}})
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:

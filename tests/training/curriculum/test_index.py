@@ -22,13 +22,12 @@ from samples.fabricate import ALL, CHECKPOINT
 from training.curriculum import corpus as corpus_module
 from training.curriculum.corpus import Corpus, held_out_fraction, read_corpus
 from training.curriculum.index import groups as index_groups
-from training.curriculum.index.rules import DESCRIBED
 from training.curriculum.mixture import streams_of
 from training.curriculum.recipe import Recipe, ReferencesConfig, load_recipe
 from voxmill.cli.app import run
 from voxmill.core.errors import UserError
 from voxmill.data.layout import bucket_of, part_path
-from voxmill.data.records import MODES
+from voxmill.data.records import DESCRIPTION_AXES, MODES
 from voxmill.data.schemas import CLIPS, LATENTS, write_index
 from voxmill.data.shards import TarWriter, latent_bytes
 from voxmill.data.transcript import plain_text
@@ -43,7 +42,7 @@ def labels(number: int, choose: random.Random) -> dict[str, Any]:
     session = f"s{number // 6}"
     described = [
         {
-            "axis": choose.choice(["design", "style", "style"]),
+            "axis": choose.choice(["design", "style", "both"]),
             "text": choose.choice(["a low voice (deep)", "slowly", "in a guessed way", "温柔的女声"]),
             "verdicts": choose.choice([[], [{"verdict": "pass"}], [{"verdict": "pass"}, {"verdict": "abstain"}]]),
         }
@@ -172,25 +171,31 @@ def expected(settings: Recipe) -> tuple[list[dict[str, Any]], Counter[str]]:
         if row["is_in"] & {"reference", "controllable"} and not row["refs"]:
             row["is_in"] -= {"reference", "controllable"}
             out["mode_without_reference"] += 1
-        row["said"] = []
-        for mode, axis in (("design", "design"), ("controllable", "style")):
-            found = [
-                described["text"]
-                for described in row["descriptions"]
-                if described["axis"] == axis
-                and (not clips.verified_only or all(v["verdict"] == "pass" for v in described["verdicts"] or []))
-            ]
-            if mode in row["is_in"] and not found:
+        usable = [
+            described
+            for described in row["descriptions"]
+            if clips.verified is None or all(v["verdict"] == "pass" for v in described["verdicts"] or [])
+        ]
+        shown: set[str] = set()
+        for mode, shares in settings.mixture.descriptions.items():
+            kinds = {axis for axis, share in shares.items() if share}
+            if mode in row["is_in"] and not kinds & {described["axis"] for described in usable}:
                 row["is_in"].discard(mode)
                 out[f"mode_{mode}_without_description"] += 1
-            row[mode] = found if mode in row["is_in"] else []
+            shown |= kinds if mode in row["is_in"] else set()
+        row["described"] = [
+            (described["axis"], described["text"]) for described in usable if described["axis"] in shown
+        ]
     return rows, +out
 
 
 CASES: list[tuple[str, list[str]]] = [
     ("tiny_stage1", []),
     ("tiny_stage2", []),
-    ("tiny_stage2", ["clips.verified_only=true", "clips.languages=[zh-yue, en]", "validation={every: 1, share: 0.1}"]),
+    (
+        "tiny_stage2",
+        ["clips.verified={default: pass}", "clips.languages=[zh-yue, en]", "validation={every: 1, share: 0.1}"],
+    ),
     ("tiny_stage2", ["clips.min_quality=3", "clips.styles=[song]"]),
     ("tiny_stage2", ["validation={every: 1, clips: [rs2, rs9, s11-0]}"]),
     ("tiny_finetune_full", ["clips.max_seconds=9", "validation={every: 1, share: 1.0e-9}"]),
@@ -221,10 +226,11 @@ def test_the_columns_are_what_the_labels_say(
         if row["is_in"] & {"reference", "controllable"}:
             assert found.candidates(clip) == row["refs"]
         start, stop = found.description_starts[clip], found.description_starts[clip + 1]
-        for axis, mode in enumerate(DESCRIBED.values()):
-            assert found.descriptions(clip, mode) == row[mode]
-            counts = found.description_tokens[start:stop][found.description_axis[start:stop] == axis]
-            composed = [len(TOKENIZER.encode(compose_text(text, description=d))) if text else 0 for d in row[mode]]
+        for number, axis in enumerate(DESCRIPTION_AXES):
+            said = [text for own, text in row["described"] if own == axis]
+            assert found.descriptions(clip, axis) == said
+            counts = found.description_tokens[start:stop][found.description_axis[start:stop] == number]
+            composed = [len(TOKENIZER.encode(compose_text(text, description=d))) if text else 0 for d in said]
             assert counts.tolist() == composed
 
 

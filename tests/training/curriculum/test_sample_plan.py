@@ -3,6 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -16,11 +17,12 @@ from training.curriculum.corpus import Corpus, read_corpus
 from training.curriculum.plan_arrays import plan_arrays
 from training.curriculum.recipe import Recipe, load_recipe
 from training.curriculum.sample_order import share
-from training.curriculum.sample_plan import PlannedSample, plan_sample
+from training.curriculum.sample_plan import REASONS, PlanArrays, PlannedSample, plan_block, plan_sample
 from training.curriculum.sample_reader import SampleReader
 from training.curriculum.sample_stream import SampleStream
 from voxmill.core.errors import UserError
-from voxmill.data.records import MODES, Mode
+from voxmill.data.description_kinds import DEFAULT_SHARES, DescribedMode, kinds_of
+from voxmill.data.records import MODES, Axis, Mode
 from voxmill.data.shards import read_latent
 
 TOKENIZER = TextTokenizer.from_folder(CHECKPOINT)
@@ -56,7 +58,7 @@ def test_a_clip_in_every_mode_is_what_the_report_s_table_says(corpus: Corpus, mo
     start = tokens.index(REFERENCE_END) + 1 if referenced else 0
     text = corpus.text(3)
     if mode in ("design", "controllable"):
-        phrases = corpus.descriptions(3, mode)
+        phrases = [text for axis in kinds_of(mode, DEFAULT_SHARES) for text in corpus.descriptions(3, axis)]
         assert phrases and tokens[start : tokens.index(AUDIO_START)] in [
             TOKENIZER.encode(f"({phrase}){text}") for phrase in phrases
         ]
@@ -88,9 +90,68 @@ def test_a_reference_that_is_too_long_gives_way_to_one_that_fits(corpus: Corpus)
 
 
 def test_only_verified_descriptions_where_the_recipe_says_so(encoded: Path) -> None:
-    every, verified = (read_corpus(recipe(encoded, f"clips.verified_only={flag}")) for flag in ("false", "true"))
-    assert every.descriptions(0, "controllable") == ["slowly", "in a guessed way"]
-    assert verified.descriptions(0, "controllable") == ["slowly"]
+    every, verified = (read_corpus(recipe(encoded, f"clips.verified={rule}")) for rule in ("null", "{default: pass}"))
+    assert every.descriptions(0, "style") == ["slowly", "in a guessed way"]
+    assert verified.descriptions(0, "style") == ["slowly"]
+
+
+def test_kinds_of_descriptions_come_by_their_shares_among_those_that_a_clip_has() -> None:
+    # Clips of four kinds: with descriptions of the voice, the delivery and both; without both; of the voice; none.
+    axes = [[0, 0, 1, 2, 2, 2], [1, 0], [0], []]
+    clips = np.arange(40_000) % 4
+    starts = np.cumsum([0, *(len(axes[clip]) for clip in clips)])
+    flat = np.concatenate([axes[clip] for clip in clips]).astype(np.int64)
+    arrays = PlanArrays(
+        seconds=np.ones(len(clips)),
+        patches=np.full(len(clips), 5),
+        tokens=np.full(len(clips), 7),
+        description_starts=starts,
+        description_axis=flat,
+        description_tokens=np.arange(len(flat)) % 50 + 10,
+        reference_starts=np.zeros(len(clips) + 1, np.int64),
+        references=np.zeros(0, np.int64),
+        language=np.zeros(len(clips), np.int64),
+        bases=np.zeros(1, np.int64),
+    )
+    numbers = np.arange(len(clips))
+
+    def kinds(shares: dict[DescribedMode, dict[Axis, float]]) -> list[np.ndarray]:
+        block = plan_block(
+            numbers, numbers, "design", arrays, seed=3, max_positions=500, avoid=np.zeros(0, int), shares=shares
+        )
+        known = block.descriptions >= 0
+        assert (block.codes[~known] == REASONS.index("no_description")).all()
+        drawn = flat[np.where(known, starts[numbers] + block.descriptions, 0)]
+        assert (
+            block.lengths[known] == arrays.description_tokens[(starts[numbers] + block.descriptions)[known]] + 5
+        ).all()
+        return [np.bincount(drawn[known & (clips == kind)], minlength=3) / 10_000 for kind in range(4)]
+
+    one, two, voice, none = kinds({"design": {"design": 1, "both": 2, "style": 1}, "controllable": {"style": 1}})
+    assert one == pytest.approx([0.25, 0.25, 0.5], abs=0.015) and two == pytest.approx([0.5, 0.5, 0], abs=0.015)
+    assert voice.tolist() == [1, 0, 0] and none.sum() == 0
+    one, two, voice, none = kinds({"design": {"both": 1}, "controllable": {"style": 1}})
+    assert one.tolist() == [0, 0, 1] and two.sum() == voice.sum() == none.sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [
+        ("{design: {design: 0}}", "design: all shares are 0"),
+        ("{controllable: {both: -1, style: 2}}", "controllable: shares may not be negative"),
+        ("{reference: {style: 1}}", "mixture.descriptions"),
+        ("{design: {voice: 1}}", "mixture.descriptions"),
+    ],
+)
+def test_wrong_shares_of_descriptions_are_refused_in_one_line(tmp_path: Path, shares: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        recipe(tmp_path, f"mixture.descriptions={shares}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_mode_that_is_not_named_shows_the_usual_kinds(tmp_path: Path) -> None:
+    shares = recipe(tmp_path, "mixture.descriptions={design: {both: 1}}").mixture.descriptions
+    assert shares == {**DEFAULT_SHARES, "design": {"both": 1}}
 
 
 def keys(rows: list[list[PlannedSample]]) -> list[list[tuple[int, str, int, int | None]]]:

@@ -19,7 +19,6 @@ from training.curriculum.index.columns import CAP, FILE, TEXTS, WIDTHS, IndexFac
 from training.curriculum.index.groups import group_clips
 from training.curriculum.index.rules import (
     BITS,
-    DESCRIBED,
     LATER_COLUMNS,
     REFERENCED,
     Selection,
@@ -34,7 +33,8 @@ from voxmill.core.errors import UserError
 from voxmill.core.files import atomic_folder
 from voxmill.core.progress import Bar, Progress
 from voxmill.data.dataset import Dataset
-from voxmill.data.records import to_json_text
+from voxmill.data.description_kinds import DESCRIBED_MODES, kinds_of
+from voxmill.data.records import DESCRIPTION_AXES, to_json_text
 from voxmill.data.transcript import plain_text
 
 BATCH = 2048
@@ -204,12 +204,16 @@ class _Writer:
 
     def _texts(self, piece: pa.Table, clip_ids: list[str], modes_C: NDArray[np.uint8]) -> None:
         """Appends texts, descriptions and their tokens of some clips; takes away modes that lack a description."""
-        texts = piece["text"].fill_null("").to_pylist()
+        texts, shares = piece["text"].fill_null("").to_pylist(), self._recipe.mixture.descriptions
         found = usable_descriptions(
-            piece["descriptions"].combine_chunks(), modes_C, verified_only=self._recipe.clips.verified_only
+            piece["descriptions"].combine_chunks(),
+            modes_C,
+            shares=shares,
+            rule=self._recipe.clips.verified,
         )
-        for number, mode in enumerate(DESCRIBED.values()):
-            has_one = np.bincount(found.rows[found.axes == number], minlength=len(texts)) > 0
+        for mode in DESCRIBED_MODES:
+            shown = [DESCRIPTION_AXES.index(axis) for axis in kinds_of(mode, shares)]
+            has_one = np.bincount(found.rows[np.isin(found.axes, shown)], minlength=len(texts)) > 0
             without = (modes_C & BITS[mode] > 0) & ~has_one
             self._count(f"mode_{mode}_without_description", without)
             modes_C[without] &= ~np.uint8(BITS[mode])

@@ -13,6 +13,7 @@ from voxmill.core.hashing import fingerprint, sha256_bytes
 from voxmill.core.local_copies import local_copy
 from voxmill.core.storage import read_whole
 from voxmill.data.dataset import CLIPS_INDEX, LATENTS_INDEX
+from voxmill.data.description_kinds import DESCRIBED_MODES, kinds_of
 from voxmill.data.snapshot import FILE as SNAPSHOT
 
 
@@ -30,6 +31,9 @@ def origin_of(recipe: Recipe, latent_space: str) -> dict[str, JsonValue]:
         "lengths": list[JsonValue](sorted(recipe.mixture.lengths)),
         "validation": None if held_out is None else {"share": held_out.share, "clips": list(held_out.clips)},
         "references": recipe.references.model_dump(mode="json", exclude={"cross_lingual"}),
+        "descriptions": {
+            mode: list[JsonValue](kinds_of(mode, recipe.mixture.descriptions)) for mode in DESCRIBED_MODES
+        },
         "roles": {name: config.role for name, config in recipe.datasets.items()},
         "tokenizer": sha256_bytes((local_copy(base_of(recipe.init)) / TOKENIZER).read_bytes()),
         "latent_space": latent_space,

@@ -15,14 +15,12 @@ from training.curriculum.recipe import Recipe, ReferencesConfig
 from training.curriculum.references import good_enough
 from voxmill.core.errors import UserError
 from voxmill.core.hashing import stable_fraction
-from voxmill.data.records import MODES, Mode
+from voxmill.data.description_kinds import DESCRIBED_MODES, DescriptionShares, kinds_of
+from voxmill.data.records import DESCRIPTION_AXES, MODES, Axis, Mode
+from voxmill.data.verified import UNREAD, VerifiedRule, admitted
 
 BITS: dict[Mode, int] = {mode: 1 << number for number, mode in enumerate(MODES)}
 REFERENCED = BITS["reference"] | BITS["controllable"]
-DESCRIBED: dict[str, Mode] = {"design": "design", "style": "controllable"}
-"""The mode that needs a description of an axis."""
-AXES = tuple(DESCRIBED)
-"""Numbered in the column `description_axis`."""
 SMALL_COLUMNS = ("clip_id", "recording_id", "duration", "language", "origin", "quality", "references")
 LATER_COLUMNS = ("dialect", "style")
 """Datasets of older versions lack these."""
@@ -252,25 +250,48 @@ def usable_references(
 
 @dataclass(frozen=True, slots=True)
 class Descriptions:
-    """Usable descriptions of some clips: of which of them, about which of `AXES`, and what they say."""
+    """Usable descriptions of some clips: of which of them, on which of `DESCRIPTION_AXES`, and what they say."""
 
     rows: NDArray[np.int64]
     axes: NDArray[np.uint8]
     texts: list[str]
 
 
-def usable_descriptions(column: pa.ListArray, modes_C: NDArray[np.uint8], *, verified_only: bool) -> Descriptions:
-    """Descriptions of the modes that the clips have; where `verified_only`, of which every claim passed."""
+def usable_descriptions(
+    column: pa.ListArray, modes_C: NDArray[np.uint8], *, shares: DescriptionShares, rule: VerifiedRule | None
+) -> Descriptions:
+    """Descriptions that the modes of the clips show, and that the rule admits; None admits all."""
     flat = pc.list_flatten(column)
     rows = pc.list_parent_indices(column).to_numpy().astype(np.int64)
-    axes = pc.index_in(pc.struct_field(flat, "axis"), pa.array(AXES, pa.string())).fill_null(len(AXES)).to_numpy()
-    needed = np.array([*(BITS[mode] for mode in DESCRIBED.values()), 0], dtype=np.uint8)[axes]
+    axes = pc.index_in(pc.struct_field(flat, "axis"), pa.array(DESCRIPTION_AXES, pa.string()))
+    axes = axes.fill_null(len(DESCRIPTION_AXES)).to_numpy()
+    needed = np.array([*(_modes_that_show(axis, shares) for axis in DESCRIPTION_AXES), 0], dtype=np.uint8)[axes]
     keep = (modes_C[rows] & needed) > 0
     keep &= pc.struct_field(flat, "text").is_valid().to_numpy(zero_copy_only=False)
-    if verified_only:
-        verdicts = pc.struct_field(flat, "verdicts")
-        passed = pc.equal(pc.struct_field(pc.list_flatten(verdicts), "verdict"), "pass").fill_null(False)
-        failed = pc.list_parent_indices(verdicts).filter(pc.invert(passed)).to_numpy()
-        keep[failed] = False
+    if rule is not None:
+        keep[_refused(flat, rule)] = False
     texts = pc.struct_field(flat, "text").filter(pa.array(keep)).to_pylist()
     return Descriptions(rows[keep], axes[keep].astype(np.uint8), texts)
+
+
+def _refused(flat: pa.StructArray, rule: VerifiedRule) -> NDArray[np.int64]:
+    """Places of the descriptions that a rule does not admit; in older datasets no part of a text is unread."""
+    verdicts = pc.struct_field(flat, "verdicts")
+    claims, owners = pc.list_flatten(verdicts), pc.list_parent_indices(verdicts)
+    attribute = pc.struct_field(claims, "attribute").fill_null("")
+    verdict = pc.struct_field(claims, "verdict").fill_null("fail")
+    taken: NDArray[np.bool_] = np.zeros(len(claims), dtype=bool)
+    for name in pc.unique(attribute).to_pylist():
+        of_it = pc.and_(pc.equal(attribute, name), pc.is_in(verdict, pa.array(admitted(rule, name), pa.string())))
+        taken |= of_it.to_numpy(zero_copy_only=False)
+    refused = [owners.to_numpy()[~taken]]
+    if UNREAD not in rule and flat.type.get_field_index("unread") >= 0:
+        unread = pc.list_value_length(pc.struct_field(flat, "unread")).fill_null(0)
+        refused.append(np.flatnonzero(unread.to_numpy(zero_copy_only=False) > 0))
+    places: NDArray[np.int64] = np.concatenate(refused).astype(np.int64)
+    return places
+
+
+def _modes_that_show(axis: Axis, shares: DescriptionShares) -> int:
+    """The bits of the modes that show descriptions of an axis."""
+    return sum(BITS[mode] for mode in DESCRIBED_MODES if axis in kinds_of(mode, shares))

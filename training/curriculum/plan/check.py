@@ -20,6 +20,7 @@ from model.config import VoxCPM2Config, read_config
 from training.curriculum.corpus import Corpus, Source, read_corpus
 from training.curriculum.index.columns import LONG_SECONDS
 from training.curriculum.mixture import Stream, streams_of
+from training.curriculum.plan.descriptions import description_lines
 from training.curriculum.plan.lengths import length_notes
 from training.curriculum.plan.memory import RecipeMemory, gpu_bytes_of, memory_of
 from training.curriculum.plan.references import ReferenceKinds, reference_kinds
@@ -30,6 +31,7 @@ from training.curriculum.sample_plan import NOT_PACKED, positions
 from voxmill.core.errors import UserError
 from voxmill.core.progress import Progress
 from voxmill.core.storage import is_remote
+from voxmill.data.description_kinds import weights_of
 from voxmill.data.records import MODES, Mode
 from voxmill.data.shards import path_inside
 
@@ -55,6 +57,8 @@ class Plan:
     memory: RecipeMemory
     references: ReferenceKinds | None
     """None where no mode of the recipe has one."""
+    descriptions: tuple[str, ...] = ()
+    """What kinds the described modes will show, for people; a line a mode."""
 
     def shares_over(self) -> dict[int, float]:
         """Share of the seconds that are drawn that come from clips longer than each of `LONG_SECONDS`, 0..1."""
@@ -113,6 +117,7 @@ def check(recipe: Recipe, *, index: Literal["keep", "forget", "expect"] = "forge
         hours={s.name: s.seconds / 3600 for s in streams},
         memory=memory_of(recipe, settings),
         references=reference_kinds(corpus, streams, seconds, recipe.references),
+        descriptions=description_lines(corpus, streams, seconds, recipe.mixture.descriptions),
     )
 
 
@@ -145,22 +150,29 @@ def _refuse_links(source: Source, shards: Sequence[str]) -> None:
             ) from None
 
 
-def _choices(clip: int, mode: Mode, corpus: Corpus) -> tuple[list[int], list[int]]:
-    """(tokens of each text, patches of each reference) that a sample of this clip may have; no tokens: no text."""
-    texts, references = [int(corpus.tokens[clip])], list[int]()
-    if mode in ("design", "controllable"):
+def _choices(clip: int, mode: Mode, corpus: Corpus, recipe: Recipe) -> tuple[dict[int, float], list[int]]:
+    """(probability of each number of tokens, patches of each reference) of samples of this clip; {}: it has no text."""
+    texts, references = {int(corpus.tokens[clip]): 1.0}, list[int]()
+    weights = weights_of(mode, recipe.mixture.descriptions)
+    if weights is not None:
         span = slice(int(corpus.description_starts[clip]), int(corpus.description_starts[clip + 1]))
-        of_mode = corpus.description_axis[span] == (mode == "controllable")
-        texts = corpus.description_tokens[span][of_mode].tolist()
+        of_axis, tokens = np.asarray(corpus.description_axis[span]), np.asarray(corpus.description_tokens[span])
+        counts = np.bincount(of_axis, minlength=len(weights))
+        whole = sum(weight for weight, count in zip(weights, counts, strict=True) if count)
+        texts = {}
+        for axis, number in zip(of_axis.tolist(), tokens.tolist(), strict=True):
+            if weights[axis]:
+                texts[number] = texts.get(number, 0.0) + weights[axis] / whole / counts[axis]
     if mode in ("reference", "controllable"):
         references = corpus.patches[np.array(corpus.candidates(clip))].tolist()
-    return [tokens for tokens in texts if tokens], references
+    texts.pop(0, None)
+    return texts, references
 
 
 def _longest_fits(stream: Stream, corpus: Corpus, recipe: Recipe) -> None:
     """Refuses a context that the longest clip of the stream does not fit into, alone and in its mode."""
     clip = max((group.longest for group in stream.groups), key=lambda clip: int(corpus.patches[clip]))
-    texts, references = _choices(clip, stream.mode, corpus)
+    texts, references = _choices(clip, stream.mode, corpus, recipe)
     if not texts:
         return
     needed = positions(min(texts), int(corpus.patches[clip])) + (2 + min(references) if references else 0)
@@ -173,20 +185,20 @@ def _longest_fits(stream: Stream, corpus: Corpus, recipe: Recipe) -> None:
 
 
 def _seconds_a_position(stream: Stream, corpus: Corpus, recipe: Recipe) -> float:
-    """Target seconds that one packed position of the stream carries, any description and reference being as likely."""
+    """Target seconds that one packed position of the stream carries, any reference being as likely."""
     spread = np.linspace(0, len(stream.clips) - 1, min(SAMPLED, len(stream.clips))).astype(int)
     seconds = taken = 0.0
     for clip in stream.clips[spread].tolist():
-        texts, references = _choices(clip, stream.mode, corpus)
+        texts, references = _choices(clip, stream.mode, corpus, recipe)
         lengths = [
-            positions(tokens, int(corpus.patches[clip])) + (0 if patches is None else 2 + patches)
-            for tokens in texts
+            (positions(tokens, int(corpus.patches[clip])) + (0 if patches is None else 2 + patches), share)
+            for tokens, share in texts.items()
             for patches in references or (None,)
         ]
-        fitting = [length - NOT_PACKED for length in lengths if length <= recipe.max_positions]
+        fitting = [(length - NOT_PACKED, share) for length, share in lengths if length <= recipe.max_positions]
         if fitting:
             seconds += float(corpus.seconds[clip])
-            taken += sum(fitting) / len(fitting)
+            taken += sum(length * share for length, share in fitting) / sum(share for _, share in fitting)
     if not taken:
         raise UserError(f"{stream.name}: none of its clips can be used; they have no text or are too long")
     return seconds / taken
@@ -241,6 +253,8 @@ def report(recipe: Recipe, corpus: Corpus, plan: Plan, console: Console | None =
     console.print(f"of the seconds drawn, in clips: {shares}", highlight=False)
     for note in length_notes(recipe, plan.streams, epochs):
         console.print(note, highlight=False)
+    for line in plan.descriptions:
+        console.print(line, highlight=False)
     if plan.references is not None:
         console.print(plan.references.line(), highlight=False)
     if corpus.left_out:
