@@ -109,6 +109,8 @@ class Lexicon(Config):
             if claim[0] != other[0]:
                 found += [(self.joined([one, two], join), [claim, other]) for join in self.adjectives]
         frames = [*self.voice_noun, *self.voice_is]
+        of_head = [noun.removeprefix("{head}").removesuffix("{head}").strip() for noun in self.nouns]
+        frames += [noun for noun in of_head if not any(frame in noun for frame in frames)]
         return [(filled(frame, voice=adjectives), claims) for adjectives, claims in found for frame in frames]
 
 

@@ -72,7 +72,7 @@ def test_an_emphasised_word_is_quoted_and_claims_nothing_itself(language: str, g
 
 
 def test_sentences_are_sentences() -> None:
-    assert write(FULL, "design", "sentence", "en", "1") == "The breathy and low voice of a young lady."
+    assert write(FULL, "design", "sentence", "en", "1") == "A young lady with a breathy and low-pitched voice."
     style = write({"pitch": "low", "rate": "fast"}, "style", "sentence", "en", "1")
     assert style[0].isupper() and style.endswith(".") and " and " in style
     paragraph = write(FULL, "style", "paragraph", "en", "1")
