@@ -77,7 +77,7 @@ class MixtureConfig(Config):
     styles: dict[str, Annotated[float, Field(gt=0, le=1)]] = {}
     """Shares of clips of a style, such as {song: 0.05}, within each mode; all others get the rest. {} as there are."""
     descriptions: dict[DescribedMode, dict[Axis, float]] = DEFAULT_SHARES
-    """What these modes show, by shares: descriptions of the voice (design), the delivery (style), or both; no others."""
+    """What these modes show, by shares: descriptions of the voice (design), the delivery (style) or both; no others."""
 
     @field_validator("descriptions")
     @classmethod
