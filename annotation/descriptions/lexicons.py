@@ -8,7 +8,7 @@ from itertools import permutations
 import yaml
 from pydantic import ValidationError
 
-from annotation.descriptions.facts import AXES, LEVELS, PAUSES, TEXTURES
+from annotation.descriptions.facts import AXES, FREE_WORDS, LEVELS, PAUSES, TEXTURES
 from annotation.descriptions.voice_facts import CHANNELS, DYNAMICS, ENDINGS, LAUGHTER, PHONATIONS
 from annotation.voice.given_labels import SONG
 from voxmill.core.config import Config
@@ -164,9 +164,11 @@ def lexicon(language: str) -> Lexicon:
 
 def wordings(table: dict[str, Wordings], attribute: str, word: str) -> list[str]:
     """How a table of a lexicon puts a word; [] where it cannot. A free word stands in its quotation marks."""
-    if attribute == "emphasis":
-        return [one.replace("{}", word) for one in table.get(attribute, {}).get(STATED, [])]
-    return table.get(attribute, {}).get(word, [])
+    known = table.get(attribute, {})
+    # A corpus writes accents and styles in English, which only a text in the same letters can hold.
+    if word not in known and (attribute == "emphasis" or (attribute in FREE_WORDS and word.isascii())):
+        return [one.replace("{}", word) for one in known.get(STATED, [])]
+    return known.get(word, [])
 
 
 def _missing(words: Lexicon) -> list[str]:
