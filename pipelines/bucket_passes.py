@@ -44,7 +44,7 @@ from voxmill.data.records import ClipId, from_json_text, to_json_text
 from voxmill.data.schemas import parquet_metadata
 from voxmill.data.snapshot import ANNOTATED, BucketFiles, read_snapshot
 
-FORMAT = 6
+FORMAT = 7
 BUCKETS_A_TASK = 16
 """Of the passes that read some columns of the table of a bucket."""
 MEMORY = 1 << 30

@@ -39,14 +39,18 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Wording:
-    """What some words claim. `literal`: what a text has wherever `pattern` matches; "" where that is not known.
+    """What some words claim. `literal`: what a text has wherever `expression` matches; "" where that is not known.
     own: whether the grammar writes it, which counts where a further wording (`also`) matches the same words.
     """
 
-    pattern: re.Pattern[str]
+    expression: str
     literal: str
     claims: tuple[tuple[str, str], ...]
     own: bool
+
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        return _compiled(self.expression)
 
 
 @cache
@@ -85,7 +89,7 @@ def _wordings(language: str) -> list[_Wording]:
     edge = (r"(?<!\w)(?:", r")(?!\w)") if spaced else ("(?:", ")")
     return [
         _Wording(
-            pattern=re.compile(edge[0] + pattern + edge[1]),
+            expression=edge[0] + pattern + edge[1],
             literal=literals[pattern],
             claims=tuple(claims),
             own=pattern in own,
@@ -93,6 +97,12 @@ def _wordings(language: str) -> list[_Wording]:
         for pattern, claims in claims_of.items()
         if claims
     ]
+
+
+@cache
+def _compiled(expression: str) -> re.Pattern[str]:
+    """Of the thousands of wordings few are met."""
+    return re.compile(expression)
 
 
 def _beginning(expression: str) -> str:

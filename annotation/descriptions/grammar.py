@@ -59,7 +59,7 @@ class _Writer:
 
     def _design(self, granularity: Granularity) -> str:
         # A dialect stands beside the noun here; it may go with the verb where there is one.
-        beside = [self._choose(name, self._words.design[name][word]) for name, word in self._rest()]
+        beside = [self._choose(name, wordings(self._words.design, name, word)) for name, word in self._rest()]
         join = self._words.space or self._words.comma
         if granularity == "paragraph" and self._adjectives() and self._has_head():
             noun = join.join([self._head().split("|")[0], *beside])

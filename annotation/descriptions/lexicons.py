@@ -8,7 +8,7 @@ from itertools import permutations
 import yaml
 from pydantic import ValidationError
 
-from annotation.descriptions.facts import AXES, LEVELS, PAUSES, TEXTURES
+from annotation.descriptions.facts import AXES, FREE_WORDS, LEVELS, PAUSES, TEXTURES
 from annotation.descriptions.voice_facts import CHANNELS, DYNAMICS, ENDINGS, LAUGHTER, PHONATIONS
 from annotation.voice.given_labels import SONG
 from voxmill.core.config import Config
@@ -118,6 +118,8 @@ class Lexicon(Config):
             if claim[0] != other[0]:
                 found += [(self.joined([one, two], join), [claim, other]) for join in self.adjectives]
         frames = [*self.voice_noun, *self.voice_is]
+        of_head = [noun.removeprefix("{head}").removesuffix("{head}").strip() for noun in self.nouns]
+        frames += [noun for noun in of_head if not any(frame in noun for frame in frames)]
         return [(filled(frame, voice=adjectives), claims) for adjectives, claims in found for frame in frames]
 
 
@@ -171,9 +173,11 @@ def lexicon(language: str) -> Lexicon:
 
 def wordings(table: dict[str, Wordings], attribute: str, word: str) -> list[str]:
     """How a table of a lexicon puts a word; [] where it cannot. A free word stands in its quotation marks."""
-    if attribute == "emphasis":
-        return [one.replace("{}", word) for one in table.get(attribute, {}).get(STATED, [])]
-    return table.get(attribute, {}).get(word, [])
+    known = table.get(attribute, {})
+    # A corpus writes accents and styles in English, which only a text in the same letters can hold.
+    if word not in known and (attribute == "emphasis" or (attribute in FREE_WORDS and word.isascii())):
+        return [one.replace("{}", word) for one in known.get(STATED, [])]
+    return known.get(word, [])
 
 
 def _missing(words: Lexicon) -> list[str]:

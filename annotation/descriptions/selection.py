@@ -15,7 +15,8 @@ MOST = 8
 """Facts of one text at most."""
 # How many facts a text of each granularity states; the first of them are the medians.
 _COUNTS = (*[(1, 2, 3, 5)] * 5, (1, 2, 4, 7), (1, 3, 4, 6), (2, 3, 5, MOST))
-_ORDINARY = ("medium", "moderate", "some", "neutral")
+_ORDINARY = ("medium", "moderate", "some", "neutral", "falling")
+"""Words of what is usual: most statements fall at their end."""
 _CLASS = 1.5
 """How much a class stands out, in standard deviations of what is measured (assumed)."""
 _GENDER = 1.0

@@ -50,9 +50,9 @@ class VoiceFactsConfig(Config):
     """... and at most so many dB more below 1 kHz than in 1-5 kHz."""
     pitched_share: float = 0.25
     """Falsetto and shouts have pitch in at least this share (0..1) of their time."""
-    creak_share: float = 0.35
+    creak_share: float = 0.25
     """A voice is creaky that creaks in at least this share (0..1) of its time ..."""
-    little_creak_share: float = 0.2
+    little_creak_share: float = 0.15
     """... and rough, breathy or clear only with less than this."""
     clear_cpp_db: float = 17.0
     """A clear voice has at least this cepstral peak prominence, in dB, beside many harmonics for little noise."""

@@ -137,10 +137,10 @@ def creak_share(audio: np.ndarray, active: np.ndarray) -> float | None:
 
 
 def _pulses(power: np.ndarray) -> np.ndarray:
-    """Steps of 2 ms at which the power is highest within 10 ms and stands out of both sides."""
+    """Steps of 2 ms at which the power is highest within 6 ms and stands out of both sides."""
     from scipy.ndimage import maximum_filter1d, minimum_filter1d
 
-    near = 5
+    near = 3
     highest = power >= maximum_filter1d(power, 2 * near + 1)
     low = minimum_filter1d(power, near + 1)
     before, after = np.roll(low, (near + 1) // 2), np.roll(low, -(near + 1) // 2)

@@ -18,6 +18,13 @@ SONG = "song"
 SONG_SHARE = 0.5
 """A clip of which at least this share is sung is one; clips of three real songs have 0.56 and more."""
 _SONGS = frozenset(("song", "songs", "sing", "singing", "sung"))
+_DELIVERIES = {
+    ("phonation", "whispered"): ("whisper", "whispered", "whispering", "whispers"),
+    ("phonation", "falsetto"): ("falsetto",),
+    ("phonation", "shouted"): ("shout", "shouted", "shouting", "yell", "yelling", "scream", "screaming"),
+    ("laughter", "laughing"): ("laugh", "laughing", "laughter", "laughs"),
+}
+"""What a style says of the voice, such as those of Expresso and EARS do."""
 _WORDS = re.compile(r"\w[\w ,'’&/|;+-]{0,59}")
 
 
@@ -32,6 +39,7 @@ def given_classes(labels: GivenLabels | None) -> dict[str, str]:
         # A dialect without a tag here, such as one of another language, is said as an accent.
         "accent": known_label(labels.accent) or (None if given_dialect(labels) else known_label(labels.dialect)),
         "style": _style(labels.style),
+        **_delivery(labels.style),
     }
     return {name: word for name, word in found.items() if word is not None}
 
@@ -45,6 +53,11 @@ def given_dialect(labels: GivenLabels | None) -> str | None:
 def _style(text: str | None) -> str | None:
     word = known_label(text)
     return SONG if word is not None and word.lower() in _SONGS else word
+
+
+def _delivery(text: str | None) -> dict[str, str]:
+    word = (known_label(text) or "").lower()
+    return {attribute: said for (attribute, said), words in _DELIVERIES.items() if word in words}
 
 
 def known_label(text: str | None) -> str | None:

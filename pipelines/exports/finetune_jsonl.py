@@ -41,10 +41,7 @@ class FinetuneConfig(Config):
     descriptions: int = 1
     """Rows of a clip and mode, each with another description."""
     kinds: dict[DescribedMode, dict[Axis, float]] = DEFAULT_SHARES
-    """What design and controllable show: descriptions of the voice (design), the delivery (style) or both, by shares.
-
-    A kind is drawn for each row by the shares of those that the clip has; one that is not named is not shown.
-    """
+    """What these modes show, by shares: descriptions of the voice (design), the delivery (style) or both; no others."""
     max_seconds: float = 30.0
     """Longer clips are left out; the released trainer runs out of memory from 30 s on."""
     dataset_id: int = 0

@@ -83,10 +83,7 @@ class MixtureConfig(Config):
     styles: dict[str, Annotated[float, Field(gt=0, le=1)]] = {}
     """Shares of clips of a style, such as {song: 0.05}, within each mode; all others get the rest. {} as there are."""
     descriptions: dict[DescribedMode, dict[Axis, float]] = DEFAULT_SHARES
-    """What design and controllable show: descriptions of the voice (design), the delivery (style) or both, by shares.
-
-    A kind is drawn by the shares of those that a clip has; one that is not named is not shown.
-    """
+    """What these modes show, by shares: descriptions of the voice (design), the delivery (style) or both; no others."""
 
     @field_validator("descriptions")
     @classmethod

@@ -233,12 +233,12 @@ def _choose_descriptions(
         weights: of the kinds, by their numbers in `description_axis`.
     """
     places = _Ragged(arrays.description_starts, clips)
-    axes = arrays.description_axis[places.flat].astype(np.int64)
+    axes = arrays.description_axis[places.flat]
     weights_K = np.asarray(weights, dtype=np.float64)
     counts_CK = np.bincount(places.owner * len(weights_K) + axes, minlength=len(clips) * len(weights_K))
     counts_CK = counts_CK.reshape(len(clips), len(weights_K))
     kinds = _draw_kinds((counts_CK > 0) * weights_K, hashed(seed, numbers, 3) / 2.0**64)
-    fitting = np.flatnonzero((axes == kinds[places.owner]) & (weights_K[axes] > 0))
+    fitting = np.flatnonzero(axes == kinds[places.owner])
     counts = np.bincount(places.owner[fitting], minlength=len(clips))
     chosen, tokens = np.full(len(clips), -1), np.zeros(len(clips), dtype=np.int64)
     known = counts > 0
@@ -250,8 +250,8 @@ def _choose_descriptions(
 
 
 def _draw_kinds(weights_CK: NDArray[np.float64], rolls_C: NDArray[np.float64]) -> NDArray[np.int64]:
-    """A kind of each row in proportion to its weights. `rolls_C`: in [0, 1)."""
+    """A kind of each row in proportion to its weights, -1 where all are 0. `rolls_C`: in [0, 1)."""
     ends_CK = np.cumsum(weights_CK, axis=1)
     kinds: NDArray[np.int64] = (rolls_C[:, None] * ends_CK[:, -1:] >= ends_CK).sum(axis=1)
-    last: NDArray[np.int64] = np.minimum(kinds, weights_CK.shape[1] - 1)
-    return last
+    kinds[ends_CK[:, -1] == 0] = -1
+    return kinds

@@ -71,8 +71,20 @@ def test_an_emphasised_word_is_quoted_and_claims_nothing_itself(language: str, g
             assert said in text and clean(text).text == text
 
 
+def test_a_corpuss_own_words_are_said_in_english() -> None:
+    facts = {"gender": "female", "accent": "Indian English", "rate": "slow", "style": "news"}
+    for granularity in GRANULARITIES:
+        for seed in "abcde":
+            text = write(facts, "both", granularity, "en", seed)
+            assert "Indian English accent" in text and "news style" in text and "a Indian" not in text, text
+            assert "Indian English accent" in write(facts, "design", granularity, "en", seed)
+            # No other language has a place for them, nor English one for other letters.
+            assert "Indian" not in write(facts, "both", granularity, "fr", seed)
+            assert "広東" not in write({**facts, "accent": "広東"}, "both", granularity, "en", seed)
+
+
 def test_sentences_are_sentences() -> None:
-    assert write(FULL, "design", "sentence", "en", "1") == "The breathy and low voice of a young lady."
+    assert write(FULL, "design", "sentence", "en", "1") == "A young lady with a breathy and low-pitched voice."
     style = write({"pitch": "low", "rate": "fast"}, "style", "sentence", "en", "1")
     assert style[0].isupper() and style.endswith(".") and " and " in style
     paragraph = write(FULL, "style", "paragraph", "en", "1")

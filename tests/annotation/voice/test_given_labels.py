@@ -21,6 +21,8 @@ from voxmill.data.records import GivenLabels
             GivenLabels(accent=" Scottish English ", style="news", extra="{}"),
             {"accent": "Scottish English", "style": "news"},
         ),
+        (GivenLabels(style="Whisper"), {"style": "Whisper", "phonation": "whispered"}),
+        (GivenLabels(style="laughing"), {"style": "laughing", "laughter": "laughing"}),
     ],
 )
 def test_words_of_corpora(labels: GivenLabels, classes: dict[str, str]) -> None:
