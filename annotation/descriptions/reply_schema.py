@@ -29,10 +29,11 @@ class AxisTexts(Config):
 
 
 class DescriptionReply(Config):
-    """The answer to `describe_facts`."""
+    """The answer to `describe_facts`, also of its first version, which did not ask for `both`."""
 
     design: AxisTexts
     style: AxisTexts
+    both: AxisTexts | None = None
 
 
 class RepairReply(Config):
