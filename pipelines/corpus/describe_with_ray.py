@@ -106,7 +106,7 @@ def _describe_chunk(
         chat.failed |= answer(chat.pending, rule.processor, cache)
         usage.failures = len(chat.failed)
         usage.kinds = dict(Counter(why.partition(":")[0] for why in chat.failed.values()))
-        if refused := [why for why in chat.failed.values() if why.startswith(_REFUSED)]:
+        if refused := [why for why in chat.failed.values() if why.partition(":")[0] == _REFUSED]:
             raise JobError(
                 f"{rule.processor.url} {refused[0][:200]}; set {rule.processor.api_key_variable} and "
                 "descriptions.processor.model to what the server takes; the answers so far are kept"
