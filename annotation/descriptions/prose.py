@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from annotation.descriptions.claims import read_claims
 from annotation.descriptions.cleaning import MAX_CHARACTERS
 from annotation.descriptions.facts import AXES
-from annotation.descriptions.reply_schema import AxisTexts, BadReplyError, DescriptionReply
+from annotation.descriptions.reply_schema import AxisTexts, DescriptionReply, answered
 from annotation.descriptions.spoken_words import repeats_words
 
 LANGUAGE = "en"
@@ -29,15 +29,13 @@ def read_prose(answer: str, transcript: str, is_false: Callable[[str], bool], co
         counts: `prose_spoken`, `prose_unread`, `prose_false` and `prose_kept` sentences are counted there.
 
     Raises:
-        BadReplyError: nothing was answered.
+        BadReplyError: nothing was answered, or HTML.
     """
-    if not answer.strip():
-        raise BadReplyError("empty", "nothing was answered")
     design: list[str] = []
     style: list[str] = []
     both: list[str] = []
     whole: list[str] = []
-    for sentence in _sentences(answer):
+    for sentence in _sentences(answered(answer)):
         # A pronoun says who speaks, and is no description of the voice.
         axes = {AXES[claim.attribute] for claim in read_claims(_PRONOUNS.sub("they", sentence), LANGUAGE)}
         if transcript and (_QUOTED.search(sentence) or repeats_words(sentence, transcript)):

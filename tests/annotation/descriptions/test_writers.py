@@ -85,6 +85,8 @@ def test_a_captioner_gets_the_recording_alone_and_its_sentences_are_read(tmp_pat
 def test_a_caption_of_nothing_is_a_bad_reply_and_a_long_one_fits() -> None:
     with pytest.raises(BadReplyError, match="empty"):
         read_prose("  \n", "", lambda sentence: False, Counter())
+    with pytest.raises(BadReplyError, match="html"):
+        read_prose("<html><body>He is a man.</body></html>", "", lambda sentence: False, Counter())
     many = " ".join(["He speaks slowly and at a low pitch."] * 40)
     reply = read_prose(many, "", lambda sentence: False, Counter())
     assert 500 < len(reply.style.paragraph) <= 600 and reply.design.paragraph == reply.design.sentence == ""
