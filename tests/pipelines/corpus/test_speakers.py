@@ -12,6 +12,7 @@ from pipelines.corpus.measures import Measures, SpeakerSums, corpus_path, measur
 from pipelines.corpus.norms import NormSums, fit
 from pipelines.corpus.speakers import decide_part, read_traits, write_tallies
 from tests.pipelines.corpus.made_clips import made_clip
+from tests.pipelines.corpus.test_labels import clip as measured_clip
 from voxmill.data.records import Gender, GivenLabels, Label, VoiceLabels, from_json_text, to_json_text
 from voxmill.data.schemas import from_table, read_parquet, write_parquet
 
@@ -133,6 +134,11 @@ def test_facts_and_verification_go_by_the_speaker(tmp_path: Path) -> None:
         ("female", "given"),
         ("female", ""),
     ]
+    measured = measured_clip(4)
+    measured.traits = clips[0].traits
+    add_facts([measured], fit(NormSums.of(measures), config), config)
+    (fact,) = (fact for fact in measured.facts if fact.attribute == "gender")
+    assert (fact.word, fact.source, fact.probability) == ("male", "speaker", 0.98)
     assert class_probabilities(clips[0]) == {"gender": {"male": 0.98, "female": pytest.approx(0.02)}}
     assert class_probabilities(clips[2])["gender"] == {"female": 1.0}
     assert class_probabilities(clips[3]) == {"gender": {"female": 0.9, "male": pytest.approx(0.1)}}
