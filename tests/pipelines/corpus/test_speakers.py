@@ -57,9 +57,10 @@ def table(out: Path, names: tuple[str, ...]) -> list[SpeakerTraits]:
     [
         # The man with a lively delivery: most of the trees' votes are wrong, but they are mixed.
         ({"trees": [0.9, 0.8, 0.7, 0.1], "cnn": [0.1, 0.2, 0.05, 0.0]}, ("male", 0.9125, "")),
-        ({"trees": [0.95, 0.9], "cnn": [0.05, 0.1]}, (None, None, "disagree")),
+        ({"trees": [0.99, 0.985], "cnn": [0.05, 0.1]}, (None, None, "disagree")),
         ({"trees": [0.55, 0.5], "cnn": [0.4, 0.6]}, (None, None, "mixed")),
-        ({"trees": [0.9], "cnn": [0.8]}, ("female", 0.85, "")),
+        ({"trees": [0.99], "cnn": [0.8]}, ("female", 0.895, "")),
+        ({"trees": [0.97], "cnn": [0.22]}, ("male", 0.78, "")),
         ({"trees": [0.8], "model": [0.6]}, (None, None, "mixed")),
         ({}, (None, None, "no_votes")),
     ],
