@@ -11,39 +11,43 @@ never lost.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from annotation.descriptions.claims import Claim, unread_words
 from annotation.descriptions.cleaning import clean
 from annotation.descriptions.facts import AXES, fact_table
 from annotation.descriptions.grammar import sayable, write
 from annotation.descriptions.lexicons import LEXICON_LANGUAGES
+from annotation.descriptions.prose import LANGUAGE as PROSE_LANGUAGE
+from annotation.descriptions.prose import read_prose
+from annotation.descriptions.questions import PARAPHRASE as PARAPHRASE
+from annotation.descriptions.questions import PROMPTS as PROMPTS
+from annotation.descriptions.questions import Question, ask_for_prose, ask_for_repair, ask_for_texts
 from annotation.descriptions.reply_schema import AxisTexts, BadReplyError, DescriptionReply, RepairReply, parse_reply
 from annotation.descriptions.selection import GRANULARITIES, choose_facts
+from annotation.descriptions.spoken_words import repeats_words
 from annotation.descriptions.verification import Checked, Evidence, VerificationConfig, check_claim, recall, verify
 from annotation.speech.text_checks import text_language
 from voxmill.core.audio import RATE_16K, encode_wav
 from voxmill.core.config import Config
 from voxmill.core.hashing import sha256_text
 from voxmill.core.http import NoAnswerError
-from voxmill.data.languages import base_language, language_name
+from voxmill.data.languages import base_language
 from voxmill.data.records import DESCRIPTION_AXES, Axis, Description, Fact, FactWord, Granularity
 from voxmill.llm.batch_chat import BatchLlmConfig
 from voxmill.llm.chat_endpoint import EndpointConfig, user_message
 from voxmill.llm.embedded_llm import EmbeddedLlmConfig
-from voxmill.llm.prompt_files import read_prompt
 from voxmill.llm.reply_cache import ReplyCache, Scalar, reply_key
 
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletionMessageParam
 
-PROMPTS, PARAPHRASE = "annotation.descriptions.prompts", "paraphrase_small.v1"
 Reply = TypeVar("Reply", DescriptionReply, RepairReply)
 
 
@@ -62,6 +66,12 @@ class DescriptionsConfig(Config):
     """Describe also in the clip's own language, where the lexicon has it."""
     send_audio: bool = False
     """The model understands audio and is sent the clip beside its facts."""
+    protocol: Literal["openai", "gemini"] = "openai"
+    """What the endpoint speaks: openai for OpenAI-compatible servers, gemini for Google's own protocol."""
+    reply: Literal["json", "prose"] = "json"
+    """prose: a captioner that is sent the recording alone and answers in English sentences, which are read."""
+    with_transcript: bool = False
+    """Send the words that are spoken, too, and keep descriptions that repeat them; they would leak into the style."""
     attempts: int = 2
     """How often an unusable reply is asked for again."""
     language_from: float = 0.7
@@ -71,15 +81,25 @@ class DescriptionsConfig(Config):
     embedded: EmbeddedLlmConfig = EmbeddedLlmConfig()
     verification: VerificationConfig = VerificationConfig()
 
+    @model_validator(mode="after")
+    def _captioners_get_audio(self) -> Self:
+        if self.reply == "prose" and not (self.send_audio and self.writer in ("endpoint", "processor")):
+            raise ValueError("reply=prose is of a captioner: set send_audio=true and writer=endpoint or processor")
+        return self
+
 
 @dataclass(frozen=True, slots=True)
 class DescribedClip:
-    """A clip to describe: `clip_id` names the content. `audio`: float32 [T] at 16 kHz, for writers that are sent it."""
+    """A clip to describe: `clip_id` names the content. `audio`: float32 [T] at 16 kHz, for writers that are sent it.
+
+    text: what is said in it.
+    """
 
     clip_id: str
     language: str
     evidence: Evidence
     audio: NDArray[np.float32] | None = None
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,6 +230,9 @@ class Describer:
                     _Draft(axis, granularity, language, wording, str(getattr(texts, granularity)), all_facts)
                     for granularity in self.config.granularities
                 ]
+                for draft in drafts if self.config.reply == "prose" else ():
+                    # What a captioner did not say is not asked for again.
+                    draft.problem = "" if draft.text else "no_reply"
                 written += [draft for draft in drafts if draft.text.strip() or all_facts]
             else:
                 written += self._templates(clip, axis, language, wording, "" if self._chat is None else "no_reply")
@@ -328,6 +351,10 @@ class Describer:
                 self.counts["refused_language"] += 1
                 draft.problem = f"another language: {language}"
                 return
+        if not self.config.with_transcript and repeats_words(draft.text, clip.text):
+            self.counts["refused_spoken"] += 1
+            draft.problem = "repeats the words that are spoken"
+            return
         draft.checked = verify(draft.text, draft.language, draft.axis, clip.evidence, self._verification)
         if not draft.checked.passed:
             wrong = [f"{verdict.attribute}: {verdict.claimed}" for verdict in draft.checked.failed]
@@ -358,46 +385,50 @@ class Describer:
         return known
 
     def _ask_for_texts(self, clip: DescribedClip, language: str, wording: int) -> DescriptionReply | None:
-        name = "describe_audio.v1" if self.config.send_audio else "describe_facts.v1"
-        text = read_prompt(PROMPTS, name).fill(
-            language=language_name(language),
-            design=_listed(clip, "design"),
-            style=_listed(clip, "style"),
-        )
-        return self._ask(name, text, clip, DescriptionReply, self.config.send_audio, wording)
+        if self.config.reply == "prose":
+            if language != PROSE_LANGUAGE:
+                return None
+
+            def is_false(sentence: str) -> bool:
+                checked = verify(sentence, PROSE_LANGUAGE, "style", clip.evidence, self._verification)
+                return bool(checked.failed)
+
+            spoken = "" if self.config.with_transcript else clip.text
+            return self._ask(
+                ask_for_prose(), clip, lambda answer: read_prose(answer, spoken, is_false, self.counts), wording
+            )
+        design, style = (fact_table(_facts(clip, axis)) for axis in ("design", "style"))
+        spoken = clip.text if self.config.with_transcript else ""
+        question = ask_for_texts(language, design, style, self.config.send_audio, spoken)
+        return self._ask(question, clip, lambda answer: parse_reply(answer, DescriptionReply), wording)
 
     def _repaired(self, clip: DescribedClip, draft: _Draft) -> str | None:
-        name = "repair_facts.v1"
-        text = read_prompt(PROMPTS, name).fill(
-            language=language_name(draft.language),
-            text=draft.text,
-            wrong=draft.problem,
-            facts=_listed(clip, draft.axis),
-        )
-        reply = self._ask(name, text, clip, RepairReply, False, draft.wording)
+        if self.config.reply == "prose":
+            return None
+        facts = fact_table(_facts(clip, draft.axis))
+        question = ask_for_repair(draft.language, draft.text, draft.problem, facts)
+        reply = self._ask(question, clip, lambda answer: parse_reply(answer, RepairReply), draft.wording)
         return None if reply is None else reply.text
 
-    def _ask(
-        self, name: str, text: str, clip: DescribedClip, schema: type[Reply], send_audio: bool, wording: int
-    ) -> Reply | None:
+    def _ask(self, question: Question, clip: DescribedClip, read: Callable[[str], Reply], wording: int) -> Reply | None:
         """A checked reply from the cache or the model; None where no usable one came."""
         assert self._chat is not None
         first = wording * self.config.attempts
         for seed in range(first, first + self.config.attempts):
             key = reply_key(
                 model=self._chat.identity,
-                prompt=read_prompt(PROMPTS, name).sha256,
-                text=text,
+                prompt=question.prompt.sha256,
+                text=question.text,
                 content=clip.clip_id,
                 # The key's old name, with which replies were stored that are still good.
-                hears=send_audio,
+                hears=question.with_audio,
                 seed=seed,
             )
             known = self._cache.get(key, self.counts)
             try:
                 # Clips with the same facts ask the same: the clip is in the seed, or all would get the same words.
                 if known is None:
-                    message = user_message(text, _wav(clip) if send_audio else None)
+                    message = user_message(question.text, _wav(clip) if question.with_audio else None)
                     answer = self._chat.ask([message], _seed(clip.clip_id) + seed)
                 else:
                     answer = known
@@ -406,14 +437,14 @@ class Describer:
                 self.counts[f"no_answer_{error.kind}"] += 1
                 return None
             try:
-                reply = parse_reply(answer, schema)
+                reply = read(answer)
             except BadReplyError as error:
                 self.counts[f"reply_{error.defect}"] += 1
                 continue
             finally:
                 # Bad replies, too: to ask for them again would cost as much as a new question.
                 if known is None:
-                    self._cache.put(key, answer, {"model": self._chat.name, "prompt": name})
+                    self._cache.put(key, answer, {"model": self._chat.name, "prompt": question.prompt.name})
             return reply
         return None
 
@@ -428,10 +459,6 @@ def _seed_of(clip: DescribedClip, wording: int) -> str:
 
 def _facts(clip: DescribedClip, axis: Axis) -> list[Fact]:
     return [fact for fact in clip.evidence.facts if axis in ("both", AXES[fact.attribute])]
-
-
-def _listed(clip: DescribedClip, axis: Axis) -> str:
-    return "; ".join(f"{fact.attribute}: {fact.word}" for fact in _facts(clip, axis)) or "none"
 
 
 def _may_rewrite(draft: _Draft) -> bool:

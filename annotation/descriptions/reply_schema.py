@@ -29,10 +29,11 @@ class AxisTexts(Config):
 
 
 class DescriptionReply(Config):
-    """The answer to `describe_facts`."""
+    """The answer to `describe_facts`, also of its first version, which did not ask for `both`."""
 
     design: AxisTexts
     style: AxisTexts
+    both: AxisTexts | None = None
 
 
 class RepairReply(Config):
@@ -50,11 +51,7 @@ def parse_reply(text: str, kind: type[R]) -> R:
     Raises:
         BadReplyError: it is empty, HTML, not JSON, cut off, or has missing, further or wrongly typed fields.
     """
-    body = text.strip()
-    if not body:
-        raise BadReplyError("empty", "nothing was answered")
-    if re.match(r"(?is)<(!doctype|html|head|body|\?xml)", body):
-        raise BadReplyError("html", _start(body))
+    body = answered(text)
     fenced = re.fullmatch(r"(?s)```(?:json)?\s*(.*?)\s*```", body)
     body = fenced.group(1) if fenced else body
     try:
@@ -70,6 +67,20 @@ def parse_reply(text: str, kind: type[R]) -> R:
     except ValidationError as error:
         first = error.errors()[0]
         raise BadReplyError("wrong_schema", f"{'.'.join(map(str, first['loc'])) or 'answer'}: {first['msg']}") from None
+
+
+def answered(text: str) -> str:
+    """An answer without the space around it.
+
+    Raises:
+        BadReplyError: it is empty or HTML.
+    """
+    body = text.strip()
+    if not body:
+        raise BadReplyError("empty", "nothing was answered")
+    if re.match(r"(?is)<(!doctype|html|head|body|\?xml)", body):
+        raise BadReplyError("html", _start(body))
+    return body
 
 
 def _unique(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:

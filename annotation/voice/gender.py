@@ -77,7 +77,7 @@ class GenderClassifier:
     def __call__(self, clips: list[np.ndarray]) -> list[Label[Gender]]:
         """Labels clips, float32 [samples] at 16 kHz in -1..1, in order.
 
-        Reasons of an abstention: `too_short`, `silent`, `no_pitch`, `unsure`, `disagree`.
+        Reasons of an abstention: `too_short`, `silent`, `no_speech`, `no_pitch`, `unsure`, `disagree`.
         """
         return [self._label(clip) for clip in clips]
 
@@ -89,6 +89,9 @@ class GenderClassifier:
             known = [female for part in parts if (female := model(part)) is not None]
             if known:
                 by_model[name] = sum(known) / len(known)
+        if "cnn" in self._models and "cnn" not in by_model:
+            # It looks for stretches of speech first; the trees find a gender in a click.
+            return Label(reason="no_speech")
         if not by_model:
             return Label(reason="no_pitch")
         female, sure = sum(by_model.values()) / len(by_model), self.config.min_probability

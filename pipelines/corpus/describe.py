@@ -111,9 +111,7 @@ class DescriptionJob:
 
     def _ask(self, rows: list[CorpusClip], cache: ReplyCache) -> Iterator[Descriptions]:
         if self._chat is None:
-            from voxmill.llm.chat_endpoint import ChatEndpoint
-
-            self._chat = ChatEndpoint(self.rule.endpoint)
+            self._chat = _endpoint(self.rule)
         chat, own = self._chat, threading.local()
         describers: list[Describer] = []
 
@@ -131,6 +129,15 @@ class DescriptionJob:
                 pool.shutdown(cancel_futures=True)
         for describer in describers:
             self.counts.update(describer.counts)
+
+
+def _endpoint(rule: DescriptionsConfig) -> "ChatEndpoint":
+    """The client of the endpoint that writes, by its protocol."""
+    from voxmill.llm.chat_endpoint import ChatEndpoint
+    from voxmill.llm.gemini_endpoint import GeminiEndpoint
+
+    config = rule.endpoint if rule.reply == "json" else rule.endpoint.model_copy(update={"json_mode": False})
+    return GeminiEndpoint(config) if rule.protocol == "gemini" else ChatEndpoint(config)
 
 
 def count_verdicts(rows: Iterable[CorpusClip]) -> dict[str, int]:
@@ -166,7 +173,7 @@ def _clip(row: CorpusClip, out: Path, send_audio: bool) -> DescribedClip:
     if send_audio:
         flac = read_member(out, row.place.shard, row.place.offset, row.place.size)
         audio = resample(*decode_flac(flac), RATE_16K)
-    return DescribedClip(row.clip_id, row.candidate.language, evidence_of(row), audio)
+    return DescribedClip(row.clip_id, row.candidate.language, evidence_of(row), audio, row.candidate.text)
 
 
 class _Writer:

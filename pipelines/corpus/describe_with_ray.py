@@ -1,5 +1,8 @@
 """Descriptions by Ray Data's LLM processors: vLLM engines on the cluster's GPUs, or workers that ask one server.
 
+A clip's sound is part of a question's messages: a server gets it with them, and for engines the stage that takes sound
+and pictures out of messages is switched on, which is off by default.
+
 Every reply is written to OUT by the worker that got it, under the hash of what was asked: a run that is interrupted
 asks nothing twice.
 """
@@ -11,7 +14,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, Self, TypedDict
 
 import numpy as np
 from pydantic import JsonValue
@@ -25,6 +28,12 @@ from voxmill.llm.reply_cache import ReplyCache
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletionMessageParam
     from ray.data.llm import ProcessorConfig
+
+
+_REFUSED = "refused"
+"""Kind of a failure that every request has: the key, or the model's name."""
+_REFUSALS = ("authentication_error", "permission_error", "invalid_api_key", "model_not_found", "401", "403", "404")
+"""Types and codes of errors in the bodies of OpenAI-compatible servers; the stage tells no status."""
 
 
 class Question(TypedDict):
@@ -96,6 +105,12 @@ def _describe_chunk(
         usage.requests += len(chat.pending)
         chat.failed |= answer(chat.pending, rule.processor, cache)
         usage.failures = len(chat.failed)
+        usage.kinds = dict(Counter(why.partition(":")[0] for why in chat.failed.values()))
+        if refused := [why for why in chat.failed.values() if why.partition(":")[0] == _REFUSED]:
+            raise JobError(
+                f"{rule.processor.url} {refused[0][:200]}; set {rule.processor.api_key_variable} and "
+                "descriptions.processor.model to what the server takes; the answers so far are kept"
+            )
         chat.pending.clear()
 
 
@@ -115,7 +130,7 @@ def answer(
         Question(key=key, messages=json.dumps(messages, ensure_ascii=False), seed=seed)
         for key, (messages, seed) in pending.items()
     ]
-    protocol = _server(config) if config.url else _engine(config)
+    protocol = _server(config) if config.url else _engine(config, with_audio=_has_audio(pending))
     folder, read = cache.folder, protocol.read
 
     def keep(row: AnswerRow) -> Outcome:
@@ -137,6 +152,36 @@ def answer(
     return {key: why for key, why in failed.items() if why}
 
 
+class _Session:
+    """An HTTP session whose requests say nothing of what Arrow has added.
+
+    Between two stages a message is Arrow, which gives each part of its content the keys of the others, as nulls; a
+    server that looks at the request refuses a text with `input_audio`.
+    """
+
+    def __init__(self) -> None:
+        import aiohttp
+
+        self._session = aiohttp.ClientSession()
+
+    async def __aenter__(self) -> Self:
+        await self._session.__aenter__()
+        return self
+
+    async def __aexit__(self, *error: Any) -> None:
+        await self._session.__aexit__(*error)
+
+    def post(self, url: str, *, headers: Mapping[str, str], data: str) -> Any:
+        """A POST, as the HTTP stage asks for it."""
+        return self._session.post(url, headers=headers, data=json.dumps(_without_nulls(json.loads(data))))
+
+
+def _without_nulls(value: JsonValue) -> JsonValue:
+    if isinstance(value, dict):
+        return {key: _without_nulls(one) for key, one in value.items() if one is not None}
+    return [_without_nulls(one) for one in value] if isinstance(value, list) else value
+
+
 def _server(config: BatchLlmConfig) -> _Protocol:
     from ray.data.llm import HttpRequestProcessorConfig
 
@@ -148,6 +193,7 @@ def _server(config: BatchLlmConfig) -> _Protocol:
         max_retries=config.retries,
         batch_size=config.batch_size,
         concurrency=config.replicas,
+        session_factory=_Session,
     )
 
     def prepare(question: Question) -> dict[str, JsonValue]:
@@ -168,13 +214,33 @@ def _read_completion(row: AnswerRow) -> tuple[str, str]:
     choices = reply.get("choices") if isinstance(reply, dict) else None
     # Arrow gives lists back as arrays.
     if not isinstance(choices, list | np.ndarray) or not len(choices):
-        return "", f"no choices in the server's answer: {str(reply)[:200]}"
-    message = choices[0].get("message") if isinstance(choices[0], dict) else None
-    content = message.get("content") if isinstance(message, dict) else None
-    return (content, "") if isinstance(content, str) else ("", "an answer without text")
+        error = reply.get("error") if isinstance(reply, dict) else None
+        known = error if isinstance(error, dict) else {}
+        if known.get("type") in _REFUSALS or str(known.get("code")) in _REFUSALS:
+            return "", f"{_REFUSED}: {str(known.get('message'))[:200]}"
+        return "", f"not_a_chat_reply: {str(reply)[:200]}"
+    choice: dict[str, Any] = choices[0] if isinstance(choices[0], dict) else {}
+    found = choice.get("message")
+    message: dict[str, Any] = found if isinstance(found, dict) else {}
+    content = message.get("content")
+    if isinstance(content, str):
+        return content, ""
+    if message.get("refusal") or choice.get("finish_reason") == "content_filter":
+        return "", "refused_content: the model refused"
+    return "", f"no_text: an answer without text (finish_reason: {choice.get('finish_reason')})"
 
 
-def _engine(config: BatchLlmConfig) -> _Protocol:
+def _has_audio(pending: dict[str, tuple[list[ChatCompletionMessageParam], int]]) -> bool:
+    contents = (message.get("content") for messages, _ in pending.values() for message in messages)
+    return any(
+        isinstance(part, dict) and part["type"] == "input_audio"
+        for content in contents
+        if isinstance(content, list)
+        for part in content
+    )
+
+
+def _engine(config: BatchLlmConfig, with_audio: bool) -> _Protocol:
     from ray.data.llm import vLLMEngineProcessorConfig
 
     settings = vLLMEngineProcessorConfig(
@@ -184,6 +250,7 @@ def _engine(config: BatchLlmConfig) -> _Protocol:
         concurrency=config.replicas,
         batch_size=config.batch_size,
         should_continue_on_error=True,
+        prepare_multimodal_stage={"enabled": with_audio},
     )
 
     def prepare(question: Question) -> dict[str, JsonValue]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pydantic import Field, JsonValue
@@ -59,11 +59,12 @@ class BatchLlmConfig(Config):
 
 @dataclass
 class BatchUsage:
-    """What was asked of a processor so far; `failures` are requests that brought no answer."""
+    """What was asked of a processor so far; `failures` are requests without an answer, `kinds` the same by kind."""
 
     rounds: int = 0
     requests: int = 0
     failures: int = 0
+    kinds: dict[str, int] = field(default_factory=dict)
 
 
 class BatchChat:

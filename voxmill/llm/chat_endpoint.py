@@ -21,7 +21,11 @@ from voxmill.core.http import UNSENT_KEY, EndpointMeter, Failure, Usage, is_addr
 from voxmill.llm.reply_cache import Scalar
 
 if TYPE_CHECKING:
-    from openai.types.chat import ChatCompletionMessageParam, ChatCompletionUserMessageParam
+    from openai.types.chat import (
+        ChatCompletionContentPartInputAudioParam,
+        ChatCompletionMessageParam,
+        ChatCompletionUserMessageParam,
+    )
 
 _MAX_BYTES = 4_000_000
 
@@ -164,6 +168,9 @@ class ChatEndpoint:
         tokens = usage if isinstance(usage, dict) else {}
         self._add_tokens(tokens.get("prompt_tokens"), tokens.get("completion_tokens"))
         if not isinstance(text, str):
+            if choice["message"].get("refusal") or choice.get("finish_reason") == "content_filter":
+                # Asked again it is refused again; the next clip may be fine.
+                return Failure("refused_content", "refused the content", ends="request")
             return Failure("no_text", f"answered without a text (finish_reason: {choice.get('finish_reason')})")
         return None
 
@@ -172,16 +179,14 @@ class ChatEndpoint:
 
 
 def user_message(text: str, audio: bytes | None = None, audio_format: str = "wav") -> ChatCompletionUserMessageParam:
-    """A request in words, and with a recording (a whole file's bytes) where there is one."""
+    """A request in words, and with a recording (a whole file's bytes) where there is one; "" asks by the recording."""
     if audio is None:
         return {"role": "user", "content": text}
     # OpenAI itself takes wav and mp3; other servers, and Gemini, take more.
     known_format = cast(Literal["wav", "mp3"], audio_format)
     data = base64.b64encode(audio).decode()
-    return {
-        "role": "user",
-        "content": [
-            {"type": "text", "text": text},
-            {"type": "input_audio", "input_audio": {"data": data, "format": known_format}},
-        ],
+    sound: ChatCompletionContentPartInputAudioParam = {
+        "type": "input_audio",
+        "input_audio": {"data": data, "format": known_format},
     }
+    return {"role": "user", "content": [{"type": "text", "text": text}, sound] if text else [sound]}

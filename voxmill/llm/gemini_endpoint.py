@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 URL = "https://generativelanguage.googleapis.com/v1beta"
 KEY_VARIABLE = "GEMINI_API_KEY"
+_BLOCKED = ("SAFETY", "PROHIBITED_CONTENT", "BLOCKLIST", "SPII")
+"""Reasons to end an answer that the same request has again."""
 _MIME = {"wav": "audio/wav", "mp3": "audio/mp3", "flac": "audio/flac", "ogg": "audio/ogg", "aiff": "audio/aiff"}
 
 
@@ -141,6 +143,8 @@ class GeminiEndpoint(ChatEndpoint):
             return unreadable(body, "not_a_gemini_reply")
         if not text:
             reason = candidate.get("finishReason", "no reason given")
+            if reason in _BLOCKED:
+                return Failure("blocked", f"blocked its answer ({reason})", ends="request")
             return Failure("no_text", f"answered without a text ({reason})")
         return None
 

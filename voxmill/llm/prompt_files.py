@@ -1,5 +1,7 @@
 """Prompts by name and version: text files in the package of whoever asks with them."""
 
+import json
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -23,6 +25,16 @@ class Prompt:
             KeyError: a value is missing.
         """
         return self.template.format_map(values)
+
+
+def quoted(text: str) -> str:
+    """A text of data on one line in quotation marks, as JSON has it, for a prompt.
+
+    Marks of chat templates such as `<|im_end|>` are broken up: a server would read them as its own.
+    """
+    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    broken = re.sub(r"(<|\[|\{)(?=[|/]?[|A-Za-z_/])", r"\1 ", line)
+    return json.dumps(broken, ensure_ascii=False)
 
 
 @cache

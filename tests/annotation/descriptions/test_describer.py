@@ -30,7 +30,7 @@ FACTS = [
     Fact("pitch", "style", "high", value=240.0, unit="Hz", z=1.0),
     Fact("rate", "style", "slow", value=4.8, unit="syllables/s", z=-1.1),
 ]
-PROMPT_SHA256 = "a7d494214c56e288497bc2d3e49a29d6a60ca9901c03918344ce377567998319"
+PROMPT_SHA256 = "c3249947c501fa88737e361b742ca3ce6c4eba8b558ec03d89296fbe73839629"
 EVIDENCE = Evidence(FACTS, {"gender": {"female": 0.95, "male": 0.05}})
 CLIP = DescribedClip("c1", "en", EVIDENCE)
 GOOD = {
@@ -387,9 +387,9 @@ def test_a_fence_around_the_object_is_tolerated_and_defects_are_named() -> None:
 
 
 def test_prompts_are_found_by_version_and_keep_braces_of_their_values() -> None:
-    text = read_prompt(PROMPTS, "repair_facts.v1").fill(language="English", text="a {b}", facts="f", wrong="w")
+    text = read_prompt(PROMPTS, "repair_facts.v2").fill(language="English", text="a {b}", facts="f", wrong="w")
     assert "a {b}" in text and '{"text": "..."}' in text
-    with pytest.raises(UserError, match="describe_facts.v1"):
+    with pytest.raises(UserError, match="describe_facts.v2"):
         read_prompt(PROMPTS, "describe_facts.v9")
 
 
@@ -400,8 +400,8 @@ def test_the_old_name_of_send_audio_is_answered_with_the_new_one() -> None:
 
 def test_replies_are_stored_under_the_keys_of_before(tmp_path: Path) -> None:
     """What was paid for with an older version is still good."""
-    text = read_prompt(PROMPTS, "describe_facts.v1").fill(
-        language="English", design="gender: female", style="pitch: high; rate: slow"
+    text = read_prompt(PROMPTS, "describe_facts.v2").fill(
+        language="English", design="gender: female", style="pitch: high; rate: slow", spoken=""
     )
     identity = {"model": "m", "temperature": 0.7, "max_tokens": 800, "json_mode": True}
     parts = {"model": identity, "text": text, "content": "c1", "hears": False, "seed": 0}

@@ -114,6 +114,10 @@ def test_the_italian_man_is_a_man_and_where_the_models_disagree_nobody_knows() -
     assert shares["cnn"] < 0.4 and shares["trees"] > 0.5
     woman = classifier(chosen["june-wallack"][:1])
     assert [label.value and label.value.label for label in woman] == ["female"]
+    # The trees find a voice in a click.
+    click = np.zeros(RATE, np.float32)
+    click[8000] = 1.0
+    assert [label.reason for label in classifier([click])] == ["no_speech"]
     alone = GenderClassifier(GenderConfig(embedded=("cnn",)), trees, cnn=cnn)(chosen["june-wallack"][:1])
     assert alone[0].value is not None and alone[0].value.by_model.keys() == {"cnn"}
 

@@ -1,24 +1,34 @@
 """Descriptions by Ray Data's LLM processors: its HTTP processor on a real Ray against a real server on loopback."""
 
+import base64
+import dataclasses
+import io
 import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+import soundfile
+from ray.llm._internal.batch.stages.configs import PrepareMultimodalStageConfig, resolve_stage_config
 
 from annotation.descriptions.describer import DescribedClip, DescriptionsConfig
 from annotation.descriptions.verification import Evidence
 from pipelines.config import AnnotateConfig
-from pipelines.corpus.describe_with_ray import describe_in_rounds
+from pipelines.corpus.describe_with_ray import _engine, _has_audio, describe_in_rounds
 from pipelines.engine.graph import run_graph
 from tests.support.chat_server import Handler, chat_server
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.http import NoAnswerError
 from voxmill.data.records import Fact
 from voxmill.llm.batch_chat import BatchChat, BatchLlmConfig, BatchUsage
+from voxmill.llm.chat_endpoint import user_message
 from voxmill.llm.reply_cache import DAMAGED, ReplyCache
+
+if TYPE_CHECKING:
+    from openai.types.chat import ChatCompletionMessageParam
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 
@@ -71,12 +81,44 @@ def test_all_clips_are_asked_in_rounds_and_never_twice(tmp_path: Path) -> None:
     assert {description.generator for description in kept} >= {"m"}
 
 
+def test_a_server_is_sent_the_sound_in_the_form_of_the_protocol(tmp_path: Path) -> None:
+    (clip,) = clips(1)
+    sound = (0.5 * np.sin(np.arange(3200) / 5)).astype(np.float32)
+    rule = DescriptionsConfig.model_validate({**recipe(None).model_dump(), "send_audio": True})
+    with chat_server(answer) as server:
+        rule = rule.model_copy(update={"processor": rule.processor.model_copy(update={"url": server.url})})
+        hearing = dataclasses.replace(clip, audio=sound)
+        (result,) = describe_in_rounds(iter([hearing]), rule, ReplyCache(tmp_path), Counter(), BatchUsage())
+        body = server.seen[0]["body"]
+    assert set(body) == {"model", "messages", "temperature", "max_tokens", "seed"}
+    (message,) = body["messages"]
+    text, audio = message["content"]
+    assert message["role"] == "user" and set(text) == {"type", "text"} and text["type"] == "text"
+    assert set(audio) == {"type", "input_audio"} and audio["input_audio"]["format"] == "wav"
+    heard, rate = soundfile.read(io.BytesIO(base64.b64decode(audio["input_audio"]["data"])), dtype="float32")
+    assert rate == 16_000 and heard == pytest.approx(sound, abs=1e-4)
+    assert "m" in {description.generator for description in result.kept}
+
+
+def test_engines_take_the_sound_out_of_messages_where_there_is_some() -> None:
+    words: list[ChatCompletionMessageParam] = [user_message("Only words")]
+    assert _has_audio({"a": (words, 0), "b": ([user_message("What?", b"RIFF")], 1)}) and not _has_audio(
+        {"a": (words, 0)}
+    )
+    config = BatchLlmConfig(model="m", engine={"max_model_len": 4096})
+    for with_audio in (True, False):
+        settings: Any = _engine(config, with_audio=with_audio).settings
+        stage = resolve_stage_config(settings.prepare_multimodal_stage, PrepareMultimodalStageConfig, {})
+        assert stage.enabled is with_audio
+
+
 @pytest.mark.parametrize(
     "reply",
     [
         {"error": "no"},
         {"choices": [{"delta": {"content": "x"}}]},
         {"choices": [{"message": {"content": None, "reasoning_content": "Hm."}}]},
+        {"choices": [{"message": {"content": None, "refusal": "I cannot."}, "finish_reason": "stop"}]},
     ],
 )
 def test_a_server_without_an_answer_is_counted_and_the_grammar_writes(reply: dict[str, Any], tmp_path: Path) -> None:
@@ -86,8 +128,19 @@ def test_a_server_without_an_answer_is_counted_and_the_grammar_writes(reply: dic
     with chat_server(broken) as server:
         usage = BatchUsage()
         results = list(describe_in_rounds(clips(2), recipe(server.url), ReplyCache(tmp_path), Counter(), usage))
-    assert usage == BatchUsage(rounds=1, requests=2, failures=2)
+    assert usage == BatchUsage(rounds=1, requests=2, failures=2, kinds=usage.kinds)
+    assert usage.kinds in ({"not_a_chat_reply": 2}, {"no_text": 2}, {"refused_content": 2})
     assert all(d.generator == "template" for descriptions in results for d in descriptions.kept)
+
+
+def test_a_key_that_is_refused_ends_the_job_with_one_line(tmp_path: Path) -> None:
+    def refusing(handler: Handler, number: int, body: dict[str, Any]) -> None:
+        error = {"message": "Incorrect API key provided", "type": "invalid_request_error", "code": "invalid_api_key"}
+        handler.send(json.dumps({"error": error}), 401, Content_Type="application/json")
+
+    with chat_server(refusing) as server, pytest.raises(JobError, match="Incorrect API key.*OPENAI_API_KEY") as caught:
+        list(describe_in_rounds(clips(2), recipe(server.url), ReplyCache(tmp_path), Counter(), BatchUsage()))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_server_that_is_down_ends_the_job_with_one_line(tmp_path: Path) -> None:

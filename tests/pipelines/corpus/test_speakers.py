@@ -12,6 +12,7 @@ from pipelines.corpus.measures import Measures, SpeakerSums, corpus_path, measur
 from pipelines.corpus.norms import NormSums, fit
 from pipelines.corpus.speakers import decide_part, read_traits, write_tallies
 from tests.pipelines.corpus.made_clips import made_clip
+from tests.pipelines.corpus.test_labels import clip as measured_clip
 from voxmill.data.records import Gender, GivenLabels, Label, VoiceLabels, from_json_text, to_json_text
 from voxmill.data.schemas import from_table, read_parquet, write_parquet
 
@@ -56,9 +57,10 @@ def table(out: Path, names: tuple[str, ...]) -> list[SpeakerTraits]:
     [
         # The man with a lively delivery: most of the trees' votes are wrong, but they are mixed.
         ({"trees": [0.9, 0.8, 0.7, 0.1], "cnn": [0.1, 0.2, 0.05, 0.0]}, ("male", 0.9125, "")),
-        ({"trees": [0.95, 0.9], "cnn": [0.05, 0.1]}, (None, None, "disagree")),
+        ({"trees": [0.99, 0.985], "cnn": [0.05, 0.1]}, (None, None, "disagree")),
         ({"trees": [0.55, 0.5], "cnn": [0.4, 0.6]}, (None, None, "mixed")),
-        ({"trees": [0.9], "cnn": [0.8]}, ("female", 0.85, "")),
+        ({"trees": [0.99], "cnn": [0.8]}, ("female", 0.895, "")),
+        ({"trees": [0.97], "cnn": [0.22]}, ("male", 0.78, "")),
         ({"trees": [0.8], "model": [0.6]}, (None, None, "mixed")),
         ({}, (None, None, "no_votes")),
     ],
@@ -133,6 +135,11 @@ def test_facts_and_verification_go_by_the_speaker(tmp_path: Path) -> None:
         ("female", "given"),
         ("female", ""),
     ]
+    measured = measured_clip(4)
+    measured.traits = clips[0].traits
+    add_facts([measured], fit(NormSums.of(measures), config), config)
+    (fact,) = (fact for fact in measured.facts if fact.attribute == "gender")
+    assert (fact.word, fact.source, fact.probability) == ("male", "speaker", 0.98)
     assert class_probabilities(clips[0]) == {"gender": {"male": 0.98, "female": pytest.approx(0.02)}}
     assert class_probabilities(clips[2])["gender"] == {"female": 1.0}
     assert class_probabilities(clips[3]) == {"gender": {"female": 0.9, "male": pytest.approx(0.1)}}
