@@ -51,13 +51,13 @@ class VoiceFactsConfig(Config):
     pitched_share: float = 0.25
     """Falsetto and shouts have pitch in at least this share (0..1) of their time."""
     creak_share: float = 0.25
-    """A voice is creaky that creaks in at least this share (0..1) of its time ..."""
-    little_creak_share: float = 0.15
-    """... and rough, breathy or clear only with less than this."""
+    """A voice is creaky that creaks in at least this share (0..1) of its time."""
     clear_cpp_db: float = 17.0
     """A clear voice has at least this cepstral peak prominence, in dB, beside many harmonics for little noise."""
-    noisy_cpp_db: float = 17.0
-    """A rough or breathy voice has at most this cepstral peak prominence, in dB."""
+    rough_jitter: float = 0.06
+    """Of voices with much noise, one whose periods change by at least this share (0..1) is rough ..."""
+    breathy_jitter: float = 0.05
+    """... and one whose periods change by at most this share (0..1) is breathy."""
     telephone_high_db: float = -45.0
     """A telephone line leaves at most so many dB of 4-7.5 kHz, relative to 300-3400 Hz ..."""
     telephone_low_db: float = 2.0
