@@ -337,7 +337,7 @@ def _rounded(value: float | None) -> float | None:
 def _texture(z_of: Mapping[Scale, float], prosody: Prosody, config: VoiceFactsConfig) -> str:
     """Only what stands out is named: a noisy voice is rough where its periods differ, breathy where they do not."""
     clarity, peak, jitter = z_of.get("clarity"), prosody.cpp_db, prosody.jitter
-    if clarity is None or abs(clarity) < 1.0:
+    if clarity is None or abs(clarity) < 1.0 or prosody.voiced_share < config.pitched_share:
         return ""
     if clarity > 0:
         return "clear" if peak is None or peak >= config.clear_cpp_db else ""
