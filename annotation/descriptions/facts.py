@@ -363,18 +363,15 @@ def _rounded(value: float | None) -> float | None:
 
 
 def _texture(z_of: Mapping[Scale, float], prosody: Prosody, config: VoiceFactsConfig) -> str:
-    """Only what stands out is named: a noisy voice is breathy when its upper harmonics are weak, rough otherwise.
-
-    Harmonics to noise and the cepstral peak have to agree, where both are there, and creak is neither.
-    """
-    clarity, peak = z_of.get("clarity"), prosody.cpp_db
-    if clarity is None or abs(clarity) < 1.0 or (prosody.creak_share or 0.0) >= config.little_creak_share:
+    """Only what stands out is named: a noisy voice is rough where its periods differ, breathy where they do not."""
+    clarity, peak, jitter = z_of.get("clarity"), prosody.cpp_db, prosody.jitter
+    if clarity is None or abs(clarity) < 1.0 or prosody.voiced_share < config.pitched_share:
         return ""
     if clarity > 0:
         return "clear" if peak is None or peak >= config.clear_cpp_db else ""
-    if peak is not None and peak > config.noisy_cpp_db:
+    if jitter is None or config.breathy_jitter < jitter < config.rough_jitter:
         return ""
-    return "breathy" if z_of.get("energy", 0.0) < -0.5 else "rough"
+    return "rough" if jitter >= config.rough_jitter else "breathy"
 
 
 def _pauses(prosody: Prosody, config: FactsConfig) -> Fact:

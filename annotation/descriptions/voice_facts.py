@@ -5,6 +5,7 @@ gap between a word and its opposite, and a clip within the gap has no such fact.
 often each word is right; its figures are in docs/annotation.md.
 """
 
+import re
 from collections.abc import Sequence
 
 from voxmill.core.config import Config
@@ -15,6 +16,9 @@ ENDINGS = ("rising", "falling")
 PHONATIONS = ("whispered", "falsetto", "shouted")
 CHANNELS = ("telephone", "distant")
 LAUGHTER = ("laughing",)
+
+_SPOKEN = re.compile(r"\w[\w'’-]{0,39}")
+"""Of a word of a transcript what may stand among facts, and so in a writer's prompt, in quotation marks."""
 
 
 class VoiceFactsConfig(Config):
@@ -39,7 +43,9 @@ class VoiceFactsConfig(Config):
     whisper_tilt_db: float = 0.0
     """... so little, in dB, below 1 kHz relative to 1-5 kHz ..."""
     whisper_creak_share: float = 0.1
-    """... and no more creak, as a share (0..1) of its time: a hoarse voice has no pitch, either."""
+    """... no more creak, as a share (0..1) of its time, for a hoarse voice has no pitch, either ..."""
+    whisper_level_std_db: float = 3.0
+    """... and a level that varies by at least this, in dB, as no steady noise does."""
     falsetto_hz: float = 450.0
     """Clear voice above this median pitch, in Hz, is falsetto; women speak at 200 Hz, small children at 300."""
     falsetto_hnr_db: float = 11.0
@@ -49,15 +55,15 @@ class VoiceFactsConfig(Config):
     shout_tilt_db: float = 5.0
     """... and at most so many dB more below 1 kHz than in 1-5 kHz."""
     pitched_share: float = 0.25
-    """Falsetto and shouts have pitch in at least this share (0..1) of their time."""
+    """Falsetto, shouts, endings and textures are told where at least this share (0..1) of the time has pitch."""
     creak_share: float = 0.25
-    """A voice is creaky that creaks in at least this share (0..1) of its time ..."""
-    little_creak_share: float = 0.15
-    """... and rough, breathy or clear only with less than this."""
+    """A voice is creaky that creaks in at least this share (0..1) of its time."""
     clear_cpp_db: float = 17.0
     """A clear voice has at least this cepstral peak prominence, in dB, beside many harmonics for little noise."""
-    noisy_cpp_db: float = 17.0
-    """A rough or breathy voice has at most this cepstral peak prominence, in dB."""
+    rough_jitter: float = 0.06
+    """Of voices with much noise, one whose periods change by at least this share (0..1) is rough ..."""
+    breathy_jitter: float = 0.05
+    """... and one whose periods change by at most this share (0..1) is breathy."""
     telephone_high_db: float = -45.0
     """A telephone line leaves at most so many dB of 4-7.5 kHz, relative to 300-3400 Hz ..."""
     telephone_low_db: float = 2.0
@@ -93,7 +99,7 @@ def _dynamics(prosody: Prosody, config: VoiceFactsConfig) -> Fact | None:
 
 def _ending(prosody: Prosody, config: VoiceFactsConfig) -> Fact | None:
     move = prosody.f0_end_semitones
-    if move is None:
+    if move is None or prosody.voiced_share < config.pitched_share:
         return None
     word = "rising" if move >= config.rising_semitones else "falling" if move <= -config.falling_semitones else ""
     return _fact("ending", word, move, "semitones")
@@ -112,8 +118,8 @@ def _phonation(prosody: Prosody, config: VoiceFactsConfig) -> Fact | None:
 
 
 def _whisper(prosody: Prosody, config: VoiceFactsConfig) -> Fact | None:
-    tilt, creak = prosody.tilt_db, prosody.creak_share
-    if tilt is None or creak is None:
+    tilt, creak, level = prosody.tilt_db, prosody.creak_share, prosody.energy_std_db
+    if tilt is None or creak is None or level is None or level < config.whisper_level_std_db:
         return None
     is_one = tilt <= config.whisper_tilt_db and creak <= config.whisper_creak_share
     return _fact("phonation", "whispered" if is_one else "", tilt, "dB spectral tilt")
@@ -121,7 +127,7 @@ def _whisper(prosody: Prosody, config: VoiceFactsConfig) -> Fact | None:
 
 def _emphasis(words: Sequence[StressedWord], config: VoiceFactsConfig) -> Fact | None:
     strong = [word for word in words if word.score >= config.emphasis_z]
-    text = ", ".join(spoken for word in strong if (spoken := word.word.strip(' .,;:!?…«»"“”()、。，；：！？¿¡')))
+    text = ", ".join(found[0] for word in strong if (found := _SPOKEN.findall(word.word)))
     return _fact("emphasis", text, max((word.score for word in strong), default=0.0), "standard deviations")
 
 

@@ -59,9 +59,8 @@ def emphasis_scores(
         return None
     measures_NK = np.full((len(words), 3), np.nan)
     for number, (word, count) in enumerate(zip(words, units, strict=True)):
-        frames = slice(
-            round(word.start / HOP_SECONDS), max(round(word.end / HOP_SECONDS), 1 + round(word.start / HOP_SECONDS))
-        )
+        first = max(round(word.start / HOP_SECONDS), 0)
+        frames = slice(first, max(round(word.end / HOP_SECONDS), first + 1))
         level, pitch = level_db[frames], f0[frames]
         pitch = pitch[np.isfinite(pitch)]
         if len(level) and len(pitch) >= 3 and count:

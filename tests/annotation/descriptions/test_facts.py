@@ -118,8 +118,9 @@ def test_what_is_not_measured_is_no_fact() -> None:
 def test_texture_is_named_only_where_it_stands_out() -> None:
     assert "texture" not in words(PLAIN, gender=WOMAN)
     assert words(replace(PLAIN, hnr_db=18.0), gender=WOMAN)["texture"] == "clear"
-    assert words(replace(PLAIN, hnr_db=8.0), gender=WOMAN)["texture"] == "rough"
-    assert words(replace(PLAIN, hnr_db=8.0, spectral_tilt_db=22.0), gender=WOMAN)["texture"] == "breathy"
+    assert words(replace(PLAIN, hnr_db=8.0, jitter=0.08), gender=WOMAN)["texture"] == "rough"
+    assert words(replace(PLAIN, hnr_db=8.0, jitter=0.03), gender=WOMAN)["texture"] == "breathy"
+    assert "texture" not in words(replace(PLAIN, hnr_db=8.0, jitter=0.055), gender=WOMAN)
 
 
 def test_pauses_by_their_share_of_time() -> None:
