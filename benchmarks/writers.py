@@ -50,7 +50,9 @@ def sample_clips(limit: int) -> list[DescribedClip]:
     """Sample turns with their evidence, spread over the recordings; norms are those of all turns."""
     turns = sample_turns()
     meter = ProsodyMeter(ProsodyConfig())
-    genders = GenderClassifier(GenderConfig(), asset_path("voice2gender"))([turn.audio for turn in turns])
+    genders = GenderClassifier(GenderConfig(), asset_path("voice2gender"), cnn=asset_path("gender-cnn"))(
+        [turn.audio for turn in turns]
+    )
     measured: list[Prosody] = []
     for turn in turns:
         # A turn has no word times here: rate is over all of it, and pauses are unknown.

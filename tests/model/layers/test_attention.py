@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.layers.attention import Bidirectional, Documents, Packed, Step, attend
+from model.layers.attention import Bidirectional, Documents, Packed, Step, _folded, attend
 from model.layers.kv_cache import KVCache
 from model.presets import preset
 from tests.support.oracle import error
@@ -83,6 +83,13 @@ def test_the_kernel_computes_what_the_loop_computes(lengths: tuple[int, ...]) ->
 def test_bidirectional() -> None:
     query, key, value = random_heads(2, 5)
     found = attend(query, key, value, Bidirectional())
+    for row in range(2):
+        assert error(found[row], written_out(query[row], key[row], value[row], causal=False)) <= 1e-6
+
+
+def test_folded_heads() -> None:
+    query, key, value = random_heads(2, 5)
+    found = _folded(*(x.transpose(1, 2) for x in (query, key, value))).transpose(1, 2)
     for row in range(2):
         assert error(found[row], written_out(query[row], key[row], value[row], causal=False)) <= 1e-6
 
