@@ -17,6 +17,12 @@ from annotation.descriptions.spoken_words import repeats_words
 LANGUAGE = "en"
 """In which captioners answer, whatever is spoken."""
 _PRONOUNS = re.compile(r"(?i)\b(?:he|she|him|her|his|hers)\b")
+_BACKGROUND = re.compile(
+    r"(?i)\b(?:(?:faint|low|soft|quiet|loud|high|deep|gentle|slight|constant|steady|slow|fast|electronic|electrical|ambient"
+    r"|background|distant|low-frequency|high-pitched|muffled)[ -])*"
+    r"(?:hum(?:ming)?|hiss(?:ing)?|noises?|music|static|background|ambience|beeps?|clicks?|buzz(?:ing)?|rumble|chatter)\b"
+)
+"""What is heard beside the voice, whose 'low' or 'faint' claims nothing of it."""
 _QUOTED = re.compile(r"[\"“”„«»「」『』]|(?<!\w)['‘][^'’]{8,}['’](?!\w)")
 
 
@@ -37,7 +43,8 @@ def read_prose(answer: str, transcript: str, is_false: Callable[[str], bool], co
     whole: list[str] = []
     for sentence in _sentences(answered(answer)):
         # A pronoun says who speaks, and is no description of the voice.
-        axes = {AXES[claim.attribute] for claim in read_claims(_PRONOUNS.sub("they", sentence), LANGUAGE)}
+        of_the_voice = _BACKGROUND.sub("it", _PRONOUNS.sub("they", sentence))
+        axes = {AXES[claim.attribute] for claim in read_claims(of_the_voice, LANGUAGE)}
         if transcript and (_QUOTED.search(sentence) or repeats_words(sentence, transcript)):
             counts["prose_spoken"] += 1
         elif not axes:

@@ -28,6 +28,7 @@ from voxmill.core.storage import absolute, uri
 from voxmill.data.description_kinds import DEFAULT_SHARES, DescribedMode, weights_of, wrong_shares
 from voxmill.data.records import DESCRIPTION_AXES, Axis, Description, Mode, Reference
 from voxmill.data.transcript import plain_text
+from voxmill.data.verified import VerifiedRule, admits
 
 
 class FinetuneConfig(Config):
@@ -42,6 +43,8 @@ class FinetuneConfig(Config):
     """Rows of a clip and mode, each with another description."""
     kinds: dict[DescribedMode, dict[Axis, float]] = DEFAULT_SHARES
     """What these modes show, by shares: descriptions of the voice (design), the delivery (style) or both; no others."""
+    verified: VerifiedRule | None = None
+    """Verdicts on descriptions that are written, by attribute, as `clips.verified` of a recipe; null takes all."""
     max_seconds: float = 30.0
     """Longer clips are left out; the released trainer runs out of memory from 30 s on."""
     dataset_id: int = 0
@@ -184,7 +187,7 @@ def _some(descriptions: Sequence[Description], mode: Mode, config: FinetuneConfi
     }
     left = {
         axis: sorted(
-            {description.text for description in descriptions if description.axis == axis},
+            {one.text for one in descriptions if one.axis == axis and admits(config.verified, one)},
             key=lambda text: sha256_text(f"{seed}/{text}"),
             reverse=True,
         )

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from pipelines.exports.finetune_jsonl import FinetuneClip, FinetuneConfig, export_finetune
 from voxmill.core.errors import UserError
-from voxmill.data.records import Axis, Description, Reference
+from voxmill.data.records import Axis, ClaimOutcome, ClaimVerdict, Description, Reference
 
 VOICE_ALONE = FinetuneConfig(kinds={"design": {"design": 1}})
 
@@ -140,6 +140,28 @@ def test_kinds_of_descriptions_come_by_their_shares(tmp_path: Path) -> None:
     assert len({row["text"] for row in rows(tmp_path / "all")}) == 3
     with pytest.raises(ValidationError, match="design: all shares are 0"):
         FinetuneConfig(kinds={"design": {"both": 0}})
+
+
+def test_a_rule_says_which_verdicts_enter(tmp_path: Path) -> None:
+    def judged(text: str, verdict: ClaimOutcome) -> Description:
+        return replace(
+            description("design", text),
+            verdicts=[ClaimVerdict(attribute="accent", claimed=text, predicted=None, verdict=verdict)],
+        )
+
+    said = [judged("A voice from Wales.", "unjudged"), judged("A voice from Spain.", "fail"), judged("Welsh.", "pass")]
+    clips = [clip("a", [], descriptions=said, modes=("design",))]
+    for rule, expected in (
+        ({"default": "pass"}, {"Welsh."}),
+        ({"accent": "unjudged_ok"}, {"Welsh.", "A voice from Wales."}),
+        (None, {"Welsh.", "A voice from Wales.", "A voice from Spain."}),
+    ):
+        config = FinetuneConfig.model_validate({"modes": ["design"], "descriptions": 3, "verified": rule})
+        folder = tmp_path / str(len(expected))
+        export_finetune(folder, [clips], config)
+        assert {row["text"].split(")")[0].lstrip("(") for row in rows(folder)} == expected
+    with pytest.raises(ValidationError, match="timbre is no attribute"):
+        FinetuneConfig.model_validate({"verified": {"timbre": "pass"}})
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:

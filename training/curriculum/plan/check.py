@@ -255,6 +255,9 @@ def report(recipe: Recipe, corpus: Corpus, plan: Plan, console: Console | None =
         console.print(note, highlight=False)
     for line in plan.descriptions:
         console.print(line, highlight=False)
+    if plan.descriptions and recipe.clips.verified is not None:
+        rule = ", ".join(f"{name}: {admission}" for name, admission in recipe.clips.verified.items())
+        console.print(f"{len(corpus.description_axis)} descriptions admitted by {{{rule}}}", highlight=False)
     if plan.references is not None:
         console.print(plan.references.line(), highlight=False)
     if corpus.left_out:
