@@ -28,8 +28,21 @@ from annotation.descriptions.prose import LANGUAGE as PROSE_LANGUAGE
 from annotation.descriptions.prose import read_prose
 from annotation.descriptions.questions import PARAPHRASE as PARAPHRASE
 from annotation.descriptions.questions import PROMPTS as PROMPTS
-from annotation.descriptions.questions import Question, ask_for_prose, ask_for_repair, ask_for_texts
-from annotation.descriptions.reply_schema import AxisTexts, BadReplyError, DescriptionReply, RepairReply, parse_reply
+from annotation.descriptions.questions import (
+    Question,
+    ask_for_prose,
+    ask_for_repair,
+    ask_for_texts,
+    ask_to_read_back,
+)
+from annotation.descriptions.reply_schema import (
+    AxisTexts,
+    BadReplyError,
+    DescriptionReply,
+    ReadBackReply,
+    RepairReply,
+    parse_reply,
+)
 from annotation.descriptions.selection import GRANULARITIES, choose_facts
 from annotation.descriptions.spoken_words import repeats_words
 from annotation.descriptions.verification import Checked, Evidence, VerificationConfig, check_claim, recall, verify
@@ -48,7 +61,10 @@ from voxmill.llm.reply_cache import ReplyCache, Scalar, reply_key
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletionMessageParam
 
-Reply = TypeVar("Reply", DescriptionReply, RepairReply)
+Reply = TypeVar("Reply", DescriptionReply, RepairReply, ReadBackReply)
+
+READ_BACK_IN = "en"
+"""The language in which claims of texts are read that have no lexicon of their own."""
 
 
 class DescriptionsConfig(Config):
@@ -64,6 +80,9 @@ class DescriptionsConfig(Config):
     """Texts of each axis, granularity and language; equal ones are kept once."""
     clip_language: bool = True
     """Describe also in the clip's own language, where the lexicon has it."""
+    read_back: bool = False
+    """Describe also in languages without a lexicon: an endpoint writes, and translates its texts into English, without
+    the facts before it; there their claims are read. One more request for each of its answers."""
     send_audio: bool = False
     """The model understands audio and is sent the clip beside its facts."""
     protocol: Literal["openai", "gemini"] = "openai"
@@ -82,9 +101,11 @@ class DescriptionsConfig(Config):
     verification: VerificationConfig = VerificationConfig()
 
     @model_validator(mode="after")
-    def _captioners_get_audio(self) -> Self:
+    def _asks_a_model_that_can(self) -> Self:
         if self.reply == "prose" and not (self.send_audio and self.writer in ("endpoint", "processor")):
             raise ValueError("reply=prose is of a captioner: set send_audio=true and writer=endpoint or processor")
+        if self.read_back and (self.writer not in ("endpoint", "processor") or self.reply == "prose"):
+            raise ValueError("read_back=true asks a model that writes: set writer=endpoint or processor and reply=json")
         return self
 
 
@@ -157,6 +178,8 @@ class _Draft:
     facts: Sequence[Fact]
     checked: Checked | None = None
     problem: str = ""
+    english: str = ""
+    """What the model says that the text means, of a language without a lexicon."""
 
     def as_dropped(self) -> Dropped:
         return Dropped(
@@ -173,9 +196,9 @@ class Describer:
         chat: for `writer: endpoint`; rewriter: for `writer: embedded`.
         cache: of replies, None to keep none.
 
-    `counts` by event: `without_facts`, `no_words_for_language`, `asked`, `cached`, `reply_*` (unusable replies by
-    defect; stored ones: `reply_damaged`), `no_answer_*`, `removed_*`, `refused_*`, `written`, `failed`, `repaired`,
-    `dropped`, `same_wording`, `by_template`.
+    `counts` by event: `without_facts`, `no_words_for_language`, `not_read_back`, `asked`, `cached`, `reply_*` (unusable
+    replies by defect; stored ones: `reply_damaged`), `no_answer_*`, `removed_*`, `refused_*`, `written`, `failed`,
+    `repaired`, `dropped`, `same_wording`, `by_template`.
     """
 
     def __init__(
@@ -206,7 +229,7 @@ class Describer:
         languages = ["en"]
         own = base_language(clip.language)
         if self.config.clip_language and own != "en":
-            if own in LEXICON_LANGUAGES:
+            if own in LEXICON_LANGUAGES or self.config.read_back:
                 languages.append(own)
             else:
                 self.counts["no_words_for_language"] += 1
@@ -236,9 +259,28 @@ class Describer:
                 written += [draft for draft in drafts if draft.text.strip() or all_facts]
             else:
                 written += self._templates(clip, axis, language, wording, "" if self._chat is None else "no_reply")
+        if language not in LEXICON_LANGUAGES:
+            self._read_back(clip, [draft for draft in written if draft.text.strip()])
         return written
 
+    def _read_back(self, clip: DescribedClip, drafts: Sequence[_Draft]) -> None:
+        """Sets what the drafts mean in English; those of a model that does not say it cannot be verified."""
+        if drafts:
+            reply = self._ask(
+                ask_to_read_back([draft.text for draft in drafts]),
+                clip,
+                lambda answer: parse_reply(answer, ReadBackReply),
+                drafts[0].wording,
+            )
+            if reply is not None and len(reply.texts) == len(drafts):
+                for draft, english in zip(drafts, reply.texts, strict=True):
+                    draft.english = english
+            else:
+                self.counts["not_read_back"] += len(drafts)
+
     def _templates(self, clip: DescribedClip, axis: Axis, language: str, wording: int, problem: str) -> list[_Draft]:
+        if language not in LEXICON_LANGUAGES:
+            return []
         facts = sayable(clip.evidence.facts, language)
         chosen = choose_facts(facts, axis, self.config.granularities, _seed_of(clip, wording))
         return [
@@ -270,7 +312,9 @@ class Describer:
                 else self._repaired(clip, draft)
             )
             if again is not None:
-                draft.text, draft.problem = again, ""
+                draft.text, draft.problem, draft.english = again, "", ""
+                if draft.language not in LEXICON_LANGUAGES:
+                    self._read_back(clip, [draft])
                 self._check(clip, draft, word_by_word=self._rewriter is not None)
         if draft.problem:
             self.counts["dropped"] += 1
@@ -292,6 +336,8 @@ class Describer:
         self, clip: DescribedClip, draft: _Draft, kept: list[Description], dropped: list[Dropped]
     ) -> None:
         """Keeps the grammar's text in a draft's place, where it has one that says enough for its granularity."""
+        if draft.language not in LEXICON_LANGUAGES:
+            return
         facts: Sequence[Fact] = draft.facts
         if self._chat is not None and draft.problem != "no_reply":
             seed, known = _seed_of(clip, draft.wording), sayable(clip.evidence.facts, draft.language)
@@ -355,7 +401,10 @@ class Describer:
             self.counts["refused_spoken"] += 1
             draft.problem = "repeats the words that are spoken"
             return
-        draft.checked = verify(draft.text, draft.language, draft.axis, clip.evidence, self._verification)
+        if draft.language in LEXICON_LANGUAGES:
+            draft.checked = verify(draft.text, draft.language, draft.axis, clip.evidence, self._verification)
+        else:
+            draft.checked = verify(draft.english, READ_BACK_IN, draft.axis, clip.evidence, self._verification)
         if not draft.checked.passed:
             wrong = [f"{verdict.attribute}: {verdict.claimed}" for verdict in draft.checked.failed]
             draft.problem = "; ".join(wrong) or "no claim could be confirmed"

@@ -1,5 +1,6 @@
 """What a language model is asked about a clip: filled-in prompts. Text of data is quoted, so that it stays data."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from annotation.descriptions.facts import FREE_WORDS
@@ -44,6 +45,12 @@ def ask_for_repair(language: str, text: str, wrong: str, facts: dict[str, str]) 
     prompt = read_prompt(PROMPTS, "repair_facts.v2")
     filled = prompt.fill(language=language_name(language), text=quoted(text), wrong=quoted(wrong), facts=listed(facts))
     return Question(prompt, filled, with_audio=False)
+
+
+def ask_to_read_back(texts: Sequence[str]) -> Question:
+    """For texts in English, so that their claims can be read; the facts stay unsaid."""
+    prompt = read_prompt(PROMPTS, "read_back.v1")
+    return Question(prompt, prompt.fill(texts="\n".join(quoted(text) for text in texts)), with_audio=False)
 
 
 def listed(facts: dict[str, str]) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, JsonValue, ValidationError
 
@@ -42,7 +42,13 @@ class RepairReply(Config):
     text: str = Field(max_length=4000)
 
 
-R = TypeVar("R", DescriptionReply, RepairReply)
+class ReadBackReply(Config):
+    """The answer to `read_back`."""
+
+    texts: list[Annotated[str, Field(max_length=4000)]] = Field(max_length=16)
+
+
+R = TypeVar("R", DescriptionReply, RepairReply, ReadBackReply)
 
 
 def parse_reply(text: str, kind: type[R]) -> R:

@@ -122,8 +122,8 @@ def _scaled_dot_product(query_BTHD: Tensor, key_BTKD: Tensor, value_BTKD: Tensor
 def _folded(query_BHTD: Tensor, key_BKTD: Tensor, value_BKTD: Tensor) -> Tensor:
     """Attention [B, H, T, D] where all see all: the heads that share a key stand as queries of it.
 
-    GPUs' kernels work in tiles of 64 queries or more, of which the eleven tokens of a patch fill few: this takes a third
-    of the time on an H200. On a CPU the copy costs more than it gives.
+    GPUs' kernels work in tiles of 64 queries or more, of which the eleven tokens of a patch fill few: this takes a
+    third of the time on an H200. On a CPU the copy costs more than it gives.
     """
     num_key_heads, num_tokens = key_BKTD.shape[1], query_BHTD.shape[2]
     query_BKLD = query_BHTD.unflatten(1, (num_key_heads, -1)).flatten(2, 3)

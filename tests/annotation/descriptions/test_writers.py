@@ -194,3 +194,51 @@ def test_refused_content_is_named_and_not_asked_again() -> None:
 
     described, describer, seen = describe(block, protocol="gemini")
     assert len(seen) == 1 and describer.counts["no_answer_blocked"] == 1
+
+
+GERMAN = {"Ein Mann.": "A man.", "Er spricht schnell.": "He speaks fast.", "Er spricht langsam.": "He speaks slowly."}
+
+SHORT: dict[str, Any] = {"send_audio": False, "granularities": ["phrase"]}
+
+
+def german_writer(handler: Handler, number: int, body: dict[str, Any]) -> None:
+    """Says 'fast' of slow speech, mends it when told, and translates what it is given."""
+    asked = body["messages"][0]["content"]
+    asked = asked if isinstance(asked, str) else asked[0]["text"]
+    texts = dict.fromkeys(("tags", "phrase", "sentence", "paragraph"), "")
+    if "Translate" in asked:
+        assert "male" not in asked and "slow:" not in asked  # what it was told stays unsaid
+        given = [json.loads(line) for line in asked.splitlines() if line.startswith('"')]
+        handler.reply(json.dumps({"texts": [GERMAN[text] for text in given]}))
+    elif "It was checked against the facts" in asked:
+        handler.reply(json.dumps({"text": "Er spricht langsam."}))
+    elif "Write in German" in asked:
+        texts_of = {"design": texts | {"phrase": "Ein Mann."}, "style": texts | {"phrase": "Er spricht schnell."}}
+        handler.reply(json.dumps(texts_of))
+    else:
+        handler.reply(json.dumps({"design": texts | {"phrase": "a man"}, "style": texts | {"phrase": "slowly"}}))
+
+
+def test_a_language_without_a_lexicon_is_read_back_through_english() -> None:
+    clip = DescribedClip("c1", "de", CLIP.evidence)
+    described, describer, seen = describe(german_writer, None, clip, read_back=True, **SHORT)
+    found = {d.text: d for d in described.kept if d.language == "de"}
+    assert found.keys() == {"Ein Mann.", "Er spricht langsam."}
+    claims = {(v.attribute, v.claimed, v.verdict) for v in found["Er spricht langsam."].verdicts}
+    assert ("rate", "slow", "pass") in claims and found["Er spricht langsam."].repaired
+    # One for English, German and its translation, the mending and its translation.
+    assert len(seen) == 5 and describer.counts["failed"] == 1
+    without, describer, _ = describe(german_writer, None, clip, **SHORT)
+    assert all(d.language == "en" for d in without.kept) and describer.counts["no_words_for_language"] == 1
+
+
+def test_what_is_not_read_back_is_not_kept() -> None:
+    def answer(handler: Handler, number: int, body: dict[str, Any]) -> None:
+        asked = str(body["messages"][0]["content"])
+        handler.reply('{"texts": []}') if "Translate" in asked else german_writer(handler, number, body)
+
+    described, describer, _ = describe(answer, None, DescribedClip("c1", "de", CLIP.evidence), read_back=True, **SHORT)
+    assert all(d.language == "en" for d in described.kept)
+    assert describer.counts["not_read_back"] == 4 and {d.text for d in described.dropped} >= {"Er spricht langsam."}
+    with pytest.raises(ValidationError, match="read_back=true asks a model that writes"):
+        DescriptionsConfig(read_back=True)
