@@ -146,7 +146,7 @@ def test_a_rule_says_which_verdicts_enter(tmp_path: Path) -> None:
     def judged(text: str, verdict: ClaimOutcome) -> Description:
         return replace(
             description("design", text),
-            verdicts=[ClaimVerdict(attribute="accent", claimed=text, predicted=None, verdict=verdict)],
+            verdicts=(ClaimVerdict(attribute="accent", claimed=text, predicted=None, verdict=verdict),),
         )
 
     said = [judged("A voice from Wales.", "unjudged"), judged("A voice from Spain.", "fail"), judged("Welsh.", "pass")]
