@@ -30,7 +30,9 @@ from rich.console import Console
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
-from annotation.descriptions.describer import DescribedClip, Describer, DescriptionsConfig  # noqa: E402
+from annotation.descriptions.config import DescriptionsConfig  # noqa: E402
+from annotation.descriptions.described import DescribedClip  # noqa: E402
+from annotation.descriptions.describer import Describer  # noqa: E402
 from annotation.descriptions.facts import LEVELS  # noqa: E402
 from annotation.descriptions.selection import GRANULARITIES  # noqa: E402
 from annotation.descriptions.verification import Evidence  # noqa: E402

@@ -27,10 +27,13 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
 from annotation.descriptions.claims import unread_words  # noqa: E402
-from annotation.descriptions.describer import PARAPHRASE, PROMPTS, DescribedClip, Describer, DescriptionsConfig  # noqa: E402
+from annotation.descriptions.config import DescriptionsConfig  # noqa: E402
+from annotation.descriptions.described import DescribedClip  # noqa: E402
+from annotation.descriptions.describer import Describer  # noqa: E402
 from annotation.descriptions.facts import AXES, LEVELS, FactsConfig, Norms, describe_clip, fact_table  # noqa: E402
 from annotation.descriptions.grammar import write  # noqa: E402
 from annotation.descriptions.lexicons import LEXICON_LANGUAGES, WORDS  # noqa: E402
+from annotation.descriptions.questions import PARAPHRASE, PROMPTS  # noqa: E402
 from annotation.descriptions.verification import Evidence, recall, verify  # noqa: E402
 from annotation.voice.gender import GenderClassifier, GenderConfig  # noqa: E402
 from annotation.voice.prosody import ProsodyConfig, ProsodyMeter  # noqa: E402

@@ -19,7 +19,7 @@ from annotation.corpus.expressiveness import ExpressivenessConfig
 from annotation.corpus.references import ReferencesConfig
 from annotation.corpus.speaker_clusters import ClusterConfig
 from annotation.corpus.speaker_traits import TraitsConfig
-from annotation.descriptions.describer import DescriptionsConfig
+from annotation.descriptions.config import DescriptionsConfig
 from annotation.descriptions.facts import FactsConfig
 from annotation.speech.aligners.config import AlignmentConfig
 from annotation.speech.transcription import TranscriptionConfig

@@ -8,151 +8,27 @@ verified against the clip's evidence; where no usable one comes the grammar writ
 never lost.
 """
 
-from __future__ import annotations
-
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, Self, TypeVar
+from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-from pydantic import Field, model_validator
-
+from annotation.descriptions.asking import READ_BACK_IN, Asker, Chat
 from annotation.descriptions.claims import Claim, unread_words
 from annotation.descriptions.cleaning import clean
-from annotation.descriptions.facts import AXES, fact_table
+from annotation.descriptions.config import DescriptionsConfig
+from annotation.descriptions.described import DescribedClip, Descriptions, Dropped, facts_of
+from annotation.descriptions.facts import fact_table
 from annotation.descriptions.grammar import sayable, write
 from annotation.descriptions.lexicons import LEXICON_LANGUAGES
-from annotation.descriptions.prose import LANGUAGE as PROSE_LANGUAGE
-from annotation.descriptions.prose import read_prose
-from annotation.descriptions.questions import PARAPHRASE as PARAPHRASE
-from annotation.descriptions.questions import PROMPTS as PROMPTS
-from annotation.descriptions.questions import (
-    Question,
-    ask_for_prose,
-    ask_for_repair,
-    ask_for_texts,
-    ask_to_read_back,
-)
-from annotation.descriptions.reply_schema import (
-    AxisTexts,
-    BadReplyError,
-    DescriptionReply,
-    ReadBackReply,
-    RepairReply,
-    parse_reply,
-)
-from annotation.descriptions.selection import GRANULARITIES, choose_facts
+from annotation.descriptions.reply_schema import AxisTexts
+from annotation.descriptions.selection import choose_facts
 from annotation.descriptions.spoken_words import repeats_words
-from annotation.descriptions.verification import Checked, Evidence, VerificationConfig, check_claim, recall, verify
+from annotation.descriptions.verification import Checked, check_claim, recall, verify
 from annotation.speech.text_checks import text_language
-from voxmill.core.audio import RATE_16K, encode_wav
-from voxmill.core.config import Config
-from voxmill.core.hashing import sha256_text
-from voxmill.core.http import NoAnswerError
 from voxmill.data.languages import base_language
 from voxmill.data.records import DESCRIPTION_AXES, Axis, Description, Fact, FactWord, Granularity
-from voxmill.llm.batch_chat import BatchLlmConfig
-from voxmill.llm.chat_endpoint import EndpointConfig, user_message
-from voxmill.llm.embedded_llm import EmbeddedLlmConfig
 from voxmill.llm.reply_cache import ReplyCache, Scalar, reply_key
-
-if TYPE_CHECKING:
-    from openai.types.chat import ChatCompletionMessageParam
-
-Reply = TypeVar("Reply", DescriptionReply, RepairReply, ReadBackReply)
-
-READ_BACK_IN = "en"
-"""The language in which claims of texts are read that have no lexicon of their own."""
-
-
-class DescriptionsConfig(Config):
-    """Who writes descriptions, which, and how they are verified."""
-
-    renamed: ClassVar[dict[str, str]] = {"hears": "send_audio"}
-
-    writer: Literal["template", "embedded", "endpoint", "processor"] = "template"
-    """Who words the facts: the built-in grammar, an embedded LLM, a chat endpoint, or Ray Data's LLM processor."""
-    granularities: tuple[Granularity, ...] = GRANULARITIES
-    """Lengths in which each axis is described: tags, phrase, sentence, paragraph; a longer one states more facts."""
-    wordings: int = Field(2, ge=1)
-    """Texts of each axis, granularity and language; equal ones are kept once."""
-    clip_language: bool = True
-    """Describe also in the clip's own language, where the lexicon has it."""
-    read_back: bool = False
-    """Describe also in languages without a lexicon: an endpoint writes, and translates its texts into English, without
-    the facts before it; there their claims are read. One more request for each of its answers."""
-    send_audio: bool = False
-    """The model understands audio and is sent the clip beside its facts."""
-    protocol: Literal["openai", "gemini"] = "openai"
-    """What the endpoint speaks: openai for OpenAI-compatible servers, gemini for Google's own protocol."""
-    reply: Literal["json", "prose"] = "json"
-    """prose: a captioner that is sent the recording alone and answers in English sentences, which are read."""
-    with_transcript: bool = False
-    """Send the words that are spoken, too, and keep descriptions that repeat them; they would leak into the style."""
-    attempts: int = 2
-    """How often an unusable reply is asked for again."""
-    language_from: float = 0.7
-    """Below this probability (0..1) the detected language of a text is not trusted."""
-    endpoint: EndpointConfig = EndpointConfig()
-    processor: BatchLlmConfig = BatchLlmConfig()
-    embedded: EmbeddedLlmConfig = EmbeddedLlmConfig()
-    verification: VerificationConfig = VerificationConfig()
-
-    @model_validator(mode="after")
-    def _asks_a_model_that_can(self) -> Self:
-        if self.reply == "prose" and not (self.send_audio and self.writer in ("endpoint", "processor")):
-            raise ValueError("reply=prose is of a captioner: set send_audio=true and writer=endpoint or processor")
-        if self.read_back and (self.writer not in ("endpoint", "processor") or self.reply == "prose"):
-            raise ValueError("read_back=true asks a model that writes: set writer=endpoint or processor and reply=json")
-        return self
-
-
-@dataclass(frozen=True, slots=True)
-class DescribedClip:
-    """A clip to describe: `clip_id` names the content. `audio`: float32 [T] at 16 kHz, for writers that are sent it.
-
-    text: what is said in it.
-    """
-
-    clip_id: str
-    language: str
-    evidence: Evidence
-    audio: NDArray[np.float32] | None = None
-    text: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dropped:
-    """A text that was given up, in its last wording. The grammar's replaces it, unless that one failed as well."""
-
-    axis: Axis
-    granularity: Granularity
-    language: str
-    text: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Descriptions:
-    """All descriptions of one clip and what was dropped."""
-
-    kept: tuple[Description, ...] = ()
-    dropped: tuple[Dropped, ...] = ()
-
-
-class Chat(Protocol):
-    """A model behind an endpoint (`ChatEndpoint`)."""
-
-    name: str
-
-    @property
-    def identity(self) -> dict[str, Scalar]:
-        """What an answer depends on besides the messages."""
-
-    def ask(self, messages: Sequence[ChatCompletionMessageParam], seed: int = 0) -> str:
-        """The answer's text."""
 
 
 class Rewriter(Protocol):
@@ -211,11 +87,12 @@ class Describer:
         asks = config.writer in ("endpoint", "processor")
         assert (chat is not None) == asks, "a writer that asks needs a chat"
         assert (rewriter is not None) == (config.writer == "embedded"), "the embedded writer needs a rewriter"
-        self.config, self._chat, self._rewriter = config, chat, rewriter
+        self.config, self._rewriter = config, rewriter
         self._cache = ReplyCache(None) if cache is None else cache
         self.counts: Counter[str] = Counter()
         # A writer that is sent the audio may know what is not among the facts; the others cannot.
         self._verification = config.verification.model_copy(update={"only_facts": not config.send_audio})
+        self._asker = None if chat is None else Asker(config, chat, self._cache, self._verification, self.counts)
 
     def __call__(self, clip: DescribedClip) -> Descriptions:
         """Describes one clip.
@@ -244,11 +121,11 @@ class Describer:
     def _drafts(self, clip: DescribedClip, language: str, wording: int) -> list[_Draft]:
         """Texts of every axis and granularity; those of the grammar where no model writes them."""
         written: list[_Draft] = []
-        reply = None if self._chat is None else self._ask_for_texts(clip, language, wording)
+        reply = None if self._asker is None else self._asker.texts(clip, language, wording)
         for axis in DESCRIPTION_AXES:
             texts: AxisTexts | None = getattr(reply, axis, None)
             if texts is not None:
-                all_facts = _facts(clip, axis)
+                all_facts = facts_of(clip, axis)
                 drafts = [
                     _Draft(axis, granularity, language, wording, str(getattr(texts, granularity)), all_facts)
                     for granularity in self.config.granularities
@@ -258,25 +135,19 @@ class Describer:
                     draft.problem = "" if draft.text else "no_reply"
                 written += [draft for draft in drafts if draft.text.strip() or all_facts]
             else:
-                written += self._templates(clip, axis, language, wording, "" if self._chat is None else "no_reply")
+                written += self._templates(clip, axis, language, wording, "" if self._asker is None else "no_reply")
         if language not in LEXICON_LANGUAGES:
             self._read_back(clip, [draft for draft in written if draft.text.strip()])
         return written
 
     def _read_back(self, clip: DescribedClip, drafts: Sequence[_Draft]) -> None:
         """Sets what the drafts mean in English; those of a model that does not say it cannot be verified."""
-        if drafts:
-            reply = self._ask(
-                ask_to_read_back([draft.text for draft in drafts]),
-                clip,
-                lambda answer: parse_reply(answer, ReadBackReply),
-                drafts[0].wording,
-            )
-            if reply is not None and len(reply.texts) == len(drafts):
-                for draft, english in zip(drafts, reply.texts, strict=True):
-                    draft.english = english
-            else:
+        if drafts and self._asker is not None:
+            english = self._asker.read_back(clip, [draft.text for draft in drafts], drafts[0].wording)
+            if english is None:
                 self.counts["not_read_back"] += len(drafts)
+            for draft, meaning in zip(drafts, english or (), strict=False):
+                draft.english = meaning
 
     def _templates(self, clip: DescribedClip, axis: Axis, language: str, wording: int, problem: str) -> list[_Draft]:
         if language not in LEXICON_LANGUAGES:
@@ -296,8 +167,8 @@ class Describer:
         ):
             self._keep_template(clip, draft, kept, dropped)
             return
-        assert self._chat is not None or self._rewriter is not None
-        generator = self._chat.name if self._chat else self._rewriter.name if self._rewriter else ""
+        assert self._asker is not None or self._rewriter is not None
+        generator = self._asker.chat.name if self._asker else self._rewriter.name if self._rewriter else ""
         source, repaired = self._template(clip, draft) if self._rewriter else "", False
         if self._rewriter is not None:
             draft.text = self._rewritten(source, clip, seed=2 * draft.wording)
@@ -339,7 +210,7 @@ class Describer:
         if draft.language not in LEXICON_LANGUAGES:
             return
         facts: Sequence[Fact] = draft.facts
-        if self._chat is not None and draft.problem != "no_reply":
+        if self._asker is not None and draft.problem != "no_reply":
             seed, known = _seed_of(clip, draft.wording), sayable(clip.evidence.facts, draft.language)
             facts = choose_facts(known, draft.axis, self.config.granularities, seed).get(draft.granularity, ())
         own = _Draft(draft.axis, draft.granularity, draft.language, draft.wording, "", facts)
@@ -423,6 +294,10 @@ class Describer:
         facts, seed = fact_table(draft.facts), _seed_of(clip, draft.wording)
         return clean(write(facts, draft.axis, draft.granularity, draft.language, seed)).text
 
+    def _repaired(self, clip: DescribedClip, draft: _Draft) -> str | None:
+        assert self._asker is not None
+        return self._asker.repaired(clip, draft.axis, draft.language, draft.text, draft.problem, draft.wording)
+
     def _rewritten(self, sentence: str, clip: DescribedClip, seed: int) -> str:
         assert self._rewriter is not None
         key = reply_key(model=self._rewriter.identity, text=sentence, content=clip.clip_id, seed=seed)
@@ -433,88 +308,11 @@ class Describer:
             self._cache.put(key, known, {"model": self._rewriter.name})
         return known
 
-    def _ask_for_texts(self, clip: DescribedClip, language: str, wording: int) -> DescriptionReply | None:
-        if self.config.reply == "prose":
-            if language != PROSE_LANGUAGE:
-                return None
-
-            def is_false(sentence: str) -> bool:
-                checked = verify(sentence, PROSE_LANGUAGE, "style", clip.evidence, self._verification)
-                return bool(checked.failed)
-
-            spoken = "" if self.config.with_transcript else clip.text
-            return self._ask(
-                ask_for_prose(), clip, lambda answer: read_prose(answer, spoken, is_false, self.counts), wording
-            )
-        design, style = (fact_table(_facts(clip, axis)) for axis in ("design", "style"))
-        spoken = clip.text if self.config.with_transcript else ""
-        question = ask_for_texts(language, design, style, self.config.send_audio, spoken)
-        return self._ask(question, clip, lambda answer: parse_reply(answer, DescriptionReply), wording)
-
-    def _repaired(self, clip: DescribedClip, draft: _Draft) -> str | None:
-        if self.config.reply == "prose":
-            return None
-        facts = fact_table(_facts(clip, draft.axis))
-        question = ask_for_repair(draft.language, draft.text, draft.problem, facts)
-        reply = self._ask(question, clip, lambda answer: parse_reply(answer, RepairReply), draft.wording)
-        return None if reply is None else reply.text
-
-    def _ask(self, question: Question, clip: DescribedClip, read: Callable[[str], Reply], wording: int) -> Reply | None:
-        """A checked reply from the cache or the model; None where no usable one came."""
-        assert self._chat is not None
-        first = wording * self.config.attempts
-        for seed in range(first, first + self.config.attempts):
-            key = reply_key(
-                model=self._chat.identity,
-                prompt=question.prompt.sha256,
-                text=question.text,
-                content=clip.clip_id,
-                # The key's old name, with which replies were stored that are still good.
-                hears=question.with_audio,
-                seed=seed,
-            )
-            known = self._cache.get(key, self.counts)
-            try:
-                # Clips with the same facts ask the same: the clip is in the seed, or all would get the same words.
-                if known is None:
-                    message = user_message(question.text, _wav(clip) if question.with_audio else None)
-                    answer = self._chat.ask([message], _seed(clip.clip_id) + seed)
-                else:
-                    answer = known
-                self.counts["asked" if known is None else "cached"] += 1
-            except NoAnswerError as error:
-                self.counts[f"no_answer_{error.kind}"] += 1
-                return None
-            try:
-                reply = read(answer)
-            except BadReplyError as error:
-                self.counts[f"reply_{error.defect}"] += 1
-                continue
-            finally:
-                # Bad replies, too: to ask for them again would cost as much as a new question.
-                if known is None:
-                    self._cache.put(key, answer, {"model": self._chat.name, "prompt": question.prompt.name})
-            return reply
-        return None
-
-
-def _seed(clip_id: str) -> int:
-    return int(sha256_text(clip_id)[:6], 16)
-
 
 def _seed_of(clip: DescribedClip, wording: int) -> str:
     return f"{clip.clip_id}/{wording}" if wording else clip.clip_id
 
 
-def _facts(clip: DescribedClip, axis: Axis) -> list[Fact]:
-    return [fact for fact in clip.evidence.facts if axis in ("both", AXES[fact.attribute])]
-
-
 def _may_rewrite(draft: _Draft) -> bool:
     """The small model knows English sentences; lists, paragraphs and other languages stay the grammar's."""
     return draft.language == "en" and draft.granularity in ("phrase", "sentence")
-
-
-def _wav(clip: DescribedClip) -> bytes:
-    assert clip.audio is not None, "a writer that gets audio needs the clip's"
-    return encode_wav(clip.audio, RATE_16K)

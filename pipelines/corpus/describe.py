@@ -14,14 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from annotation.descriptions.captions import given_description
-from annotation.descriptions.describer import (
-    PARAPHRASE,
-    PROMPTS,
-    DescribedClip,
-    Describer,
-    Descriptions,
-    DescriptionsConfig,
-)
+from annotation.descriptions.config import DescriptionsConfig
+from annotation.descriptions.described import DescribedClip, Descriptions
+from annotation.descriptions.describer import Describer
+from annotation.descriptions.questions import PARAPHRASE, PROMPTS
 from pipelines.config import AnnotateConfig
 from pipelines.corpus.clips import CorpusClip
 from pipelines.corpus.figures import VerdictCounts

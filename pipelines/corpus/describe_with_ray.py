@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any, Self, TypedDict
 import numpy as np
 from pydantic import JsonValue
 
-from annotation.descriptions.describer import DescribedClip, Describer, Descriptions, DescriptionsConfig
+from annotation.descriptions.config import DescriptionsConfig
+from annotation.descriptions.described import DescribedClip, Descriptions
+from annotation.descriptions.describer import Describer
 from voxmill.core.errors import JobError, UserError
 from voxmill.core.local_ray import data_settings
 from voxmill.llm.batch_chat import BatchChat, BatchLlmConfig, BatchUsage

@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 
 from annotation.descriptions.cleaning import clean, prefixed
-from annotation.descriptions.describer import PROMPTS, DescribedClip, Describer, Descriptions, DescriptionsConfig
+from annotation.descriptions.config import DescriptionsConfig
+from annotation.descriptions.described import DescribedClip, Descriptions
+from annotation.descriptions.describer import Describer
 from annotation.descriptions.facts import AXES
+from annotation.descriptions.questions import PROMPTS
 from annotation.descriptions.reply_schema import BadReplyError, DescriptionReply, RepairReply, parse_reply
 from annotation.descriptions.verification import Evidence
 from tests.support.chat_server import Handler, chat_server

@@ -13,7 +13,9 @@ import pytest
 import soundfile
 from pydantic import ValidationError
 
-from annotation.descriptions.describer import DescribedClip, Describer, Descriptions, DescriptionsConfig
+from annotation.descriptions.config import DescriptionsConfig
+from annotation.descriptions.described import DescribedClip, Descriptions
+from annotation.descriptions.describer import Describer
 from annotation.descriptions.prose import read_prose
 from annotation.descriptions.questions import listed
 from annotation.descriptions.reply_schema import BadReplyError

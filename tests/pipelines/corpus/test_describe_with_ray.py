@@ -14,7 +14,8 @@ import pytest
 import soundfile
 from ray.llm._internal.batch.stages.configs import PrepareMultimodalStageConfig, resolve_stage_config
 
-from annotation.descriptions.describer import DescribedClip, DescriptionsConfig
+from annotation.descriptions.config import DescriptionsConfig
+from annotation.descriptions.described import DescribedClip
 from annotation.descriptions.verification import Evidence
 from pipelines.config import AnnotateConfig
 from pipelines.corpus.describe_with_ray import _engine, _has_audio, describe_in_rounds

@@ -4,7 +4,10 @@ import sys
 
 import pytest
 
-from annotation.descriptions.describer import PARAPHRASE, PROMPTS, DescribedClip, Describer, DescriptionsConfig
+from annotation.descriptions.config import DescriptionsConfig
+from annotation.descriptions.described import DescribedClip
+from annotation.descriptions.describer import Describer
+from annotation.descriptions.questions import PARAPHRASE, PROMPTS
 from annotation.descriptions.verification import Evidence
 from voxmill.core.assets import asset_path
 from voxmill.core.errors import UserError
