@@ -22,6 +22,7 @@ _TITLED = re.compile(
     r"\b((?:Mr|Mrs|Ms|Miss|Dr|Prof|Sr|Sra|Srta|Don|Doña|Señor|Señora|M|Mme|Mlle|Monsieur|Madame|Sig|Signor|Signora|Herr|Frau"
     r"|[Гг]-н|[Гг]-жа|[Гг]осподин|[Гг]оспожа)\.? )((?:[^\W\d_a-zа-я]\w+ ?)+)"
 )
+_BEGINNING = 5
 _STRONGER = {levels[place]: levels[place - 1 if place == 1 else 4] for levels in LEVELS.values() for place in (1, 3)}
 _STRONGER.pop("even")
 
@@ -97,6 +98,23 @@ def _wordings(language: str) -> list[_Wording]:
         for pattern, claims in claims_of.items()
         if claims
     ]
+
+
+@cache
+def _by_beginning(language: str) -> dict[str, list[tuple[int, _Wording]]]:
+    """Wordings with their places by the first characters, at most `_BEGINNING`, of what a text has."""
+    groups: dict[str, list[tuple[int, _Wording]]] = {}
+    for place, wording in enumerate(_wordings(language)):
+        groups.setdefault(wording.literal[:_BEGINNING], []).append((place, wording))
+    return groups
+
+
+def _possible_wordings(folded: str, language: str) -> list[_Wording]:
+    """Those that a text may have, in the order of the lexicon: few of thousands, and a string is found quicker."""
+    groups = _by_beginning(language)
+    inside = {folded[at : at + size] for size in range(1, _BEGINNING + 1) for at in range(len(folded))}
+    found = [entry for key in groups.keys() & {"", *inside} for entry in groups[key] if entry[1].literal in folded]
+    return [wording for _, wording in sorted(found, key=lambda entry: entry[0])]
 
 
 @cache
@@ -257,10 +275,7 @@ def _without_speech(text: str, space: str) -> str:
 def _hits(folded: str, language: str) -> list[_Hit]:
     degree = _words_of(language, "degrees")
     hits = list(_said_hits(folded, language))
-    for wording in _wordings(language):
-        # Few of the wordings are in a text, and to look for a string is much quicker than for a pattern.
-        if wording.literal not in folded:
-            continue
+    for wording in _possible_wordings(folded, language):
         for match in wording.pattern.finditer(folded):
             for attribute, word in wording.claims:
                 start = match.start()
