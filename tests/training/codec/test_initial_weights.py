@@ -59,10 +59,12 @@ def test_speech_reaches_latents_and_audio(source: CropSource) -> None:
     "shape",
     [
         {},
-        {"depthwise": False, "encoder_rates": [10, 8, 8], "decoder_rates": [8, 6, 40]},
+        pytest.param(
+            {"depthwise": False, "encoder_rates": [10, 8, 8], "decoder_rates": [8, 6, 40]}, marks=pytest.mark.slow
+        ),
         {"cond_type": "scale_bias_init", "use_noise_block": True},
-        {"cond_type": "add", "cond_out_layer": True},
-        {"cond_type": "concat", "cond_out_layer": True},
+        pytest.param({"cond_type": "add", "cond_out_layer": True}, marks=pytest.mark.slow),
+        pytest.param({"cond_type": "concat", "cond_out_layer": True}, marks=pytest.mark.slow),
         {"sr_bin_boundaries": None},
     ],
     ids=str,

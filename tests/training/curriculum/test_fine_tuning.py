@@ -113,6 +113,7 @@ def test_adapters_resume_on_other_ranks(encoded: Path, tmp_path: Path, zero: int
     assert [line[1] for line in figures(out)] == pytest.approx([line[1] for line in figures(reference)], rel=2e-6)
 
 
+@pytest.mark.slow
 def test_all_weights_are_fine_tuned_and_the_average_is_exported(encoded: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     train(encoded, out, "optimizer.learning_rate=1e-3", recipe="tiny_finetune_full")

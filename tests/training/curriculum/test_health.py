@@ -77,7 +77,7 @@ def shown_first_at(encoded: Path, steps: Sequence[int]) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("value", [math.nan, 1e30])
+@pytest.mark.parametrize("value", [math.nan, pytest.param(1e30, marks=pytest.mark.slow)])
 def test_bad_clips_in_a_row_lead_back_to_the_last_good_weights(encoded: Path, tmp_path: Path, value: float) -> None:
     bad = shown_first_at(encoded, [2, 3])
     spoilt = spoil(encoded, tmp_path / "spoilt", bad, value)
