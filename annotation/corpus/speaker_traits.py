@@ -17,8 +17,8 @@ from annotation.corpus.grid_counts import cell_of, weighted_median
 from voxmill.core.config import Config
 from voxmill.data.records import Prosody
 
-_CELLS = {"f0_median_hz": 8, "hnr_db": 8, "spectral_tilt_db": 8, "cpp_db": 8, "creak_share": 128}
-"""Cells a unit: semitone, dB, whole share."""
+_CELLS = {"f0_median_hz": 8, "hnr_db": 8, "jitter": 1024, "cpp_db": 8, "creak_share": 128}
+"""Cells a unit: semitone, dB, whole ratio."""
 LASTING = tuple(_CELLS)
 """Measures of a clip of which a speaker's median counts; pitch in semitones over 1 Hz."""
 _UNIT = 1 << 20

@@ -22,7 +22,7 @@ CLARITIES = (9.0, 9.0, 9.1, 9.2, 20.0)
 
 
 def voiced(num: int, speaker: str | None) -> CorpusClip:
-    prosody = replace(PLAIN, f0_median_hz=PITCHES[num], hnr_db=CLARITIES[num])
+    prosody = replace(PLAIN, f0_median_hz=PITCHES[num], hnr_db=CLARITIES[num], jitter=0.02 if num == 4 else 0.08)
     labels = VoiceLabels(prosody=Label(value=prosody), gender=Label(value=Gender(label="female", female=0.95)))
     return made_clip(num, session=f"s{num}", speaker=speaker, voice=labels)
 
