@@ -27,8 +27,7 @@ class DescriptionsConfig(Config):
     clip_language: bool = True
     """Describe also in the clip's own language, where the lexicon has it."""
     read_back: bool = False
-    """Describe also in languages without a lexicon: an endpoint writes, and translates its texts into English, without
-    the facts before it; there their claims are read. One more request for each of its answers."""
+    """Describe also in languages without a lexicon: a model writes, and its own English translation is verified."""
     send_audio: bool = False
     """The model understands audio and is sent the clip beside its facts."""
     protocol: Literal["openai", "gemini"] = "openai"

@@ -59,10 +59,7 @@ class ClipsConfig(Config):
     min_quality: float | None = Field(None)
     """Lowest DNSMOS overall (1..5); null for no floor."""
     verified: VerifiedRule | None = None
-    """Verdicts on descriptions that enter, by attribute; null takes all.
-
-    Each is pass, unjudged_ok or abstain_ok; `default` is of attributes not named, `unread: unread_ok` takes texts with
-    parts that could not be read, as {default: pass, accent: unjudged_ok}."""
+    """Verdicts on descriptions that enter, by attribute, such as {default: pass, accent: unjudged_ok}; null: all."""
 
 
 class MixtureConfig(Config):
