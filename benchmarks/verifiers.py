@@ -230,8 +230,8 @@ def main() -> None:
     parser.add_argument("--show", action="store_true", help="print planted captions that are judged wrong or not read")
     options = parser.parse_args()
     clips = read_labelled(options.labelled) if options.labelled else sample_clips()
-    weights = asset_path("voice2gender") if options.gender_model == "embedded" else None
-    gender = GenderClassifier(GenderConfig(model=options.gender_model), weights)
+    trees, cnn = map(asset_path, ("voice2gender", "gender-cnn")) if options.gender_model == "embedded" else (None, None)
+    gender = GenderClassifier(GenderConfig(model=options.gender_model), trees, cnn=cnn)
     emotion = EmotionClassifier(EmotionConfig(model=options.emotion_model))
     rows: list[list[str]] = []
     numbers: dict[str, float | int | dict[str, float] | None] = {}
