@@ -62,10 +62,10 @@ def test_speech_reaches_latents_and_audio(source: CropSource) -> None:
         pytest.param(
             {"depthwise": False, "encoder_rates": [10, 8, 8], "decoder_rates": [8, 6, 40]}, marks=pytest.mark.slow
         ),
-        {"cond_type": "scale_bias_init", "use_noise_block": True},
+        pytest.param({"cond_type": "scale_bias_init", "use_noise_block": True}, marks=pytest.mark.slow),
         pytest.param({"cond_type": "add", "cond_out_layer": True}, marks=pytest.mark.slow),
         pytest.param({"cond_type": "concat", "cond_out_layer": True}, marks=pytest.mark.slow),
-        {"sr_bin_boundaries": None},
+        pytest.param({"sr_bin_boundaries": None}, marks=pytest.mark.slow),
     ],
     ids=str,
 )
@@ -85,11 +85,13 @@ def low_passed(audio_BT: torch.Tensor) -> torch.Tensor:
     return low_BT
 
 
+@pytest.mark.slow
 def test_every_rank_finds_the_same(source: CropSource) -> None:
     first, second = fitted(source)[1].state_dict(), fitted(source)[1].state_dict()
     assert all(torch.equal(values, second[name]) for name, values in first.items())
 
 
+@pytest.mark.slow
 def test_log_variance_stays(source: CropSource) -> None:
     raw, vae = fitted(source)
     assert torch.equal(raw.encoder.fc_logvar.weight_g, vae.encoder.fc_logvar.weight_g)

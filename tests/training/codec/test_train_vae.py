@@ -116,6 +116,7 @@ def test_released_layout(whole: Path) -> None:
     assert moved.tolist()[1:3] == [False, False] and moved[0] and moved[3]
 
 
+@pytest.mark.slow
 def test_another_number_of_ranks(corpus: Path, whole: Path, tmp_path: Path) -> None:
     """Two ranks give the losses of one, and one resumes from a checkpoint of two."""
     out = tmp_path / "out"
@@ -157,6 +158,7 @@ def test_terminated(corpus: Path, tmp_path: Path) -> None:
     assert len(list(out.glob("checkpoint-*"))) == 1 and "stopped by a signal after step" in said
 
 
+@pytest.mark.slow
 def test_a_stop_signal_before_the_first_step_is_answered_before_it(
     corpus: Path, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -300,6 +302,7 @@ def good(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_skipped_steps_leave_good_checkpoints_and_a_lower_rate_resumes(
     corpus: Path, good: Path, tmp_path: Path
 ) -> None:
@@ -321,6 +324,7 @@ def test_skipped_steps_leave_good_checkpoints_and_a_lower_rate_resumes(
     assert [row["step"] for row in rows if "total" in row] == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_skipped_steps_in_a_row_are_counted_across_a_stop(corpus: Path, good: Path, tmp_path: Path) -> None:
     """What is saved while steps are skipped replaces no good checkpoint, and the count goes with it."""
     out = Path(shutil.copytree(good, tmp_path / "out"))

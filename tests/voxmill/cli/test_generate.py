@@ -65,6 +65,7 @@ def test_a_wav_file_is_what_the_library_says(
     assert [path.name for path in out.parent.iterdir()] == ["speech.wav"]  # no part file is left
 
 
+@pytest.mark.slow
 def test_streams(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], oracle: Oracle, tmp_path: Path
 ) -> None:

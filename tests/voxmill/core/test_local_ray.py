@@ -110,6 +110,7 @@ def test_a_process_that_is_bound_to_some_cpus_starts_a_ray_of_no_more() -> None:
     assert "CPUs 1\n" in done.stdout, done.stderr[-2000:]
 
 
+@pytest.mark.slow
 def test_a_process_that_is_bound_to_some_memory_starts_a_ray_of_no_more() -> None:
     """The object store of a task that SLURM gives 4 GB on a large node is a share of those 4 GB."""
     old, new = Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/cgroup.subtree_control")
@@ -157,6 +158,7 @@ def test_another_ray_of_this_machine_is_not_joined_and_what_raylets_report_stays
     assert not done.stderr
 
 
+@pytest.mark.slow
 def test_the_address_of_a_ray_that_is_gone_is_not_waited_for() -> None:
     """`ray start` leaves the address in a file of Ray's temporary folder; a killed one does not take it away."""
     code = (

@@ -109,6 +109,7 @@ def test_near_spans_are_one_read(folder: Path, monkeypatch: pytest.MonkeyPatch) 
 ODD = ["a b", "a#b", "a?b", "a%20b", "é", unicodedata.normalize("NFD", "é"), "[1]", "*", "a\\b", "🎙", "..b", "x" * 900]
 
 
+@pytest.mark.slow
 def test_odd_names_and_more_than_a_page_of_them(s3: Path) -> None:
     place = s3 / "odd"
     for name in ODD:
