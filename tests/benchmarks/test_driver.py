@@ -34,6 +34,7 @@ def finish_here(out: Path, config: AnnotateConfig = BUCKETS) -> None:
 
 
 @pytest.mark.usefixtures("two_cpus")
+@pytest.mark.slow
 def test_a_recording_more_touches_its_own_bucket_alone(tmp_path: Path) -> None:
     out = tmp_path / "out"
     clips = make_finished(out, 5 * CLIPS_A_RECORDING, BUCKETS, first=0)

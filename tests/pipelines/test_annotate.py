@@ -232,6 +232,7 @@ def test_texts_are_given_late_and_other_texts_end_named(finished: tuple[Path, Pa
     assert reasons & {"low_given_agreement", "not_in_given_text"}
 
 
+@pytest.mark.slow
 def test_three_pools_give_the_same_bytes(finished: tuple[Path, Path], tmp_path: Path) -> None:
     """How the job runs where there are GPUs: audio travels from pool to pool."""
     corpus, out = finished

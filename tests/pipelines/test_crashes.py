@@ -44,6 +44,7 @@ def states(out: Path) -> dict[str, tuple[str, str | None]]:
     return {row["path"]: (row["state"], row["reason"]) for row in pq.read_table(out / "recordings.parquet").to_pylist()}
 
 
+@pytest.mark.slow
 def test_a_recording_that_ends_its_worker_is_named_and_rejected(corpus: Path, address: str, tmp_path: Path) -> None:
     """Whoever begins to segment the guilty recording is killed, again and again, as a broken driver would do it."""
     out = tmp_path / "out"

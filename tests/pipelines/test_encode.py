@@ -221,6 +221,7 @@ def latents_by_clip(folder: Path) -> dict[str, bytes]:
     return {row.clip_id: read_member(folder, row.shard, row.offset, row.size) for row in rows}
 
 
+@pytest.mark.slow
 def test_a_dataset_of_buckets_has_the_same_latents(tmp_path: Path) -> None:
     one = write_dataset(tmp_path / "one", rows(("en-1", "fr-1", "es-1")))
     encode(one, CHECKPOINT, EncodeConfig(workers=2, progress=False))
@@ -234,6 +235,7 @@ def test_a_dataset_of_buckets_has_the_same_latents(tmp_path: Path) -> None:
     ray.shutdown()
 
 
+@pytest.mark.slow
 def test_latents_of_a_dataset_in_object_storage_are_those_of_the_local_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

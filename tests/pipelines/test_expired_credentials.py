@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import soundfile
 
 from samples.s3_proxy import Answer, Request, error_answer, s3_proxy
@@ -40,6 +41,7 @@ def annotate(corpus: Path, address: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=400, env=own)
 
 
+@pytest.mark.slow
 def test_the_job_ends_in_one_line_and_resumes(tmp_path: Path) -> None:
     corpus = tmp_path / "in"
     corpus.mkdir()

@@ -204,6 +204,7 @@ def folder_bytes(folder: Path) -> int:
     return sum(os.path.getsize(Path(parent) / name) for parent, _, names in os.walk(folder) for name in names)
 
 
+@pytest.mark.slow
 def test_rates_of_a_run_plan_that_run(out: Path) -> None:
     run = json.loads((out / "run.json").read_text())
     plan = plan_of(out, out / "run.json")
@@ -221,6 +222,7 @@ def test_rates_of_a_run_plan_that_run(out: Path) -> None:
     assert written["units"].bytes == pytest.approx(folder_bytes(out / "work" / "units"), rel=0.05)
 
 
+@pytest.mark.slow
 def test_the_packages_sizes_plan_other_recordings(out: Path) -> None:
     """Two recordings of the eleven that the package's sizes are from: within a fifth."""
     plan = plan_of(out)
@@ -235,6 +237,7 @@ def test_the_packages_sizes_plan_other_recordings(out: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_the_packages_rates_plan_the_core_hours_of_other_recordings(out: Path) -> None:
     """Within a third, on a machine that does nothing else; core-seconds of what ran, by stage and altogether."""
     stages = {stage["name"]: stage["seconds"] for stage in json.loads((out / "run.json").read_text())["stages"]}
@@ -247,6 +250,7 @@ def test_the_packages_rates_plan_the_core_hours_of_other_recordings(out: Path) -
     assert sum(planned.values()) == pytest.approx(sum(stages[name] for name in planned), rel=1 / 3)
 
 
+@pytest.mark.slow
 def test_a_run_on_object_storage_gives_the_same_rates(out: Path) -> None:
     local = read_rates([out / "run.json"])
     with s3_server():
@@ -264,6 +268,7 @@ def test_a_run_on_object_storage_gives_the_same_rates(out: Path) -> None:
     assert found.source("cpu.quality").where == f"s3://{BUCKET}/out/run.json"
 
 
+@pytest.mark.slow
 def test_what_a_run_prints_as_yaml_is_read_again(out: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "cluster.planner.rate_files", str(out / "run.json")]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=SAMPLES.parent)

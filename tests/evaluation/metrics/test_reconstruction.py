@@ -92,6 +92,7 @@ def test_codecs() -> None:
     assert rate == 48000 and len(made) == pytest.approx(72000, abs=2)
 
 
+@pytest.mark.slow
 def test_command(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for name in ("en-1", "fr-1"):

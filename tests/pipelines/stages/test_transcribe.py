@@ -146,6 +146,7 @@ def test_a_language_that_the_model_does_not_know_ends_its_recording_alone(
     assert known.result.ending is None and is_right(known.result.candidates[0], turn)
 
 
+@pytest.mark.slow
 def test_a_unit_is_transcribed_alike_whatever_the_order_of_calls(
     stage: Transcribe, sentences: dict[str, list[Turn]]
 ) -> None:

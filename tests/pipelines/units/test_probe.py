@@ -74,6 +74,7 @@ def mounts() -> None:
 
 
 @pytest.mark.usefixtures("mounts")
+@pytest.mark.slow
 def test_a_node_with_other_code_is_named(tmp_path: Path) -> None:
     out, code = tmp_path / "out", tmp_path / "code"
     out.mkdir()

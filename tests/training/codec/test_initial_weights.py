@@ -58,7 +58,7 @@ def test_speech_reaches_latents_and_audio(source: CropSource) -> None:
 @pytest.mark.parametrize(
     "shape",
     [
-        {},
+        pytest.param({}, marks=pytest.mark.slow),
         pytest.param(
             {"depthwise": False, "encoder_rates": [10, 8, 8], "decoder_rates": [8, 6, 40]}, marks=pytest.mark.slow
         ),

@@ -269,6 +269,7 @@ def test_mistakes(
     assert said.startswith("voxmill train-vae: ") and said.count("\n") == 1 and words in said
 
 
+@pytest.mark.slow
 def test_a_cut_off_checkpoint_is_reported_and_the_one_before_is_used(corpus: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(whole, out)

@@ -142,6 +142,7 @@ def test_a_process_that_is_bound_to_some_memory_starts_a_ray_of_no_more() -> Non
             time.sleep(0.2)
 
 
+@pytest.mark.slow
 def test_another_ray_of_this_machine_is_not_joined_and_what_raylets_report_stays_off_the_screen() -> None:
     code = (
         "import os, time, ray; from voxmill.core.local_ray import join_ray\n"

@@ -57,6 +57,7 @@ def test_latents_are_those_of_the_joined_columns(folder: Path) -> None:
         dataset.latents("another")
 
 
+@pytest.mark.slow
 def test_a_dataset_of_parts_is_read_as_one_of_files(tmp_path: Path) -> None:
     made = rows(("en-1", "it-1", "es-1"), 2)
     one, four = write_dataset(tmp_path / "one", made), add_latents(write_dataset(tmp_path / "four", made, buckets=4))
