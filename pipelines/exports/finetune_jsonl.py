@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
-from pydantic import field_validator
-
 from annotation.descriptions.cleaning import prefixed
 from voxmill.core.audio import RATE_16K, Samples, encode_flac, resample
 from voxmill.core.config import Config
@@ -25,7 +23,7 @@ from voxmill.core.errors import UserError
 from voxmill.core.files import atomic_file, make_parents
 from voxmill.core.hashing import sha256_text, stable_fraction
 from voxmill.core.storage import absolute, uri
-from voxmill.data.description_kinds import DEFAULT_SHARES, DescribedMode, weights_of, wrong_shares
+from voxmill.data.description_kinds import DEFAULT_SHARES, KindShares, weights_of
 from voxmill.data.records import DESCRIPTION_AXES, Axis, Description, Mode, Reference
 from voxmill.data.transcript import plain_text
 from voxmill.data.verified import VerifiedRule, admits
@@ -41,7 +39,7 @@ class FinetuneConfig(Config):
     """Rows that are written of each clip, where its labels allow them."""
     descriptions: int = 1
     """Rows of a clip and mode, each with another description."""
-    kinds: dict[DescribedMode, dict[Axis, float]] = DEFAULT_SHARES
+    kinds: KindShares = DEFAULT_SHARES
     """What these modes show, by shares: descriptions of the voice (design), the delivery (style) or both; no others."""
     verified: VerifiedRule | None = None
     """Verdicts on descriptions that are written, by attribute, as `clips.verified` of a recipe; null takes all."""
@@ -49,13 +47,6 @@ class FinetuneConfig(Config):
     """Longer clips are left out; the released trainer runs out of memory from 30 s on."""
     dataset_id: int = 0
     """Value of the column of that name."""
-
-    @field_validator("kinds")
-    @classmethod
-    def _of_both_modes(cls, shares: dict[DescribedMode, dict[Axis, float]]) -> dict[DescribedMode, dict[Axis, float]]:
-        if wrong := wrong_shares(shares):
-            raise ValueError(wrong)
-        return {**DEFAULT_SHARES, **shares}
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ A recipe is named by its path, or by its name where it comes with voxmill (`stag
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from cluster.deepspeed.files import Communication
 from model.lora import LoRAConfig
@@ -16,8 +16,8 @@ from voxmill.core.config import Config, StoredPath, load_config
 from voxmill.core.errors import UserError
 from voxmill.core.storage import is_remote
 from voxmill.core.tracking import wrong_uri
-from voxmill.data.description_kinds import DEFAULT_SHARES, DescribedMode, wrong_shares
-from voxmill.data.records import Axis, Mode, Origin
+from voxmill.data.description_kinds import DEFAULT_SHARES, KindShares
+from voxmill.data.records import Mode, Origin
 from voxmill.data.verified import VerifiedRule
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes" / "speech"
@@ -79,15 +79,8 @@ class MixtureConfig(Config):
     """Shares of clips of up to so many seconds and above the length before, within each mode; {} as there are."""
     styles: dict[str, Annotated[float, Field(gt=0, le=1)]] = {}
     """Shares of clips of a style, such as {song: 0.05}, within each mode; all others get the rest. {} as there are."""
-    descriptions: dict[DescribedMode, dict[Axis, float]] = DEFAULT_SHARES
+    descriptions: KindShares = DEFAULT_SHARES
     """What these modes show, by shares: descriptions of the voice (design), the delivery (style) or both; no others."""
-
-    @field_validator("descriptions")
-    @classmethod
-    def _of_both_modes(cls, shares: dict[DescribedMode, dict[Axis, float]]) -> dict[DescribedMode, dict[Axis, float]]:
-        if wrong := wrong_shares(shares):
-            raise ValueError(wrong)
-        return {**DEFAULT_SHARES, **shares}
 
 
 class ReferencesConfig(Config):

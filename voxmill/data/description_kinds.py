@@ -5,7 +5,9 @@ the target capabilities', with a reference for the voice in controllable cloning
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
 
 from voxmill.data.records import DESCRIPTION_AXES, Axis, Mode
 
@@ -21,9 +23,8 @@ DEFAULT_SHARES: dict[DescribedMode, dict[Axis, float]] = {
 
 def kinds_of(mode: Mode, shares: DescriptionShares) -> tuple[Axis, ...]:
     """The kinds that a mode shows; none for a mode without descriptions."""
-    if mode != "design" and mode != "controllable":
-        return ()
-    return tuple(axis for axis in DESCRIPTION_AXES if shares[mode].get(axis, 0.0) > 0)
+    weights = weights_of(mode, shares) or (0.0,) * len(DESCRIPTION_AXES)
+    return tuple(axis for axis, weight in zip(DESCRIPTION_AXES, weights, strict=True) if weight > 0)
 
 
 def weights_of(mode: Mode, shares: DescriptionShares) -> tuple[float, ...] | None:
@@ -33,11 +34,16 @@ def weights_of(mode: Mode, shares: DescriptionShares) -> tuple[float, ...] | Non
     return tuple(shares[mode].get(axis, 0.0) for axis in DESCRIPTION_AXES)
 
 
-def wrong_shares(shares: DescriptionShares) -> str:
-    """What is wrong with shares, beginning with the mode; "" for nothing."""
+def _of_both_modes(shares: dict[DescribedMode, dict[Axis, float]]) -> dict[DescribedMode, dict[Axis, float]]:
     for mode, of_mode in shares.items():
         if any(share < 0 for share in of_mode.values()):
-            return f"{mode}: shares may not be negative"
+            raise ValueError(f"{mode}: shares may not be negative")
         if not sum(of_mode.values()) > 0:
-            return f"{mode}: all shares are 0; name a kind that it shows, or leave the mode out of the mixture"
-    return ""
+            raise ValueError(
+                f"{mode}: all shares are 0; name a kind that it shows, or leave the mode out of the mixture"
+            )
+    return {**DEFAULT_SHARES, **shares}
+
+
+KindShares = Annotated[dict[DescribedMode, dict[Axis, float]], AfterValidator(_of_both_modes)]
+"""Shares of a config, none negative and not all 0; a mode that is not named has the default's."""
